@@ -1,0 +1,1 @@
+"""What the steps hand each other on disk; the only code that knows a file name."""

@@ -1,0 +1,97 @@
+"""The configuration of `seqjax infer`."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from seqjax.config.base import ConfigModel
+from seqjax.config.model import PositiveInt
+from seqjax.config.schema import ColumnKind
+
+
+class InferConfig(ConfigModel):
+    """Predicts, or embeds, with a trained model.
+
+    The model file knows its own columns, maps and statistics: the keys that repeat them are optional assertions, and
+    a contradiction is an error.
+    """
+
+    project_root: str
+    """Root folder of the project; relative paths start here. Usually '.'."""
+    model_path: str | list[str]
+    """Model file, or a list of them."""
+    model_type: Literal["generative", "embedding"]
+    """Predict the next item, or return the hidden state."""
+    data_path: str | None = None
+    """Preprocessed data; null is the last of the metadata's first three splits."""
+    metadata_config_path: str | None = None
+    """The JSON file that preprocess wrote; null uses what the model file holds."""
+    training_config_path: str = "configs/train.yaml"
+    """The configuration that a .pt model was trained with."""
+    read_format: Literal["parquet", "csv", "pt", "arrow"] | None = None
+    """Format of the data; null takes the metadata's, parquet where it says none."""
+    write_format: Literal["csv", "parquet"] = "csv"
+    """Format of the results."""
+    input_columns: list[str] | None = None
+    """Columns that the model sees; null takes the model's."""
+    target_columns: list[str] | None = None
+    """Columns to predict; null takes the model's."""
+    column_types: dict[str, str] | None = None
+    """Type of each column; null takes the model's."""
+    target_column_types: dict[str, ColumnKind] | None = None
+    """Kind of each target column; null takes the model's."""
+    seq_length: PositiveInt | None = None
+    """Length of the context window; null takes the model's."""
+    prediction_length: PositiveInt | None = None
+    """Trailing positions to predict; null takes the model's."""
+    inference_batch_size: PositiveInt = 128
+    """Windows a batch."""
+    device: str = "cpu"
+    """cpu or cuda."""
+    output_probabilities: bool = False
+    """Write the probability of every class too."""
+    map_to_id: bool = True
+    """Write the original values of categorical columns rather than their ids."""
+    sample_from_distribution_columns: list[str] | None = None
+    """Columns whose value is drawn from the predicted distribution rather than its mode."""
+    infer_with_dropout: bool = False
+    """Keep dropout active (needs a model exported with dropout)."""
+    autoregression: bool = False
+    """Feed predictions back to predict further ahead."""
+    autoregression_extra_steps: Annotated[int, Field(ge=0)] | None = None
+    """How many further steps to predict."""
+    seed: int = 1010
+    """Random seed of sampling."""
+    enforce_determinism: bool = False
+    """Insist on deterministic operations."""
+    distributed: bool = False
+    """Use all local devices."""
+    world_size: PositiveInt = 1
+    """Number of devices."""
+    num_workers: Annotated[int, Field(ge=0)] = 0
+    """Threads that prepare batches."""
+    load_full_data_to_ram: bool = True
+    """Load the data into memory."""
+
+    @field_validator("autoregression")
+    @classmethod
+    def _autoregression_is_possible(cls, autoregression: bool, info: ValidationInfo) -> bool:
+        if autoregression and info.data.get("model_type") == "embedding":
+            raise ValueError("needs model_type: generative.")
+        if autoregression and (info.data.get("prediction_length") or 1) > 1:
+            raise ValueError("needs prediction_length: 1.")
+        return autoregression
+
+    @field_validator("autoregression_extra_steps")
+    @classmethod
+    def _steps_need_autoregression(cls, steps: int | None, info: ValidationInfo) -> int | None:
+        if steps and info.data.get("autoregression") is False:
+            raise ValueError("needs autoregression: true.")
+        return steps
+
+    @field_validator("output_probabilities")
+    @classmethod
+    def _probabilities_need_classes(cls, output: bool, info: ValidationInfo) -> bool:
+        if output and info.data.get("model_type") == "embedding":
+            raise ValueError("needs model_type: generative.")
+        return output

@@ -1,0 +1,54 @@
+"""The metadata JSON that `preprocess` writes and every later command reads.
+
+The documented keys come first and in the documented order; what seqjax adds follows them.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from seqjax.config.base import ConfigModel
+from seqjax.config.schema import ColumnKind
+
+
+class Statistics(ConfigModel):
+    """Mean and sample standard deviation of a real column, over the rows that it was fitted on."""
+
+    std: Annotated[float, Field(ge=0)]
+    mean: float
+
+
+class Metadata(ConfigModel):
+    """What a preprocessed data set is made of: columns, id maps, statistics, where the splits lie."""
+
+    n_classes: dict[str, int]
+    """Number of classes of each categorical column: the largest id + 1."""
+    id_maps: dict[str, dict[str, int]]
+    """Value to id of each categorical column, from 2 up; 0 is unknown (null, padding), 1 is other (unseen)."""
+    split_paths: list[str]
+    """Where each split lies, relative to the project root."""
+    column_types: dict[str, str]
+    """Type of each column as stored: Int64 for categorical ones, Float64 or Float32 for real ones."""
+    selected_columns_statistics: dict[str, Statistics]
+    """Mean and standard deviation of each real column."""
+
+    seq_length: int | None = None
+    """Length of the stored windows, the item to predict not counted."""
+    split_ratios: list[float] | None = None
+    """Share of each split."""
+    stride_by_split: list[int] | None = None
+    """Step between windows of each split."""
+    subsequence_start_mode: Literal["distribute", "exact"] | None = None
+    """How window starts were chosen."""
+    fit_on: Literal["train", "all"] = "all"
+    """Rows that the id maps and statistics were taken from."""
+    write_format: Literal["csv", "parquet", "pt", "arrow"] | None = None
+    """Format of the splits."""
+    padding: Literal["null", "zero"] = "zero"
+    """How padding is stored in the long format; sequifier's own files hold zeros."""
+    seqjax_version: str | None = None
+    """The version that wrote the file."""
+
+    def kind(self, column: str) -> ColumnKind:
+        """Whether a column is categorical or real."""
+        return "categorical" if "int" in self.column_types[column].lower() else "real"

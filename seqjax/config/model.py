@@ -1,0 +1,127 @@
+"""`model_spec`: the architecture of a model, as the documents describe it."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from seqjax.config.base import ConfigModel, Problems
+from seqjax.errors import Problem
+
+PositiveInt = Annotated[int, Field(gt=0)]
+
+
+class ModelSpec(ConfigModel):
+    """The size and the parts of the transformer."""
+
+    initial_embedding_dim: PositiveInt
+    """Width of the concatenated column embeddings; equals `dim_model` unless `joint_embedding_dim` is set."""
+    dim_model: PositiveInt
+    """Width of the transformer."""
+    n_head: PositiveInt
+    """Number of query heads; divides `dim_model`."""
+    dim_feedforward: PositiveInt
+    """Hidden width of the feed-forward layers."""
+    num_layers: PositiveInt
+    """Number of transformer layers."""
+    prediction_length: PositiveInt = 1
+    """For how many trailing positions of a window predictions are returned (each predicts its next item)."""
+    feature_embedding_dims: dict[str, PositiveInt] | None = None
+    """Embedding width of each input column; null shares `initial_embedding_dim` evenly (one kind of column only)."""
+    joint_embedding_dim: PositiveInt | None = None
+    """If set (to `dim_model`), a linear layer maps the concatenated embeddings to this width."""
+    activation_fn: Literal["swiglu", "gelu", "relu"] = "swiglu"
+    """Feed-forward activation."""
+    normalization: Literal["rmsnorm", "layer_norm"] = "rmsnorm"
+    """Normalization layer."""
+    positional_encoding: Literal["learned", "rope"] = "learned"
+    """Learned absolute positions, or rotary positions inside attention."""
+    attention_type: Literal["mha", "mqa", "gqa"] = "mha"
+    """Multi-head, multi-query (one key/value head) or grouped-query attention."""
+    norm_first: bool = True
+    """Normalize before attention and feed-forward (pre-norm) rather than after."""
+    n_kv_heads: PositiveInt | None = None
+    """Number of key/value heads; divides `n_head`. Null means `n_head`, which is standard multi-head attention."""
+    rope_theta: Annotated[float, Field(gt=0)] = 10000.0
+    """Base of the rotary frequencies."""
+    mask_padding: bool = True
+    """Keep left padding out of attention. Models that sequifier trained attend to it: set false for those."""
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one attention head."""
+        return self.dim_model // self.n_head
+
+    @property
+    def kv_heads(self) -> int:
+        """Number of key/value heads."""
+        return self.n_kv_heads or self.n_head
+
+    @model_validator(mode="after")
+    def _dimensions_agree(self) -> Self:
+        problems = [*self._width_problems(), *self._head_problems()]
+        if problems:
+            raise Problems(problems)
+        return self
+
+    def _width_problems(self) -> list[Problem]:
+        problems = []
+        if self.joint_embedding_dim is None:
+            if self.initial_embedding_dim != self.dim_model:
+                problems.append(
+                    Problem(
+                        "initial_embedding_dim",
+                        f"must equal dim_model ({self.dim_model}) when joint_embedding_dim is null "
+                        f"(found {self.initial_embedding_dim}); set joint_embedding_dim: {self.dim_model} to project it.",
+                    )
+                )
+        elif self.joint_embedding_dim != self.dim_model:
+            problems.append(
+                Problem(
+                    "joint_embedding_dim",
+                    f"must equal dim_model ({self.dim_model}) or be null (found {self.joint_embedding_dim}).",
+                )
+            )
+        dims = self.feature_embedding_dims
+        if dims is not None and sum(dims.values()) != self.initial_embedding_dim:
+            problems.append(
+                Problem(
+                    "feature_embedding_dims",
+                    f"must sum to initial_embedding_dim ({self.initial_embedding_dim}); "
+                    f"{' + '.join(map(str, dims.values()))} is {sum(dims.values())}.",
+                )
+            )
+        return problems
+
+    def _head_problems(self) -> list[Problem]:
+        problems = []
+        heads, kv_heads = self.n_head, self.kv_heads
+        if self.dim_model % heads:
+            problems.append(Problem("n_head", f"must divide dim_model ({self.dim_model}) (found {heads})."))
+        elif self.positional_encoding == "rope" and self.head_dim % 2:
+            problems.append(
+                Problem(
+                    "positional_encoding",
+                    f"rope rotates pairs, so dim_model / n_head must be even "
+                    f"({self.dim_model} / {heads} is {self.head_dim}).",
+                )
+            )
+        if self.n_kv_heads is None:
+            return problems
+        if heads % kv_heads:
+            problems.append(Problem("n_kv_heads", f"must divide n_head ({heads}) (found {kv_heads})."))
+        elif self.attention_type == "mha" and kv_heads != heads:
+            problems.append(
+                Problem(
+                    "n_kv_heads",
+                    f"must be null or n_head ({heads}) with attention_type: mha (found {kv_heads}); "
+                    f"use attention_type: {'mqa' if kv_heads == 1 else 'gqa'} for fewer key/value heads.",
+                )
+            )
+        elif self.attention_type == "mqa" and kv_heads != 1:
+            problems.append(
+                Problem(
+                    "n_kv_heads",
+                    f"must be 1 with attention_type: mqa (found {kv_heads}); use attention_type: gqa for more.",
+                )
+            )
+        return problems

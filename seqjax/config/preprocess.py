@@ -1,0 +1,73 @@
+"""The configuration of `seqjax preprocess`."""
+
+import math
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from seqjax.config.base import ConfigModel
+
+PositiveInt = Annotated[int, Field(gt=0)]
+
+
+class PreprocessConfig(ConfigModel):
+    """Turns a table of event sequences into windows of fixed length."""
+
+    project_root: str
+    """Root folder of the project; relative paths start here. Usually '.'."""
+    data_path: str
+    """Input table: a file, or a folder of files."""
+    read_format: Literal["csv", "parquet"] = "csv"
+    """Format of the input table."""
+    write_format: Literal["csv", "parquet", "arrow"] = "parquet"
+    """Format of the output: one file of windows a split (csv, parquet), or a folder of compact shards (arrow)."""
+    merge_output: bool = True
+    """One file a split (csv, parquet). Must be true for csv and parquet; arrow always writes a folder."""
+    selected_columns: list[str] | None = None
+    """Feature columns to use; null takes every column but sequenceId and itemPosition."""
+    max_rows: PositiveInt | None = None
+    """Use only the first rows of the input, for a quick try."""
+    seq_length: PositiveInt
+    """Length of the context window."""
+    split_ratios: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1)]
+    """Share of each split, such as [0.8, 0.1, 0.1]; sums to 1."""
+    stride_by_split: list[PositiveInt] | None = Field(default=None)
+    """Step between windows, one a split; null uses seq_length."""
+    subsequence_start_mode: Literal["distribute", "exact"] = "distribute"
+    """Spread window starts evenly over a sequence, or insist on exact strides."""
+    fit_on: Literal["train", "all"] = "train"
+    """Rows from which id maps and statistics are taken: the first split, or every split."""
+    seed: int = 1010
+    """Random seed."""
+    n_cores: PositiveInt | None = None
+    """Number of cores to use; null uses all."""
+
+    @property
+    def strides(self) -> list[int]:
+        """The step between windows of each split."""
+        return self.stride_by_split or [self.seq_length] * len(self.split_ratios)
+
+    @field_validator("merge_output")
+    @classmethod
+    def _format_can_be_merged(cls, merge: bool, info: ValidationInfo) -> bool:
+        if not merge and info.data.get("write_format") in {"csv", "parquet"}:
+            raise ValueError(
+                f"must be true with write_format: {info.data['write_format']}, which writes one file a split; "
+                "use write_format: arrow for a folder of shards."
+            )
+        return merge
+
+    @field_validator("split_ratios")
+    @classmethod
+    def _ratios_sum_to_one(cls, ratios: list[float]) -> list[float]:
+        if not math.isclose(math.fsum(ratios), 1.0, abs_tol=1e-9):
+            raise ValueError(f"must sum to 1 ({' + '.join(map(str, ratios))} is {math.fsum(ratios):g}).")
+        return ratios
+
+    @field_validator("stride_by_split")
+    @classmethod
+    def _one_stride_a_split(cls, strides: list[int] | None, info: ValidationInfo) -> list[int] | None:
+        ratios = info.data.get("split_ratios")
+        if strides is not None and ratios is not None and len(strides) != len(ratios):
+            raise ValueError(f"needs one stride a split: {len(ratios)} (found {len(strides)}).")
+        return strides

@@ -1,0 +1,59 @@
+"""The columns of a model, resolved: which, in which order, of which kind and size.
+
+`ModelSpec` says how large a model is; `Schema` says what goes in and what comes out. Together they determine every
+parameter's shape. The order is the metadata's: all categorical inputs, then all real ones.
+"""
+
+from collections.abc import Mapping
+from typing import Literal
+
+from seqjax.config.base import ConfigModel
+
+ColumnKind = Literal["categorical", "real"]
+
+
+class Schema(ConfigModel):
+    """The inputs and targets of a model.
+
+    Attributes keep their order: it is the order of the concatenated embeddings, of a graph's inputs and of the heads.
+    """
+
+    n_classes: dict[str, int]
+    """Number of classes of every categorical column that is an input or a target, ids 0 and 1 included."""
+    categorical_inputs: tuple[str, ...]
+    """Categorical input columns, in metadata order."""
+    real_inputs: tuple[str, ...]
+    """Real input columns, in metadata order."""
+    targets: dict[str, ColumnKind]
+    """Target columns and their kind, in the order of `target_columns`."""
+    seq_length: int
+    """Number of items in a window, the item to predict not counted."""
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Input columns in graph order: categorical first, then real."""
+        return self.categorical_inputs + self.real_inputs
+
+    @property
+    def columns(self) -> dict[str, ColumnKind]:
+        """Every column that a batch must hold, inputs first, then targets that are no inputs."""
+        inputs: dict[str, ColumnKind] = dict.fromkeys(self.categorical_inputs, "categorical")
+        inputs |= dict.fromkeys(self.real_inputs, "real")
+        return {**inputs, **{name: kind for name, kind in self.targets.items() if name not in inputs}}
+
+    def head_width(self, target: str) -> int:
+        """Number of outputs of a target's head: its classes, or one real value."""
+        return self.n_classes[target] if self.targets[target] == "categorical" else 1
+
+    def embedding_dims(self, total: int, given: Mapping[str, int] | None) -> dict[str, int]:
+        """Embedding width of each input column, in graph order.
+
+        Args:
+          total: `initial_embedding_dim`.
+          given: `feature_embedding_dims`, already checked against the columns; null shares `total`: evenly over
+            categorical columns; over real columns one unit at a time, the first columns getting the surplus.
+        """
+        if given is not None:
+            return {name: given[name] for name in self.inputs}
+        share, surplus = divmod(total, len(self.inputs))
+        return {name: share + (index < surplus) for index, name in enumerate(self.inputs)}

@@ -1,0 +1,219 @@
+"""The configuration of `seqjax train`."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator
+
+from seqjax.config.base import ConfigModel, Problems, suggestion
+from seqjax.config.model import ModelSpec, PositiveInt
+from seqjax.config.schema import ColumnKind
+from seqjax.errors import Problem
+
+CATEGORICAL_CRITERIA = ("CrossEntropyLoss",)
+REAL_CRITERIA = ("MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss")
+
+
+class NamedSpec(ConfigModel):
+    """Something chosen by name, with the keyword arguments of that name."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str
+    """Which one."""
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The keyword arguments: every key but `name`."""
+        return dict(self.model_extra or {})
+
+
+class TrainingSpec(ConfigModel):
+    """How the model is trained."""
+
+    device: str
+    """auto (an accelerator where there is one), cpu, cuda, or mps."""
+    epochs: PositiveInt
+    """Maximum number of epochs."""
+    save_interval_epochs: PositiveInt
+    """Save a checkpoint every so many epochs."""
+    batch_size: PositiveInt
+    """Windows a batch."""
+    learning_rate: Annotated[float, Field(gt=0)]
+    """Initial learning rate."""
+    criterion: dict[str, str]
+    """Loss of each target column, such as CrossEntropyLoss (categorical) or MSELoss (real)."""
+    optimizer: NamedSpec = NamedSpec(name="Adam")
+    """Optimizer by its torch name, with its keyword arguments: Adam, AdamW, SGD, AdEMAMix."""
+    scheduler: NamedSpec = NamedSpec(name="StepLR", step_size=1, gamma=1.0)  # type: ignore[call-arg]
+    """Learning-rate schedule by its torch name: StepLR, CosineAnnealingLR, OneCycleLR."""
+    scheduler_step_on: Literal["epoch", "batch"] = "epoch"
+    """Step the schedule after every epoch, or after every batch."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Dropout probability."""
+    loss_weights: dict[str, Annotated[float, Field(ge=0)]] | None = None
+    """Weight of each target's loss in the sum; null weighs all by 1."""
+    class_weights: dict[str, list[Annotated[float, Field(ge=0)]]] | None = None
+    """Weight of each class (ids 0 and 1 included) of categorical targets."""
+    accumulation_steps: PositiveInt | None = None
+    """Batches that are averaged, as one large batch, into one update."""
+    gradient_clip: Annotated[float, Field(gt=0)] | None = 0.5
+    """Largest global gradient norm; null does not clip."""
+    early_stopping_epochs: PositiveInt | None = None
+    """Stop when the validation loss has not improved for so many epochs."""
+    log_interval: PositiveInt = 10
+    """Log every so many batches."""
+    class_share_log_columns: list[str] = []
+    """Categorical targets whose predicted class shares are logged after each validation."""
+    continue_training: bool = True
+    """Continue from the newest checkpoint of this model, if there is one."""
+    enforce_determinism: bool = False
+    """Insist on deterministic operations (slower on accelerators)."""
+    load_full_data_to_ram: bool = True
+    """Load the data into memory; false reads windows from disk as they are needed."""
+    max_ram_gb: Annotated[float, Field(gt=0)] = 16
+    """Memory limit in GB for cached data when it is not loaded in full."""
+    num_workers: Annotated[int, Field(ge=0)] = 0
+    """Threads that prepare batches."""
+    distributed: bool = False
+    """Train on all devices."""
+    world_size: PositiveInt = 1
+    """Number of devices that a distributed run expects."""
+    layer_type_dtypes: dict[Literal["linear", "embedding", "norm", "decoder"], str] | None = None
+    """Number format of each kind of layer."""
+    layer_autocast: bool = True
+    """Compute in bfloat16 on accelerators that have it, with float32 parameters."""
+    backend: str = "nccl"
+    """Has no effect: read so that sequifier's files are accepted."""
+    device_max_concat_length: int = 12
+    """Has no effect: read so that sequifier's files are accepted."""
+
+    @field_validator("device")
+    @classmethod
+    def _device_is_known(cls, device: str) -> str:
+        if device.split(":")[0] not in {"auto", "cpu", "cuda", "mps"}:
+            raise ValueError(f"must be auto, cpu, cuda or mps (found {device!r}).")
+        return device
+
+
+class TrainConfig(ConfigModel):
+    """Trains a causal transformer on preprocessed data and exports it."""
+
+    project_root: str
+    """Root folder of the project; relative paths start here. Usually '.'."""
+    metadata_config_path: str
+    """The JSON file that preprocess wrote: configs/metadata_configs/[NAME].json."""
+    model_name: Annotated[str, Field(min_length=1, pattern=r"^[^/\\]+$")]
+    """Name of this run: the models, checkpoints and logs carry it."""
+    training_data_path: str | None = None
+    """Training data; null is split 0 of the metadata."""
+    validation_data_path: str | None = None
+    """Validation data; null is split 1 of the metadata (or the only one)."""
+    read_format: Literal["parquet", "csv", "pt", "arrow"] | None = None
+    """Format of the preprocessed data; null takes the metadata's, parquet where it says none."""
+    input_columns: list[str] | None = None
+    """Columns that the model sees; null takes all of the metadata."""
+    target_columns: Annotated[list[str], Field(min_length=1)]
+    """Columns that the model learns to predict."""
+    target_column_types: dict[str, ColumnKind]
+    """Kind of each target column: categorical or real."""
+    column_types: dict[str, str] | None = None
+    """Type of each column; null takes the metadata's."""
+    n_classes: dict[str, int] | None = None
+    """Number of classes of each categorical column; null takes the metadata's."""
+    id_maps: dict[str, dict[str, int]] | None = None
+    """Value to id of each categorical column; null takes the metadata's."""
+    seq_length: PositiveInt
+    """Length of the context window; at most that of the preprocessed data."""
+    inference_batch_size: PositiveInt
+    """Batch size with which exported models are checked; they take any."""
+    export_generative_model: bool
+    """Export the model that predicts the next item."""
+    export_embedding_model: bool
+    """Export the model that returns the last hidden state."""
+    export_onnx: bool = True
+    """Export as .onnx."""
+    export_pt: bool = False
+    """Export parameters as a torch .pt file."""
+    export_with_dropout: bool = False
+    """Export with dropout active, for Monte Carlo estimates."""
+    seed: int = 1010
+    """Random seed."""
+    model_spec: ModelSpec
+    """Architecture."""
+    training_spec: TrainingSpec
+    """Training."""
+
+    @field_validator("model_name")
+    @classmethod
+    def _name_is_no_embedding(cls, name: str) -> str:
+        if "embedding" in name:
+            raise ValueError(f"must not contain 'embedding', which marks exported embedding models (found {name!r}).")
+        return name
+
+    @field_validator("target_column_types")
+    @classmethod
+    def _types_match_targets(cls, types: dict[str, ColumnKind], info: ValidationInfo) -> dict[str, ColumnKind]:
+        targets = info.data.get("target_columns")
+        if targets is not None and set(types) != set(targets):
+            raise ValueError(f"must name the target_columns {targets} (found {list(types)}).")
+        return types
+
+    @field_validator("model_spec")
+    @classmethod
+    def _spec_fits_columns(cls, spec: ModelSpec, info: ValidationInfo) -> ModelSpec:
+        problems = []
+        inputs, dims = info.data.get("input_columns"), spec.feature_embedding_dims
+        if inputs is not None and dims is not None and set(dims) != set(inputs):
+            problems.append(Problem("feature_embedding_dims", f"must name the input_columns {inputs} (found {list(dims)})."))
+        length = info.data.get("seq_length")
+        if length is not None and spec.prediction_length > length:
+            problems.append(
+                Problem("prediction_length", f"must be at most seq_length, {length} (found {spec.prediction_length}).")
+            )
+        if problems:
+            raise Problems(problems)
+        return spec
+
+    @field_validator("training_spec")
+    @classmethod
+    def _spec_fits_targets(cls, spec: TrainingSpec, info: ValidationInfo) -> TrainingSpec:
+        types = info.data.get("target_column_types")
+        if types is None:
+            return spec
+        problems = [*_criterion_problems(spec, types), *_weight_problems(spec, types)]
+        if problems:
+            raise Problems(problems)
+        return spec
+
+
+def _criterion_problems(spec: TrainingSpec, types: dict[str, ColumnKind]) -> list[Problem]:
+    problems = []
+    if set(spec.criterion) != set(types):
+        problems.append(
+            Problem("criterion", f"must name the target_columns {list(types)} (found {list(spec.criterion)}).")
+        )
+    for target, name in spec.criterion.items():
+        kind = types.get(target)
+        allowed = {"categorical": CATEGORICAL_CRITERIA, "real": REAL_CRITERIA}.get(kind or "", (name,))
+        if name not in allowed:
+            problems.append(
+                Problem(f"criterion.{target}", f"{name!r} is no loss of a {kind} target. {suggestion(name, allowed)}")
+            )
+    return problems
+
+
+def _weight_problems(spec: TrainingSpec, types: dict[str, ColumnKind]) -> list[Problem]:
+    problems = []
+    if spec.loss_weights is not None and set(spec.loss_weights) != set(types):
+        problems.append(
+            Problem("loss_weights", f"must name the target_columns {list(types)} (found {list(spec.loss_weights)}).")
+        )
+    categorical = [name for name, kind in types.items() if kind == "categorical"]
+    for key, columns in (
+        ("class_weights", spec.class_weights or {}),
+        ("class_share_log_columns", spec.class_share_log_columns),
+    ):
+        wrong = [name for name in columns if name not in categorical]
+        if wrong:
+            problems.append(Problem(key, f"must name categorical targets {categorical} (found {wrong})."))
+    return problems

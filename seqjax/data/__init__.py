@@ -1,0 +1,1 @@
+"""Tables to batches of numpy arrays; never jax."""

@@ -1,0 +1,1 @@
+"""Other programs' formats: ONNX graphs, torch files, sequifier's names."""

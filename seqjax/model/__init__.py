@@ -1,0 +1,1 @@
+"""Arrays to distributions: pure jax and flax, no files."""
