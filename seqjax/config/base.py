@@ -1,15 +1,22 @@
 """The base of every config model, and the one way from plain values to a valid config.
 
-A config is a frozen pydantic model whose attribute docstrings are the command line's help. Checks between keys are
-field validators on the *later* key (`info.data` holds the earlier valid ones), so that a mistake in one
-section never hides a mistake in another. A validator that finds several problems raises `Problems`.
+A config is a frozen pydantic model whose attribute docstrings are the command line's help. Checks between
+keys are field validators on the *later* key (`info.data` holds the earlier valid ones), so that a mistake in
+one section never hides a mistake in another. A validator that finds several problems raises `Problems`.
+
+Pydantic says where each mistake is, but in its own words: a location also names the member of a union that
+was tried, and one mistake gives one error a member. `_placed` turns locations into keys that the user wrote,
+and `_joined` the errors of one union into one problem.
 """
 
 import difflib
+import reprlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 
 from seqjax.errors import ConfigError, Problem
 
@@ -50,61 +57,178 @@ def validate(model: type[Config], values: Mapping[str, Any], source: str) -> Con
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(source, list(_problems(model, error))) from None
+        raise ConfigError(source, _problems(model, values, error)) from None
 
 
 def suggestion(name: str, known: Sequence[str]) -> str:
-    """The end of a message about an unknown `name`: the nearest known one, or all that are known."""
+    """The end of a message about an unknown `name`: the nearest known one, or the (first) known ones."""
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    return f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(known)}."
+    if near:
+        return f"Did you mean {near[0]!r}?"
+    more = f", ... ({len(known)} in all)" if len(known) > 12 else ""
+    return f"Known: {', '.join(known[:12])}{more}."
 
 
-def _problems(model: type[ConfigModel], error: ValidationError) -> Iterator[Problem]:
+def section_of(annotation: object) -> type[ConfigModel] | None:
+    """The config model that a field's type holds, if it holds one; inside an optional or a list too."""
+    if isinstance(annotation, type) and issubclass(annotation, ConfigModel):
+        return annotation
+    return next((found for member in get_args(annotation) if (found := section_of(member))), None)
+
+
+@dataclass(frozen=True)
+class _Mistake:
+    """A pydantic error: the keys that lead to it, those of the union it is in (if any), and what it says.
+
+    `requirement` completes "must be ..."; a `sentence` stands alone.
+    """
+
+    keys: tuple[str | int, ...]
+    union: tuple[str | int, ...] | None
+    requirement: str = ""
+    sentence: str = ""
+    found: str = ""
+
+    def problem(self) -> Problem:
+        message = self.sentence or f"must be {self.requirement} (found {self.found})."
+        return Problem(".".join(map(str, self.keys)), message)
+
+
+def _problems(model: type[ConfigModel], values: object, error: ValidationError) -> list[Problem]:
+    mistakes: list[_Mistake] = []
     for item in error.errors(include_url=False):
-        location = item["loc"]
+        keys, union, section = _placed(model, values, item["loc"])
         cause = item.get("ctx", {}).get("error")
         if isinstance(cause, Problems):
-            for problem in cause.problems:
-                yield Problem(_dotted((*location, *filter(None, [problem.key]))), problem.message)
+            mistakes += [
+                _Mistake((*keys, *filter(None, [problem.key])), union, sentence=problem.message)
+                for problem in cause.problems
+            ]
         else:
-            yield Problem(_dotted(location), _message(model, item))
+            requirement, sentence = _wording(model, section, item)
+            mistakes.append(_Mistake(keys, union, requirement, sentence, shown(item["input"])))
+    return [mistake.problem() for mistake in _joined(mistakes)]
 
 
-def _dotted(location: Sequence[str | int]) -> str:
-    # pydantic adds the member of a union, such as `list[str]`, to a location; a user has no such key.
-    keys = [part for part in location if isinstance(part, int) or not _names_a_type(part)]
-    return ".".join(map(str, keys))
+def _placed(
+    model: type[ConfigModel], values: object, location: Sequence[str | int]
+) -> tuple[tuple[str | int, ...], tuple[str | int, ...] | None, type[ConfigModel] | None]:
+    """What `location` points at: the user's keys, those of the first union on the way, the innermost section.
 
-
-def _names_a_type(part: str) -> bool:
-    return part in {"str", "int", "float", "bool"} or part.startswith(("list[", "dict[", "constrained-", "literal["))
-
-
-def _message(model: type[ConfigModel], item: Any) -> str:
-    found = f" (found {item['input']!r})"
-    match item["type"]:
-        case "missing":
-            return "is required."
-        case "extra_forbidden":
-            section = _section(model, item["loc"][:-1])
-            return f"unknown key{found}. {suggestion(str(item['loc'][-1]), list(section.model_fields))}"
-        case "literal_error":
-            return f"must be one of {item['ctx']['expected']}{found}."
-        case "value_error":
-            return str(item["ctx"]["error"])
-        case _:
-            message = item["msg"][0].lower() + item["msg"][1:]
-            return f"{message}{found}."
-
-
-def _section(model: type[ConfigModel], location: Sequence[str | int]) -> type[ConfigModel]:
-    """The model that `location` leads to, through optional sections and lists too."""
-    section = model
+    A part of a location that is neither in the values nor a field there names a member of a union.
+    """
+    keys: list[str | int] = []
+    union: tuple[str | int, ...] | None = None
+    section: type[ConfigModel] | None = model
+    parent: type[ConfigModel] | None = model
     for part in location:
-        if isinstance(part, int) or part not in section.model_fields:
+        field = section.model_fields.get(str(part)) if section else None
+        held, value = _step(values, part)
+        if not held and field is None:
+            union = tuple(keys) if union is None and part != "[key]" else union
             continue
-        annotation = section.model_fields[part].annotation
-        for candidate in (annotation, *get_args(annotation)):
-            if isinstance(candidate, type) and issubclass(candidate, ConfigModel):
-                section = candidate
-    return section
+        keys.append(part)
+        values = value
+        parent = section or parent
+        if not isinstance(part, int):
+            section = section_of(field.annotation) if field else None
+    return tuple(keys), union, parent
+
+
+def _step(values: object, part: str | int) -> tuple[bool, object]:
+    """Whether `values` hold `part`, and what they hold there."""
+    if isinstance(values, Mapping) and part in values:
+        return True, values[part]
+    if isinstance(values, list | tuple) and isinstance(part, int) and part < len(values):
+        return True, values[part]
+    return False, None
+
+
+def _joined(mistakes: Sequence[_Mistake]) -> Iterator[_Mistake]:
+    """One mistake a union: of those that got deepest into it, what each would have taken."""
+    done = set()
+    for mistake in mistakes:
+        if mistake.union is None:
+            yield mistake
+        elif mistake.union not in done:
+            done.add(mistake.union)
+            members = [other for other in mistakes if other.union == mistake.union]
+            depth = max(len(other.keys) for other in members)
+            deepest = [other for other in members if len(other.keys) == depth]
+            requirement = " or ".join(dict.fromkeys(filter(None, (other.requirement for other in deepest))))
+            first = deepest[0]
+            yield _Mistake(
+                first.keys, first.union, requirement, "" if requirement else first.sentence, first.found
+            )
+
+
+_REQUIREMENTS = {
+    "int": "a whole number",
+    "float": "a number",
+    "finite": "a finite number",
+    "bool": "true or false",
+    "string": "text",
+    "list": "a list",
+    "tuple": "a list",
+    "dict": "a mapping of names to values",
+    "model": "a section of keys and values",
+}
+
+_BOUNDS = {
+    "greater_than": "greater than {gt:g}",
+    "greater_than_equal": "at least {ge:g}",
+    "less_than": "less than {lt:g}",
+    "less_than_equal": "at most {le:g}",
+    "too_short": "a list of {min_length} or more",
+    "too_long": "a list of {max_length} or fewer",
+    "string_too_short": "text that is not empty",
+    "string_pattern_mismatch": "text that matches {pattern}",
+}
+
+
+def _wording(
+    model: type[ConfigModel], section: type[ConfigModel] | None, item: ErrorDetails
+) -> tuple[str, str]:
+    """What an error says, as a requirement ("must be ...") or, where that does not fit, a sentence."""
+    kind, context = item["type"], item.get("ctx", {})
+    if item["loc"][-1:] == ("[key]",):
+        allowed = context.get("expected")
+        return (
+            "",
+            f"unknown name. Known: {allowed}."
+            if allowed
+            else f"a name must be text (found {shown(item['input'])}).",
+        )
+    match kind:
+        case "missing":
+            return "", "is required."
+        case "extra_forbidden":
+            return "", f"unknown key. {_right_key(model, section or model, str(item['loc'][-1]))}"
+        case "value_error":
+            return "", str(context["error"])
+        case "literal_error":
+            return context["expected"], ""
+    if kind in _BOUNDS:
+        return _BOUNDS[kind].format(**context), ""
+    requirement = _REQUIREMENTS.get(kind.split("_")[0])
+    return (requirement, "") if requirement else ("", f"{item['msg']} (found {shown(item['input'])}).")
+
+
+def _right_key(root: type[ConfigModel], section: type[ConfigModel], name: str) -> str:
+    """Where an unknown key should have been: in another section of `root`, or spelt otherwise in this one."""
+    if name in root.model_fields:
+        return "It belongs at the top level."
+    for key, field in root.model_fields.items():
+        other = section_of(field.annotation)
+        if other is not None and name in other.model_fields:
+            return f"It belongs in {key}."
+    return suggestion(name, list(section.model_fields))
+
+
+def shown(value: object) -> str:
+    """A value as a message shows it: null, true and false as in YAML, and not too long."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    short = reprlib.Repr()
+    short.maxstring = short.maxother = 60
+    return short.repr(value)

@@ -1,31 +1,21 @@
 """The configuration of `seqjax train`."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from seqjax.config.base import ConfigModel, Problems, suggestion
 from seqjax.config.model import ModelSpec, PositiveInt
+from seqjax.config.optimization import (
+    CATEGORICAL_CRITERIA,
+    REAL_CRITERIA,
+    NamedSpec,
+    optimizer_settings,
+    schedule_length,
+    scheduler_settings,
+)
 from seqjax.config.schema import ColumnKind
 from seqjax.errors import Problem
-
-CATEGORICAL_CRITERIA = ("CrossEntropyLoss",)
-REAL_CRITERIA = ("MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss")
-
-
-class NamedSpec(ConfigModel):
-    """Something chosen by name, with the keyword arguments of that name."""
-
-    model_config = ConfigDict(extra="allow")
-
-    name: str
-    """Which one."""
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """The keyword arguments: every key but `name`."""
-        return dict(self.model_extra or {})
-
 
 class TrainingSpec(ConfigModel):
     """How the model is trained."""
@@ -43,9 +33,10 @@ class TrainingSpec(ConfigModel):
     criterion: dict[str, str]
     """Loss of each target column, such as CrossEntropyLoss (categorical) or MSELoss (real)."""
     optimizer: NamedSpec = NamedSpec(name="Adam")
-    """Optimizer by its torch name, with its keyword arguments: Adam, AdamW, SGD, AdEMAMix."""
+    """Optimizer by its torch name, with its keyword arguments: Adam, AdamW, SGD, AdEMAMix, and others."""
     scheduler: NamedSpec = NamedSpec(name="StepLR", step_size=1, gamma=1.0)  # type: ignore[call-arg]
-    """Learning-rate schedule by its torch name: StepLR, CosineAnnealingLR, OneCycleLR."""
+    """Learning-rate schedule by its torch name, with its keyword arguments: StepLR (the default keeps the rate
+    constant), CosineAnnealingLR, OneCycleLR, and others."""
     scheduler_step_on: Literal["epoch", "batch"] = "epoch"
     """Step the schedule after every epoch, or after every batch."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -94,6 +85,48 @@ class TrainingSpec(ConfigModel):
             raise ValueError(f"must be auto, cpu, cuda or mps (found {device!r}).")
         return device
 
+    @field_validator("optimizer")
+    @classmethod
+    def _optimizer_exists(cls, optimizer: NamedSpec) -> NamedSpec:
+        optimizer_settings(optimizer)
+        return optimizer
+
+    @field_validator("scheduler")
+    @classmethod
+    def _scheduler_exists(cls, scheduler: NamedSpec) -> NamedSpec:
+        scheduler_settings(scheduler)
+        return scheduler
+
+    @field_validator("scheduler_step_on")
+    @classmethod
+    def _schedule_is_long_enough(cls, step_on: str, info: ValidationInfo) -> str:
+        scheduler, epochs = info.data.get("scheduler"), info.data.get("epochs")
+        length = schedule_length(scheduler) if scheduler is not None else None
+        if step_on == "epoch" and length is not None and epochs is not None and length < epochs:
+            raise ValueError(
+                f"epoch needs a schedule of at least epochs ({epochs}) steps, but the scheduler's total is {length}: "
+                f"set total_steps: {epochs}, or scheduler_step_on: batch."
+            )
+        return step_on
+
+    @field_validator("distributed")
+    @classmethod
+    def _not_distributed(cls, distributed: bool) -> bool:
+        if distributed:
+            raise ValueError("true is not supported yet: training runs on one device. Set distributed: false.")
+        return distributed
+
+    @field_validator("layer_type_dtypes")
+    @classmethod
+    def _layers_are_float32(cls, dtypes: dict[str, str] | None) -> dict[str, str] | None:
+        other = {name: dtype for name, dtype in (dtypes or {}).items() if dtype != "float32"}
+        if other:
+            raise ValueError(
+                f"only float32 is supported yet (found {', '.join(f'{k}: {v}' for k, v in other.items())}). "
+                "Leave layer_type_dtypes out."
+            )
+        return dtypes
+
 
 class TrainConfig(ConfigModel):
     """Trains a causal transformer on preprocessed data and exports it."""
@@ -102,7 +135,7 @@ class TrainConfig(ConfigModel):
     """Root folder of the project; relative paths start here. Usually '.'."""
     metadata_config_path: str
     """The JSON file that preprocess wrote: configs/metadata_configs/[NAME].json."""
-    model_name: Annotated[str, Field(min_length=1, pattern=r"^[^/\\]+$")]
+    model_name: Annotated[str, Field(min_length=1)]
     """Name of this run: the models, checkpoints and logs carry it."""
     training_data_path: str | None = None
     """Training data; null is split 0 of the metadata."""
@@ -145,14 +178,20 @@ class TrainConfig(ConfigModel):
 
     @field_validator("model_name")
     @classmethod
-    def _name_is_no_embedding(cls, name: str) -> str:
+    def _name_fits_file_names(cls, name: str) -> str:
+        if "/" in name or "\\" in name:
+            raise ValueError(f"must not contain a slash: it becomes part of file names (found {name!r}).")
         if "embedding" in name:
-            raise ValueError(f"must not contain 'embedding', which marks exported embedding models (found {name!r}).")
+            raise ValueError(
+                f"must not contain 'embedding', which marks exported embedding models (found {name!r})."
+            )
         return name
 
     @field_validator("target_column_types")
     @classmethod
-    def _types_match_targets(cls, types: dict[str, ColumnKind], info: ValidationInfo) -> dict[str, ColumnKind]:
+    def _types_match_targets(
+        cls, types: dict[str, ColumnKind], info: ValidationInfo
+    ) -> dict[str, ColumnKind]:
         targets = info.data.get("target_columns")
         if targets is not None and set(types) != set(targets):
             raise ValueError(f"must name the target_columns {targets} (found {list(types)}).")
@@ -164,11 +203,18 @@ class TrainConfig(ConfigModel):
         problems = []
         inputs, dims = info.data.get("input_columns"), spec.feature_embedding_dims
         if inputs is not None and dims is not None and set(dims) != set(inputs):
-            problems.append(Problem("feature_embedding_dims", f"must name the input_columns {inputs} (found {list(dims)})."))
+            problems.append(
+                Problem(
+                    "feature_embedding_dims", f"must name the input_columns {inputs} (found {list(dims)})."
+                )
+            )
         length = info.data.get("seq_length")
         if length is not None and spec.prediction_length > length:
             problems.append(
-                Problem("prediction_length", f"must be at most seq_length, {length} (found {spec.prediction_length}).")
+                Problem(
+                    "prediction_length",
+                    f"must be at most seq_length, {length} (found {spec.prediction_length}).",
+                )
             )
         if problems:
             raise Problems(problems)
@@ -190,14 +236,19 @@ def _criterion_problems(spec: TrainingSpec, types: dict[str, ColumnKind]) -> lis
     problems = []
     if set(spec.criterion) != set(types):
         problems.append(
-            Problem("criterion", f"must name the target_columns {list(types)} (found {list(spec.criterion)}).")
+            Problem(
+                "criterion", f"must name the target_columns {list(types)} (found {list(spec.criterion)})."
+            )
         )
     for target, name in spec.criterion.items():
         kind = types.get(target)
         allowed = {"categorical": CATEGORICAL_CRITERIA, "real": REAL_CRITERIA}.get(kind or "", (name,))
         if name not in allowed:
             problems.append(
-                Problem(f"criterion.{target}", f"{name!r} is no loss of a {kind} target. {suggestion(name, allowed)}")
+                Problem(
+                    f"criterion.{target}",
+                    f"{name!r} is no loss of a {kind} target. {suggestion(name, allowed)}",
+                )
             )
     return problems
 
@@ -206,7 +257,10 @@ def _weight_problems(spec: TrainingSpec, types: dict[str, ColumnKind]) -> list[P
     problems = []
     if spec.loss_weights is not None and set(spec.loss_weights) != set(types):
         problems.append(
-            Problem("loss_weights", f"must name the target_columns {list(types)} (found {list(spec.loss_weights)}).")
+            Problem(
+                "loss_weights",
+                f"must name the target_columns {list(types)} (found {list(spec.loss_weights)}).",
+            )
         )
     categorical = [name for name, kind in types.items() if kind == "categorical"]
     for key, columns in (
