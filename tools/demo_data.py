@@ -6,12 +6,12 @@ two. `level` is real and wanders around a mean that the previous category sets:
     c[t] ~ transitions[c[t-2], c[t-1]]
     x[t] = means[c[t-1]] + r[t],    r[t] = persistence * r[t-1] + noise * normal
 
-Given two items, the best prediction of the next one is therefore `transitions[c[t-1], c[t]]` for the category,
-and for the real value a mean whose squared error is the noise variance alone. The first items of a window have
-less to go by. Every sequence starts in equilibrium, so the best predictions from one item or none are known
-exactly too: `r` is independent of the categories, and all there is to infer from one item (c, x) is the category
-before it. The loss of those predictions on given windows is the optimum that `optimal_losses` returns: no model
-can be expected to do better, at any position.
+Given two items, the best prediction of the next one is therefore `transitions[c[t-1], c[t]]` for the
+category, and for the real value a mean whose squared error is the noise variance alone. The first items
+of a window have less to go by. Every sequence starts in equilibrium, so the best predictions from one
+item or none are known exactly too: `r` is independent of the categories, and all there is to infer from
+one item (c, x) is the category before it. The loss of those predictions on given windows is the optimum
+that `optimal_losses` returns: no model can be expected to do better, at any position.
 """
 
 import argparse
