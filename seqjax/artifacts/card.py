@@ -1,0 +1,151 @@
+"""A model's card: everything that a model file says about itself.
+
+The card travels inside the file (the ONNX metadata entry `seqjax`), as JSON. It holds the columns, the
+architecture, the maps between values and ids, the statistics of real columns, the run's configuration and how
+training ended, so that inference needs only the file and data. It knows no jax and no onnx.
+"""
+
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Literal, Self
+
+from pydantic import ConfigDict, Field, ValidationError
+
+import seqjax
+from seqjax.config.base import ConfigModel
+from seqjax.config.metadata import Metadata, Statistics
+from seqjax.config.model import ModelSpec
+from seqjax.config.schema import Schema
+from seqjax.config.train import TrainConfig
+from seqjax.errors import ArtifactError
+
+ModelKind = Literal["generative", "embedding"]
+
+CARD_KEY = "seqjax"
+EMBEDDING = "embedding"
+_PACKAGES = ("jax", "flax", "jax2onnx", "onnx")
+_OUTPUT_SUFFIX = {"categorical": "_log_probs", "real": "_value"}
+
+
+def installed_versions() -> dict[str, str]:
+    """The versions of seqjax and of the packages that shape a model file, as far as they are installed."""
+    versions = {"seqjax": seqjax.__version__}
+    for package in _PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
+class ModelCard(ConfigModel):
+    """What a model file holds, needs and returns."""
+
+    # The JSON key is `schema`, which pydantic's base class already uses as the name of a method.
+    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True, serialize_by_alias=True)
+
+    kind: ModelKind = "generative"
+    """Whether the model predicts the next item or returns its hidden state."""
+    column_schema: Schema = Field(alias="schema")
+    """Input and target columns, their order, kinds and numbers of classes."""
+    model_spec: ModelSpec
+    """The architecture."""
+    id_maps: dict[str, dict[str, int]]
+    """Value to id of each categorical column, from 2 up; 0 is unknown, 1 is other."""
+    statistics: dict[str, Statistics]
+    """Mean and standard deviation of each real column."""
+    column_types: dict[str, str]
+    """Type of each column as preprocessed."""
+    train_config: dict[str, Any] = Field(default_factory=dict)
+    """The resolved configuration of the run."""
+    versions: dict[str, str] = Field(default_factory=installed_versions)
+    """Package versions that the file was made with."""
+    best_epoch: int | None = None
+    """The epoch of the lowest validation loss."""
+    last_epoch: int | None = None
+    """The last epoch that was trained."""
+    validation_loss: float | None = None
+    """The validation loss of these parameters."""
+    inputs: tuple[str, ...] = ()
+    """Names of the graph's column inputs, each (batch, seq_length): int64 ids, then float32 values."""
+    valid_mask: str | None = None
+    """Name of the graph's bool (batch, seq_length) input, false on padding; null where that is attended."""
+    outputs: dict[str, str] = Field(default_factory=dict)
+    """Name of the graph's output of each target (or of `embedding`)."""
+    seqjax_version: str = seqjax.__version__
+    """The version that wrote the file."""
+
+    def of_kind(self, kind: ModelKind) -> Self:
+        """The card of the same parameters exported as `kind`, with the names of inputs and outputs filled in."""
+        inputs = self.column_schema.inputs
+        taken = set(inputs)
+        mask = _free_name("valid_mask", taken) if self.model_spec.mask_padding else None
+        taken |= {mask} if mask else set()
+        if kind == "embedding":
+            outputs = {EMBEDDING: _free_name(EMBEDDING, taken)}
+        else:
+            outputs = {
+                target: _free_name(target + _OUTPUT_SUFFIX[target_kind], taken)
+                for target, target_kind in self.column_schema.targets.items()
+            }
+        names = {"inputs": inputs, "valid_mask": mask, "outputs": outputs}
+        return self.model_copy(update={"kind": kind, **names})
+
+    def to_json(self) -> str:
+        """The card as JSON."""
+        return self.model_dump_json()
+
+    @classmethod
+    def from_json(cls, text: str, source: str) -> Self:
+        """Reads a card, or raises an `ArtifactError` that names `source`."""
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            first = error.errors()[:3]
+            found = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in first)
+            raise ArtifactError(
+                f"{source}: its description of itself cannot be read by seqjax {seqjax.__version__} "
+                f"({found}). Export the model again, or use the version of seqjax that wrote it."
+            ) from None
+
+
+def describe_run(
+    config: TrainConfig,
+    schema: Schema,
+    metadata: Metadata,
+    *,
+    best_epoch: int | None = None,
+    last_epoch: int | None = None,
+    validation_loss: float | None = None,
+) -> ModelCard:
+    """The card of a training run's parameters.
+
+    Args:
+      config: The run's configuration.
+      schema: Its resolved columns.
+      metadata: What preprocess wrote about the data.
+      best_epoch: The epoch of the lowest validation loss.
+      last_epoch: The last epoch that was trained.
+      validation_loss: The validation loss of the parameters that the card describes.
+    """
+    columns = schema.columns
+    maps = config.id_maps or metadata.id_maps
+    types = config.column_types or metadata.column_types
+    statistics = metadata.selected_columns_statistics
+    return ModelCard(
+        schema=schema,
+        model_spec=config.model_spec,
+        id_maps={name: ids for name, ids in maps.items() if name in columns},
+        statistics={name: row for name, row in statistics.items() if name in columns},
+        column_types={name: kind for name, kind in types.items() if name in columns},
+        train_config=config.model_dump(mode="json"),
+        best_epoch=best_epoch,
+        last_epoch=last_epoch,
+        validation_loss=validation_loss,
+    )
+
+
+def _free_name(name: str, taken: Iterable[str]) -> str:
+    while name in taken:
+        name += "_"
+    return name
