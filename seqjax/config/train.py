@@ -17,6 +17,7 @@ from seqjax.config.optimization import (
 from seqjax.config.schema import ColumnKind
 from seqjax.errors import Problem
 
+
 class TrainingSpec(ConfigModel):
     """How the model is trained."""
 
@@ -32,11 +33,11 @@ class TrainingSpec(ConfigModel):
     """Initial learning rate."""
     criterion: dict[str, str]
     """Loss of each target column, such as CrossEntropyLoss (categorical) or MSELoss (real)."""
-    optimizer: NamedSpec = NamedSpec(name="Adam")
+    optimizer: NamedSpec = NamedSpec.of("Adam")
     """Optimizer by its torch name, with its keyword arguments: Adam, AdamW, SGD, AdEMAMix, and others."""
-    scheduler: NamedSpec = NamedSpec(name="StepLR", step_size=1, gamma=1.0)  # type: ignore[call-arg]
-    """Learning-rate schedule by its torch name, with its keyword arguments: StepLR (the default keeps the rate
-    constant), CosineAnnealingLR, OneCycleLR, and others."""
+    scheduler: NamedSpec = NamedSpec.of("StepLR", step_size=1, gamma=1.0)
+    """Learning-rate schedule by its torch name, with its keyword arguments: StepLR (the default keeps the
+    rate constant), CosineAnnealingLR, OneCycleLR, and others."""
     scheduler_step_on: Literal["epoch", "batch"] = "epoch"
     """Step the schedule after every epoch, or after every batch."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -53,7 +54,7 @@ class TrainingSpec(ConfigModel):
     """Stop when the validation loss has not improved for so many epochs."""
     log_interval: PositiveInt = 10
     """Log every so many batches."""
-    class_share_log_columns: list[str] = []
+    class_share_log_columns: tuple[str, ...] = ()
     """Categorical targets whose predicted class shares are logged after each validation."""
     continue_training: bool = True
     """Continue from the newest checkpoint of this model, if there is one."""
@@ -104,8 +105,8 @@ class TrainingSpec(ConfigModel):
         length = schedule_length(scheduler) if scheduler is not None else None
         if step_on == "epoch" and length is not None and epochs is not None and length < epochs:
             raise ValueError(
-                f"epoch needs a schedule of at least epochs ({epochs}) steps, but the scheduler's total is {length}: "
-                f"set total_steps: {epochs}, or scheduler_step_on: batch."
+                f"epoch needs a schedule of at least epochs ({epochs}) steps, but the scheduler's total is "
+                f"{length}: set total_steps: {epochs}, or scheduler_step_on: batch."
             )
         return step_on
 
@@ -113,7 +114,7 @@ class TrainingSpec(ConfigModel):
     @classmethod
     def _not_distributed(cls, distributed: bool) -> bool:
         if distributed:
-            raise ValueError("true is not supported yet: training runs on one device. Set distributed: false.")
+            raise ValueError("true is not supported yet: training uses one device. Set distributed: false.")
         return distributed
 
     @field_validator("layer_type_dtypes")

@@ -1,0 +1,99 @@
+import subprocess
+import sys
+
+import pytest
+
+from seqjax.config.base import Problems, validate
+from seqjax.config.optimization import (
+    OPTIMIZERS,
+    SCHEDULERS,
+    NamedSpec,
+    optimizer_settings,
+    schedule_length,
+    scheduler_settings,
+)
+from seqjax.config.train import TrainingSpec
+from seqjax.errors import ConfigError
+
+SPEC = {
+    "device": "cpu",
+    "epochs": 5,
+    "save_interval_epochs": 1,
+    "batch_size": 2,
+    "learning_rate": 1e-3,
+    "criterion": {"item": "CrossEntropyLoss"},
+}
+
+
+def refusal(**changes):
+    with pytest.raises(ConfigError) as error:
+        validate(TrainingSpec, {**SPEC, **changes}, "train.yaml")
+    return str(error.value)
+
+
+def test_an_unknown_name_gets_the_nearest_and_all():
+    text = refusal(optimizer={"name": "AdaW"}, scheduler={"name": "Nothing"})
+    assert "optimizer.name: no optimizer is called 'AdaW'. Did you mean 'AdamW'? Known: " in text
+    assert "scheduler.name: no scheduler is called 'Nothing'. Known: StepLR" in text
+    assert all(name in text for name in (*OPTIMIZERS, *SCHEDULERS))
+
+
+def test_arguments_are_checked_by_name_and_kind():
+    text = refusal(
+        optimizer={"name": "Adam", "weight_dacay": 0.1, "betas": [0.9, 1.5]},
+        scheduler={"name": "CosineAnnealingLR", "T_max": "ten"},
+    )
+    assert "optimizer.weight_dacay: unknown key" in text
+    assert "Did you mean 'weight_decay'?" in text
+    assert "optimizer.betas.1: must be less than 1" in text
+    assert "scheduler.T_max: must be a whole number" in text
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "message"),
+    [
+        ({"name": "SGD", "dampening": 0.1, "momentum": 0.9}, "optimizer.dampening: must be 0"),
+        ({"name": "SGD", "nesterov": True}, "optimizer.nesterov: true needs momentum"),
+        ({"name": "Adam", "amsgrad": True}, "optimizer.amsgrad"),
+    ],
+)
+def test_what_does_not_exist_here_is_refused(optimizer, message):
+    assert message in refusal(optimizer=optimizer)
+
+
+def test_defaults_are_those_of_torch():
+    assert optimizer_settings(NamedSpec.of("AdamW")).model_dump()["weight_decay"] == 0.01
+    assert optimizer_settings(NamedSpec.of("Adam")).model_dump()["weight_decay"] == 0.0
+    assert scheduler_settings(NamedSpec.of("StepLR", step_size=3)).model_dump()["gamma"] == 0.1
+
+
+def test_a_cycle_must_cover_all_epochs():
+    cycle = {"name": "OneCycleLR", "max_lr": 0.1, "total_steps": 4}
+    assert "at least epochs (5) steps" in refusal(scheduler=cycle)
+    validate(TrainingSpec, {**SPEC, "scheduler": cycle, "scheduler_step_on": "batch"}, "train.yaml")
+
+
+def test_a_cycle_knows_its_length():
+    assert schedule_length(NamedSpec.of("OneCycleLR", max_lr=0.1, epochs=3, steps_per_epoch=7)) == 21
+    assert schedule_length(NamedSpec.of("StepLR", step_size=1)) is None
+    with pytest.raises(Problems, match="total_steps: is required"):
+        schedule_length(NamedSpec.of("OneCycleLR", max_lr=0.1))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"distributed": True}, "distributed: true is not supported yet"),
+        ({"layer_type_dtypes": {"linear": "bfloat16"}}, "layer_type_dtypes: only float32"),
+    ],
+)
+def test_keys_without_an_effect_are_refused_where_they_would_change_one(changes, message):
+    assert message in refusal(**changes)
+
+
+def test_a_mistake_is_reported_without_jax():
+    code = (
+        "import sys; from seqjax.config.train import TrainingSpec; assert 'jax' not in sys.modules;"
+        "assert 'optax' not in sys.modules and 'polars' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
