@@ -1,0 +1,185 @@
+"""The command line: argv -> config -> call.
+
+This is the only file that prints, decides an exit code, or catches `SeqjaxError`. A command is a row of
+`COMMANDS`. Its config model is imported when it is chosen, and its function only when its config is valid, so
+that help and mistakes are answered without loading jax.
+
+Exit codes: 0 done; 1 a mistake that the message explains; 2 wrong usage; 130 interrupted.
+"""
+
+import contextlib
+import dataclasses
+import logging
+import pkgutil
+import random
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Union
+
+import tyro
+
+from seqjax import __version__
+from seqjax.allocator import keep_freed_memory
+from seqjax.errors import SeqjaxError
+from seqjax.progress import configure_logging
+
+if TYPE_CHECKING:
+    from seqjax.config.base import ConfigModel
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """One command of seqjax."""
+
+    summary: str
+    """What the list of commands says about it."""
+    model: str
+    """Its config model, as `module:name`."""
+    function: str
+    """What runs it, as `module:name`: a function of the config."""
+    config_path: str | None = None
+    """Where its YAML file is by default; null if it has none."""
+    short: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+    """Other names of options, by key: the documented short ones."""
+    positional: Sequence[str] = ()
+    """Keys that are given without an option's name."""
+    switches: Mapping[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
+    """Options that are no keys of the config: short name and meaning, by name."""
+    trains: bool = False
+    """Whether it runs training steps, which need the allocator set."""
+
+
+_RANDOMIZE = ("-r", "Draw the seed at random, whatever it is set to, and log it.")
+
+COMMANDS: Mapping[str, Command] = {
+    "make": Command(
+        summary="Create a project: folders and a commented template of each command's configuration.",
+        model="seqjax.config.make:MakeConfig",
+        function="seqjax.commands.make:make",
+        positional=["project_name"],
+    ),
+    "preprocess": Command(
+        summary="Turn a table of event sequences into windows to train on.",
+        model="seqjax.config.preprocess:PreprocessConfig",
+        function="seqjax.commands.preprocess:preprocess",
+        config_path="configs/preprocess.yaml",
+        short={"data_path": ["-dp"], "selected_columns": ["-sc"], "seed": ["-s"]},
+        switches={"randomize": _RANDOMIZE},
+    ),
+    "train": Command(
+        summary="Train a causal transformer and export it.",
+        model="seqjax.config.train:TrainConfig",
+        function="seqjax.commands.train:train",
+        config_path="configs/train.yaml",
+        short={
+            "training_data_path": ["-dp", "--data-path"],
+            "input_columns": ["-ic"],
+            "metadata_config_path": ["-mc"],
+            "model_name": ["-mn"],
+            "seed": ["-s"],
+        },
+        switches={
+            "randomize": _RANDOMIZE,
+            "skip_metadata": ("-sm", "Has no effect: read so that sequifier's command lines are accepted."),
+        },
+        trains=True,
+    ),
+    "infer": Command(
+        summary="Predict or embed with a trained model.",
+        model="seqjax.config.infer:InferConfig",
+        function="seqjax.commands.infer:infer",
+        config_path="configs/infer.yaml",
+        short={
+            "data_path": ["-dp"],
+            "input_columns": ["-ic"],
+            "metadata_config_path": ["-mc"],
+            "model_path": ["-mp"],
+            "seed": ["-s"],
+        },
+        switches={
+            "randomize": _RANDOMIZE,
+            "skip_metadata": (
+                "-sm",
+                "Read no metadata file: everything it says is taken from the model file.",
+            ),
+        },
+    ),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command and returns the exit code.
+
+    Args:
+      argv: The words after `seqjax`; null takes those of this process.
+    """
+    try:
+        return _run(list(sys.argv[1:] if argv is None else argv))
+    except SeqjaxError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return 130
+
+
+def _run(words: list[str]) -> int:
+    if words[:1] == ["--version"]:
+        print(f"seqjax {__version__}")
+        return 0
+    if not words:
+        with contextlib.redirect_stdout(sys.stderr), contextlib.suppress(SystemExit):
+            _choose(["--help"])
+        return 2
+    if words[0] not in COMMANDS:
+        _choose(words)
+    command = COMMANDS[words[0]]
+    configure_logging()
+    config = _config(command, f"seqjax {words[0]}", words[1:])
+    if command.trains:
+        keep_freed_memory()
+    run: Callable[[ConfigModel], object] = pkgutil.resolve_name(command.function)
+    run(config)
+    return 0
+
+
+def _choose(words: list[str]) -> None:
+    """Lets tyro answer for the list of commands: help, or what is wrong with a command's name."""
+    commands = tuple(
+        Annotated[
+            dataclasses.make_dataclass(name, []),
+            tyro.conf.subcommand(name=name, description=command.summary),
+        ]
+        for name, command in COMMANDS.items()
+    )
+    version = tyro.conf.arg(help="Print the version and exit.", help_behavior_hint="")
+    fields: list[tuple[str, Any, Any]] = [
+        ("command", tyro.conf.OmitSubcommandPrefixes[Union[commands]], dataclasses.field()),  # noqa: UP007 (the members are computed)
+        ("version", Annotated[bool, version, tyro.conf.FlagCreatePairsOff], dataclasses.field(default=False)),
+    ]
+    description = "From a table of event sequences to a trained, exported causal transformer."
+    tyro.cli(dataclasses.make_dataclass("Seqjax", fields), prog="seqjax", description=description, args=words)
+
+
+def _config(command: Command, program: str, words: list[str]) -> "ConfigModel":
+    """The config that a command line asks for, with the YAML file under it."""
+    from seqjax.config.base import validate
+    from seqjax.config.load import load_config
+    from seqjax.options import options_class, overrides
+
+    model: type[ConfigModel] = pkgutil.resolve_name(command.model)
+    options = tyro.cli(options_class(model, command), prog=program, args=words)
+    given = overrides(options, model)
+    extra = vars(options)
+    if extra.get("randomize"):
+        given["seed"] = random.SystemRandom().randrange(10**9)
+    if extra.get("skip_metadata") and not model.model_fields["metadata_config_path"].is_required():
+        given["metadata_config_path"] = None
+    if command.config_path is None:
+        return validate(model, given, "the command line")
+    config = load_config(model, extra["config_path"], given)
+    if extra.get("randomize"):
+        logger.info("seed: %d (drawn by --randomize)", given["seed"])
+    return config

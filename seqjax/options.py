@@ -1,0 +1,204 @@
+"""From a config model to command-line options, and from the options given to nested overrides.
+
+Every field of the model, in its sections too, becomes an option that may be left out: tyro parses a dataclass
+that is generated here, in which a value is the words as typed, or None where the option was not given. What
+the words mean is decided by the field's type, and whether they are right by the one validation that follows the
+merge with the YAML file. Sections become `--section.key`; mappings are given as YAML, such as
+`'{item: MSELoss}'`.
+"""
+
+import dataclasses
+import types
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, Protocol, TypeAlias, Union, get_args, get_origin
+
+import tyro
+from pydantic.fields import FieldInfo
+from tyro.constructors import PrimitiveConstructorSpec
+
+from seqjax.config.base import ConfigModel, section_of
+from seqjax.config.yaml_text import parse_scalar, parse_yaml
+
+NULLS = (["None"], ["null"])
+"""The words that set a key to null; `None` is the documented one."""
+
+_Field: TypeAlias = tuple[str, Any, Any]
+
+
+class Names(Protocol):
+    """What a command says about its options besides its config model."""
+
+    @property
+    def config_path(self) -> str | None:
+        """Where the YAML file is by default; null gives a command without one."""
+        ...
+
+    @property
+    def short(self) -> Mapping[str, Sequence[str]]:
+        """Other names of top-level options, such as `{"seed": ["-s"]}`."""
+        ...
+
+    @property
+    def positional(self) -> Sequence[str]:
+        """Keys that are given without an option's name."""
+        ...
+
+    @property
+    def switches(self) -> Mapping[str, tuple[str, str]]:
+        """Options that are no keys of the config: short name and meaning, by name."""
+        ...
+
+
+def options_class(model: type[ConfigModel], names: Names) -> type:
+    """The dataclass whose fields are the options of a command.
+
+    Args:
+      model: The command's config model.
+      names: The rest of what the command's options are.
+    """
+    fields: list[_Field] = []
+    if names.config_path is not None:
+        about = "The YAML file with the configuration; the options below override its keys."
+        path = tyro.conf.arg(help=about, metavar="PATH")
+        fields.append(("config_path", Annotated[str, path], dataclasses.field(default=names.config_path)))
+    for name, (short, about) in names.switches.items():
+        switch = tyro.conf.arg(help=about, aliases=(short,), help_behavior_hint="")
+        kind = Annotated[bool, switch, tyro.conf.FlagCreatePairsOff]
+        fields.append((name, kind, dataclasses.field(default=False)))
+    for name, field in model.model_fields.items():
+        if name in names.positional:
+            option = _option(field, metavar=name.upper())
+            fields.append((name, Annotated[option, tyro.conf.Positional], dataclasses.field()))
+        else:
+            fields.append(_field(name, field, names.short.get(name, ())))
+    return _dataclass(model, fields)
+
+
+def overrides(options: object, model: type[ConfigModel]) -> dict[str, Any]:
+    """The keys that were given as options, nested as the YAML is.
+
+    Args:
+      options: An instance of the model's `options_class`.
+      model: The command's config model.
+    """
+    result = {}
+    for name, field in model.model_fields.items():
+        given = getattr(options, name)
+        section = _closed_section(field)
+        if section is not None:
+            given = overrides(given, section)
+            if given:
+                result[name] = given
+        elif given is not None:
+            result[name] = read_words(given, field.annotation, name)
+    return result
+
+
+def read_words(words: Sequence[str], annotation: object, name: str) -> object:
+    """What the words of one option mean.
+
+    Args:
+      words: The words as typed.
+      annotation: The type of the option's field, which tells text from YAML, and one value from several.
+      name: The option's key, for messages.
+    """
+    form = _form(annotation)
+    if list(words) in NULLS:
+        return None
+    if form.many and not (len(words) == 1 and words[0].startswith("[")):
+        values = list(words) if form.text else [parse_scalar(word) for word in words]
+        return values[0] if form.one and len(values) == 1 else values
+    return words[0] if form.text and not form.many else parse_yaml(words[0], f"--{name.replace('_', '-')}")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Form:
+    """How values of a type are typed: as which placeholder, as text or YAML, one word or several."""
+
+    metavar: str
+    text: bool = False
+    one: bool = True
+    many: bool = False
+
+
+_SCALARS: dict[object, _Form] = {
+    bool: _Form("{true,false}"),
+    int: _Form("INT"),
+    float: _Form("FLOAT"),
+    str: _Form("TEXT", text=True),
+}
+
+
+def _form(annotation: object) -> _Form:
+    origin, members = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _form(members[0])
+    if origin in {Union, types.UnionType}:
+        forms = [_form(member) for member in members if member is not types.NoneType]
+        return dataclasses.replace(
+            forms[0],
+            text=all(form.text for form in forms),
+            one=any(form.one for form in forms),
+            many=any(form.many for form in forms),
+            metavar=max((form.metavar for form in forms), key=len),
+        )
+    if origin is Literal:
+        return _Form(
+            "{" + ",".join(map(str, members)) + "}", text=all(isinstance(member, str) for member in members)
+        )
+    if origin in {list, tuple}:
+        item = _form(members[0])
+        return dataclasses.replace(item, metavar=f"{item.metavar} ...", one=False, many=True)
+    if origin is dict:
+        key, value = map(_form, members)
+        held = f"[{value.metavar.removesuffix(' ...')}, ...]" if value.many else value.metavar
+        return _Form("{" + f"{key.metavar}: {held}, ..." + "}")
+    return _SCALARS.get(annotation, _Form("{name: TEXT, ...}" if section_of(annotation) else "YAML"))
+
+
+def _closed_section(field: FieldInfo) -> type[ConfigModel] | None:
+    """The section that a field holds, if its keys are known."""
+    section = section_of(field.annotation)
+    return None if section is None or section.model_config.get("extra") == "allow" else section
+
+
+def _dataclass(model: type[ConfigModel], fields: list[_Field]) -> type:
+    return dataclasses.make_dataclass(
+        model.__name__, fields, namespace={"__doc__": model.__doc__}, kw_only=True
+    )
+
+
+def _field(name: str, field: FieldInfo, aliases: Sequence[str] = ()) -> _Field:
+    """A field of the generated dataclass: an option that may be left out, or a section of them."""
+    section = _closed_section(field)
+    if section is None:
+        return (name, _option(field, aliases), dataclasses.field(default=None))
+    options = _dataclass(section, [_field(key, inner) for key, inner in section.model_fields.items()])
+    return (name, options, dataclasses.field(default_factory=options))
+
+
+def _option(field: FieldInfo, aliases: Sequence[str] = (), metavar: str | None = None) -> object:
+    form = _form(field.annotation)
+    words = PrimitiveConstructorSpec(
+        nargs="*" if form.many else 1,
+        metavar=metavar or form.metavar,
+        instance_from_str=list,
+        is_instance=lambda given: given is None or isinstance(given, list),
+        str_from_instance=lambda _: [],
+    )
+    about = " ".join((field.description or "").split())
+    hint = "(required)" if field.is_required() else f"(default: {_flow(field.default)})"
+    return Annotated[Any, words, tyro.conf.arg(help=about, aliases=tuple(aliases), help_behavior_hint=hint)]
+
+
+def _flow(value: object) -> str:
+    """A default as YAML would write it on one line."""
+    if isinstance(value, ConfigModel):
+        return _flow(value.model_dump())
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {_flow(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_flow, value)) + "]"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)

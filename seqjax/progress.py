@@ -1,0 +1,108 @@
+"""What a user sees while a command works: a bar on a terminal, log lines always.
+
+Both go to stderr, through one rich console on a terminal, so that a log line does not tear the bar. Where
+stderr is no terminal, or rich is not installed, there is no bar, and log lines are plain text.
+"""
+
+import functools
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+
+class Advance:
+    """How far a piece of work is; shows nothing."""
+
+    def advance(self, n: int = 1, **shown: object) -> None:
+        """Counts `n` more units.
+
+        Args:
+          n: How many.
+          shown: What to show beside the bar from now on, such as `loss="1.23"`.
+        """
+
+
+class _Bar(Advance):
+    def __init__(self, bar: "Progress", task: "TaskID") -> None:
+        self._bar = bar
+        self._task = task
+        self._shown: dict[str, object] = {}
+
+    def advance(self, n: int = 1, **shown: object) -> None:
+        self._shown |= shown
+        beside = "  ".join(f"{name} {value}" for name, value in self._shown.items())
+        self._bar.update(self._task, advance=n, shown=beside)
+
+
+@contextmanager
+def progress(description: str, total: int | None, unit: str) -> Iterator[Advance]:
+    """Shows a bar while the block runs, if stderr is a terminal.
+
+    Args:
+      description: What is being done.
+      total: Number of units of all the work; null if unknown.
+      unit: What is counted, such as "batches".
+    """
+    if not _on_terminal():
+        yield Advance()
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[unit]}", markup=False),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[shown]}", markup=False),
+    )
+    with Progress(*columns, console=_console(), transient=True) as bar:
+        yield _Bar(bar, bar.add_task(description, total=total, unit=unit, shown=""))
+
+
+def configure_logging(level: int = logging.INFO) -> None:
+    """Writes what seqjax logs, from `level` up, to stderr as plain lines.
+
+    Args:
+      level: A level of the standard library's `logging`.
+    """
+    logger = logging.getLogger("seqjax")
+    logger.setLevel(
+        logging.DEBUG
+    )  # Each handler has its own level: a run's log file holds more than the screen.
+    for handler in [handler for handler in logger.handlers if isinstance(handler, _ScreenHandler)]:
+        logger.removeHandler(handler)
+    handler = _ScreenHandler(level)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger.addHandler(handler)
+
+
+class _ScreenHandler(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = self.format(record)
+            if _on_terminal():
+                _console().print(line, markup=False, highlight=False, emoji=False, soft_wrap=True)
+            else:
+                sys.stderr.write(f"{line}\n")
+                sys.stderr.flush()
+        except Exception:  # As the standard library's handlers do: a log line never ends the program.
+            self.handleError(record)
+
+
+def _on_terminal() -> bool:
+    return sys.stderr.isatty() and find_spec("rich") is not None
+
+
+@functools.cache
+def _console() -> "Console":
+    from rich.console import Console
+
+    return Console(stderr=True)
