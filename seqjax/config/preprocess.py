@@ -20,13 +20,19 @@ class PreprocessConfig(ConfigModel):
     read_format: Literal["csv", "parquet"] = "csv"
     """Format of the input table."""
     write_format: Literal["csv", "parquet", "arrow"] = "parquet"
-    """Format of the output: one file of windows a split (csv, parquet), or a folder of compact shards (arrow)."""
+    """Format of the output: one file of windows a split (csv, parquet), or a folder of compact shards
+    (arrow)."""
     merge_output: bool = True
     """One file a split (csv, parquet). Must be true for csv and parquet; arrow always writes a folder."""
+    continue_preprocessing: bool = False
+    """Accepted: a run that was interrupted left nothing half-written, and simply starts again."""
     selected_columns: list[str] | None = None
     """Feature columns to use; null takes every column but sequenceId and itemPosition."""
-    max_rows: PositiveInt | None = None
-    """Use only the first rows of the input, for a quick try."""
+    max_rows: Annotated[int, Field(ge=0)] | None = None
+    """Use only the first rows of the input, for a quick try; null or 0 uses all."""
+    use_precomputed_maps: list[str] | None = None
+    """Columns that must have an id map in configs/id_maps/[COLUMN].json; maps that are there are used
+    anyway."""
     seq_length: PositiveInt
     """Length of the context window."""
     split_ratios: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1)]
@@ -38,9 +44,13 @@ class PreprocessConfig(ConfigModel):
     fit_on: Literal["train", "all"] = "train"
     """Rows from which id maps and statistics are taken: the first split, or every split."""
     seed: int = 1010
-    """Random seed."""
-    n_cores: PositiveInt | None = None
-    """Number of cores to use; null uses all."""
+    """Random seed; nothing in preprocess is random so far."""
+    n_cores: Annotated[int, Field(ge=0)] | None = None
+    """Accepted; reading and encoding use all cores."""
+    process_by_file: bool = True
+    """Accepted; how the input is cut into files makes no difference to the result."""
+    batches_per_file: PositiveInt = 1024
+    """Sequences a file of write_format: pt; has no effect on other formats."""
 
     @property
     def strides(self) -> list[int]:
@@ -52,8 +62,8 @@ class PreprocessConfig(ConfigModel):
     def _format_can_be_merged(cls, merge: bool, info: ValidationInfo) -> bool:
         if not merge and info.data.get("write_format") in {"csv", "parquet"}:
             raise ValueError(
-                f"must be true with write_format: {info.data['write_format']}, which writes one file a split; "
-                "use write_format: arrow for a folder of shards."
+                f"must be true with write_format: {info.data['write_format']}, which writes one file a "
+                "split; use write_format: arrow for a folder of shards."
             )
         return merge
 

@@ -1,0 +1,26 @@
+"""Where preprocessed data lies in a project, and what it is called."""
+
+from pathlib import Path
+
+
+def data_name(data_path: str) -> str:
+    """The name of a data set: the last part of its path, without its last extension."""
+    return Path(data_path).stem or Path(data_path).resolve().stem
+
+
+def split_path(project_root: str, name: str, split: int, suffix: str) -> str:
+    """Where a split lies, as the metadata JSON says it: beginning with `project_root` as the user wrote it.
+
+    Args:
+      project_root: Root folder of the project.
+      name: Name of the data set.
+      split: Number of the split, from 0.
+      suffix: End of the name, with its dot; empty for a folder.
+    """
+    root = project_root if project_root.endswith("/") or not project_root else f"{project_root}/"
+    return f"{root}data/{name}-split{split}{suffix}"
+
+
+def metadata_path(project_root: str, name: str) -> Path:
+    """The metadata JSON of a data set."""
+    return Path(project_root) / "configs" / "metadata_configs" / f"{name}.json"

@@ -1,0 +1,156 @@
+"""From values to what a model sees, and back.
+
+A categorical value becomes an id: 0 for a missing value (and for padding), 1 for a value that was not there
+when the map was made, and 2, 3, ... for the known values in ascending order. A real value is standardised.
+Maps are keyed by text, as the metadata JSON is, so that a map applies to a column whatever type a file gives
+it.
+"""
+
+import logging
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from jaxtyping import Float, Float32, Integer
+
+from seqjax.config.metadata import Statistics
+from seqjax.config.schema import ColumnKind
+from seqjax.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+UNKNOWN, OTHER, FIRST_ID = 0, 1, 2
+"""The ids of a missing value and of an unseen one, and the first id of a known value."""
+
+NAMES_OF_RESERVED_IDS = ("unknown", "other")
+EPSILON = 1e-9
+"""Keeps the division by the standard deviation of a constant column finite."""
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How each column is encoded: an id map if it is categorical, statistics if it is real."""
+
+    id_maps: dict[str, dict[str, int]]
+    statistics: dict[str, Statistics]
+
+    @property
+    def n_classes(self) -> dict[str, int]:
+        """Number of classes of each categorical column, ids 0 and 1 included."""
+        return {name: max(id_map.values(), default=OTHER) + 1 for name, id_map in self.id_maps.items()}
+
+
+def column_kind(dtype: pl.DataType) -> ColumnKind | None:
+    """The role that a column's type gives it; null where it has none."""
+    if dtype.is_integer() or isinstance(dtype, (pl.String, pl.Boolean, pl.Categorical, pl.Enum)):
+        return "categorical"
+    return "real" if isinstance(dtype, (pl.Float32, pl.Float64)) else None
+
+
+def fit(features: pl.DataFrame) -> Encoding:
+    """Id maps and statistics of the columns of `features`.
+
+    Args:
+      features: The rows to learn from, at least one; real columns hold finite numbers.
+    """
+    kinds = {column.name: column_kind(column.dtype) for column in features}
+    return Encoding(
+        id_maps={name: fit_id_map(features[name]) for name, kind in kinds.items() if kind == "categorical"},
+        statistics={name: fit_statistics(features[name]) for name, kind in kinds.items() if kind == "real"},
+    )
+
+
+def fit_id_map(column: pl.Series) -> dict[str, int]:
+    """Ids of the distinct values of a categorical column, ascending: text by code point, numbers by size."""
+    values = _plain(column).unique().drop_nulls().sort()
+    if values.is_empty():
+        logger.warning("Column %r holds no value in the rows that its id map is taken from.", column.name)
+    return {text: number for number, text in enumerate(_texts(values).to_list(), start=FIRST_ID)}
+
+
+def fit_statistics(column: pl.Series) -> Statistics:
+    """Mean and sample standard deviation of a real column; the deviation of a single row is 0."""
+    column = column.rechunk()
+    n, mean, std = (
+        len(column),
+        _number(column.mean()),
+        _number(column.std(ddof=1)) if len(column) > 1 else 0.0,
+    )
+    # The update of a running mean and deviation by one chunk, from nothing: sequifier rounds in this way.
+    centre = n * mean / n
+    std = math.sqrt(((n - 1) * std**2 + n * (mean - centre) ** 2) / (n - 1)) if n > 1 else 0.0
+    if not (math.isfinite(centre) and math.isfinite(std)):
+        raise DataError(
+            f"The values of column {column.name!r} are too large to standardise (mean {centre}, standard "
+            f"deviation {std}). Divide the column by a constant."
+        )
+    return Statistics(std=std, mean=centre)
+
+
+def encode(features: pl.DataFrame, encoding: Encoding) -> dict[str, np.ndarray]:
+    """Encodes every column of `features` that `encoding` knows, in the order of `features`.
+
+    Returns:
+      (N,) ids in the smallest signed integer type that holds all classes, or float32, by column.
+    """
+    columns = {}
+    for column in features:
+        if column.name in encoding.id_maps:
+            columns[column.name] = encode_ids(column, encoding.id_maps[column.name])
+        elif column.name in encoding.statistics:
+            columns[column.name] = normalise(column.to_numpy(), encoding.statistics[column.name])
+    return columns
+
+
+def encode_ids(column: pl.Series, id_map: Mapping[str, int]) -> Integer[np.ndarray, "N"]:
+    """The id of each value: 0 for null, 1 for a value that the map lacks."""
+    column = _plain(column)
+    dtype = id_dtype(max(id_map.values(), default=OTHER))
+    known = column.unique().drop_nulls()
+    ids = np.array([id_map.get(text, OTHER) for text in _texts(known).to_list()], dtype)
+    encoded = column.replace_strict(known, pl.Series(ids), default=UNKNOWN, return_dtype=pl.Series(ids).dtype)
+    return encoded.to_numpy().astype(dtype, copy=False)
+
+
+def decode_ids(ids: Integer[np.ndarray, "..."], id_map: Mapping[str, int]) -> pl.Series:
+    """The value of each id as text: `unknown` for 0, `other` for 1 and for ids that the map lacks."""
+    names = [NAMES_OF_RESERVED_IDS[OTHER]] * (max(id_map.values(), default=OTHER) + 1)
+    names[UNKNOWN] = NAMES_OF_RESERVED_IDS[UNKNOWN]
+    for text, number in id_map.items():
+        names[number] = text
+    return pl.Series(names, dtype=pl.String).gather(ids.reshape(-1).astype(np.int64))
+
+
+def normalise(values: np.ndarray, statistics: Statistics) -> Float32[np.ndarray, "..."]:
+    """Standardised values: (x - mean) / (std + 1e-9), computed in float64."""
+    return ((values.astype(np.float64) - statistics.mean) / (statistics.std + EPSILON)).astype(np.float32)
+
+
+def denormalise(values: Float[np.ndarray, "..."], statistics: Statistics) -> Float[np.ndarray, "..."]:
+    """Values in the units of the data: v (std - 1e-9) + mean, computed in float64."""
+    return values.astype(np.float64) * (statistics.std - EPSILON) + statistics.mean
+
+
+def id_dtype(largest: int) -> np.dtype:
+    """The smallest signed integer type that holds ids up to `largest`."""
+    fits: Iterable[type[np.signedinteger]] = (
+        t for t in (np.int8, np.int16, np.int32) if largest <= np.iinfo(t).max
+    )
+    return np.dtype(next(iter(fits), np.int64))
+
+
+def _plain(column: pl.Series) -> pl.Series:
+    """Text for dictionary-encoded types and 0 or 1 for booleans, which then sort as documented."""
+    if isinstance(column.dtype, (pl.Categorical, pl.Enum)):
+        return column.cast(pl.String)
+    return column.cast(pl.Int8) if isinstance(column.dtype, pl.Boolean) else column
+
+
+def _texts(values: pl.Series) -> pl.Series:
+    return values.cast(pl.String)
+
+
+def _number(statistic: object) -> float:
+    return float(statistic) if isinstance(statistic, (int, float)) else math.nan

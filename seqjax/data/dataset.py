@@ -1,0 +1,117 @@
+"""Windows as views: flat columns of rows, and an index that says where each window lies in them.
+
+Picture a long strip per column with every item written once, and a frame of L + 1 slots that is laid on it. A
+frame that reaches over the beginning of its sequence is padded: its leading slots hold id 0 or value 0.0, and
+`padding` counts them. Batches are gathered by index arithmetic; the strips may be memory-mapped.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Int32, Int64, Integer, Shaped
+
+from seqjax.errors import DataError
+
+
+class Batch(NamedTuple):
+    """B windows."""
+
+    columns: dict[str, Shaped[np.ndarray, "B slots"]]
+    """(B, L + 1) int32 ids or float32 standardised values, by column; 0 where padded."""
+    padding: Int32[np.ndarray, "B"]
+    """Leading slots that hold no item; L + 1 in rows that only fill up a batch."""
+
+
+@dataclass(frozen=True)
+class Windows:
+    """W windows of up to L + 1 items over N rows."""
+
+    columns: dict[str, Shaped[np.ndarray, "N"]]
+    """Encoded rows: ids in the smallest signed integer type, or float32."""
+    start: Int64[np.ndarray, "W"]
+    """Row of each window's first real item."""
+    length: Int32[np.ndarray, "W"]
+    """Number of real items, 1 to L + 1; they end the window."""
+    sequence_id: Int64[np.ndarray, "W"]
+    """The sequence of each window."""
+    subsequence_id: Int64[np.ndarray, "W"]
+    """The number of each window in its sequence."""
+    start_item_position: Int64[np.ndarray, "W"]
+    """Position of slot 0: that of the first real item, less the padding."""
+    item_position: Int64[np.ndarray, "N"] | None
+    """Each row's own position, where the format keeps it."""
+    seq_length: int
+    """L, the number of input items."""
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    def crop(self, seq_length: int) -> "Windows":
+        """The same windows with only their newest `seq_length` + 1 slots.
+
+        Raises:
+          DataError: The windows are shorter than that.
+        """
+        if seq_length > self.seq_length:
+            raise DataError(
+                f"The data holds windows of seq_length {self.seq_length}, which is less than the "
+                f"{seq_length} asked for. Run preprocess with seq_length: {seq_length}, or use at most "
+                f"{self.seq_length}."
+            )
+        length = np.minimum(self.length, np.int32(seq_length + 1))
+        return replace(
+            self,
+            start=self.start + (self.length - length),
+            length=length,
+            start_item_position=self.start_item_position + (self.seq_length - seq_length),
+            seq_length=seq_length,
+        )
+
+    def gather(self, indices: Integer[np.ndarray, "B"], columns: Sequence[str] | None = None) -> Batch:
+        """The windows at `indices`, as arrays.
+
+        Args:
+          indices: Numbers of windows; -1 gives a row that is all padding.
+          columns: Which columns; null gives all.
+        """
+        slots = np.arange(self.seq_length + 1)
+        length = self.length[indices]
+        padding = np.where(indices < 0, np.int32(len(slots)), np.int32(len(slots)) - length)
+        rows = (self.start[indices] + length)[:, None] + (slots - len(slots))
+        padded = slots < padding[:, None] if padding.any() else None
+        if padded is not None:
+            rows[padded] = 0
+        names = self.columns if columns is None else columns
+        return Batch({name: _take(self.columns[name], rows, padded) for name in names}, padding)
+
+    def positions(
+        self, indices: Integer[np.ndarray, "B"], slots: Integer[np.ndarray, "P"]
+    ) -> Int64[np.ndarray, "B P"]:
+        """Item positions of some slots of some windows.
+
+        Positions of padded slots, and of all slots where the format keeps no positions, count on from slot 0.
+
+        Args:
+          indices: Numbers of windows.
+          slots: Slots, 0 (oldest) to L (newest).
+        """
+        counted = self.start_item_position[indices][:, None] + slots
+        if self.item_position is None:
+            return counted
+        padding = self.seq_length + 1 - self.length[indices][:, None]
+        rows = self.start[indices][:, None] + np.maximum(slots - padding, 0)
+        return np.where(slots >= padding, self.item_position[rows], counted)
+
+
+def _take(
+    column: Shaped[np.ndarray, "N"],
+    rows: Int64[np.ndarray, "B slots"],
+    padded: Bool[np.ndarray, "B slots"] | None,
+) -> Shaped[np.ndarray, "B slots"]:
+    dtype = np.int32 if np.issubdtype(column.dtype, np.integer) else np.float32
+    values = column.take(rows).astype(dtype, copy=False)
+    if padded is not None:
+        values[padded] = 0
+    return values

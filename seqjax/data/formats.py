@@ -1,0 +1,301 @@
+"""The formats of preprocessed data: one row of `FORMATS` each.
+
+The long format (csv, parquet) has one row per window and column: sequenceId, subsequenceId,
+startItemPosition, inputCol, then the slots, named from L (oldest) down to 0 (newest). Rows are in the order
+of sequenceId, subsequenceId and the columns of the data. Padded slots are null; files of sequifier hold
+zeros there. The slots are Int64 if every column is categorical, else Float64. The native format, `arrow`, is
+in `shards.py`.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Bool, Float64, Int64, Shaped
+
+from seqjax.config.schema import ColumnKind
+from seqjax.data import shards
+from seqjax.data.columns import id_dtype
+from seqjax.data.dataset import Windows
+from seqjax.errors import DataError
+
+Padding = Literal["null", "zero"]
+
+KEYS = ("sequenceId", "subsequenceId", "startItemPosition", "inputCol")
+ROWS_PER_BLOCK = 1 << 18
+"""Rows of the long format that are made at a time."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """How windows are written and read."""
+
+    suffix: str
+    """End of the name of a split, with its dot; empty for a folder."""
+    write: Callable[[Path, Windows], None]
+    """Writes windows to a path where nothing is yet."""
+    read: Callable[[Path, Mapping[str, ColumnKind], Padding], Windows]
+    """Reads the named columns; raises a `DataError` for anything that is not as written."""
+
+
+def load_windows(
+    path: Path,
+    read_format: str,
+    *,
+    column_kinds: Mapping[str, ColumnKind],
+    padding: Padding = "null",
+    n_classes: Mapping[str, int] | None = None,
+) -> Windows:
+    """Reads preprocessed data.
+
+    Args:
+      path: A file, or the folder of an arrow data set.
+      read_format: A key of `FORMATS`.
+      column_kinds: The columns to read, in the order that the result shall have.
+      padding: How a long format marks padded slots; sequifier's own files have zeros.
+      n_classes: Where given, ids of a column must be below it.
+
+    Raises:
+      DataError: The data is missing, damaged, or lacks a column.
+    """
+    if read_format not in FORMATS:
+        raise DataError(
+            f"{path}: {read_format!r} is no format of preprocessed data. Known: {', '.join(FORMATS)}."
+        )
+    if not path.exists():
+        raise DataError(f"{path} does not exist. Run preprocess first, or check the path and read_format.")
+    windows = FORMATS[read_format].read(path, column_kinds, padding)
+    for name, classes in (n_classes or {}).items():
+        if name in windows.columns and windows.columns[name].max(initial=0) >= classes:
+            raise DataError(
+                f"{path}: column {name!r} holds id {windows.columns[name].max()}, but it has only {classes} "
+                "classes. The data and the metadata are of different runs of preprocess."
+            )
+    return windows
+
+
+# Writing the long format
+# ------------------------------------------------------------------------------------
+
+
+def _write_csv(path: Path, windows: Windows) -> None:
+    with path.open("wb") as file:
+        for number, block in enumerate(_blocks(windows)):
+            frame = pl.from_arrow(block)
+            assert isinstance(frame, pl.DataFrame)
+            frame.write_csv(file, include_header=number == 0)
+
+
+def _write_parquet(path: Path, windows: Windows) -> None:
+    writer = None
+    try:
+        for block in _blocks(windows):
+            writer = writer or pq.ParquetWriter(path, block.schema)
+            writer.write_table(block)
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+def _blocks(windows: Windows) -> Iterator[pa.Table]:
+    """The long format, some rows at a time."""
+    step = max(ROWS_PER_BLOCK // len(windows.columns), 1)
+    order = np.lexsort((windows.subsequence_id, windows.sequence_id))
+    for first in range(0, len(windows), step):
+        yield _block(windows, order[first : first + step])
+
+
+def _block(windows: Windows, indices: Int64[np.ndarray, "B"]) -> pa.Table:
+    batch = windows.gather(indices)
+    names, n_slots = list(windows.columns), windows.seq_length + 1
+    all_ids = all(np.issubdtype(column.dtype, np.integer) for column in windows.columns.values())
+    values = np.empty((n_slots, len(indices), len(names)), np.int64 if all_ids else np.float64)
+    for number, name in enumerate(names):
+        values[:, :, number] = batch.columns[name].T
+    padded = np.repeat(np.arange(n_slots)[:, None] < batch.padding, len(names), axis=1)
+    keys = (windows.sequence_id, windows.subsequence_id, windows.start_item_position)
+    arrays = [pa.array(np.repeat(key[indices], len(names))) for key in keys]
+    arrays.append(pa.array(names * len(indices), pa.large_string()))
+    arrays += [pa.array(values[slot].reshape(-1), mask=padded[slot]) for slot in range(n_slots)]
+    return pa.table(arrays, names=[*KEYS, *map(str, range(windows.seq_length, -1, -1))])
+
+
+# Reading the long format
+# ------------------------------------------------------------------------------------
+
+
+def _read_csv(path: Path, column_kinds: Mapping[str, ColumnKind], padding: Padding) -> Windows:
+    try:
+        frame = pl.read_csv(path, infer_schema_length=None, schema_overrides={"inputCol": pl.String})
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise _unreadable(path, "csv", error) from error
+    # A slot that is padded in every row has no type of its own.
+    empty = [column.name for column in frame if column.null_count() == len(column)]
+    return _from_long(path, frame.with_columns(pl.col(empty).cast(pl.Int64)), column_kinds, padding)
+
+
+def _read_parquet(path: Path, column_kinds: Mapping[str, ColumnKind], padding: Padding) -> Windows:
+    try:
+        frame = pl.read_parquet(path)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise _unreadable(path, "parquet", error) from error
+    return _from_long(path, frame, column_kinds, padding)
+
+
+def _from_long(
+    path: Path, frame: pl.DataFrame, column_kinds: Mapping[str, ColumnKind], padding: Padding
+) -> Windows:
+    slots = _slots(path, frame)
+    names = frame["inputCol"].unique(maintain_order=True).to_list()
+    missing = [name for name in column_kinds if name not in names]
+    if missing:
+        raise DataError(
+            f"{path} has no column {missing[0]!r} (columns: {names}). Check the columns, or preprocess again."
+        )
+    parts = _by_column(path, frame, names)
+    values = {name: _matrix(path, part, slots) for name, part in parts.items()}
+    first = parts[names[0]]
+    n_padded = (_null_padding if padding == "null" else _zero_padding)(path, values)
+    real = np.arange(len(slots)) >= n_padded[:, None]
+    length = (len(slots) - n_padded).astype(np.int32)
+    return Windows(
+        columns={name: _typed(path, name, kind, values[name][real]) for name, kind in column_kinds.items()},
+        start=np.cumsum(length, dtype=np.int64) - length,
+        length=length,
+        sequence_id=first["sequenceId"].to_numpy().astype(np.int64),
+        subsequence_id=first["subsequenceId"].to_numpy().astype(np.int64),
+        start_item_position=first["startItemPosition"].to_numpy().astype(np.int64),
+        item_position=None,
+        seq_length=len(slots) - 1,
+    )
+
+
+def _slots(path: Path, frame: pl.DataFrame) -> list[str]:
+    """The names of the slots, oldest first, after a check of all columns of the file."""
+    names = [name for name in frame.columns if name not in KEYS]
+    if (
+        list(frame.columns[:4]) != list(KEYS)
+        or len(names) < 2
+        or names != [str(n) for n in range(len(names))][::-1]
+    ):
+        raise DataError(
+            f"{path} is not in the long format: it has the columns {', '.join(frame.columns)[:200]}, but "
+            f"needs {', '.join(KEYS)}, L, L-1, ..., 1, 0. Use a file that preprocess wrote."
+        )
+    if frame.is_empty():
+        raise DataError(f"{path} holds no windows. Preprocess again with a larger share for this split.")
+    for name in KEYS[:3]:
+        if not frame.schema[name].is_integer() or frame[name].null_count():
+            raise DataError(
+                f"{path}: {name} must be a whole number in every row (found type {frame.schema[name]})."
+            )
+    if not isinstance(frame.schema["inputCol"], pl.String) or frame["inputCol"].null_count():
+        raise DataError(f"{path}: inputCol must name a column in every row.")
+    text = [name for name in names if not frame.schema[name].is_numeric()]
+    if text:
+        raise DataError(
+            f"{path}: column {text[0]!r} is of type {frame.schema[text[0]]}; it must hold numbers."
+        )
+    return names
+
+
+def _by_column(path: Path, frame: pl.DataFrame, names: list[str]) -> dict[str, pl.DataFrame]:
+    """The rows of each column, all in the same order of windows; rows of a file may come in any order."""
+    groups = frame.sort("sequenceId", "subsequenceId", maintain_order=True).partition_by(
+        "inputCol", as_dict=True
+    )
+    parts = {str(name): part for (name,), part in groups.items()}
+    keys = parts[names[0]].select(KEYS[:3])
+    twice = keys.select(KEYS[:2]).is_duplicated()
+    if twice.any():
+        sequence, number = keys.row(int(np.argmax(twice.to_numpy())))[:2]
+        raise DataError(
+            f"{path}: window (sequenceId {sequence}, subsequenceId {number}) occurs more than once. "
+            "Files of sequifier have this where a sequence lay in two input files; preprocess the data again."
+        )
+    for name in names:
+        if not parts[name].select(KEYS[:3]).equals(keys):
+            raise DataError(
+                f"{path}: columns {names[0]!r} and {name!r} do not have the same windows ({len(keys)} and "
+                f"{len(parts[name])} rows). Each window needs one row a column."
+            )
+    return parts
+
+
+def _matrix(path: Path, part: pl.DataFrame, slots: list[str]) -> Float64[np.ndarray, "W slots"]:
+    """The slots of one column's rows; null becomes NaN, which the file itself must not hold."""
+    values = part.select(slots).cast(pl.Float64)
+    finite = values.select(pl.all().is_finite().fill_null(value=True).all()).row(0)
+    if not all(finite):
+        name = part["inputCol"][0]
+        raise DataError(
+            f"{path}: column {name!r} holds NaN or infinity in slot {slots[finite.index(False)]}."
+        )
+    return values.fill_null(float("nan")).to_numpy()
+
+
+def _null_padding(path: Path, values: Mapping[str, Float64[np.ndarray, "W slots"]]) -> Int64[np.ndarray, "W"]:
+    """Number of leading slots that are null, which they are in all columns or in none."""
+    masks = {name: np.isnan(column) for name, column in values.items()}
+    first, expected = next(iter(masks.items()))
+    n_padded = expected.sum(axis=1)
+    leading = np.arange(expected.shape[1]) < n_padded[:, None]
+    for name, mask in masks.items():
+        if (mask != leading).any():
+            window = int(np.argmax((mask != leading).any(axis=1)))
+            what = "has a null after a value" if name == first else f"has other nulls than {first!r}"
+            raise DataError(
+                f"{path}: window {window} of column {name!r} {what}; only padding, on the left, is null."
+            )
+    if (n_padded == expected.shape[1]).any():
+        raise DataError(f"{path}: window {int(np.argmax(n_padded))} holds no item.")
+    return n_padded
+
+
+def _zero_padding(path: Path, values: Mapping[str, Float64[np.ndarray, "W slots"]]) -> Int64[np.ndarray, "W"]:
+    """Number of leading slots that are zero in every column; the newest slot always holds an item."""
+    zero: Bool[np.ndarray, "W slots"] = np.logical_and.reduce([column == 0 for column in values.values()])
+    for name, column in values.items():
+        if np.isnan(column).any():
+            raise DataError(
+                f"{path}: column {name!r} holds nulls, but padding is declared as zero. "
+                'Set "padding": "null" in the metadata JSON.'
+            )
+    zero[:, -1] = False
+    return np.argmin(zero, axis=1).astype(np.int64)
+
+
+def _typed(
+    path: Path, name: str, kind: ColumnKind, values: Float64[np.ndarray, "N"]
+) -> Shaped[np.ndarray, "N"]:
+    if kind == "real":
+        return values.astype(np.float32)
+    wrong = (values != np.floor(values)) | (values < 0) | (values > np.iinfo(np.int32).max)
+    if wrong.any():
+        raise DataError(
+            f"{path}: column {name!r} is categorical, but holds {values[np.argmax(wrong)]:g}, which is no "
+            "id. Check the column types."
+        )
+    return values.astype(id_dtype(int(values.max(initial=0))))
+
+
+def _unreadable(path: Path, read_format: str, error: Exception) -> DataError:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return DataError(f"{path} cannot be read as {read_format}: {reason}. Check the file, and read_format.")
+
+
+def _read_arrow(path: Path, column_kinds: Mapping[str, ColumnKind], padding: Padding) -> Windows:
+    del padding  # Shards hold the length of each window, and no padding at all.
+    return shards.read(path, column_kinds)
+
+
+FORMATS: dict[str, Format] = {
+    "csv": Format(".csv", _write_csv, _read_csv),
+    "parquet": Format(".parquet", _write_parquet, _read_parquet),
+    "arrow": Format("", shards.write, _read_arrow),
+}
