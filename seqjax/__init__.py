@@ -1,3 +1,62 @@
-"""seqjax: from a table of event sequences to a trained, exported causal transformer."""
+"""seqjax: from a table of event sequences to a trained, exported causal transformer.
+
+The public names are listed here and imported on first use, so that `import seqjax` is instant.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from seqjax.api import infer, make, preprocess, train
+    from seqjax.config.infer import InferConfig
+    from seqjax.config.make import MakeConfig
+    from seqjax.config.metadata import Metadata
+    from seqjax.config.model import ModelSpec
+    from seqjax.config.preprocess import PreprocessConfig
+    from seqjax.config.train import TrainConfig, TrainingSpec
+    from seqjax.errors import SeqjaxError
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "InferConfig",
+    "MakeConfig",
+    "Metadata",
+    "ModelSpec",
+    "PreprocessConfig",
+    "SeqjaxError",
+    "TrainConfig",
+    "TrainingSpec",
+    "__version__",
+    "infer",
+    "make",
+    "preprocess",
+    "train",
+]
+
+_HOMES = {
+    "InferConfig": "seqjax.config.infer",
+    "MakeConfig": "seqjax.config.make",
+    "Metadata": "seqjax.config.metadata",
+    "ModelSpec": "seqjax.config.model",
+    "PreprocessConfig": "seqjax.config.preprocess",
+    "SeqjaxError": "seqjax.errors",
+    "TrainConfig": "seqjax.config.train",
+    "TrainingSpec": "seqjax.config.train",
+    "infer": "seqjax.api",
+    "make": "seqjax.api",
+    "preprocess": "seqjax.api",
+    "train": "seqjax.api",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'seqjax' has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -2,8 +2,8 @@
 
 Every field of the model, in its sections too, becomes an option that may be left out: tyro parses a dataclass
 that is generated here, in which a value is the words as typed, or None where the option was not given. What
-the words mean is decided by the field's type, and whether they are right by the one validation that follows the
-merge with the YAML file. Sections become `--section.key`; mappings are given as YAML, such as
+the words mean is decided by the field's type, and whether they are right by the one validation that follows
+the merge with the YAML file. Sections become `--section.key`; mappings are given as YAML, such as
 `'{item: MSELoss}'`.
 """
 

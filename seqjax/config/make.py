@@ -8,7 +8,7 @@ from seqjax.config.base import ConfigModel
 
 
 class MakeConfig(ConfigModel):
-    """Creates a new project: folders, .gitignore, and a commented template of every command's configuration."""
+    """Creates a project: folders, .gitignore, and a commented template of each command's configuration."""
 
     project_name: Annotated[str, Field(min_length=1)]
-    """Folder to create."""
+    """Folder to create, or an existing one without configs."""

@@ -1,0 +1,73 @@
+"""The commands as Python functions: `seqjax.train("configs/train.yaml")` is `seqjax train`.
+
+A config is a model such as `TrainConfig`, a mapping of the same shape as the YAML, or the path of a YAML
+file; `overrides`, nested as the YAML is, are laid over it. A command's code is imported when it is called.
+"""
+
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from seqjax.config.infer import InferConfig
+from seqjax.config.load import as_config
+from seqjax.config.make import MakeConfig
+from seqjax.config.metadata import Metadata
+from seqjax.config.preprocess import PreprocessConfig
+from seqjax.config.train import TrainConfig
+
+Values: TypeAlias = Mapping[str, Any]
+Source: TypeAlias = Values | str | PathLike[str]
+
+
+def make(project_name: str | PathLike[str]) -> Path:
+    """Creates a project: folders, .gitignore, and a commented template of each command's configuration.
+
+    Args:
+      project_name: The folder to create.
+
+    Returns:
+      The folder.
+    """
+    from seqjax.commands.make import make as run
+
+    return run(as_config(MakeConfig, {"project_name": str(project_name)}))
+
+
+def preprocess(config: PreprocessConfig | Source, overrides: Values | None = None) -> Metadata:
+    """Turns a table of event sequences into windows to train on.
+
+    Args:
+      config: What to read, how to cut it, what to write.
+      overrides: Values that replace those of `config`.
+
+    Returns:
+      The metadata of the result: columns, id maps, statistics, where the splits lie.
+    """
+    from seqjax.commands.preprocess import preprocess as run
+
+    return run(as_config(PreprocessConfig, config, overrides))
+
+
+def train(config: TrainConfig | Source, overrides: Values | None = None) -> None:
+    """Trains a causal transformer on preprocessed data and exports it.
+
+    Args:
+      config: Data, architecture, training and export.
+      overrides: Values that replace those of `config`, such as `{"training_spec": {"epochs": 3}}`.
+    """
+    from seqjax.commands.train import train as run
+
+    run(as_config(TrainConfig, config, overrides))
+
+
+def infer(config: InferConfig | Source, overrides: Values | None = None) -> None:
+    """Predicts, or embeds, with a trained model, and writes the results.
+
+    Args:
+      config: The model, the data, and what to predict.
+      overrides: Values that replace those of `config`.
+    """
+    from seqjax.commands.infer import infer as run
+
+    run(as_config(InferConfig, config, overrides))
