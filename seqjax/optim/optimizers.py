@@ -1,7 +1,7 @@
 """Optimizers under torch's names, as optax transformations: one builder a name in `BUILDERS`.
 
-A transformation turns gradients into a *direction*; the step subtracts `learning_rate * direction`.
-The rate stays outside, a plain traced number a step, and scales decoupled weight decay as torch does. Where optax
+A transformation turns gradients into a *direction*; the step subtracts `learning_rate * direction`. The rate
+stays outside, a plain traced number a step, and scales decoupled weight decay as torch does. Where optax
 has torch's rule it is used; the other rules are here. A test holds each row to torch's trajectory.
 """
 
@@ -127,7 +127,7 @@ def _transformation(
         del params
         return rule(updates, state)
 
-    return optax.GradientTransformation(init, update)
+    return optax.GradientTransformation(lambda params: init(params), update)
 
 
 class SumOfSquaresState(NamedTuple):

@@ -1,0 +1,101 @@
+"""The device that a run computes on, and what XLA is told about it."""
+
+import logging
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Protocol
+
+import jax
+
+from seqjax.errors import TrainingError
+
+logger = logging.getLogger(__name__)
+
+_PLATFORMS = {"cpu": "cpu", "cuda": "cuda", "mps": "METAL"}
+_REMEDIES = {
+    "cuda": "install the CUDA build with pip install 'seqjax[cuda12]' on a machine with an Nvidia GPU",
+    "mps": "install a jax plugin for Metal",
+    "cpu": "unset JAX_PLATFORMS",
+}
+
+
+_DEVICE_SHARE = 0.25
+
+
+class Device(Protocol):
+    """What is used of a `jax.Device`, which has no type of its own."""
+
+    @property
+    def platform(self) -> str:
+        """cpu, gpu, ..."""
+        ...
+
+    def memory_stats(self) -> Mapping[str, int] | None:
+        """Bytes in use and bytes there are, where the device says so."""
+        ...
+
+
+def find_device(name: str) -> Device:
+    """The device that `training_spec.device` names.
+
+    Args:
+      name: auto (an accelerator where there is one), cpu, cuda or mps, with the device's number after a
+      colon.
+
+    Raises:
+      TrainingError: There is no such device.
+    """
+    kind, _, number = name.partition(":")
+    try:
+        found = jax.devices() if kind == "auto" else jax.devices(_PLATFORMS[kind])
+        return found[int(number or 0)]
+    except (RuntimeError, IndexError, ValueError):
+        there = ", ".join(str(device) for device in jax.devices())
+        raise TrainingError(
+            f"training_spec.device: there is no {name} here; jax sees {there}. "
+            f"Set device: auto or cpu, or {_REMEDIES.get(kind, 'choose one of these')}."
+        ) from None
+
+
+@lru_cache
+def compiler_options(device: Device, *, deterministic: bool) -> dict[str, bool]:
+    """XLA's options for compiled training loops.
+
+    Args:
+      device: Where they run.
+      deterministic: `enforce_determinism`; a CPU is deterministic anyway.
+    """
+    if device.platform == "cpu":
+        version = tuple(int(part) for part in jax.__version__.split(".")[:2])
+        wanted = {"xla_cpu_experimental_onednn_custom_call": True} if version >= (0, 11) else {}
+    else:
+        wanted = {"xla_gpu_deterministic_ops": True} if deterministic else {}
+    return wanted if not wanted or _accepted(wanted, device) else {}
+
+
+def _accepted(options: dict[str, bool], device: Device) -> bool:
+    """Whether this version of XLA knows the options; it refuses unknown ones when it compiles."""
+    try:
+        with jax.default_device(device):
+            jax.jit(lambda x: x + 1, compiler_options=options)(0.0).block_until_ready()
+    except jax.errors.JaxRuntimeError as error:
+        logger.warning(
+            "[INFO] XLA does not know %s; training goes on without. (%s)", ", ".join(options), error
+        )
+        return False
+    return True
+
+
+def memory_limit(device: Device, *, load_in_full: bool, max_ram_gb: float) -> float | None:
+    """How many bytes of data may live on a device; null knows no limit.
+
+    Args:
+      device: The device; an accelerator gives a quarter of its memory.
+      load_in_full: `load_full_data_to_ram`.
+      max_ram_gb: The limit where it is false.
+    """
+    limits = [] if load_in_full else [max_ram_gb * 1e9]
+    if device.platform != "cpu":
+        total = (device.memory_stats() or {}).get("bytes_limit")
+        limits += [_DEVICE_SHARE * total] if total else []
+    return min(limits, default=None)
