@@ -24,7 +24,6 @@ _BASED_INTEGER = re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _INFINITY = re.compile(r"([-+]?)\.(inf|Inf|INF)")
 _PLAIN_TAGS = {"tag:yaml.org,2002:str", "tag:yaml.org,2002:seq", "tag:yaml.org,2002:map"}
-_MERGE = "<<"
 
 
 def parse_yaml(text: str, source: str) -> object:
@@ -104,10 +103,10 @@ class _Builder:
         own: dict[Any, Any] = {}
         lines: dict[Any, int] = {}
         for key_node, value_node in node.value:
-            key = self.value(key_node)
-            if key == _MERGE:
+            if _is_merge_key(key_node):
                 merged |= self._merged(value_node)
                 continue
+            key = self.value(key_node)
             if isinstance(key, dict | list | bool) or key is None:
                 raise _mistake(key_node, "a key must be text or a number")
             if key in own:
@@ -125,6 +124,10 @@ class _Builder:
                 raise _mistake(node, "'<<' takes a mapping, or a list of mappings")
             merged |= part
         return merged
+
+
+def _is_merge_key(node: yaml.Node) -> bool:
+    return isinstance(node, yaml.ScalarNode) and node.value == "<<" and not node.style
 
 
 def _mistake(node: yaml.Node, problem: str) -> yaml.MarkedYAMLError:

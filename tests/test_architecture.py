@@ -1,0 +1,277 @@
+"""The house rules, held by reading the source: who imports whom, what is imported where, how large it is.
+
+`violations(package)` reads every file of a package and returns one line a violation, `rule: file:line: what`.
+It is run on seqjax, which must have none, and on packages with one planted fault each, which must be found.
+"""
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "seqjax"
+
+MAX_FILE_LINES = 500
+MAX_FUNCTION_LINES = 60
+MAX_POSITIONAL_ARGUMENTS = 5
+
+# What every layer may import.
+BASE = {"config", "errors", "progress", "__init__"}
+
+# Who may import whom, besides BASE and itself. A file at the top of the package is a layer of its own.
+LAYERS: dict[str, set[str]] = {
+    "errors": set(),
+    "progress": set(),
+    "allocator": set(),
+    "config": set(),
+    "data": set(),
+    "model": set(),
+    "optim": set(),
+    "training": {"model", "optim"},
+    "sweep": {"training", "model", "optim"},
+    "interop": set(),
+    "artifacts": {"interop"},
+    "inference": {"model", "data", "artifacts", "interop"},
+    "commands": {
+        "data",
+        "model",
+        "optim",
+        "training",
+        "sweep",
+        "interop",
+        "artifacts",
+        "inference",
+        "allocator",
+    },
+    "options": set(),
+    "api": {"commands"},
+    "cli": {"options", "allocator", "commands"},
+    "__init__": {"api"},
+    "__main__": {"cli"},
+}
+
+JAX = {"jax", "jaxlib", "flax", "optax", "orbax", "jax2onnx"}
+TABLES = {"polars", "pyarrow", "grain"}
+GRAPHS = {"onnx", "onnxruntime", "jax2onnx"}
+HEAVY = JAX | TABLES | GRAPHS
+
+# Third-party packages that a layer never imports, not in a function either.
+NEVER: dict[str, set[str]] = {
+    **dict.fromkeys(["errors", "progress", "allocator", "config", "options", "api", "cli"], HEAVY),
+    **dict.fromkeys(["__init__", "__main__"], HEAVY),
+    "data": JAX | GRAPHS,
+    # These must run where only jax, flax, optax, orbax, numpy, pydantic and jaxtyping are installed.
+    **dict.fromkeys(["model", "optim", "training", "sweep"], TABLES | GRAPHS | {"tyro", "rich", "yaml"}),
+}
+
+# Layers that are imported inside functions only, so that help and config mistakes load none of them.
+LAZY_LAYERS = {"commands": {"api", "cli", "__init__", "__main__"}}
+
+# Packages that are imported inside functions only, wherever they are used: slow, or missing on some machines.
+LAZY_PACKAGES = {"jax2onnx", "onnx", "rich"}
+
+# Formats that run code when they are read.
+PICKLES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "torch"}
+
+EXITS = {"exit", "quit", "sys.exit", "os._exit", "os.abort"}
+
+
+@dataclass(frozen=True)
+class Import:
+    """One imported module: its dotted name, the line, and whether loading the file loads it."""
+
+    module: str
+    line: int
+    lazy: bool
+
+
+def violations(package: Path) -> list[str]:
+    """Every broken rule in the files of a package."""
+    found = []
+    for path in sorted(package.rglob("*.py")):
+        place = path.relative_to(package)
+        text = path.read_text(encoding="utf-8")
+        tree = ast.parse(text, filename=str(path))
+        layer = place.parts[0].removesuffix(".py")
+        imports = list(_imports(tree, package.name))
+        checks = [
+            *_layering(layer, imports, package.name),
+            *_packages(layer, imports),
+            *_only_cli(layer, tree),
+            *_package_files(place, tree),
+            *_sizes(tree, text),
+            *_pickles(tree),
+        ]
+        found += [f"{rule}: {place}:{line}: {what}" for rule, line, what in checks]
+    return found
+
+
+Finding = tuple[str, int, str]
+
+
+def _imports(tree: ast.Module, package: str) -> Iterator[Import]:
+    lazy = {id(node) for block in ast.walk(tree) if _is_lazy(block) for node in ast.walk(block)}
+    for node in ast.walk(tree):
+        late = id(node) in lazy
+        if isinstance(node, ast.Import):
+            yield from (Import(alias.name, node.lineno, late) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            module = node.module or ""
+            inside = [f"{module}.{alias.name}" for alias in node.names] if module == package else [module]
+            yield from (Import(name, node.lineno, late) for name in inside)
+
+
+def _is_lazy(node: ast.AST) -> bool:
+    """Whether what the node holds is not run when its file is loaded."""
+    typing_only = isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+    return typing_only or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+
+
+def _layering(layer: str, imports: list[Import], package: str) -> Iterator[Finding]:
+    if layer not in LAYERS:
+        yield "layer", 1, f"{layer} is not in the table of layers"
+        return
+    for item in imports:
+        parts = item.module.split(".")
+        if parts[0] != package or len(parts) < 2:
+            continue
+        other = parts[1] if parts[1] in LAYERS else "__init__"
+        if other != layer and other not in LAYERS[layer] | BASE:
+            yield "layer", item.line, f"{layer} imports {item.module}"
+        elif not item.lazy and layer in LAZY_LAYERS.get(other, set()):
+            yield "lazy", item.line, f"{layer} imports {item.module} outside a function"
+
+
+def _packages(layer: str, imports: list[Import]) -> Iterator[Finding]:
+    for item in imports:
+        root = item.module.split(".")[0]
+        if root in NEVER.get(layer, set()):
+            yield "package", item.line, f"{layer} imports {root}"
+        if root in LAZY_PACKAGES and not item.lazy:
+            yield "lazy", item.line, f"{root} is imported outside a function"
+        if root in PICKLES:
+            yield "pickle", item.line, f"{root} is imported"
+
+
+def _only_cli(layer: str, tree: ast.Module) -> Iterator[Finding]:
+    """Printing, deciding exit codes and catching SeqjaxError belong to cli.py."""
+    if layer == "cli":
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "print":
+            yield "cli only", node.lineno, "prints"
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in EXITS and layer != "__main__":
+            yield "cli only", node.lineno, "exits"
+        if isinstance(node, ast.Raise) and node.exc and ast.unparse(node.exc).startswith("SystemExit"):
+            yield "cli only", node.lineno, "exits"
+        if isinstance(node, ast.ExceptHandler) and (
+            node.type is None or "SeqjaxError" in ast.unparse(node.type)
+        ):
+            yield "cli only", node.lineno, "catches SeqjaxError"
+
+
+def _package_files(place: Path, tree: ast.Module) -> Iterator[Finding]:
+    if place.name in {"utils.py", "helpers.py", "common.py", "misc.py"}:
+        yield "name", 1, "a file is named after what it holds"
+    if place.name == "__init__.py" and len(place.parts) > 1 and len(tree.body) > 1:
+        yield "re-export", 1, "the __init__.py of a package holds its docstring alone"
+
+
+def _sizes(tree: ast.Module, text: str) -> Iterator[Finding]:
+    lines = len(text.splitlines())
+    if lines >= MAX_FILE_LINES:
+        yield "size", 1, f"{lines} lines (under {MAX_FILE_LINES})"
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        length = (node.end_lineno or node.lineno) - node.lineno + 1
+        if length >= MAX_FUNCTION_LINES:
+            yield "size", node.lineno, f"{node.name} has {length} lines (under {MAX_FUNCTION_LINES})"
+        names = [argument.arg for argument in [*node.args.posonlyargs, *node.args.args]]
+        count = len(names) - (names[:1] in (["self"], ["cls"]))
+        if count > MAX_POSITIONAL_ARGUMENTS:
+            yield "size", node.lineno, f"{node.name} has {count} positional arguments"
+
+
+def _pickles(tree: ast.Module) -> Iterator[Finding]:
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.keyword)
+            and node.arg == "allow_pickle"
+            and ast.unparse(node.value) != "False"
+        ):
+            yield "pickle", node.value.lineno, "allow_pickle"
+
+
+def test_seqjax_keeps_the_rules():
+    assert violations(PACKAGE) == []
+
+
+FAULTS = [
+    ("layer", "data/loader.py", "import seqjax.model.transformer"),
+    ("layer", "data/loader.py", "from seqjax import model"),
+    ("layer", "model/attention.py", "def f():\n    from seqjax.data.dataset import Batch"),
+    ("layer", "training/loop.py", "from seqjax.artifacts.layout import Layout"),
+    ("layer", "artifacts/layout.py", "from seqjax.inference.engine import Engine"),
+    ("layer", "optim/schedules.py", "from seqjax.model.norm import Norm"),
+    ("layer", "config/train.py", "from seqjax.data.dataset import Batch"),
+    ("layer", "commands/train.py", "from seqjax.cli import main"),
+    ("layer", "newcomer/thing.py", "x = 1"),
+    ("package", "config/train.py", "def f():\n    import jax.numpy as jnp"),
+    ("package", "config/train.py", "from polars import DataFrame"),
+    ("package", "data/loader.py", "def f():\n    from flax import nnx"),
+    ("package", "model/attention.py", "import polars"),
+    ("package", "training/loop.py", "import pyarrow.ipc"),
+    ("package", "optim/schedules.py", "def f():\n    import grain"),
+    ("package", "cli.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import onnxruntime"),
+    ("lazy", "cli.py", "from seqjax.commands.train import train"),
+    ("lazy", "interop/export.py", "import jax2onnx"),
+    ("lazy", "interop/export.py", "class A:\n    import onnx"),
+    ("pickle", "interop/files.py", "def f():\n    import pickle"),
+    ("pickle", "interop/files.py", "import numpy as np\nx = np.load('a', allow_pickle=True)"),
+    ("cli only", "data/loader.py", "print('hello')"),
+    ("cli only", "commands/train.py", "import sys\nsys.exit(1)"),
+    ("cli only", "commands/train.py", "raise SystemExit(1)"),
+    ("cli only", "commands/train.py", "try:\n    x = 1\nexcept (SeqjaxError, ValueError):\n    x = 2"),
+    ("cli only", "commands/train.py", "try:\n    x = 1\nexcept:\n    x = 2"),
+    ("name", "data/utils.py", "x = 1"),
+    ("re-export", "data/__init__.py", "from seqjax.data.dataset import Batch as Batch"),
+    ("size", "data/loader.py", "x = 1\n" * MAX_FILE_LINES),
+    ("size", "data/loader.py", "def f():\n" + "    x = 1\n" * (MAX_FUNCTION_LINES - 1)),
+    ("size", "data/loader.py", "def f(a, b, c, d, e, f): ..."),
+    ("size", "data/loader.py", "class A:\n    def f(self, a, b, c, d, e, f): ..."),
+]
+
+
+@pytest.mark.parametrize(("rule", "place", "code"), FAULTS)
+def test_a_planted_fault_is_found(tmp_path, rule, place, code):
+    path = tmp_path / "seqjax" / place
+    path.parent.mkdir(parents=True)
+    path.write_text(f'"""A docstring."""\n{code}\n')
+    found = violations(tmp_path / "seqjax")
+    assert [line.split(":")[0] for line in found] == [rule], found
+
+
+ALLOWED = [
+    ("commands/train.py", "from seqjax.training.loop import fit\nfrom seqjax.data.loader import batches"),
+    (
+        "training/loop.py",
+        "import jax\nfrom seqjax.model.functional import init\nfrom seqjax import __version__",
+    ),
+    ("cli.py", "import sys\ntry:\n    print()\nexcept SeqjaxError:\n    sys.exit(1)"),
+    ("cli.py", "def f():\n    from seqjax.commands.train import train"),
+    ("interop/export.py", "def f():\n    import jax2onnx"),
+    ("config/load.py", "try:\n    x = 1\nexcept ConfigError:\n    x = 2"),
+    ("data/loader.py", "class A:\n    def f(self, a, b, c, d, e, *, g, h): ..."),
+    ("data/loader.py", "def f():\n" + "    x = 1\n" * (MAX_FUNCTION_LINES - 2)),
+]
+
+
+@pytest.mark.parametrize(("place", "code"), ALLOWED)
+def test_what_the_rules_allow_is_not_reported(tmp_path, place, code):
+    path = tmp_path / "seqjax" / place
+    path.parent.mkdir(parents=True)
+    path.write_text(f'"""A docstring."""\n{code}\n')
+    assert violations(tmp_path / "seqjax") == []
