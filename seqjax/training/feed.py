@@ -74,7 +74,6 @@ class ResidentFeed:
         def fold(carry: Carry, constants: Tree, order: Tree, begin: int, end: int) -> Carry:
             return compiled(carry, constants, self._rows, order, (np.int32(begin), np.int32(end)))
 
-        fold.compilations = compiled._cache_size  # type: ignore[attr-defined]
         return fold
 
 

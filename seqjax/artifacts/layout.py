@@ -1,0 +1,84 @@
+"""Which file of a run lies where: the only code that knows the names of logs, checkpoints, models and outputs.
+
+logs/sequifier-<model>-rank<r>-2.txt, -3.txt, .jsonl       checkpoints/<model>/epoch-<n>/
+models/sequifier-<model>-best|last[-embedding]-<epoch>.<ext>
+outputs/predictions/<id>-predictions.<ext>                 outputs/embeddings/<id>-embeddings.<ext>
+outputs/probabilities/<id>-<target>-probabilities.<ext>    (<id> is a model file's name without its ending)
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Which = Literal["best", "last"]
+
+_DEBUG, _INFO = 2, 3
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The files of the run `model_name` in the project at `root`."""
+
+    root: Path
+    model_name: str
+
+    def debug_log(self, rank: int = 0) -> Path:
+        """The text log that holds everything."""
+        return self._log(f"{rank}-{_DEBUG}.txt")
+
+    def info_log(self, rank: int = 0) -> Path:
+        """The text log without debugging lines."""
+        return self._log(f"{rank}-{_INFO}.txt")
+
+    def json_log(self, rank: int = 0) -> Path:
+        """The log as one JSON object a line."""
+        return self._log(f"{rank}.jsonl")
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of this run's checkpoints, and of no other run's."""
+        return self.root / "checkpoints" / self.model_name
+
+    def checkpoint(self, epoch: int) -> Path:
+        """The checkpoint (a folder) after an epoch."""
+        return self.checkpoints / f"epoch-{epoch}"
+
+    def saved_epochs(self) -> list[int]:
+        """Epochs that have a checkpoint, oldest first."""
+        names = (path.name for path in self.checkpoints.glob("epoch-*"))
+        return sorted(int(found[1]) for name in names if (found := re.fullmatch(r"epoch-(\d+)", name)))
+
+    def model(self, which: Which, epoch: int, *, embedding: bool = False, extension: str = "onnx") -> Path:
+        """A model file; `epoch` is the last completed one, for the best model too."""
+        return self.root / "models" / f"{self._stem(which, embedding=embedding)}{epoch}.{extension}"
+
+    def models(
+        self, which: Which, *, embedding: bool = False, extension: str = "onnx"
+    ) -> Iterator[tuple[int, Path]]:
+        """The model files there are of one kind, with their epochs, lowest first."""
+        stem = self._stem(which, embedding=embedding)
+        pattern = re.compile(rf"{re.escape(stem)}(\d+)\.{re.escape(extension)}")
+        folder = self.root / "models"
+        found = folder.iterdir() if folder.is_dir() else ()
+        epochs = [(int(match[1]), path) for path in found if (match := pattern.fullmatch(path.name))]
+        yield from sorted(epochs)
+
+    def predictions(self, model_id: str, extension: str) -> Path:
+        """The predictions of a model."""
+        return self.root / "outputs" / "predictions" / f"{model_id}-predictions.{extension}"
+
+    def probabilities(self, model_id: str, target: str, extension: str) -> Path:
+        """The probabilities of a model's categorical target."""
+        return self.root / "outputs" / "probabilities" / f"{model_id}-{target}-probabilities.{extension}"
+
+    def embeddings(self, model_id: str, extension: str) -> Path:
+        """The embeddings of a model."""
+        return self.root / "outputs" / "embeddings" / f"{model_id}-embeddings.{extension}"
+
+    def _log(self, ending: str) -> Path:
+        return self.root / "logs" / f"sequifier-{self.model_name}-rank{ending}"
+
+    def _stem(self, which: Which, *, embedding: bool) -> str:
+        return f"sequifier-{self.model_name}-{which}-{'embedding-' if embedding else ''}"
