@@ -1,0 +1,124 @@
+"""Every YAML that is shipped is read: the templates once filled in, and the recipes as they are."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from seqjax.config.base import section_of
+from seqjax.config.infer import InferConfig
+from seqjax.config.load import PLACEHOLDERS, load_config
+from seqjax.config.preprocess import PreprocessConfig
+from seqjax.config.train import TrainConfig
+from seqjax.config.yaml_text import parse_yaml
+from seqjax.errors import ConfigError
+
+ROOT = Path(__file__).parents[1]
+TEMPLATES = ROOT / "seqjax" / "templates"
+RECIPES = ROOT / "configs" / "recipes"
+MODELS = {"preprocess": PreprocessConfig, "train": TrainConfig, "infer": InferConfig}
+
+FILLED = {
+    "preprocess": ["data_path: data/events.csv"],
+    "train": [
+        "metadata_config_path: configs/metadata_configs/events.json",
+        "model_name: first",
+        "target_columns: [item]",
+        "  item: categorical",
+        "  feature_embedding_dims: {item: 48, price: 16}",
+        "    item: CrossEntropyLoss",
+    ],
+    "infer": ["model_path: models/sequifier-first-best-10.onnx", "data_path: data/events-split2.parquet"],
+}
+
+# Documented in the table of linked parameters, or needed by every training, but in no table of keys.
+SEARCH_KEYS_BESIDES_THE_TABLES = {"feature_embedding_dims", "criterion", "device"}
+
+
+def model_of(path):
+    """The config model of a file named after its command, such as train.yaml or train-large.yaml."""
+    return next(model for name, model in MODELS.items() if path.stem.startswith(name))
+
+
+def without_comments(text):
+    return "\n".join(re.sub(r"(^|\s)#.*", "", line) for line in text.splitlines())
+
+
+def filled(name):
+    """A template in which each marked line is replaced by what a user would write there."""
+    answers = iter(FILLED[name])
+    lines = (TEMPLATES / f"{name}.yaml").read_text().splitlines()
+    result = []
+    for line in lines:
+        if "PLEASE FILL" in line:
+            answer = next(answers)
+            assert line.startswith((answer.split(":")[0], "  PLEASE FILL", "    PLEASE FILL")), (line, answer)
+            line = answer
+        result.append(line)
+    assert list(answers) == []
+    return "\n".join(result)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_template_is_valid_once_the_marked_words_are_filled_in(tmp_path, name):
+    path = tmp_path / "config.yaml"
+    path.write_text(filled(name))
+    load_config(MODELS[name], path)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_an_unfilled_template_has_no_other_problems(name):
+    with pytest.raises(ConfigError) as caught:
+        load_config(MODELS[name], TEMPLATES / f"{name}.yaml")
+    assert {problem.message for problem in caught.value.problems} == {"still says PLEASE FILL."}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_template_shows_every_key(name):
+    def check(values, model, where):
+        assert set(values) == set(model.model_fields), where
+        for key, field in model.model_fields.items():
+            section = section_of(field.annotation)
+            if section is not None and section.model_config["extra"] == "forbid":
+                check(values[key], section, key)
+
+    check(parse_yaml(filled(name), name), MODELS[name], name)
+
+
+@pytest.mark.parametrize("path", sorted(TEMPLATES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_marked_words_stand_where_a_value_is_missing(path):
+    """A user may search for PLEASE FILL, and may leave what names the example columns."""
+    text = path.read_text()
+    code = without_comments(text)
+    assert "PLEASE FILL" in code
+    assert "PLEASE FILL" not in "".join(re.findall(r"#.*", text))
+    assert not any(word in code for word in PLACEHOLDERS[1:])
+    assert all(len(line) <= 110 for line in text.splitlines())
+
+
+@pytest.mark.parametrize("name", ["preprocess", "train"])
+def test_templates_name_the_example_columns(name):
+    assert "EXAMPLE_INPUT_COLUMN_NAME" in (TEMPLATES / f"{name}.yaml").read_text()
+
+
+def test_the_search_template_has_the_documented_keys(shared):
+    document = (
+        (shared / "seeds" / "sequifier-docs-1.1.0.3.md")
+        .read_text()
+        .split("# Hyperparameter Search Command")[1]
+    )
+    documented = set(re.findall(r"^\| `(\w+)` ?\|", document, flags=re.MULTILINE))
+    template = parse_yaml(
+        (TEMPLATES / "hyperparameter_search.yaml").read_text(), "hyperparameter_search.yaml"
+    )
+    assert isinstance(template, dict)
+    sections = [value for key, value in template.items() if key.endswith("_sampling")]
+    keys = {key for key in template if not key.endswith("_sampling")}.union(*sections)
+    assert keys == documented | SEARCH_KEYS_BESIDES_THE_TABLES
+
+
+@pytest.mark.parametrize(
+    "path", sorted(RECIPES.rglob("*.yaml")), ids=lambda path: str(path.relative_to(RECIPES))
+)
+def test_a_recipe_is_valid(path):
+    load_config(model_of(path), path)
