@@ -76,7 +76,7 @@ class ModelCard(ConfigModel):
     """The version that wrote the file."""
 
     def of_kind(self, kind: ModelKind) -> Self:
-        """The card of the same parameters exported as `kind`, with the names of inputs and outputs filled in."""
+        """The card of the same parameters exported as `kind`, with the names of its inputs and outputs."""
         inputs = self.column_schema.inputs
         taken = set(inputs)
         mask = _free_name("valid_mask", taken) if self.model_spec.mask_padding else None

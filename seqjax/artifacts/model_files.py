@@ -1,0 +1,256 @@
+"""Model files: written by training, found and read by inference.
+
+A file gets its name only after onnxruntime computed with it what JAX computes.
+"""
+
+import functools
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+
+from seqjax.artifacts.atomic import replacing
+from seqjax.artifacts.card import CARD_KEY, ModelCard, ModelKind
+from seqjax.artifacts.layout import Layout
+from seqjax.config.base import suggestion
+from seqjax.config.load import resolve_path
+from seqjax.config.train import TrainConfig
+from seqjax.errors import ArtifactError
+from seqjax.interop.onnx_export import GraphInput, export_onnx
+from seqjax.interop.onnx_session import open_session
+
+if TYPE_CHECKING:
+    import jax
+    import onnxruntime
+    from flax import nnx
+
+logger = logging.getLogger(__name__)
+
+LARGEST_DIFFERENCE = 1e-4
+"""How far an exported model may be from JAX: absolute up to 1, relative above."""
+SUFFIXES = (".onnx", ".pt")
+MODELS = "models"
+
+Params = Mapping[str, Any]
+Forward = Callable[..., tuple["jax.Array", ...]]
+
+
+class Sample(Protocol):
+    """Some windows of data, such as a `Batch`."""
+
+    @property
+    def columns(self) -> Mapping[str, np.ndarray]:
+        """(B, L + 1) ids or standardised values, by column."""
+        ...
+
+    @property
+    def padding(self) -> np.ndarray:
+        """(B,) leading slots that hold no item."""
+        ...
+
+
+def export_models(
+    layout: Layout,
+    *,
+    params: Params,
+    graphdef: "nnx.GraphDef[Any]",
+    card: ModelCard,
+    config: TrainConfig,
+    which: Literal["best", "last"],
+    epoch: int,
+    sample: Sample,
+) -> list[Path]:
+    """Writes the model files that a training configuration asks for.
+
+    Each is run in onnxruntime on `sample` and on a single window of it, and compared with JAX, before
+    it gets its name.
+
+    Args:
+      layout: Where the run's files lie.
+      params: Parameters, a nested dict of arrays; exported as float32.
+      graphdef: What `params` belong to.
+      card: What the files say about themselves.
+      config: The run's configuration.
+      which: Which parameters these are.
+      epoch: The epoch in the files' names.
+      sample: A `Batch` of real windows: `columns` (B, L + 1) each, `padding` (B,).
+
+    Returns:
+      The files.
+
+    Raises:
+      ArtifactError: A file does not compute what JAX computes; it is removed.
+    """
+    kinds: list[ModelKind] = []
+    if config.export_onnx and config.export_generative_model:
+        kinds.append("generative")
+    if config.export_onnx and config.export_embedding_model:
+        kinds.append("embedding")
+    paths = []
+    for kind in kinds:
+        path = layout.model(which, epoch, kind=kind)
+        write_onnx(path, params=params, graphdef=graphdef, card=card.of_kind(kind), sample=sample)
+        paths.append(path)
+    return paths
+
+
+def write_onnx(
+    path: Path, *, params: Params, graphdef: "nnx.GraphDef[Any]", card: ModelCard, sample: Sample
+) -> float:
+    """Writes one model as ONNX, and returns its largest difference from JAX.
+
+    Args:
+      path: The file to create or replace.
+      params: Parameters; exported as float32.
+      graphdef: What `params` belong to.
+      card: What the file says about itself, `of_kind` already.
+      sample: A `Batch` of real windows to compare on.
+
+    Raises:
+      ArtifactError: The file does not compute what JAX computes; there is no file then.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    def as_float32(leaf: np.ndarray) -> np.ndarray:
+        return leaf.astype(np.float32) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+    constants = jax.tree.map(as_float32, jax.device_get(params))
+    apply = _forward(graphdef, card)
+    with replacing(path) as temporary:
+        export_onnx(
+            temporary,
+            functools.partial(apply, constants),
+            inputs=_graph_inputs(card),
+            outputs=list(card.outputs.values()),
+            seq_length=card.column_schema.seq_length,
+            description={CARD_KEY: card.to_json()},
+        )
+        difference = _difference_from_jax(temporary, jax.jit(apply), constants, _sample_feeds(card, sample))
+        if not difference <= LARGEST_DIFFERENCE:
+            raise ArtifactError(
+                f"{path}: the exported model differs from JAX by {difference:.1e}, more than "
+                f"{LARGEST_DIFFERENCE:.0e}, so it is not kept. Are the parameters finite? If so, please "
+                "report this with the configuration."
+            )
+    logger.info("exported %s, largest difference from JAX %.1e", path, difference)
+    return difference
+
+
+def graph_feed(
+    card: ModelCard, inputs: Mapping[str, np.ndarray], valid_mask: np.ndarray
+) -> dict[str, np.ndarray]:
+    """The arrays that a graph is run on, by its own names and in its own types.
+
+    Args:
+      card: What the model says about itself.
+      inputs: Each input column, ids or standardised values (B, L).
+      valid_mask: Which positions hold a real item, bool (B, L).
+    """
+    arrays = {**inputs, card.valid_mask: valid_mask} if card.valid_mask else inputs
+    return {item.name: np.asarray(arrays[item.name], item.dtype) for item in _graph_inputs(card)}
+
+
+def read_card(path: Path) -> ModelCard:
+    """What a model file says about itself.
+
+    Raises:
+      ArtifactError: The file is missing, or no model that seqjax wrote.
+    """
+    return card_of(open_session(path), path)
+
+
+def card_of(session: "onnxruntime.InferenceSession", path: Path) -> ModelCard:
+    """The card in an open model; `path` is for messages."""
+    text = session.get_modelmeta().custom_metadata_map.get(CARD_KEY)
+    if text is None:
+        raise ArtifactError(
+            f"{path}: the file does not describe itself, so seqjax did not write it. "
+            "This version reads only the .onnx files that seqjax exports."
+        )
+    return ModelCard.from_json(text, str(path))
+
+
+def resolve_model_path(root: str | Path, text: str) -> Path:
+    """The model file that a configuration names.
+
+    Args:
+      root: `project_root`.
+      text: A path, or the name of a file in models/; its suffix may be left out.
+
+    Raises:
+      ArtifactError: There is no such file; the message names those that exist.
+    """
+    bases = [resolve_path(root, text), resolve_path(root, Path(MODELS) / text)]
+    for base in bases:
+        for candidate in (base, *(base.with_name(base.name + suffix) for suffix in SUFFIXES)):
+            if candidate.is_file():
+                return candidate
+    folder = resolve_path(root, MODELS)
+    known = sorted(f"{MODELS}/{path.name}" for path in folder.glob("*") if path.suffix in SUFFIXES)
+    hint = suggestion(text, known) if known else f"There is no model in {folder}: run seqjax train first."
+    raise ArtifactError(f"{bases[0]}: there is no such model file (model_path: {text}). {hint}")
+
+
+def _graph_inputs(card: ModelCard) -> list[GraphInput]:
+    schema = card.column_schema
+    inputs = [GraphInput(name, "int64") for name in schema.categorical_inputs]
+    inputs += [GraphInput(name, "float32") for name in schema.real_inputs]
+    return [*inputs, GraphInput(card.valid_mask, "bool")] if card.valid_mask else inputs
+
+
+def _forward(graphdef: "nnx.GraphDef[Any]", card: ModelCard) -> Forward:
+    """The model as a function of its parameters and the graph's inputs, in order."""
+    from seqjax.model.functional import merge
+
+    def apply(params: Params, *arrays: "jax.Array") -> tuple["jax.Array", ...]:
+        model = merge(graphdef, dict(params))
+        inputs = dict(zip(card.inputs, arrays, strict=False))
+        valid = arrays[-1] if card.valid_mask else None
+        if card.kind == "embedding":
+            return (model.embed(inputs, valid),)
+        outputs = model.predict(inputs, valid)
+        return tuple(outputs[target] for target in card.outputs)
+
+    return apply
+
+
+def _sample_feeds(card: ModelCard, sample: Sample) -> list[dict[str, np.ndarray]]:
+    """The sample's windows as a graph takes them, and again in another batch size."""
+    length = card.column_schema.seq_length
+    inputs = {name: np.asarray(sample.columns[name])[:, -length - 1 : -1] for name in card.inputs}
+    slots = np.asarray(next(iter(sample.columns.values()))).shape[1]
+    valid = np.arange(slots)[None] >= np.asarray(sample.padding)[:, None]
+    feed = graph_feed(card, inputs, valid[:, -length - 1 : -1])
+    rows = len(valid)
+    other = [0] if rows > 1 else [0, 0, 0]
+    return [feed, {name: values[other] for name, values in feed.items()}]
+
+
+def _difference_from_jax(
+    path: Path, apply: Forward, params: Params, feeds: Sequence[dict[str, np.ndarray]]
+) -> float:
+    import jax
+
+    session = open_session(path)
+    largest = 0.0
+    for feed in feeds:
+        found = [np.asarray(values) for values in session.run(None, feed)]
+        narrow = [values.astype(np.int32) if values.dtype == np.int64 else values for values in feed.values()]
+        with jax.default_matmul_precision("highest"):
+            expected = jax.device_get(apply(params, *narrow))
+        largest = max([largest, *map(_difference, found, expected)], key=_badness)
+    return largest
+
+
+def _difference(found: np.ndarray, expected: np.ndarray) -> float:
+    if found.shape != expected.shape:
+        return math.inf
+    return float(np.max(np.abs(found - expected) / np.maximum(1, np.abs(expected)), initial=0))
+
+
+def _badness(difference: float) -> float:
+    return math.inf if math.isnan(difference) else difference

@@ -1,0 +1,122 @@
+"""What a configuration of inference says about a model, compared with what the model says about itself."""
+
+import math
+from collections.abc import Iterator
+
+from seqjax.artifacts.card import ModelCard
+from seqjax.config.base import suggestion
+from seqjax.config.infer import InferConfig
+from seqjax.config.metadata import Metadata
+from seqjax.errors import Problem
+
+SHOWN = 3
+
+
+def contradictions(config: InferConfig, metadata: Metadata | None, card: ModelCard) -> Iterator[Problem]:
+    """Everything in which a configuration and its metadata contradict a model.
+
+    Args:
+      config: The configuration; null keys assert nothing.
+      metadata: The file that `metadata_config_path` names, if any.
+      card: What the model says about itself.
+    """
+    if config.model_type != card.kind:
+        yield _differs("model_type", config.model_type, card.kind)
+    yield from _column_problems(config, card)
+    yield from _size_problems(config, card)
+    if card.kind == "generative":
+        yield from _target_problems(config, card)
+    if config.autoregression:
+        yield from _autoregression_problems(card)
+    if metadata is not None:
+        yield from _metadata_problems(metadata, card)
+
+
+def _differs(key: str, found: object, known: object) -> Problem:
+    return Problem(key, f"the configuration says {found}, the model says {known}.")
+
+
+def _column_problems(config: InferConfig, card: ModelCard) -> Iterator[Problem]:
+    inputs = card.column_schema.inputs
+    if config.input_columns is not None and set(config.input_columns) != set(inputs):
+        yield _differs("input_columns", config.input_columns, list(inputs))
+    kinds = card.column_schema.columns
+    for name, type_ in (config.column_types or {}).items():
+        kind = "categorical" if "int" in type_.lower() else "real"
+        if name in kinds and kind != kinds[name]:
+            yield _differs(f"column_types.{name}", f"{type_} ({kind})", f"it is {kinds[name]}")
+
+
+def _size_problems(config: InferConfig, card: ModelCard) -> Iterator[Problem]:
+    length, count = card.column_schema.seq_length, card.model_spec.prediction_length
+    if config.seq_length not in (None, length):
+        yield _differs("seq_length", config.seq_length, length)
+    if config.prediction_length not in (None, count):
+        yield _differs("prediction_length", config.prediction_length, count)
+
+
+def _target_problems(config: InferConfig, card: ModelCard) -> Iterator[Problem]:
+    kinds = card.column_schema.targets
+    for index, name in enumerate(config.target_columns or ()):
+        if name not in kinds:
+            yield Problem(f"target_columns.{index}", _no_target(name, card))
+        elif name in (config.target_columns or ())[:index]:
+            yield Problem(f"target_columns.{index}", f"names {name!r} a second time.")
+    for name, kind in (config.target_column_types or {}).items():
+        if name not in kinds:
+            yield Problem(f"target_column_types.{name}", _no_target(name, card))
+        elif kind != kinds[name]:
+            yield _differs(f"target_column_types.{name}", kind, kinds[name])
+    for index, name in enumerate(config.sample_from_distribution_columns or ()):
+        key = f"sample_from_distribution_columns.{index}"
+        if name not in kinds:
+            yield Problem(key, _no_target(name, card))
+        elif kinds[name] == "real":
+            yield Problem(key, f"{name!r} is a real target, which has no distribution to draw from.")
+
+
+def _no_target(name: str, card: ModelCard) -> str:
+    return f"the model predicts no {name!r}. {suggestion(name, list(card.column_schema.targets))}"
+
+
+def _autoregression_problems(card: ModelCard) -> Iterator[Problem]:
+    schema, count = card.column_schema, card.model_spec.prediction_length
+    if count != 1:
+        yield Problem("autoregression", f"needs a model with prediction_length 1; this one has {count}.")
+    unfed = sorted(set(schema.inputs) - set(schema.targets))
+    unread = sorted(set(schema.targets) - set(schema.inputs))
+    if unfed:
+        yield Problem(
+            "autoregression", f"needs every input to be predicted too; the model does not predict {unfed}."
+        )
+    if unread:
+        yield Problem(
+            "autoregression", f"needs every target to be an input too; the model does not read {unread}."
+        )
+
+
+def _metadata_problems(metadata: Metadata, card: ModelCard) -> Iterator[Problem]:
+    key = "metadata_config_path"
+    for name, classes in card.column_schema.n_classes.items():
+        found = metadata.n_classes.get(name)
+        if found is not None and found != classes:
+            yield Problem(key, f"the metadata has {found} classes of {name!r}, the model {classes}.")
+    for name, ids in card.id_maps.items():
+        found_ids = metadata.id_maps.get(name, ids)
+        other = [value for value in {**ids, **found_ids} if ids.get(value) != found_ids.get(value)]
+        if other:
+            examples = ", ".join(
+                f"{value!r} is {found_ids.get(value)} there and {ids.get(value)} in the model"
+                for value in other[:SHOWN]
+            )
+            yield Problem(key, f"the metadata has other ids of {name!r} ({len(other)} differ: {examples}).")
+    for name, row in card.statistics.items():
+        held = metadata.selected_columns_statistics.get(name, row)
+        if not (
+            math.isclose(held.mean, row.mean, rel_tol=1e-6) and math.isclose(held.std, row.std, rel_tol=1e-6)
+        ):
+            yield Problem(
+                key,
+                f"the metadata standardises {name!r} by mean {held.mean:g} and std {held.std:g}, the model "
+                f"by mean {row.mean:g} and std {row.std:g}.",
+            )

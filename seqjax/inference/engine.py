@@ -1,0 +1,85 @@
+"""One protocol for everything that runs a model: arrays in by column, arrays out by target.
+
+An engine knows its model's card. The caller gathers windows and reads outputs; which library computes, and
+what the graph calls its ends, stays in here.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Bool, Float32, Num
+
+from seqjax.artifacts.card import ModelCard
+from seqjax.artifacts.model_files import card_of, graph_feed
+from seqjax.errors import ArtifactError
+from seqjax.interop.onnx_session import open_session
+
+Columns = Mapping[str, Num[np.ndarray, "B L"]]
+Outputs = dict[str, Float32[np.ndarray, "B P _"]]
+
+
+class Engine(Protocol):
+    """A model that is ready to run."""
+
+    @property
+    def card(self) -> ModelCard:
+        """What the model says about itself."""
+        ...
+
+    def predict(self, inputs: Columns, valid_mask: Bool[np.ndarray, "B L"]) -> Outputs:
+        """The model's outputs at the last P positions of B windows.
+
+        Args:
+          inputs: Each input column, ids or standardised values (B, L).
+          valid_mask: Which positions hold a real item; models that attend to padding do not read it.
+
+        Returns:
+          Each target's log-probabilities (B, P, C), or standardised values (B, P, 1); of an embedding model,
+          `embedding` (B, P, D).
+        """
+        ...
+
+
+class OnnxEngine:
+    """A model file in onnxruntime."""
+
+    def __init__(self, path: Path, *, device: str = "cpu") -> None:
+        """Loads the file.
+
+        Args:
+          path: An ONNX file that seqjax wrote.
+          device: auto, cpu, cuda or cuda:N.
+        """
+        self._session = open_session(path, device=device)
+        self._card = card_of(self._session, path)
+
+    @property
+    def card(self) -> ModelCard:
+        """What the model says about itself."""
+        return self._card
+
+    def predict(self, inputs: Columns, valid_mask: Bool[np.ndarray, "B L"]) -> Outputs:
+        """See `Engine.predict`."""
+        card = self._card
+        values = self._session.run(list(card.outputs.values()), graph_feed(card, inputs, valid_mask))
+        return {name: np.asarray(value) for name, value in zip(card.outputs, values, strict=True)}
+
+
+def open_engine(path: Path, *, device: str = "cpu") -> Engine:
+    """The engine that runs a model file.
+
+    Args:
+      path: The model file.
+      device: auto, cpu, cuda or cuda:N.
+
+    Raises:
+      ArtifactError: Files of this kind cannot be run.
+    """
+    if path.suffix == ".pt":
+        raise ArtifactError(
+            f"{path}: this version of seqjax does not read .pt models. Export .onnx (export_onnx: true in "
+            "the training configuration) and name that file."
+        )
+    return OnnxEngine(path, device=device)

@@ -1,0 +1,116 @@
+"""Rows of predictions: which sequence, which position, which value; continued by autoregression where asked.
+
+A window gives one row for each of its last P positions, oldest first. The rows of a continued sequence follow
+those of its last window.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float32, Int64, Shaped
+
+from seqjax.data.dataset import Windows
+from seqjax.inference.engine import Engine
+from seqjax.inference.generate import generate, last_windows
+from seqjax.inference.predict import Read, predict, window_feed
+from seqjax.inference.sample import Readout
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """R predicted items."""
+
+    sequence_id: Int64[np.ndarray, "R"]
+    """The sequence of each item."""
+    item_position: Int64[np.ndarray, "R"]
+    """The position of each item."""
+    values: dict[str, Shaped[np.ndarray, "R"]]
+    """By target: int64 ids, or float32 standardised values."""
+    log_probs: dict[str, Float32[np.ndarray, "R _"]]
+    """By categorical target, where they were kept: (R, C)."""
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """R hidden states."""
+
+    sequence_id: Int64[np.ndarray, "R"]
+    """The sequence of each."""
+    subsequence_id: Int64[np.ndarray, "R"]
+    """The number of its window in the sequence."""
+    item_position: Int64[np.ndarray, "R"]
+    """The position of the item that was seen last."""
+    vectors: Float32[np.ndarray, "R D"]
+    """The hidden states."""
+
+
+def forecast(
+    engine: Engine, windows: Windows, read: Read, *, batch_size: int, extra_steps: int = 0
+) -> Forecast:
+    """Predicts the next item of every window's last P positions.
+
+    Args:
+      engine: A generative model.
+      windows: At least one window; their `seq_length` is the model's.
+      read: What to keep of a batch of outputs.
+      batch_size: Windows a batch.
+      extra_steps: How far to continue each sequence's last window; more than 0 needs P = 1 and targets that
+        are the inputs.
+    """
+    readout = predict(engine, windows, read, batch_size=batch_size)
+    length, count = windows.seq_length, engine.card.model_spec.prediction_length
+    positions = windows.positions(np.arange(len(windows)), np.arange(length - count + 1, length + 1))
+    result = _flat(np.repeat(windows.sequence_id, count), positions, readout)
+    if not extra_steps:
+        return result
+    last = last_windows(windows)
+    start = window_feed(windows, last, engine.card.column_schema.inputs)
+    first = {name: values[last, 0] for name, values in readout.values.items()}
+    further = generate(engine, start, first, read, steps=extra_steps, batch_size=batch_size)
+    further_positions = positions[last] + np.arange(1, extra_steps + 1)
+    continued = _flat(np.repeat(windows.sequence_id[last], extra_steps), further_positions, further)
+    owners = np.concatenate([np.arange(len(windows)), np.repeat(last, extra_steps)])
+    return _reordered(result, continued, np.argsort(owners, kind="stable"))
+
+
+def embed(engine: Engine, windows: Windows, *, batch_size: int) -> Embeddings:
+    """The hidden states at every window's last P positions.
+
+    Args:
+      engine: An embedding model.
+      windows: At least one window; their `seq_length` is the model's.
+      batch_size: Windows a batch.
+    """
+    readout = predict(engine, windows, lambda outputs: Readout(outputs, {}), batch_size=batch_size)
+    vectors = readout.values["embedding"]
+    length, count = windows.seq_length, vectors.shape[1]
+    positions = windows.positions(np.arange(len(windows)), np.arange(length - count, length))
+    return Embeddings(
+        np.repeat(windows.sequence_id, count),
+        np.repeat(windows.subsequence_id, count),
+        positions.reshape(-1),
+        vectors.reshape(-1, vectors.shape[-1]),
+    )
+
+
+def _flat(
+    sequence_id: Int64[np.ndarray, "R"], positions: Int64[np.ndarray, "N P"], readout: Readout
+) -> Forecast:
+    return Forecast(
+        sequence_id,
+        positions.reshape(-1),
+        {name: values.reshape(-1) for name, values in readout.values.items()},
+        {name: values.reshape(-1, values.shape[-1]) for name, values in readout.log_probs.items()},
+    )
+
+
+def _reordered(first: Forecast, second: Forecast, order: Int64[np.ndarray, "R"]) -> Forecast:
+    def both(one: Shaped[np.ndarray, "..."], other: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
+        return np.concatenate([one, other])[order]
+
+    return Forecast(
+        both(first.sequence_id, second.sequence_id),
+        both(first.item_position, second.item_position),
+        {name: both(values, second.values[name]) for name, values in first.values.items()},
+        {name: both(values, second.log_probs[name]) for name, values in first.log_probs.items()},
+    )

@@ -1,0 +1,164 @@
+"""From a pure JAX function to one ONNX file that describes itself.
+
+jax2onnx lowers the function; what it leaves open is settled on the graph it returns. Ids are int64 outside,
+as every consumer has them, and int32 inside: tracing with 64 bits would turn Python numbers into doubles.
+Public names may be any text, so values inside the graph give way where they have the same name.
+"""
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from seqjax.errors import ArtifactError
+
+if TYPE_CHECKING:
+    import jax
+    import onnx
+
+OPSET = 18  # Read by onnxruntime 1.16 and later; the newer native attention operators need 1.23.
+BATCH = "batch"
+LARGEST_FILE = 2**31 - 1  # Protocol buffers end here.
+_NOISY_LOGGERS = ("jax2onnx", "onnx_ir", "onnxscript", "absl")
+
+
+class GraphInput(NamedTuple):
+    """One (batch, seq_length) input of a graph."""
+
+    name: str
+    """Its public name, any text."""
+    dtype: Literal["int64", "float32", "bool"]
+    """Its element type; the function sees int64 as int32."""
+
+
+def export_onnx(
+    path: Path,
+    forward: Callable[..., "Sequence[jax.Array]"],
+    *,
+    inputs: Sequence[GraphInput],
+    outputs: Sequence[str],
+    seq_length: int,
+    description: Mapping[str, str],
+) -> None:
+    """Writes `forward` as an ONNX file with a dynamic batch.
+
+    Args:
+      path: The file to create.
+      forward: A pure function of one traced array an input, in order, each (batch, seq_length). It gives one
+        float32 array an output, in order, the batch first; its parameters become constants of the graph.
+      inputs: The graph's inputs.
+      outputs: Names of the graph's outputs.
+      seq_length: Length of every input.
+      description: Metadata entries of the file.
+
+    Raises:
+      ArtifactError: The file would be larger than 2 GB.
+    """
+    model = _lower(forward, inputs, seq_length)
+    _rename(model.graph, [item.name for item in inputs], outputs)
+    _widen_ids(model.graph, inputs)
+    for key, value in description.items():
+        model.metadata_props.add(key=key, value=value)
+    path.write_bytes(_checked_bytes(model, path))
+
+
+def _lower(
+    forward: Callable[..., "Sequence[jax.Array]"], inputs: Sequence[GraphInput], seq_length: int
+) -> "onnx.ModelProto":
+    import jax
+    from jax2onnx import to_onnx
+
+    traced = {"int64": "int32"}
+    shapes = [
+        jax.ShapeDtypeStruct((BATCH, seq_length), traced.get(item.dtype, item.dtype)) for item in inputs
+    ]
+    with _quiet():
+        return to_onnx(
+            forward,
+            shapes,
+            model_name="seqjax",
+            opset=OPSET,
+            return_mode="proto",
+            normalization_mode="prefer_native",
+        )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Holds back what the exporter says about its own internals."""
+    loggers = [logging.getLogger(name) for name in _NOISY_LOGGERS]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _rename(graph: "onnx.GraphProto", inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    """Gives the graph's ends their public names; a value inside that has one of them gets underscores."""
+    ends = dict(
+        zip([value.name for value in [*graph.input, *graph.output]], [*inputs, *outputs], strict=True)
+    )
+    public = set(ends.values())
+    inner = {value.name for value in graph.initializer} | {
+        name for node in graph.node for name in node.output
+    }
+    names = dict(ends)
+    taken = public | (inner - ends.keys())
+    for name in sorted((inner - ends.keys()) & public):
+        names[name] = _free(name, taken)
+        taken.add(names[name])
+    for value in [*graph.input, *graph.output, *graph.value_info, *graph.initializer]:
+        value.name = names.get(value.name, value.name)
+    for node in graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+
+
+def _widen_ids(graph: "onnx.GraphProto", inputs: Sequence[GraphInput]) -> None:
+    """Makes the int64 inputs int64, each cast to the int32 that the graph was traced with."""
+    from onnx import TensorProto, helper
+
+    taken = {name for node in graph.node for name in (*node.input, *node.output)}
+    taken |= {item.name for item in inputs}
+    casts = []
+    for value, item in zip(graph.input, inputs, strict=True):
+        if item.dtype != "int64":
+            continue
+        value.type.tensor_type.elem_type = TensorProto.INT64
+        narrow = _free(f"{item.name}_int32", taken)
+        taken.add(narrow)
+        for node in graph.node:
+            node.input[:] = [narrow if name == item.name else name for name in node.input]
+        casts.append(
+            helper.make_node("Cast", [item.name], [narrow], name=f"cast_{narrow}", to=TensorProto.INT32)
+        )
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def _free(name: str, taken: set[str]) -> str:
+    while name in taken:
+        name += "_"
+    return name
+
+
+def _checked_bytes(model: "onnx.ModelProto", path: Path) -> bytes:
+    from onnx import checker
+
+    size = model.ByteSize()
+    if size > LARGEST_FILE:
+        raise ArtifactError(
+            f"{path}: the model takes {size / 1e9:.1f} GB, more than the 2 GB that one ONNX file can hold. "
+            "Set export_onnx: false, or make the model smaller."
+        )
+    checker.check_model(model, full_check=True)
+    return model.SerializeToString()
