@@ -1,0 +1,103 @@
+"""Causal self-attention: multi-head, grouped-query and multi-query in one.
+
+There are G key/value heads for H query heads, and query head h reads key/value head h // (H / G). The query
+heads of one key/value head are laid end to end along the time axis, so that they are one product with its
+keys and nothing is repeated. G = H is multi-head attention, G = 1 multi-query.
+
+What a position may see is an additive bias: 0 or minus infinity. Every position sees at least itself, so that
+the softmax of a padded position stays finite.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Bool, Float
+
+from seqjax.model.dropout import Drop
+from seqjax.model.linear import Linear
+from seqjax.model.position import Rotation, rotate
+
+
+def attention_bias(length: int, valid_BS: Bool[Array, "B S"] | None) -> Float[Array, "b 1 T S"]:
+    """0 where position t may see position s, minus infinity elsewhere.
+
+    t sees s if s <= t and s holds a real item; it sees itself in any case.
+
+    Args:
+      length: T = S, the number of positions.
+      valid_BS: Which positions hold a real item; None lets padding be seen, and b is then 1.
+    """
+    causal_TS = np.tril(np.ones((length, length), np.bool_))
+    if valid_BS is None:
+        return jnp.asarray(np.where(causal_TS, 0, -np.inf)[None, None].astype(np.float32))
+    itself_TS = np.eye(length, dtype=np.bool_)
+    seen_B1TS = (valid_BS[:, None, None, :] & causal_TS[None, None]) | itself_TS[None, None]
+    return jnp.where(seen_B1TS, jnp.float32(0), jnp.float32(-np.inf))
+
+
+class Attention(nnx.Module):
+    """Self-attention with `n_head` query heads and `kv_heads` key/value heads, without biases."""
+
+    def __init__(self, dim: int, n_head: int, kv_heads: int, *, rng: np.random.Generator) -> None:
+        self.n_head = n_head
+        self.kv_heads = kv_heads
+        width = dim // n_head
+        self.wq = Linear(dim, n_head * width, use_bias=False, rng=rng)
+        self.wk = Linear(dim, kv_heads * width, use_bias=False, rng=rng)
+        self.wv = Linear(dim, kv_heads * width, use_bias=False, rng=rng)
+        self.wo = Linear(n_head * width, dim, use_bias=False, rng=rng)
+
+    def __call__(
+        self,
+        x_BSD: Float[Array, "B S D"],
+        bias: Float[Array, "b 1 S S"],
+        rope: Rotation | None,
+        *,
+        drop: Drop,
+        last: int | None = None,
+    ) -> Float[Array, "B T D"]:
+        """Attends from the last positions to all.
+
+        Args:
+          x_BSD: What is attended to.
+          bias: From `attention_bias`.
+          rope: Rotation of the S positions, or None.
+          drop: Dropout of the attention weights.
+          last: T, how many trailing positions to attend from; None is all S.
+        """
+        first = 0 if last is None else x_BSD.shape[1] - last
+        query = _split_heads(self.wq(x_BSD[:, first:]), self.n_head)
+        key, value = (_split_heads(project(x_BSD), self.kv_heads) for project in (self.wk, self.wv))
+        if rope is not None:
+            query = rotate(query, Rotation(rope.cos_TK[first:], rope.sin_TK[first:]))
+            key = rotate(key, rope)
+        mixed_BHTK = _attend(query, key, value, bias[:, :, first:], drop)
+        batch, _, time, _ = mixed_BHTK.shape
+        mixed_BTHK = jnp.transpose(mixed_BHTK, (0, 2, 1, 3))
+        return self.wo(jnp.reshape(mixed_BTHK, (batch, time, -1)))
+
+
+def _split_heads(x: Float[Array, "B T HK"], heads: int) -> Float[Array, "B {heads} T K"]:
+    batch, time, width = x.shape
+    return jnp.transpose(jnp.reshape(x, (batch, time, heads, width // heads)), (0, 2, 1, 3))
+
+
+def _attend(
+    q_BHTK: Float[Array, "B H T K"],
+    k_BGSK: Float[Array, "B G S K"],
+    v_BGSK: Float[Array, "B G S K"],
+    bias: Float[Array, "b 1 T S"],
+    drop: Drop,
+) -> Float[Array, "B H T K"]:
+    batch, heads, time, width = q_BHTK.shape
+    groups, keys = k_BGSK.shape[1:3]
+    rows = heads // groups * time
+    scaled = jnp.reshape(q_BHTK * (1 / math.sqrt(width)), (batch, groups, rows, width))
+    scores = jnp.matmul(scaled, jnp.transpose(k_BGSK, (0, 1, 3, 2)))
+    scores_BHTS = jnp.reshape(scores, (batch, heads, time, keys)).astype(jnp.float32) + bias
+    weights_BHTS = drop(jax.nn.softmax(scores_BHTS, axis=-1).astype(v_BGSK.dtype))
+    mixed = jnp.matmul(jnp.reshape(weights_BHTS, (batch, groups, rows, keys)), v_BGSK)
+    return jnp.reshape(mixed, (batch, heads, time, width))

@@ -1,0 +1,68 @@
+"""From columns to vectors: an encoder for each input column, and a table of positions beside each.
+
+    categorical     weight[id] * sqrt(E)
+    real            (weight * value + bias) * sqrt(E)
+    real, one wide  value * sqrt(E), without parameters
+
+E is the width of all columns together (`initial_embedding_dim`); the factor is applied by the transformer,
+which then adds the learned positions, unscaled.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from seqjax.model.linear import dense, parameter, small_normal, uniform
+
+
+class Table(nnx.Module):
+    """A vector for each id of a categorical column, or for each position."""
+
+    def __init__(self, rows: int, width: int, *, rng: np.random.Generator) -> None:
+        self.weight = parameter(small_normal(rng, (rows, width)))
+
+    def __call__(self, ids: Int[Array, "*batch"]) -> Float[Array, "*batch E"]:
+        """The vectors of `ids`; an id beyond the table gives NaN."""
+        return jnp.take(self.weight[...], ids, axis=0)
+
+
+class RealEncoder(nnx.Module):
+    """A linear map from a real value to a vector."""
+
+    def __init__(self, width: int, *, rng: np.random.Generator) -> None:
+        draw = uniform(1)
+        self.weight = parameter(draw(rng, (width, 1)))
+        self.bias = parameter(draw(rng, (width,)))
+
+    def __call__(self, values_BT: Float[Array, "B T"]) -> Float[Array, "B T E"]:
+        """The vectors of `values_BT`, standardised numbers."""
+        return dense(_as_vectors(values_BT), self.weight[...], self.bias[...])
+
+
+class DirectEncoder(nnx.Module):
+    """Takes a real value for its own vector, one wide."""
+
+    def __call__(self, values_BT: Float[Array, "B T"]) -> Float[Array, "B T 1"]:
+        """`values_BT`, standardised numbers, with one more axis."""
+        return _as_vectors(values_BT)
+
+
+Encoder = Table | RealEncoder | DirectEncoder
+
+
+def make_encoder(n_classes: int | None, width: int, *, rng: np.random.Generator) -> Encoder:
+    """The encoder of one input column.
+
+    Args:
+      n_classes: Number of classes of a categorical column; None is a real column.
+      width: Width of the column's vectors.
+      rng: Where initial values come from.
+    """
+    if n_classes is not None:
+        return Table(n_classes, width, rng=rng)
+    return DirectEncoder() if width == 1 else RealEncoder(width, rng=rng)
+
+
+def _as_vectors(values_BT: Float[Array, "B T"]) -> Float[Array, "B T 1"]:
+    return jnp.reshape(values_BT, (*values_BT.shape, 1))

@@ -1,0 +1,64 @@
+"""The model as data and pure functions, which is what everything under `jax.jit` uses.
+
+A model is a `GraphDef` (static, hashable) and its `Params`: nested plain dicts of arrays with string keys,
+list places being "0", "1", ... Such a tree survives every checkpoint format, maps to files by name, and is
+cheap to hand to a compiled function; the module comes into being inside the traced function:
+
+    graphdef, params = init(schema, spec, seed=0)
+    outputs = jax.jit(lambda params, inputs: merge(graphdef, params)(inputs))(params, inputs)
+"""
+
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from seqjax.config.model import ModelSpec
+from seqjax.config.schema import Schema
+from seqjax.model.transformer import Transformer
+
+Params = dict[str, Any]
+GraphDef = nnx.GraphDef[Transformer]
+
+
+def init(schema: Schema, spec: ModelSpec, *, seed: int) -> tuple[GraphDef, Params]:
+    """A new model; its float32 parameters depend on `seed` alone."""
+    return split(Transformer(schema, spec, rng=np.random.default_rng(seed)))
+
+
+def abstract(schema: Schema, spec: ModelSpec) -> tuple[GraphDef, Params]:
+    """What `init` returns, with shapes (`jax.ShapeDtypeStruct`) in place of arrays."""
+    graphdef, params = init(schema, spec, seed=0)
+    return graphdef, jax.eval_shape(lambda: params)
+
+
+def split(model: Transformer) -> tuple[GraphDef, Params]:
+    """The inverse of `merge`."""
+    graphdef, state = nnx.split(model)
+    return graphdef, _with_string_keys(nnx.to_pure_dict(state))
+
+
+def merge(graphdef: GraphDef, params: Params) -> Transformer:
+    """The module that has these parameters; cheap, and meant to be called inside a traced function.
+
+    Args:
+      graphdef: From `init` or `abstract`.
+      params: A tree of the same structure as there.
+    """
+    return nnx.merge(graphdef, _with_list_places(params))
+
+
+def _with_string_keys(tree: dict[Any, Any]) -> Params:
+    return {
+        str(key): _with_string_keys(value) if isinstance(value, dict) else value
+        for key, value in tree.items()
+    }
+
+
+def _with_list_places(tree: Params) -> dict[Any, Any]:
+    # Flax matches leaves by sorted path: as strings, layer "10" would take the place of layer "2".
+    return {
+        int(key) if key.isdecimal() else key: _with_list_places(value) if isinstance(value, dict) else value
+        for key, value in tree.items()
+    }

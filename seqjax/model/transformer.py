@@ -1,0 +1,145 @@
+"""The causal transformer over windows of items that have several columns each.
+
+    columns -> an encoder each -> concatenate -> joint layer? -> layers -> final norm? -> a head a target
+
+Position t of a window sees items 0 .. t and predicts item t + 1. Columns and targets are addressed by their
+place in the schema, since their names may hold any character. Parameters have sequifier's names and shapes
+otherwise, and their initial values its distributions. The module holds no random state: dropout comes with
+each call.
+"""
+
+import math
+from collections.abc import Mapping
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int, Num
+
+from seqjax.config.model import ModelSpec
+from seqjax.config.schema import Schema
+from seqjax.model.attention import attention_bias
+from seqjax.model.block import Block
+from seqjax.model.dropout import Drop, Dropout, keep_all
+from seqjax.model.embedding import Table, make_encoder
+from seqjax.model.heads import make_head, predictions
+from seqjax.model.linear import Linear, small_normal, zeros
+from seqjax.model.norm import make_norm
+from seqjax.model.position import Rotation, rotation
+
+
+class Transformer(nnx.Module):
+    """A model of the columns of `schema` with the architecture of `spec`.
+
+    In every method `inputs` holds each input column, ids (B, T) int or standardised values (B, T) float, and
+    `valid_BT` says which positions hold a real item rather than padding; it is not used by a model without
+    `mask_padding`, and may be None there.
+    """
+
+    def __init__(self, schema: Schema, spec: ModelSpec, *, rng: np.random.Generator) -> None:
+        dims = schema.embedding_dims(spec.initial_embedding_dim, spec.feature_embedding_dims)
+        self.inputs = schema.inputs
+        self.targets = tuple(schema.targets.items())
+        self.mask_padding = spec.mask_padding
+        self.prediction_length = spec.prediction_length
+        self.scale = math.sqrt(spec.initial_embedding_dim)
+        self.rope = (spec.head_dim, spec.rope_theta) if spec.positional_encoding == "rope" else None
+        classes = {name: schema.n_classes[name] for name in schema.categorical_inputs}
+        self.encoder = nnx.List(make_encoder(classes.get(name), dims[name], rng=rng) for name in dims)
+        self.pos_encoder = None if self.rope else nnx.List(_position_tables(schema, dims, rng=rng))
+        self.joint_embedding_layer = _joint_layer(spec, rng=rng)
+        self.layers = nnx.List(Block(spec, rng=rng) for _ in range(spec.num_layers))
+        self.final_norm = make_norm(spec.normalization, spec.dim_model) if spec.norm_first else None
+        self.decoder = nnx.List(
+            make_head(spec.dim_model, schema.head_width(name), rng=rng) for name in schema.targets
+        )
+
+    def __call__(
+        self,
+        inputs: Mapping[str, Num[Array, "B T"]],
+        valid_BT: Bool[Array, "B T"] | None = None,
+        *,
+        dropout: Dropout | None = None,
+        last: int | None = None,
+        positions: Int[Array, "T"] | None = None,
+    ) -> dict[str, Float[Array, "B P _"]]:
+        """Each target's float32 logits (B, P, C), or standardised values (B, P, 1).
+
+        Args:
+          inputs: Each input column.
+          valid_BT: Which positions hold a real item.
+          dropout: A fresh one for this pass; None drops nothing.
+          last: P, how many trailing positions to compute; None is all T.
+          positions: The position of each item; None is 0 .. T-1.
+        """
+        hidden_BPD = self.hidden(inputs, valid_BT, dropout=dropout, last=last, positions=positions)
+        heads = zip(self.targets, self.decoder, strict=True)
+        return {name: head(hidden_BPD).astype(jnp.float32) for (name, _), head in heads}
+
+    def hidden(
+        self,
+        inputs: Mapping[str, Num[Array, "B T"]],
+        valid_BT: Bool[Array, "B T"] | None = None,
+        *,
+        dropout: Dropout | None = None,
+        last: int | None = None,
+        positions: Int[Array, "T"] | None = None,
+    ) -> Float[Array, "B P D"]:
+        """The vectors that the heads read; the arguments are those of a call."""
+        if self.mask_padding and valid_BT is None:
+            raise ValueError("this model keeps padding out of attention (mask_padding): valid_BT is needed.")
+        drop = keep_all if dropout is None else dropout
+        x_BTD = self._embed(inputs, positions, drop)
+        length = x_BTD.shape[1]
+        bias = attention_bias(length, valid_BT if self.mask_padding else None)
+        rope = self._rotation(length, positions)
+        newest = len(self.layers) - 1
+        for index, layer in enumerate(self.layers):
+            x_BTD = layer(x_BTD, bias, rope, drop=drop, last=last if index == newest else None)
+        return x_BTD if self.final_norm is None else self.final_norm(x_BTD)
+
+    def predict(
+        self, inputs: Mapping[str, Num[Array, "B T"]], valid_BT: Bool[Array, "B T"] | None = None
+    ) -> dict[str, Float[Array, "B P _"]]:
+        """The generative model: each target's log-probabilities (B, P, C), or standardised values (B, P, 1).
+
+        P is `prediction_length`: the last P positions, each predicting its next item.
+        """
+        return predictions(self(inputs, valid_BT, last=self.prediction_length), dict(self.targets))
+
+    def embed(
+        self, inputs: Mapping[str, Num[Array, "B T"]], valid_BT: Bool[Array, "B T"] | None = None
+    ) -> Float[Array, "B P D"]:
+        """The embedding model: the vectors that the heads read at the last `prediction_length` positions."""
+        return self.hidden(inputs, valid_BT, last=self.prediction_length)
+
+    def _embed(
+        self, inputs: Mapping[str, Num[Array, "B T"]], positions: Int[Array, "T"] | None, drop: Drop
+    ) -> Float[Array, "B T D"]:
+        parts = []
+        for index, name in enumerate(self.inputs):
+            part_BTE = self.encoder[index](inputs[name]) * self.scale
+            if self.pos_encoder is not None:
+                table = self.pos_encoder[index]
+                rows_TE = table.weight[: part_BTE.shape[1]] if positions is None else table(positions)
+                part_BTE = part_BTE + rows_TE[None]
+            parts.append(drop(part_BTE))
+        x_BTE = jnp.concatenate(parts, axis=-1)
+        return x_BTE if self.joint_embedding_layer is None else self.joint_embedding_layer(x_BTE)
+
+    def _rotation(self, length: int, positions: Int[Array, "T"] | None) -> Rotation | None:
+        if self.rope is None:
+            return None
+        width, theta = self.rope
+        return rotation(np.arange(length) if positions is None else positions, width, theta)
+
+
+def _position_tables(schema: Schema, dims: Mapping[str, int], *, rng: np.random.Generator) -> list[Table]:
+    return [Table(schema.seq_length, width, rng=rng) for width in dims.values()]
+
+
+def _joint_layer(spec: ModelSpec, *, rng: np.random.Generator) -> Linear | None:
+    width = spec.joint_embedding_dim
+    if width is None:
+        return None
+    return Linear(spec.initial_embedding_dim, width, rng=rng, weight_init=small_normal, bias_init=zeros)
