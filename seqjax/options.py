@@ -74,23 +74,24 @@ def options_class(model: type[ConfigModel], names: Names) -> type:
     return _dataclass(model, fields)
 
 
-def overrides(options: object, model: type[ConfigModel]) -> dict[str, Any]:
+def overrides(options: object, model: type[ConfigModel], prefix: str = "") -> dict[str, Any]:
     """The keys that were given as options, nested as the YAML is.
 
     Args:
       options: An instance of the model's `options_class`.
       model: The command's config model.
+      prefix: What the names of the options start with, for messages.
     """
     result = {}
     for name, field in model.model_fields.items():
         given = getattr(options, name)
         section = _closed_section(field)
         if section is not None:
-            given = overrides(given, section)
+            given = overrides(given, section, f"{prefix}{name}.")
             if given:
                 result[name] = given
         elif given is not None:
-            result[name] = read_words(given, field.annotation, name)
+            result[name] = read_words(given, field.annotation, f"{prefix}{name}")
     return result
 
 

@@ -79,7 +79,7 @@ def test_a_template_shows_every_key(name):
         assert set(values) == set(model.model_fields), where
         for key, field in model.model_fields.items():
             section = section_of(field.annotation)
-            if section is not None and section.model_config["extra"] == "forbid":
+            if section is not None and section.model_config.get("extra") == "forbid":
                 check(values[key], section, key)
 
     check(parse_yaml(filled(name), name), MODELS[name], name)

@@ -1,0 +1,359 @@
+"""The command line: what is parsed, what is said, which exit code, and what is not imported on the way."""
+
+import json
+import logging
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import seqjax
+from seqjax import cli
+from seqjax.config.infer import InferConfig
+from seqjax.config.preprocess import PreprocessConfig
+from seqjax.config.train import TrainConfig
+from seqjax.errors import DataError
+
+TRAIN = """\
+project_root: .
+metadata_config_path: configs/metadata_configs/x.json
+model_name: first
+target_columns: [item]
+target_column_types: {item: categorical}
+seq_length: 8
+inference_batch_size: 4
+export_generative_model: yes
+export_embedding_model: false
+model_spec: {initial_embedding_dim: 8, dim_model: 8, n_head: 2, dim_feedforward: 8, num_layers: 1}
+training_spec:
+  device: cpu
+  epochs: 1
+  save_interval_epochs: 1
+  batch_size: 4
+  learning_rate: 1e-3
+  criterion: {item: CrossEntropyLoss}
+"""
+PREPROCESS = (
+    "project_root: .\ndata_path: x.csv\nseq_length: 8\nsplit_ratios: [0.5, 0.5]\nselected_columns: [a]\n"
+)
+INFER = "project_root: .\nmodel_path: m.onnx\nmodel_type: generative\nmetadata_config_path: m.json\n"
+
+# Slow to import, and needed by no help text and no message about a config.
+HEAVY = {
+    "jax",
+    "flax",
+    "optax",
+    "orbax",
+    "grain",
+    "polars",
+    "pyarrow",
+    "onnx",
+    "onnxruntime",
+    "jax2onnx",
+    "numpy",
+}
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path, monkeypatch):
+    """A working directory with a config of every command."""
+    (tmp_path / "configs").mkdir()
+    for name, text in {"train": TRAIN, "preprocess": PREPROCESS, "infer": INFER}.items():
+        (tmp_path / "configs" / f"{name}.yaml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    logger = logging.getLogger("seqjax")
+    logger.handlers.clear()
+    logger.setLevel(logging.NOTSET)
+
+
+@pytest.fixture
+def called(monkeypatch):
+    """Replaces what commands do by a note of the config they got."""
+    configs = []
+    resolve = cli.pkgutil.resolve_name
+
+    def stand_in(name):
+        return configs.append if name.startswith("seqjax.commands.") else resolve(name)
+
+    monkeypatch.setattr(cli, "pkgutil", SimpleNamespace(resolve_name=stand_in))
+    monkeypatch.setattr(cli, "keep_freed_memory", lambda: True)
+    return configs
+
+
+def run(called, *words):
+    """The config that a command line leads to."""
+    assert cli.main(words) == 0
+    return called.pop()
+
+
+def refused(capsys, *words):
+    """What a command line that ends with exit code 1 says."""
+    assert cli.main(words) == 1
+    streams = capsys.readouterr()
+    assert streams.out == ""
+    return streams.err
+
+
+def usage(capsys, *words):
+    """What a command line that ends with exit code 2 says."""
+    with pytest.raises(SystemExit) as caught:
+        cli.main(words)
+    assert caught.value.code == 2
+    return capsys.readouterr().err
+
+
+def python(*words):
+    """Runs Python in a process of its own, with this seqjax."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])}
+    return subprocess.run(
+        [sys.executable, *words], capture_output=True, text=True, check=True, env=environment
+    )
+
+
+def help_text(capsys, *words):
+    with pytest.raises(SystemExit) as caught:
+        cli.main([*words, "--help"])
+    assert caught.value.code == 0
+    return re.sub(r"[\s│]+", " ", capsys.readouterr().out)
+
+
+def test_without_options_the_default_file_is_the_config(called):
+    assert run(called, "preprocess") == PreprocessConfig.model_validate(
+        {
+            "project_root": ".",
+            "data_path": "x.csv",
+            "seq_length": 8,
+            "split_ratios": [0.5, 0.5],
+            "selected_columns": ["a"],
+        }
+    )
+    train = run(called, "train")
+    assert (train.export_generative_model, train.training_spec.learning_rate) == (True, 0.001)
+    assert run(called, "infer").model_path == "m.onnx"
+
+
+@pytest.mark.parametrize(
+    ("words", "key", "value"),
+    [
+        ("--seed 7", "seed", 7),
+        ("-s 0", "seed", 0),
+        ("--model-name 007", "model_name", "007"),
+        ("--model_name a-b", "model_name", "a-b"),
+        ("-mn 1e-3", "model_name", "1e-3"),
+        ("-mc other.json", "metadata_config_path", "other.json"),
+        ("-dp data/x.parquet", "training_data_path", "data/x.parquet"),
+        ("--data-path data/x.parquet", "training_data_path", "data/x.parquet"),
+        ("-ic item price", "input_columns", ["item", "price"]),
+        ("-ic [item]", "input_columns", ["item"]),
+        ("-ic None", "input_columns", None),
+        ("-ic null", "input_columns", None),
+        ("-ic None item", "input_columns", ["None", "item"]),
+        ("--export-onnx no", "export_onnx", False),
+        ("--training-spec.learning-rate 1e-2", "training_spec.learning_rate", 0.01),
+        ("--training-spec.gradient-clip None", "training_spec.gradient_clip", None),
+        ("--model-spec.n-head 4", "model_spec.n_head", 4),
+        (
+            "--training-spec.optimizer {name: AdamW, weight_decay: 1e-2}",
+            "training_spec.optimizer.weight_decay",
+            0.01,
+        ),
+        ("--training-spec.class-weights {item: [1, 2.5]}", "training_spec.class_weights", {"item": [1, 2.5]}),
+    ],
+)
+def test_an_option_overrides_its_key(called, words, key, value):
+    option, rest = words.split(" ", 1)
+    given = [rest] if rest.startswith("{") else rest.split(" ")
+    config = run(called, "train", option, *given)
+    for part in key.split("."):
+        config = getattr(config, part)
+    assert config == value
+
+
+def test_overriding_leaves_the_rest_as_it_is(called):
+    assert run(called, "train", "--training-spec.epochs", "3") == TrainConfig.model_validate(
+        run(called, "train").model_dump(exclude_unset=True)
+        | {"training_spec": run(called, "train").training_spec.model_dump(exclude_unset=True) | {"epochs": 3}}
+    )
+
+
+def test_lists_of_numbers_and_of_paths(called):
+    assert run(called, "preprocess", "--split-ratios", "0.8", "1e-1", ".1").split_ratios == [0.8, 0.1, 0.1]
+    assert run(called, "preprocess", "-sc", "None").selected_columns is None
+    assert run(called, "preprocess", "-sc", "a", "b", "-dp", "y.csv").selected_columns == ["a", "b"]
+    assert run(called, "infer", "-mp", "a.onnx").model_path == "a.onnx"
+    assert run(called, "infer", "-mp", "a.onnx", "b.onnx").model_path == ["a.onnx", "b.onnx"]
+
+
+def test_a_config_may_lie_elsewhere(called, project):
+    (project / "other.yaml").write_text(TRAIN.replace("first", "second"))
+    assert run(called, "train", "--config-path", "other.yaml").model_name == "second"
+
+
+def test_make_takes_a_name(project, capsys):
+    assert cli.main(["make", "new"]) == 0
+    assert (project / "new" / "configs" / "train.yaml").is_file()
+    assert "Created the project new." in capsys.readouterr().err
+    assert "project_name: new/configs exists already" in refused(capsys, "make", "new")
+    assert "project_name: must be text that is not empty" in refused(capsys, "make", "")
+    assert "PROJECT-NAME" in usage(capsys, "make").replace("_", "-")
+
+
+def test_randomize_draws_a_seed_and_logs_it(called, capsys):
+    seeds = {run(called, "train", "-r").seed for _ in range(3)}
+    assert all(0 <= seed < 10**9 for seed in seeds)
+    assert len(seeds) > 1
+    logged = re.findall(
+        r"^seed: (\d+) \(drawn by --randomize\)$", capsys.readouterr().err, flags=re.MULTILINE
+    )
+    assert {int(seed) for seed in logged} == seeds
+
+
+def test_skip_metadata(called):
+    assert run(called, "infer", "-sm") == InferConfig.model_validate(
+        {
+            "project_root": ".",
+            "model_path": "m.onnx",
+            "model_type": "generative",
+            "metadata_config_path": None,
+        }
+    )
+    assert run(called, "train", "--skip-metadata") == run(called, "train")
+
+
+def test_file_and_options_are_checked_together_and_once(capsys, project):
+    (project / "configs" / "train.yaml").write_text(
+        TRAIN.replace("epochs: 1\n  save", "epoch: 1\n  save") + "seeed: 3\n"
+    )
+    said = refused(
+        capsys, "train", "--training-spec.learning-rate", "fast", "--model-spec.n-head", "3", "-s", "x"
+    )
+    assert said == (
+        "configs/train.yaml with overrides has 6 problems:\n"
+        "  seed: must be a whole number (found 'x').\n"
+        "  model_spec.n_head: must divide dim_model (8) (found 3).\n"
+        "  training_spec.epochs: is required.\n"
+        "  training_spec.learning_rate: must be a number (found 'fast').\n"
+        "  training_spec.epoch: unknown key. Did you mean 'epochs'?\n"
+        "  seeed: unknown key. Did you mean 'seed'?\n"
+    )
+
+
+def test_yaml_on_the_command_line_is_checked(capsys):
+    said = refused(capsys, "train", "--training-spec.criterion", "{item: MSELoss")
+    assert said.startswith("--training-spec.criterion has 1 problem:\n  line 1, column")
+
+
+def test_a_missing_file_is_named(capsys):
+    assert "nowhere.yaml has 1 problem:\n  the file does not exist" in refused(
+        capsys, "train", "--config-path", "nowhere.yaml"
+    )
+
+
+def test_a_wrong_option_is_a_usage_error(capsys):
+    said = usage(capsys, "train", "--training-spec.learning-rat", "3")
+    assert "Perhaps you meant" in said
+    assert "--training-spec.learning-rate FLOAT" in said
+
+
+def test_a_wrong_command_is_a_usage_error(capsys):
+    assert "make, preprocess, train, infer" in usage(capsys, "trian")
+
+
+def test_no_command_shows_the_help(capsys):
+    assert cli.main([]) == 2
+    streams = capsys.readouterr()
+    assert streams.out == ""
+    assert "preprocess" in streams.err
+
+
+def test_version(capsys):
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"seqjax {seqjax.__version__}\n"
+
+
+def test_help_lists_the_commands(capsys):
+    text = help_text(capsys)
+    assert all(f"• {name} {command.summary}" in text for name, command in cli.COMMANDS.items())
+
+
+@pytest.mark.parametrize("name", ["preprocess", "train", "infer"])
+def test_help_says_what_each_key_means_and_its_default(capsys, name):
+    command = cli.COMMANDS[name]
+    text = help_text(capsys, name)
+    assert f"(default: {command.config_path})" in text
+    for key, field in cli.pkgutil.resolve_name(command.model).model_fields.items():
+        if not key.endswith("_spec"):
+            assert f"--{key.replace('_', '-')}" in text
+            assert " ".join(str(field.description).split()) in text, key
+    assert all(short in text for shorts in command.short.values() for short in shorts)
+
+
+def test_help_shows_types_and_defaults(capsys):
+    text = help_text(capsys, "train")
+    for part in (
+        "-s INT, --seed INT Random seed. (default: 1010)",
+        "--model-spec.activation-fn {swiglu,gelu,relu} Feed-forward activation. (default: swiglu)",
+        "--export-onnx {true,false} Export as .onnx. (default: true)",
+        "--training-spec.epochs INT Maximum number of epochs. (required)",
+        "(default: {name: Adam})",
+        "{TEXT: [FLOAT, ...], ...}",
+    ):
+        assert part in text
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "said"),
+    [(DataError("no rows"), 1, "no rows\n"), (KeyboardInterrupt(), 130, "Interrupted.\n")],
+)
+def test_exit_codes(monkeypatch, capsys, raised, code, said):
+    def fail(config):
+        raise raised
+
+    resolve = cli.pkgutil.resolve_name
+    monkeypatch.setattr(
+        cli,
+        "pkgutil",
+        SimpleNamespace(resolve_name=lambda name: fail if "commands" in name else resolve(name)),
+    )
+    assert cli.main(["preprocess"]) == code
+    assert capsys.readouterr().err == said
+
+
+def test_a_fault_of_ours_keeps_its_traceback(monkeypatch):
+    monkeypatch.setattr(cli, "_config", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["train"])
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["--help"], 0),
+        (["--version"], 0),
+        (["train", "--help"], 0),
+        (["infer", "--help"], 0),
+        (["train", "--seeed", "3"], 2),
+        (["train", "--training-spec.epochs", "x"], 1),
+        (["preprocess", "--seq-length", "0"], 1),
+    ],
+)
+def test_help_and_mistakes_load_nothing_heavy(words, code):
+    program = (
+        "import sys, json\nfrom seqjax.cli import main\n"
+        f"try:\n    code = main({words!r})\nexcept SystemExit as error:\n    code = error.code\n"
+        "print('\\n' + json.dumps([code, sorted({name.split('.')[0] for name in sys.modules})]))"
+    )
+    done = python("-c", program)
+    found, modules = json.loads(done.stdout.splitlines()[-1])
+    assert found == code
+    assert HEAVY.isdisjoint(modules)
+
+
+def test_the_package_is_a_program():
+    done = python("-m", "seqjax", "--version")
+    assert done.stdout == f"seqjax {seqjax.__version__}\n"

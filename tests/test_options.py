@@ -1,0 +1,45 @@
+"""How the words of an option are read, by the type of its field."""
+
+from typing import Annotated, Any, Literal
+
+import pytest
+from pydantic import Field
+
+from seqjax.config.base import ConfigModel
+from seqjax.options import read_words
+
+
+class Section(ConfigModel):
+    rate: Annotated[float, Field(gt=0)] | None
+    """A rate."""
+
+
+Positive = Section.model_fields["rate"].annotation
+
+
+@pytest.mark.parametrize(
+    ("words", "annotation", "value"),
+    [
+        (["1e-3"], float, 0.001),
+        (["1e-3"], Positive, 0.001),
+        (["1e-3"], str, "1e-3"),
+        (["a: b"], str, "a: b"),
+        (["None"], str | None, None),
+        (["null"], int | None, None),
+        (["none"], str, "none"),
+        (["true"], bool, True),
+        (["csv"], Literal["csv", "parquet"], "csv"),
+        (["x"], str | list[str], "x"),
+        (["x", "y"], str | list[str], ["x", "y"]),
+        (["[x, y]"], str | list[str], ["x", "y"]),
+        (["3"], list[int], [3]),
+        (["3", "x"], list[int], [3, "x"]),
+        (["1"], list[str], ["1"]),
+        ([], list[str], []),
+        (["{a: 1e-3, b: [x]}"], dict[str, float], {"a": 0.001, "b": ["x"]}),
+        (["a: 1"], dict[str, int] | None, {"a": 1}),
+        (["[1, no]"], Any, [1, "no"]),
+    ],
+)
+def test_words_are_read_by_the_type(words, annotation, value):
+    assert read_words(words, annotation, "key") == value
