@@ -61,13 +61,16 @@ def train(config: TrainConfig | Source, overrides: Values | None = None) -> None
     run(as_config(TrainConfig, config, overrides))
 
 
-def infer(config: InferConfig | Source, overrides: Values | None = None) -> None:
+def infer(config: InferConfig | Source, overrides: Values | None = None) -> list[Path]:
     """Predicts, or embeds, with a trained model, and writes the results.
 
     Args:
       config: The model, the data, and what to predict.
       overrides: Values that replace those of `config`.
+
+    Returns:
+      The files that were written.
     """
     from seqjax.commands.infer import infer as run
 
-    run(as_config(InferConfig, config, overrides))
+    return run(as_config(InferConfig, config, overrides))
