@@ -23,6 +23,7 @@ from seqjax.config.metadata import Metadata
 from seqjax.config.preprocess import PreprocessConfig
 from seqjax.data.columns import OTHER, Encoding, encode, fit
 from seqjax.data.formats import FORMATS
+from seqjax.data.id_maps import precomputed_maps
 from seqjax.data.splits import Slices, sequences, split
 from seqjax.data.tables import Table, read_table
 from seqjax.data.windows import check_exact, cut
@@ -53,7 +54,10 @@ def preprocess(config: PreprocessConfig) -> Metadata:
     logger.info("Columns: %s.", ", ".join(f"{name} ({kind})" for name, kind in table.kinds.items()))
     parts = split(whole, config.split_ratios)
     _check_parts(parts, config)
-    encoding = fit(table.features[parts[0].rows()] if config.fit_on == "train" else table.features)
+    given = precomputed_maps(
+        resolve_path(config.project_root, "configs/id_maps"), table.kinds, config.use_precomputed_maps
+    )
+    encoding = fit(table.features[parts[0].rows()] if config.fit_on == "train" else table.features, given)
     columns = encode(table.features, encoding)
     _log_unseen(columns, encoding)
     name = data_name(config.data_path)

@@ -42,22 +42,26 @@ class Encoding:
         return {name: max(id_map.values(), default=OTHER) + 1 for name, id_map in self.id_maps.items()}
 
 
-def column_kind(dtype: pl.DataType) -> ColumnKind | None:
+def column_kind(column: pl.Series) -> ColumnKind | None:
     """The role that a column's type gives it; null where it has none."""
+    dtype = column.dtype
     if dtype.is_integer() or isinstance(dtype, (pl.String, pl.Boolean, pl.Categorical, pl.Enum)):
         return "categorical"
     return "real" if isinstance(dtype, (pl.Float32, pl.Float64)) else None
 
 
-def fit(features: pl.DataFrame) -> Encoding:
+def fit(features: pl.DataFrame, id_maps: Mapping[str, dict[str, int]] | None = None) -> Encoding:
     """Id maps and statistics of the columns of `features`.
 
     Args:
       features: The rows to learn from, at least one; real columns hold finite numbers.
+      id_maps: Maps that are given; nothing is learnt about these columns.
     """
-    kinds = {column.name: column_kind(column.dtype) for column in features}
+    kinds = {column.name: column_kind(column) for column in features}
+    given = id_maps or {}
+    categorical = [name for name, kind in kinds.items() if kind == "categorical"]
     return Encoding(
-        id_maps={name: fit_id_map(features[name]) for name, kind in kinds.items() if kind == "categorical"},
+        id_maps={name: given.get(name) or fit_id_map(features[name]) for name in categorical},
         statistics={name: fit_statistics(features[name]) for name, kind in kinds.items() if kind == "real"},
     )
 

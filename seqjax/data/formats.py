@@ -134,9 +134,7 @@ def _read_csv(path: Path, column_kinds: Mapping[str, ColumnKind], padding: Paddi
         frame = pl.read_csv(path, infer_schema_length=None, schema_overrides={"inputCol": pl.String})
     except (OSError, pl.exceptions.PolarsError) as error:
         raise _unreadable(path, "csv", error) from error
-    # A slot that is padded in every row has no type of its own.
-    empty = [column.name for column in frame if column.null_count() == len(column)]
-    return _from_long(path, frame.with_columns(pl.col(empty).cast(pl.Int64)), column_kinds, padding)
+    return _from_long(path, frame, column_kinds, padding)
 
 
 def _read_parquet(path: Path, column_kinds: Mapping[str, ColumnKind], padding: Padding) -> Windows:
@@ -150,6 +148,9 @@ def _read_parquet(path: Path, column_kinds: Mapping[str, ColumnKind], padding: P
 def _from_long(
     path: Path, frame: pl.DataFrame, column_kinds: Mapping[str, ColumnKind], padding: Padding
 ) -> Windows:
+    # A slot that is padded in every row has no type of its own.
+    empty = [column.name for column in frame if 0 < len(column) == column.null_count()]
+    frame = frame.with_columns(pl.col(empty).cast(pl.Int64, strict=False))
     slots = _slots(path, frame)
     names = frame["inputCol"].unique(maintain_order=True).to_list()
     missing = [name for name in column_kinds if name not in names]

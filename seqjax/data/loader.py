@@ -8,7 +8,7 @@ per element; where Grain is not installed a plain iterator with the same state s
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int64
@@ -16,6 +16,7 @@ from jaxtyping import Int64
 from seqjax.data.dataset import Batch, Windows
 
 
+@runtime_checkable
 class BatchIterator(Protocol):
     """An iterator over batches whose position can be saved."""
 

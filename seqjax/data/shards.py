@@ -165,8 +165,10 @@ def _manifest(path: Path) -> Manifest:
         )
     try:
         return validate(Manifest, json.loads(file.read_text(encoding="utf-8")), str(file))
-    except (ValueError, TypeError, ConfigError) as error:
-        raise DataError(f"{file} cannot be used: {error}. Run preprocess again.") from error
+    except ConfigError as error:
+        raise DataError(f"{error}\nRun preprocess again.") from error
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{file} is no manifest: {error}. Run preprocess again.") from error
 
 
 def _check_columns(path: Path, manifest: Manifest, column_kinds: Mapping[str, ColumnKind]) -> None:

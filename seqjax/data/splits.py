@@ -49,7 +49,7 @@ def sequences(sequence_id: Int64[np.ndarray, "N"]) -> Slices:
     return Slices(sequence_id[start], start, length)
 
 
-def borders(length: Int64[np.ndarray, "S"], ratios: Sequence[float]) -> Int64[np.ndarray, "S K+1"]:
+def borders(length: Int64[np.ndarray, "S"], ratios: Sequence[float]) -> Int64[np.ndarray, "S borders"]:
     """Where each slice is cut: split k holds items borders[:, k] to borders[:, k + 1].
 
     A border is the cumulated ratio times the length, rounded down, unless floating point alone keeps that

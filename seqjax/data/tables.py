@@ -41,8 +41,12 @@ class Table:
     @property
     def kinds(self) -> dict[str, ColumnKind]:
         """Whether each feature column is categorical or real."""
-        kinds = ((column.name, column_kind(column.dtype)) for column in self.features)
-        return {name: kind for name, kind in kinds if kind is not None}
+        kinds: dict[str, ColumnKind] = {}
+        for column in self.features:
+            kind = column_kind(column)
+            assert kind is not None, "read_table refuses columns without a kind"
+            kinds[column.name] = kind
+        return kinds
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ class _Origin:
     """Where the rows of several files came from, for messages."""
 
     files: list[Path]
-    first_row: Int64[np.ndarray, "files+1"]
+    first_row: Int64[np.ndarray, "bounds"]
 
     def name(self, row: int) -> str:
         file = int(np.searchsorted(self.first_row, row, side="right")) - 1
@@ -176,13 +180,17 @@ def _check_names(file: Path, header: list[str]) -> None:
 
 
 def _read(
-    file: Path, read_format: TableFormat, columns: list[str], types: dict[str, pl.DataType] | None = None
+    file: Path, read_format: TableFormat, columns: list[str], like: pl.DataFrame | None = None
 ) -> pl.DataFrame:
     try:
         if read_format == "parquet":
             return pl.read_parquet(file, columns=columns).select(columns)
         frame = pl.read_csv(
-            file, columns=columns, infer_schema_length=None, schema_overrides=types, try_parse_dates=False
+            file,
+            columns=columns,
+            infer_schema_length=None,
+            schema_overrides=None if like is None else like.schema,
+            try_parse_dates=False,
         )
         return frame.select(columns)
     except (OSError, pl.exceptions.PolarsError) as error:
@@ -222,25 +230,26 @@ def _checked_key(file: Path, column: pl.Series) -> Int64[np.ndarray, "n"]:
 
 def _agreed_csv(files: list[Path], frames: list[pl.DataFrame]) -> list[pl.DataFrame]:
     """Gives each column one type in all files, as if they were one: types are inferred file by file."""
-    types = {name: _common_type([frame[name] for frame in frames]) for name in frames[0].columns}
+    common = _common_types(frames)
     agreed = []
     for file, frame in zip(files, frames, strict=True):
-        if dict(frame.schema) == types:
-            agreed.append(frame)
-        else:
-            agreed.append(_read(file, "csv", frame.columns, types).head(len(frame)))
+        again = frame.schema != common.schema
+        agreed.append(_read(file, "csv", frame.columns, common).head(len(frame)) if again else frame)
     return agreed
 
 
-def _common_type(columns: list[pl.Series]) -> pl.DataType:
-    types = {column.dtype for column in columns if column.null_count() < len(column)}
-    if not types:
-        return pl.String()
-    if len(types) == 1:
-        return types.pop()
-    if all(dtype.is_integer() for dtype in types):
-        return pl.Int128()
-    return pl.Float64() if all(dtype.is_numeric() for dtype in types) else pl.String()
+def _common_types(frames: list[pl.DataFrame]) -> pl.DataFrame:
+    """No rows, and for each column the type that holds all values; columns without a value have no say."""
+    schema: dict[str, pl.DataType] = {}
+    for name in frames[0].columns:
+        types = {frame.schema[name] for frame in frames if frame[name].null_count() < len(frame)}
+        if len(types) <= 1:
+            schema[name] = types.pop() if types else pl.String()
+        elif all(dtype.is_integer() for dtype in types):
+            schema[name] = pl.Int128()
+        else:
+            schema[name] = pl.Float64() if all(dtype.is_numeric() for dtype in types) else pl.String()
+    return pl.DataFrame(schema=schema)
 
 
 def _agreed_parquet(files: list[Path], frames: list[pl.DataFrame]) -> list[pl.DataFrame]:
@@ -257,7 +266,7 @@ def _agreed_parquet(files: list[Path], frames: list[pl.DataFrame]) -> list[pl.Da
 
 def _check_features(file: Path, frame: pl.DataFrame) -> None:
     for column in frame:
-        kind = column_kind(column.dtype)
+        kind = column_kind(column)
         if kind is None:
             raise DataError(
                 f"{file}: column {column.name!r} is of type {column.dtype}, which is neither categorical "
@@ -283,9 +292,10 @@ def _sorted(origin: _Origin, keys: Int64[np.ndarray, "2 N"], features: pl.DataFr
     ascending = _ascending(sequence_id, item_position)
     if not ascending.all():
         place = int(np.argmin(ascending))
+        first, second = order[place : place + 2].tolist()
         raise DataError(
             f"{SEQUENCE_ID} {sequence_id[place]} has {ITEM_POSITION} {item_position[place]} twice: in "
-            f"{origin.name(order[place])} and in {origin.name(order[place + 1])} "
+            f"{origin.name(first)} and in {origin.name(second)} "
             f"({np.count_nonzero(~ascending)} such repetitions in all). Each item needs a position of its "
             "own."
         )

@@ -1,0 +1,65 @@
+"""`replacing` leaves the whole new thing or the whole old one."""
+
+from pathlib import Path
+
+import pytest
+
+from seqjax.artifacts.atomic import replacing, write_text
+
+
+def _fill(path: Path, folder: bool, text: str) -> None:
+    if folder:
+        path.mkdir()
+        (path / "inner").mkdir()
+        (path / "inner" / "file").write_text(text)
+    else:
+        path.write_text(text)
+
+
+def _text(path: Path) -> str:
+    return (path / "inner" / "file" if path.is_dir() else path).read_text()
+
+
+def _write_and_fail(path: Path, folder: bool) -> None:
+    with replacing(path) as temporary:
+        _fill(temporary, folder, "new")
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("old", ["nothing", "file", "folder"])
+@pytest.mark.parametrize("new", ["file", "folder"])
+class TestReplacing:
+    def test_success_replaces_all(self, tmp_path: Path, old: str, new: str) -> None:
+        path = tmp_path / "deep" / "name.ext"
+        if old != "nothing":
+            path.parent.mkdir()
+            _fill(path, old == "folder", "old")
+        if old == "folder":
+            (path / "stale").write_text("old")
+        with replacing(path) as temporary:
+            assert temporary.parent == path.parent
+            _fill(temporary, new == "folder", "new")
+            assert old == "nothing" or _text(path) == "old"
+        assert _text(path) == "new"
+        assert not (path / "stale").exists()
+        assert list(path.parent.iterdir()) == [path]
+
+    def test_failure_leaves_the_old(self, tmp_path: Path, old: str, new: str) -> None:
+        path = tmp_path / "name.ext"
+        if old != "nothing":
+            _fill(path, old == "folder", "old")
+        with pytest.raises(KeyboardInterrupt):
+            _write_and_fail(path, new == "folder")
+        assert list(tmp_path.iterdir()) == ([] if old == "nothing" else [path])
+        assert old == "nothing" or _text(path) == "old"
+
+
+def test_a_block_that_writes_nothing_fails(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), replacing(tmp_path / "name"):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_text_is_utf_8(tmp_path: Path) -> None:
+    write_text(tmp_path / "x.json", "é")
+    assert (tmp_path / "x.json").read_bytes() == b"\xc3\xa9"

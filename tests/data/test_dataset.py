@@ -1,0 +1,62 @@
+"""Gathering, cropping and positions of hand-made windows."""
+
+import numpy as np
+import pytest
+
+from seqjax.data.dataset import Windows
+from seqjax.errors import DataError
+
+
+@pytest.fixture
+def windows() -> Windows:
+    """L = 3: a full window of rows 0-3, one of rows 2-5, and a short one of rows 6-7."""
+    return Windows(
+        columns={"item": np.arange(2, 10, dtype=np.int8), "price": np.arange(8, dtype=np.float32) / 2},
+        start=np.array([0, 2, 6]),
+        length=np.array([4, 4, 2], np.int32),
+        sequence_id=np.array([1, 1, 5]),
+        subsequence_id=np.array([0, 1, 0]),
+        start_item_position=np.array([10, 14, 98]),
+        item_position=np.array([10, 12, 14, 16, 18, 20, 100, 103]),
+        seq_length=3,
+    )
+
+
+def test_gather(windows: Windows) -> None:
+    batch = windows.gather(np.array([2, 0, -1]))
+    assert batch.columns["item"].tolist() == [[0, 0, 8, 9], [2, 3, 4, 5], [0, 0, 0, 0]]
+    assert batch.columns["price"].tolist() == [[0, 0, 3, 3.5], [0, 0.5, 1, 1.5], [0, 0, 0, 0]]
+    assert batch.padding.tolist() == [2, 0, 4]
+    assert (batch.columns["item"].dtype, batch.columns["price"].dtype) == (np.int32, np.float32)
+    assert list(windows.gather(np.array([0]), ["price"]).columns) == ["price"]
+
+
+def test_gather_leaves_the_rows_alone(windows: Windows) -> None:
+    windows.columns["price"].flags.writeable = False
+    windows.gather(np.array([2]))
+    assert windows.columns["item"].tolist() == list(range(2, 10))
+
+
+def test_crop_keeps_the_newest_slots(windows: Windows) -> None:
+    cropped = windows.crop(1)
+    assert cropped.gather(np.array([0, 1, 2])).columns["item"].tolist() == [[4, 5], [6, 7], [8, 9]]
+    assert cropped.length.tolist() == [2, 2, 2]
+    assert cropped.start_item_position.tolist() == [12, 16, 100]
+    short = windows.crop(2)
+    assert short.gather(np.array([2])).padding.tolist() == [1]
+    assert short.start_item_position.tolist() == [11, 15, 99]
+
+
+def test_crop_cannot_lengthen(windows: Windows) -> None:
+    with pytest.raises(DataError, match="seq_length 3, which is less than the 4 asked for"):
+        windows.crop(4)
+
+
+def test_positions_are_the_rows_own_and_count_back_into_the_padding(windows: Windows) -> None:
+    positions = windows.positions(np.array([0, 2]), np.arange(4))
+    assert positions.tolist() == [[10, 12, 14, 16], [98, 99, 100, 103]]
+
+
+def test_positions_count_on_where_the_format_keeps_none(windows: Windows) -> None:
+    without = Windows(**{**windows.__dict__, "item_position": None})
+    assert without.positions(np.array([1, 2]), np.array([0, 3])).tolist() == [[14, 17], [98, 101]]

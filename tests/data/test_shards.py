@@ -1,0 +1,161 @@
+"""Arrow shards: nothing is lost, rows stay where they are, and damage is noticed."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from seqjax.config.schema import ColumnKind
+from seqjax.data import shards
+from seqjax.data.dataset import Windows
+from seqjax.data.splits import sequences
+from seqjax.data.windows import cut
+from seqjax.errors import DataError
+
+KINDS: dict[str, ColumnKind] = {"price": "real", "item": "categorical"}
+
+
+@pytest.fixture
+def windows() -> Windows:
+    lengths = [7, 1, 30, 4, 12]
+    n = sum(lengths)
+    columns = {
+        "item": (np.arange(n) % 9).astype(np.int8),
+        "price": np.linspace(-1, 1, n, dtype=np.float32),
+    }
+    ids = np.repeat([-4, 2, 3, 9, 2**60], lengths)
+    return cut(sequences(ids), columns, np.arange(n) ** 2, seq_length=4, stride=3)
+
+
+def _assert_same(found: Windows, expected: Windows) -> None:
+    for name in ("start", "length", "sequence_id", "subsequence_id", "start_item_position", "item_position"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), err_msg=name)
+        assert getattr(found, name).dtype == getattr(expected, name).dtype
+    for name, column in found.columns.items():
+        np.testing.assert_array_equal(column, expected.columns[name])
+        assert column.dtype == expected.columns[name].dtype
+
+
+@pytest.mark.parametrize(("rows_per_shard", "n_shards"), [(1000, 1), (16, 2), (8, 4), (1, 5)])
+def test_round_trip(tmp_path: Path, windows: Windows, rows_per_shard: int, n_shards: int) -> None:
+    shards.write(tmp_path / "x", windows, rows_per_shard=rows_per_shard)
+    assert len(list((tmp_path / "x").glob("rows-*.arrow"))) == n_shards
+    found = shards.read(tmp_path / "x", KINDS, verify=True)
+    assert list(found.columns) == ["price", "item"]
+    _assert_same(found, windows)
+
+
+def test_a_shard_holds_each_row_once_and_says_what_it_is(tmp_path: Path, windows: Windows) -> None:
+    shards.write(tmp_path / "x", windows)
+    with pa.ipc.open_file(tmp_path / "x" / "rows-00000.arrow") as reader:
+        table = reader.read_all()
+    assert table.schema.names == ["sequenceId", "itemPosition", "item", "price"]
+    assert [str(kind) for kind in table.schema.types] == ["int64", "int64", "int8", "float"]
+    assert table["sequenceId"].to_pylist() == np.repeat([-4, 2, 3, 9, 2**60], [7, 1, 30, 4, 12]).tolist()
+    assert table["itemPosition"].to_pylist() == (np.arange(54) ** 2).tolist()
+
+
+def test_a_single_shard_stays_on_disk(tmp_path: Path, windows: Windows) -> None:
+    shards.write(tmp_path / "x", windows)
+    allocated = pa.total_allocated_bytes()
+    found = shards.read(tmp_path / "x", KINDS)
+    assert pa.total_allocated_bytes() - allocated < 1024
+    assert not any(column.flags.owndata or column.flags.writeable for column in found.columns.values())
+
+
+def _edit_manifest(folder: Path, change: Callable[[dict], None]) -> None:
+    manifest = json.loads((folder / "manifest.json").read_text())
+    change(manifest)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def _flip_a_byte(folder: Path) -> None:
+    path = folder / "rows-00000.arrow"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no manifest": (lambda folder: (folder / "manifest.json").unlink(), "has no manifest.json"),
+    "broken manifest": (
+        lambda folder: (folder / "manifest.json").write_text("{"),
+        "manifest.json is no manifest",
+    ),
+    "list": (
+        lambda folder: (folder / "manifest.json").write_text("[]"),
+        "must be a section of keys and values",
+    ),
+    "later version": (
+        lambda folder: _edit_manifest(folder, lambda manifest: manifest.update(version=2)),
+        "version: must be 1",
+    ),
+    "path elsewhere": (
+        lambda folder: _edit_manifest(
+            folder, lambda manifest: manifest["shards"][0]["rows"].update(path="../x/y")
+        ),
+        "shards.0.rows.path",
+    ),
+    "missing": (lambda folder: (folder / "rows-00000.arrow").unlink(), "rows-00000.arrow is missing"),
+    "truncated": (
+        lambda folder: (folder / "windows-00000.arrow").write_bytes(b"ARROW1"),
+        "has 6 bytes, but was",
+    ),
+    "changed": (_flip_a_byte, "rows-00000.arrow is not what was written"),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGE)
+def test_damage_is_noticed(tmp_path: Path, windows: Windows, case: str) -> None:
+    damage, message = DAMAGE[case]
+    shards.write(tmp_path / "x", windows)
+    damage(tmp_path / "x")
+    with pytest.raises(DataError, match=message):
+        shards.read(tmp_path / "x", KINDS)
+
+
+def _rewrite(folder: Path, name: str, arrays: dict[str, np.ndarray]) -> None:
+    """Another program's file: everything in the manifest fits it."""
+    part = name.split("-")[0]
+    (folder / name).unlink()
+    written = shards._write_file(folder / name, arrays).model_dump()
+    _edit_manifest(folder, lambda manifest: manifest["shards"][0].update({part: written}))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"start": np.array([50])}, r"window 0 \(start 50, length 5\) is not within 54 rows"),
+        ({"start": np.array([-1])}, "start -1"),
+        ({"length": np.array([6], np.int32)}, "length 6"),
+        ({"length": np.array([0], np.int32)}, "length 0"),
+        ({"length": np.array([5])}, "'length' must be int32 without nulls .found int64"),
+    ],
+)
+def test_windows_beyond_the_rows_are_refused(
+    tmp_path: Path, windows: Windows, change: dict[str, np.ndarray], message: str
+) -> None:
+    shards.write(tmp_path / "x", windows)
+    index = dict.fromkeys(("sequenceId", "subsequenceId", "start", "startItemPosition"), np.array([0]))
+    _rewrite(tmp_path / "x", "windows-00000.arrow", {**index, "length": np.array([5], np.int32), **change})
+    with pytest.raises(DataError, match=message):
+        shards.read(tmp_path / "x", KINDS)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "message"),
+    [
+        ({"other": "real"}, r"no column 'other' \(columns: item, price\)"),
+        ({"price": "categorical"}, "'price' is of type float32, but expected to be categorical"),
+        ({"item": "real"}, "'item' is of type int8, but expected to be real"),
+    ],
+)
+def test_columns_must_be_there_and_of_their_kind(
+    tmp_path: Path, windows: Windows, kinds: dict[str, ColumnKind], message: str
+) -> None:
+    shards.write(tmp_path / "x", windows)
+    with pytest.raises(DataError, match=message):
+        shards.read(tmp_path / "x", kinds)
