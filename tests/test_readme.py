@@ -66,7 +66,9 @@ def test_ci_runs_the_documented_test_command():
 
 def test_yaml_block_is_a_valid_configuration():
     (block,) = blocks("README.md", "yaml")
-    validate(TrainConfig, parse_yaml(block, "README.md"), "README.md")
+    values = parse_yaml(block, "README.md")
+    assert isinstance(values, dict)
+    validate(TrainConfig, values, "README.md")
 
 
 def test_map_is_complete_and_true():
