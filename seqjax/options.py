@@ -16,7 +16,7 @@ import tyro
 from pydantic.fields import FieldInfo
 from tyro.constructors import PrimitiveConstructorSpec
 
-from seqjax.config.base import ConfigModel, section_of
+from seqjax.config.base import ConfigModel, closed_section_of, section_of
 from seqjax.config.yaml_text import parse_scalar, parse_yaml
 
 NULLS = (["None"], ["null"])
@@ -85,7 +85,7 @@ def overrides(options: object, model: type[ConfigModel], prefix: str = "") -> di
     result = {}
     for name, field in model.model_fields.items():
         given = getattr(options, name)
-        section = _closed_section(field)
+        section = closed_section_of(field.annotation)
         if section is not None:
             given = overrides(given, section, f"{prefix}{name}.")
             if given:
@@ -157,12 +157,6 @@ def _form(annotation: object) -> _Form:
     return _SCALARS.get(annotation, _Form("{name: TEXT, ...}" if section_of(annotation) else "YAML"))
 
 
-def _closed_section(field: FieldInfo) -> type[ConfigModel] | None:
-    """The section that a field holds, if its keys are known."""
-    section = section_of(field.annotation)
-    return None if section is None or section.model_config.get("extra") == "allow" else section
-
-
 def _dataclass(model: type[ConfigModel], fields: list[_Field]) -> type:
     return dataclasses.make_dataclass(
         model.__name__, fields, namespace={"__doc__": model.__doc__}, kw_only=True
@@ -171,7 +165,7 @@ def _dataclass(model: type[ConfigModel], fields: list[_Field]) -> type:
 
 def _field(name: str, field: FieldInfo, aliases: Sequence[str] = ()) -> _Field:
     """A field of the generated dataclass: an option that may be left out, or a section of them."""
-    section = _closed_section(field)
+    section = closed_section_of(field.annotation)
     if section is None:
         return (name, _option(field, aliases), dataclasses.field(default=None))
     options = _dataclass(section, [_field(key, inner) for key, inner in section.model_fields.items()])

@@ -261,7 +261,8 @@ def test_a_wrong_option_is_a_usage_error(capsys):
 
 
 def test_a_wrong_command_is_a_usage_error(capsys):
-    assert "make, preprocess, train, infer" in usage(capsys, "trian")
+    said = usage(capsys, "trian")
+    assert all(name in said for name in cli.COMMANDS)
 
 
 def test_no_command_shows_the_help(capsys):
@@ -278,7 +279,7 @@ def test_version(capsys):
 
 def test_help_lists_the_commands(capsys):
     text = help_text(capsys)
-    assert all(f"• {name} {command.summary}" in text for name, command in cli.COMMANDS.items())
+    assert all(f"{name} {command.summary}" in text for name, command in cli.COMMANDS.items())
 
 
 @pytest.mark.parametrize("name", ["preprocess", "train", "infer"])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from seqjax.config.base import section_of
+from seqjax.config.base import closed_section_of
 from seqjax.config.infer import InferConfig
 from seqjax.config.load import PLACEHOLDERS, load_config
 from seqjax.config.preprocess import PreprocessConfig
@@ -78,8 +78,8 @@ def test_a_template_shows_every_key(name):
     def check(values, model, where):
         assert set(values) == set(model.model_fields), where
         for key, field in model.model_fields.items():
-            section = section_of(field.annotation)
-            if section is not None and section.model_config.get("extra") == "forbid":
+            section = closed_section_of(field.annotation)
+            if section is not None:
                 check(values[key], section, key)
 
     check(parse_yaml(filled(name), name), MODELS[name], name)

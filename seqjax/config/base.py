@@ -13,7 +13,7 @@ import difflib
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
@@ -74,6 +74,13 @@ def section_of(annotation: object) -> type[ConfigModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, ConfigModel):
         return annotation
     return next((found for member in get_args(annotation) if (found := section_of(member))), None)
+
+
+def closed_section_of(annotation: object) -> type[ConfigModel] | None:
+    """The section that a field is, possibly optional, if the keys of the section are known."""
+    section = section_of(annotation)
+    inside = get_origin(annotation) in {list, tuple, dict}
+    return None if section is None or inside or section.model_config.get("extra") == "allow" else section
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from seqjax.config.base import Config, ConfigModel, section_of, shown, validate
+from seqjax.config.base import Config, ConfigModel, closed_section_of, shown, validate
 from seqjax.config.yaml_text import parse_yaml
 from seqjax.errors import ConfigError, Problem
 
@@ -95,12 +95,8 @@ def merged(
     result = dict(values)
     for key, override in overrides.items():
         field = model.model_fields.get(key)
-        section = section_of(field.annotation) if field else None
-        if (
-            section is None
-            or section.model_config.get("extra") == "allow"
-            or not isinstance(override, Mapping)
-        ):
+        section = closed_section_of(field.annotation) if field else None
+        if section is None or not isinstance(override, Mapping):
             result[key] = override
         else:
             held = result.get(key)
