@@ -71,10 +71,12 @@ def load_windows(
         raise DataError(f"{path} does not exist. Run preprocess first, or check the path and read_format.")
     windows = FORMATS[read_format].read(path, column_kinds, padding)
     for name, classes in (n_classes or {}).items():
-        if name in windows.columns and windows.columns[name].max(initial=0) >= classes:
+        ids = windows.columns.get(name, np.zeros(0, np.int8))
+        low, high = ids.min(initial=0), ids.max(initial=0)
+        if low < 0 or high >= classes:
             raise DataError(
-                f"{path}: column {name!r} holds id {windows.columns[name].max()}, but it has only {classes} "
-                "classes. The data and the metadata are of different runs of preprocess."
+                f"{path}: column {name!r} holds id {low if low < 0 else high}, but its {classes} classes "
+                f"have the ids 0 to {classes - 1}. The data and the metadata are of different runs of preprocess."
             )
     return windows
 

@@ -55,7 +55,7 @@ def _values(dtype: Any) -> st.SearchStrategy[list]:
 
 
 @settings(deadline=None, max_examples=150)
-@given(st.data(), st.sampled_from([pl.String, pl.Boolean, pl.Int8, pl.Int64, pl.UInt64]))
+@given(st.data(), st.sampled_from([pl.String, pl.Boolean, pl.Int8, pl.Int64, pl.UInt64, pl.Int128]))
 def test_encoding_round_trip(data: st.DataObject, dtype: Any) -> None:
     values = data.draw(_values(dtype))
     column = pl.Series("c", values, dtype=dtype)

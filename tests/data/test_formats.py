@@ -153,7 +153,7 @@ LONG_ERRORS = {
     ),
     "id too large": (
         [(1, 0, 0, "a", 2.0, 9.0, 3.0, 4.0), (1, 0, 0, "x", 1.0, 1.0, 1.0, 1.0)],
-        "holds id 9, but it has only 5 classes",
+        "holds id 9, but its 5 classes have the ids 0 to 4",
     ),
     "window lacks a column": (
         [*GOOD, (1, 1, 2, "a", 2.0, 2.0, 2.0, 2.0)],
@@ -236,3 +236,11 @@ def test_unknown_format(tmp_path: Path) -> None:
         DataError, match=r"'xlsx' is no format of preprocessed data\. Known: csv, parquet, arrow"
     ):
         load_windows(tmp_path, "xlsx", column_kinds={})
+
+
+def test_shards_with_negative_ids_are_refused(tmp_path: Path) -> None:
+    windows = _windows(["item"])
+    windows.columns["item"][3] = -2
+    path = _write(tmp_path, "arrow", windows)
+    with pytest.raises(DataError, match="column 'item' holds id -2"):
+        load_windows(path, "arrow", column_kinds={"item": "categorical"}, n_classes={"item": 9})
