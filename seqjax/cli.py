@@ -4,12 +4,14 @@ This is the only file that prints, decides an exit code, or catches `SeqjaxError
 `COMMANDS`. Its config model is imported when it is chosen, and its function only when its config is valid, so
 that help and mistakes are answered without loading jax.
 
-Exit codes: 0 done; 1 a mistake that the message explains; 2 wrong usage; 130 interrupted.
+Exit codes: 0 done; 1 a mistake that the message explains; 2 wrong usage; 130 interrupted;
+141 the reader of the output left.
 """
 
 import contextlib
 import dataclasses
 import logging
+import os
 import pkgutil
 import random
 import sys
@@ -123,6 +125,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        # Whoever read stdout left, as in `seqjax train --help | head`; the flush at exit must not fail too.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
 
 
 def _run(words: list[str]) -> int:

@@ -107,11 +107,11 @@ def usage(capsys, *words):
     return capsys.readouterr().err
 
 
-def python(*words):
+def python(*words, check=True):
     """Runs Python in a process of its own, with this seqjax."""
     environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])}
     return subprocess.run(
-        [sys.executable, *words], capture_output=True, text=True, check=True, env=environment
+        [sys.executable, *words], capture_output=True, text=True, check=check, env=environment
     )
 
 
@@ -353,6 +353,12 @@ def test_help_and_mistakes_load_nothing_heavy(words, code):
     found, modules = json.loads(done.stdout.splitlines()[-1])
     assert found == code
     assert HEAVY.isdisjoint(modules)
+
+
+def test_a_reader_that_leaves_is_no_fault():
+    closed = "r, w = os.pipe(); os.dup2(w, 1); os.close(r); os.close(w); sys.exit(main(['train', '--help']))"
+    done = python("-c", "import os, sys; from seqjax.cli import main\n" + closed, check=False)
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 def test_the_package_is_a_program():
