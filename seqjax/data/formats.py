@@ -76,7 +76,7 @@ def load_windows(
         if low < 0 or high >= classes:
             raise DataError(
                 f"{path}: column {name!r} holds id {low if low < 0 else high}, but its {classes} classes "
-                f"have the ids 0 to {classes - 1}. The data and the metadata are of different runs of preprocess."
+                f"have the ids 0 to {classes - 1}. Data and metadata are of different runs of preprocess."
             )
     return windows
 
