@@ -1,4 +1,4 @@
-"""Which file of a run lies where: the only code that knows the names of logs, checkpoints, models and outputs.
+"""Which file of a run lies where: the only code that knows the names of logs, checkpoints, models, outputs.
 
 logs/sequifier-<model>-rank<r>-2.txt, -3.txt, .jsonl       checkpoints/<model>/epoch-<n>/
 models/sequifier-<model>-best|last[-embedding]-<epoch>.<ext>
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 Which = Literal["best", "last"]
+Kind = Literal["generative", "embedding"]
 
 _DEBUG, _INFO = 2, 3
 
@@ -50,15 +51,15 @@ class Layout:
         names = (path.name for path in self.checkpoints.glob("epoch-*"))
         return sorted(int(found[1]) for name in names if (found := re.fullmatch(r"epoch-(\d+)", name)))
 
-    def model(self, which: Which, epoch: int, *, embedding: bool = False, extension: str = "onnx") -> Path:
+    def model(self, which: Which, epoch: int, *, kind: Kind = "generative", extension: str = "onnx") -> Path:
         """A model file; `epoch` is the last completed one, for the best model too."""
-        return self.root / "models" / f"{self._stem(which, embedding=embedding)}{epoch}.{extension}"
+        return self.root / "models" / f"{self._stem(which, kind)}{epoch}.{extension}"
 
     def models(
-        self, which: Which, *, embedding: bool = False, extension: str = "onnx"
+        self, which: Which, *, kind: Kind = "generative", extension: str = "onnx"
     ) -> Iterator[tuple[int, Path]]:
         """The model files there are of one kind, with their epochs, lowest first."""
-        stem = self._stem(which, embedding=embedding)
+        stem = self._stem(which, kind)
         pattern = re.compile(rf"{re.escape(stem)}(\d+)\.{re.escape(extension)}")
         folder = self.root / "models"
         found = folder.iterdir() if folder.is_dir() else ()
@@ -80,5 +81,5 @@ class Layout:
     def _log(self, ending: str) -> Path:
         return self.root / "logs" / f"sequifier-{self.model_name}-rank{ending}"
 
-    def _stem(self, which: Which, *, embedding: bool) -> str:
-        return f"sequifier-{self.model_name}-{which}-{'embedding-' if embedding else ''}"
+    def _stem(self, which: Which, kind: Kind) -> str:
+        return f"sequifier-{self.model_name}-{which}-{'embedding-' if kind == 'embedding' else ''}"

@@ -1,6 +1,7 @@
-"""Where a training configuration and the metadata of its data meet: which columns a model has, and whether that can be.
+"""Where a training configuration and the metadata of its data meet: which columns a model has.
 
-A configuration's `column_types`, `n_classes` and `id_maps` take the place of the metadata's where they are given.
+A configuration's `column_types`, `n_classes` and `id_maps` take the place of the metadata's where they are
+given.
 """
 
 import json
@@ -75,7 +76,7 @@ class _Columns:
 
     def schema(self) -> Schema:
         """The resolved columns, once there are no problems."""
-        targets = {name: self._kinds[name] for name in self._config.target_columns}
+        targets: dict[str, ColumnKind] = {name: self._kinds[name] for name in self._config.target_columns}
         categorical = [
             *self._inputs["categorical"],
             *(n for n, kind in targets.items() if kind == "categorical"),
@@ -122,8 +123,8 @@ class _Columns:
             if len(weights) != count:
                 yield Problem(
                     f"training_spec.class_weights.{name}",
-                    f"must hold a weight for each of the {count} classes, ids 0 (unknown) and 1 (other) included "
-                    f"(found {len(weights)}).",
+                    f"must hold a weight for each of the {count} classes, ids 0 (unknown) and 1 (other) "
+                    f"included (found {len(weights)}).",
                 )
 
     def width_problems(self) -> Iterator[Problem]:

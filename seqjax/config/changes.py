@@ -1,0 +1,31 @@
+"""What differs between two configurations of the same command."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+
+def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values by dotted key; lists and empty mappings are values."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flattened(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def changed_keys(
+    before: Mapping[str, Any], after: Mapping[str, Any], *, ignored: Collection[str] = ()
+) -> dict[str, tuple[Any, Any]]:
+    """The dotted keys whose values differ: (before, after), null where a key is missing.
+
+    Args:
+      before: Nested values, as JSON holds them.
+      after: Likewise.
+      ignored: Dotted keys that may differ, with all that is below them.
+    """
+    old, new = flattened(before), flattened(after)
+    keys = [key for key in dict.fromkeys((*old, *new)) if old.get(key) != new.get(key)]
+    free = [key for key in keys if any(key == one or key.startswith(f"{one}.") for one in ignored)]
+    return {key: (old.get(key), new.get(key)) for key in keys if key not in free}

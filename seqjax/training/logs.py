@@ -1,0 +1,202 @@
+"""What a run writes down: text lines in the documented format, and the same as one JSON object a line.
+
+Text goes through `logging`, and from there to the run's two files and to the screen. `[INFO]` is part of
+the lines, as programs that read sequifier's logs expect it.
+"""
+
+import json
+import logging
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import IO
+
+from seqjax.training.evaluate import Evaluation
+from seqjax.training.loop import BatchEvent, EpochEvent, Event, StandingEvent
+from seqjax.training.metrics import Losses
+
+logger = logging.getLogger(__name__)
+
+RULE = "-" * 89
+_LOGGER = "seqjax"
+_LINE = logging.Formatter("%(asctime)s | %(levelname)s | %(message)s", "%Y-%m-%d %H:%M:%S")
+
+
+def number(value: float) -> str:
+    """A number as the log writes it: two decimals, width 5, and a plain exponent, such as ` 4.60e0`."""
+    if math.isnan(value):
+        return "NaN"
+    if math.isinf(value):
+        return f"{value:>5}"
+    mantissa, exponent = f"{value:.2e}".split("e")
+    return f"{mantissa:>5}e{int(exponent)}"
+
+
+def batch_line(event: BatchEvent) -> str:
+    """The line of some batches."""
+    return (
+        f"[INFO] Epoch {event.epoch:3d} | Batch {event.batch:5d}/{event.batches:5d} "
+        f"| Loss: {number(event.losses.total)} | LR: {number(event.learning_rate)} "
+        f"| S/Batch {number(event.seconds / event.count)}"
+    )
+
+
+def validation_lines(
+    event: EpochEvent, baseline_loss: float, labels: Mapping[str, Mapping[int, str]]
+) -> list[str]:
+    """The lines of an evaluation.
+
+    Args:
+      event: What was found.
+      baseline_loss: Total loss of repeating the last value.
+      labels: Values of ids, by column.
+    """
+    losses = event.evaluation.losses
+    lines = [
+        RULE,
+        f"[INFO] Validation | Epoch: {event.epoch:3d} | Loss: {number(losses.total)} "
+        f"| Baseline Loss: {number(baseline_loss)} | Time: {event.seconds:5.2f}s "
+        f"| LR {number(event.learning_rate)}",
+    ]
+    if len(losses.by_target) > 1:
+        parts = ", ".join(f"{name}_loss: {number(loss)}" for name, loss in losses.weighted.items())
+        lines.append(f"[INFO]  - {parts}")
+    for column, shares in event.evaluation.shares.items():
+        names = labels.get(column, {})
+        shown = (f"{names.get(index, index)}: {share:.5f}" for index, share in enumerate(shares) if share > 0)
+        lines.append(f"[INFO] {column}: {' | '.join(shown)}")
+    return [*lines, RULE]
+
+
+def baseline_lines(baselines: Mapping[str, Evaluation]) -> list[str]:
+    """The lines that compare baselines: in sum, and by target where there are several."""
+    totals = " | ".join(f"{name}: {number(found.losses.total)}" for name, found in baselines.items())
+    lines = [f"[INFO] Baselines | {totals}"]
+    targets = list(next(iter(baselines.values())).losses.by_target) if baselines else []
+    for target in targets if len(targets) > 1 else []:
+        parts = " | ".join(
+            f"{name}: {number(found.losses.weighted[target])}" for name, found in baselines.items()
+        )
+        lines.append(f"[INFO] Baselines of {target} | {parts}")
+    return lines
+
+
+@contextmanager
+def log_files(debug: Path, info: Path) -> Iterator[None]:
+    """Appends what seqjax logs to two files while the block runs: all of it, and from INFO up."""
+    package = logging.getLogger(_LOGGER)
+    level = package.level
+    handlers = [_file_handler(debug, logging.DEBUG), _file_handler(info, logging.INFO)]
+    package.setLevel(logging.DEBUG)
+    for handler in handlers:
+        package.addHandler(handler)
+    try:
+        yield
+    finally:
+        package.setLevel(level)
+        for handler in handlers:
+            package.removeHandler(handler)
+            handler.close()
+
+
+class TextLog:
+    """A hook that writes text lines.
+
+    Args:
+      baseline_loss: Total loss of repeating the last value.
+      labels: Values of ids, by column.
+    """
+
+    def __init__(self, baseline_loss: float, labels: Mapping[str, Mapping[int, str]]) -> None:
+        self._baseline_loss = baseline_loss
+        self._labels = labels
+
+    def __call__(self, event: Event) -> None:
+        """Writes the lines of an event."""
+        match event:
+            case BatchEvent():
+                logger.info(batch_line(event))
+            case EpochEvent():
+                for line in validation_lines(event, self._baseline_loss, self._labels):
+                    logger.info(line)
+            case StandingEvent():
+                standing = event.standing
+                logger.debug("best epoch %d, %d epochs since", standing.best_epoch, standing.stale)
+
+
+class JsonLog:
+    """A hook that writes one JSON object an event, with `event` saying which kind: batch, validation, ..."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def write(self, event: str, values: Mapping[str, object]) -> None:
+        """Writes an object with the time, the kind of event, and some values."""
+        now = datetime.now().astimezone().isoformat(timespec="milliseconds")
+        self._stream.write(json.dumps({"time": now, "event": event, **values}) + "\n")
+        self._stream.flush()
+
+    def __call__(self, event: Event) -> None:
+        """Writes the object of an event."""
+        match event:
+            case BatchEvent():
+                self.write("batch", _batch_values(event))
+            case EpochEvent():
+                self.write("validation", _epoch_values(event))
+            case StandingEvent():
+                standing = event.standing
+                self.write(
+                    "standing",
+                    {
+                        "epoch": standing.epoch,
+                        "best_epoch": standing.best_epoch,
+                        "best_loss": standing.best_loss,
+                        "finished": event.finished,
+                    },
+                )
+
+
+@contextmanager
+def json_log(path: Path) -> Iterator[JsonLog]:
+    """A `JsonLog` that appends to a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as stream:
+        yield JsonLog(stream)
+
+
+def loss_values(losses: Losses) -> dict[str, object]:
+    """Losses as JSON: `loss`, and by target before and after its loss weight."""
+    by_target = {
+        name: {"loss": loss, "weighted": losses.weighted[name]} for name, loss in losses.by_target.items()
+    }
+    return {"loss": losses.total, "losses": by_target}
+
+
+def _batch_values(event: BatchEvent) -> dict[str, object]:
+    return {
+        "epoch": event.epoch,
+        "batch": event.batch,
+        "batches": event.batches,
+        **loss_values(event.losses),
+        "learning_rate": event.learning_rate,
+        "seconds": event.seconds,
+        "samples_per_second": event.samples / max(event.seconds, 1e-9),
+    }
+
+
+def _epoch_values(event: EpochEvent) -> dict[str, object]:
+    values: dict[str, object] = {"epoch": event.epoch, **loss_values(event.evaluation.losses)}
+    if event.training is not None:
+        values["training"] = loss_values(event.training)
+    shares = {name: [float(share) for share in found] for name, found in event.evaluation.shares.items()}
+    return values | {"learning_rate": event.learning_rate, "seconds": event.seconds, "shares": shares}
+
+
+def _file_handler(path: Path, level: int) -> logging.Handler:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setLevel(level)
+    handler.setFormatter(_LINE)
+    return handler

@@ -1,0 +1,135 @@
+"""From a configuration and windows to a run: feeds, compiled steps, schedule, order."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import jax
+import numpy as np
+import optax
+from jaxtyping import Int
+
+from seqjax.config.optimization import schedule_length
+from seqjax.config.schema import Schema
+from seqjax.config.train import TrainConfig
+from seqjax.errors import ConfigError, Problem, TrainingError
+from seqjax.model.functional import GraphDef
+from seqjax.optim.optimizers import build_optimizer
+from seqjax.optim.schedules import build_schedule
+from seqjax.training.baselines import fit_baselines, predict_baseline
+from seqjax.training.batch import Batch, WindowSource
+from seqjax.training.devices import Device, compiler_options, memory_limit
+from seqjax.training.evaluate import Evaluation, build_evaluate
+from seqjax.training.feed import Feed, build_feed
+from seqjax.training.loop import Setup
+from seqjax.training.objective import Outputs, build_targets
+from seqjax.training.state import Params
+from seqjax.training.step import Recipe, build_step, forward
+
+Order: TypeAlias = Int[np.ndarray, "n_batches B"]
+
+
+@dataclass(frozen=True)
+class Data:
+    """The windows of a run, and in which batches they come."""
+
+    training: WindowSource
+    validation: WindowSource
+    order: Callable[[int], Order]
+    """Training batches of an epoch (counted from 1); -1 for a row of padding."""
+    validation_order: Order
+    """Validation batches, every window once."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that is ready to start."""
+
+    setup: Setup
+    optimizer: optax.GradientTransformation
+    validation: Feed
+
+
+def prepare(config: TrainConfig, schema: Schema, graphdef: GraphDef, data: Data, device: Device) -> Run:
+    """Puts a run together.
+
+    Args:
+      config: What to train, and how.
+      schema: Its columns.
+      graphdef: The model.
+      data: The windows.
+      device: The device to compute on; must be jax's default device.
+
+    Raises:
+      TrainingError: A split is empty.
+      ConfigError: The schedule ends before the training.
+    """
+    spec = config.training_spec
+    for name, windows in (("training", data.training), ("validation", data.validation)):
+        if len(windows) == 0:
+            raise TrainingError(f"The {name} data has no windows. Run preprocess with another split_ratios.")
+    n_batches = len(data.order(1))
+    _check_schedule(config, n_batches)
+    limit = memory_limit(device, load_in_full=spec.load_full_data_to_ram, max_ram_gb=spec.max_ram_gb)
+    options = compiler_options(device, deterministic=spec.enforce_determinism)
+
+    def feed(windows: WindowSource) -> Feed:
+        return build_feed(windows, tuple(schema.columns), limit=limit, compiler_options=options)
+
+    targets = build_targets(schema, spec)
+    apply = forward(graphdef, schema.inputs, spec.dropout)
+    optimizer = build_optimizer(spec.optimizer)
+    accumulation = min(spec.accumulation_steps or 1, n_batches)
+    training, validation = feed(data.training), feed(data.validation)
+
+    def predict(params: Params, batch: Batch) -> Outputs:
+        return apply(params, batch, None)
+
+    setup = Setup(
+        feed=training,
+        fold=training.fold(build_step(Recipe(apply, targets, optimizer, accumulation, spec.gradient_clip))),
+        order=data.order,
+        learning_rate=build_schedule(spec.scheduler, spec.learning_rate),
+        evaluate=build_evaluate(
+            predict,
+            targets,
+            validation,
+            data.validation_order,
+            share_columns={name: schema.n_classes[name] for name in spec.class_share_log_columns},
+        ),
+        targets=targets,
+        key=jax.random.key(config.seed % 2**32, impl="rbg"),
+        accumulation=accumulation,
+        log_interval=spec.log_interval,
+        step_on_batch=spec.scheduler_step_on == "batch",
+    )
+    return Run(setup, optimizer, validation)
+
+
+def evaluate_baselines(run: Run, schema: Schema, data: Data) -> Mapping[str, Evaluation]:
+    """What simple predictors, fitted on the training data, reach on the validation data, by name."""
+    return {
+        name: build_evaluate(predict_baseline, run.setup.targets, run.validation, data.validation_order)(
+            fitted
+        )
+        for name, fitted in fit_baselines(data.training, schema).items()
+    }
+
+
+def parameter_count(params: Params) -> int:
+    """Number of scalars in the parameters."""
+    return sum(int(leaf.size) for leaf in jax.tree.leaves(params))
+
+
+def _check_schedule(config: TrainConfig, n_batches: int) -> None:
+    spec = config.training_spec
+    length, needed = schedule_length(spec.scheduler), spec.epochs * n_batches
+    if spec.scheduler_step_on == "batch" and length is not None and length < needed:
+        problem = (
+            f"the schedule has {length} steps, but {spec.epochs} epochs of {n_batches} batches make {needed}; "
+            f"set total_steps: {needed}."
+        )
+        raise ConfigError(
+            f"The training configuration of {config.model_name!r}",
+            [Problem("training_spec.scheduler.total_steps", problem)],
+        )
