@@ -6,7 +6,7 @@ A file gets its name only after onnxruntime computed with it what JAX computes.
 import functools
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -115,10 +115,10 @@ def write_onnx(
     import jax
     import jax.numpy as jnp
 
-    def as_float32(leaf: np.ndarray) -> np.ndarray:
-        return leaf.astype(np.float32) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+    def as_float32(leaf: "jax.Array") -> "jax.Array":
+        return leaf.astype(jnp.float32) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
 
-    constants = jax.tree.map(as_float32, jax.device_get(params))
+    constants = jax.tree.map(as_float32, params)
     apply = _forward(graphdef, card)
     with replacing(path) as temporary:
         export_onnx(
@@ -129,7 +129,7 @@ def write_onnx(
             seq_length=card.column_schema.seq_length,
             description={CARD_KEY: card.to_json()},
         )
-        difference = _difference_from_jax(temporary, jax.jit(apply), constants, _sample_feeds(card, sample))
+        difference = _difference_from_jax(temporary, jax.jit(apply), constants, _sample_feed(card, sample))
         if not difference <= LARGEST_DIFFERENCE:
             raise ArtifactError(
                 f"{path}: the exported model differs from JAX by {difference:.1e}, more than "
@@ -218,39 +218,42 @@ def _forward(graphdef: "nnx.GraphDef[Any]", card: ModelCard) -> Forward:
     return apply
 
 
-def _sample_feeds(card: ModelCard, sample: Sample) -> list[dict[str, np.ndarray]]:
-    """The sample's windows as a graph takes them, and again in another batch size."""
+def _sample_feed(card: ModelCard, sample: Sample) -> dict[str, np.ndarray]:
+    """The sample's windows as a graph takes them."""
     length = card.column_schema.seq_length
-    inputs = {name: np.asarray(sample.columns[name])[:, -length - 1 : -1] for name in card.inputs}
-    slots = np.asarray(next(iter(sample.columns.values()))).shape[1]
+    columns = {name: np.asarray(sample.columns[name]) for name in card.inputs}
+    slots = next(iter(columns.values())).shape[1]
     valid = np.arange(slots)[None] >= np.asarray(sample.padding)[:, None]
-    feed = graph_feed(card, inputs, valid[:, -length - 1 : -1])
-    rows = len(valid)
-    other = [0] if rows > 1 else [0, 0, 0]
-    return [feed, {name: values[other] for name, values in feed.items()}]
+    shown = slice(slots - 1 - length, slots - 1)
+    inputs = {name: values[:, shown] for name, values in columns.items()}
+    return graph_feed(card, inputs, valid[:, shown])
 
 
-def _difference_from_jax(
-    path: Path, apply: Forward, params: Params, feeds: Sequence[dict[str, np.ndarray]]
-) -> float:
+def _difference_from_jax(path: Path, apply: Forward, params: Params, feed: Mapping[str, np.ndarray]) -> float:
+    """The largest over all of the sample's windows, and over another batch size."""
     import jax
 
+    narrow = [values.astype(np.int32) if values.dtype == np.int64 else values for values in feed.values()]
+    with jax.default_matmul_precision("highest"):
+        expected = jax.device_get(apply(params, *narrow))
     session = open_session(path)
-    largest = 0.0
-    for feed in feeds:
-        found = [np.asarray(values) for values in session.run(None, feed)]
-        narrow = [values.astype(np.int32) if values.dtype == np.int64 else values for values in feed.values()]
-        with jax.default_matmul_precision("highest"):
-            expected = jax.device_get(apply(params, *narrow))
-        largest = max([largest, *map(_difference, found, expected)], key=_badness)
-    return largest
+    rows = np.arange(len(expected[0]))
+    another = [0] if len(rows) > 1 else [0, 0, 0]
+    return max(
+        (
+            _difference(np.asarray(found), values[batch])
+            for batch in (rows, another)
+            for found, values in zip(
+                session.run(None, {name: values[batch] for name, values in feed.items()}),
+                expected,
+                strict=True,
+            )
+        ),
+        key=lambda difference: math.inf if math.isnan(difference) else difference,
+    )
 
 
 def _difference(found: np.ndarray, expected: np.ndarray) -> float:
     if found.shape != expected.shape:
         return math.inf
     return float(np.max(np.abs(found - expected) / np.maximum(1, np.abs(expected)), initial=0))
-
-
-def _badness(difference: float) -> float:
-    return math.inf if math.isnan(difference) else difference

@@ -72,7 +72,7 @@ def _forecast_tables(config: InferConfig, engine: Engine, windows: Windows) -> d
     kinds = card.column_schema.targets
     targets = config.target_columns or list(kinds)
     shown = [name for name in targets if config.output_probabilities and kinds[name] == "categorical"]
-    # All targets are read, whichever are asked for: they may have to be fed back, and the draws of one stay the same.
+    # All targets are read, whichever are asked for: they may have to be fed back, and draws stay the same.
     read = Reader(
         kinds, sampled=config.sample_from_distribution_columns or (), seed=config.seed, keep_log_probs=shown
     )
