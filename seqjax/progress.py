@@ -82,6 +82,9 @@ def configure_logging(level: int = logging.INFO) -> None:
     handler = _ScreenHandler(level)
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger.addHandler(handler)
+    # Some libraries configure the root logger when they find it bare, and every line would appear twice.
+    if not logging.root.handlers:
+        logging.root.addHandler(logging.NullHandler())
 
 
 class _ScreenHandler(logging.Handler):

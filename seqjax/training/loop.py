@@ -303,8 +303,8 @@ def _check_evaluation(evaluation: Evaluation, epoch: int) -> None:
     if not np.isfinite(evaluation.losses.total):
         raise TrainingError(
             f"The validation loss is {evaluation.losses.total} after epoch {epoch}. Nothing was exported; "
-            "checkpoints of earlier epochs are kept. Try a lower learning_rate, or look for extreme values in "
-            "real columns."
+            "checkpoints of earlier epochs are kept. Try a lower learning_rate, or look for extreme values "
+            "in real columns."
         )
 
 

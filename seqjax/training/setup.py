@@ -126,8 +126,8 @@ def _check_schedule(config: TrainConfig, n_batches: int) -> None:
     length, needed = schedule_length(spec.scheduler), spec.epochs * n_batches
     if spec.scheduler_step_on == "batch" and length is not None and length < needed:
         problem = (
-            f"the schedule has {length} steps, but {spec.epochs} epochs of {n_batches} batches make {needed}; "
-            f"set total_steps: {needed}."
+            f"the schedule has {length} steps, but {spec.epochs} epochs of {n_batches} batches make "
+            f"{needed}; set total_steps: {needed}."
         )
         raise ConfigError(
             f"The training configuration of {config.model_name!r}",
