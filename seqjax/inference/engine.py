@@ -6,7 +6,7 @@ what the graph calls its ends, stays in here.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float32, Num
@@ -20,6 +20,7 @@ Columns = Mapping[str, Num[np.ndarray, "B L"]]
 Outputs = dict[str, Float32[np.ndarray, "B P _"]]
 
 
+@runtime_checkable
 class Engine(Protocol):
     """A model that is ready to run."""
 
