@@ -47,8 +47,8 @@ def parameter(values: Float[np.ndarray, "..."]) -> nnx.Param:
 
 
 def dense(
-    x: Float[Array, "*batch I"], weight_OI: Float[Array, "O I"], bias_O: Float[Array, "O"] | None
-) -> Float[Array, "*batch O"]:
+    x: Float[Array, "B *more I"], weight_OI: Float[Array, "O I"], bias_O: Float[Array, "O"] | None
+) -> Float[Array, "B *more O"]:
     """`x @ weight.T + bias` on the last axis, in the dtype of the weight."""
     x_NI = jnp.reshape(x, (-1, x.shape[-1])).astype(weight_OI.dtype)
     y_NO = jnp.matmul(x_NI, weight_OI.T)
@@ -75,6 +75,6 @@ class Linear(nnx.Module):
         self.weight = parameter((weight_init or draw)(rng, (width_out, width_in)))
         self.bias = parameter((bias_init or draw)(rng, (width_out,))) if use_bias else None
 
-    def __call__(self, x: Float[Array, "*batch I"]) -> Float[Array, "*batch O"]:
+    def __call__(self, x: Float[Array, "B *more I"]) -> Float[Array, "B *more O"]:
         """Maps the last axis."""
         return dense(x, self.weight[...], None if self.bias is None else self.bias[...])
