@@ -97,7 +97,7 @@ def _unsupported(config: InferConfig) -> Iterator[Problem]:
 def _metadata(config: InferConfig) -> Metadata | None:
     if config.metadata_config_path is None:
         return None
-    return load_metadata(resolve_path(config.project_root, config.metadata_config_path))
+    return load_metadata(resolve_path(config.project_root, config.metadata_config_path, or_here=True))
 
 
 def _data_path(config: InferConfig, metadata: Metadata | None) -> Path:

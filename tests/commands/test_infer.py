@@ -1,0 +1,336 @@
+"""`infer` on known engines: what is written, and what is refused."""
+
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+from seqjax.artifacts.card import ModelCard
+from seqjax.commands import infer as command
+from seqjax.commands.infer import infer
+from seqjax.config.base import validate
+from seqjax.config.infer import InferConfig
+from seqjax.config.metadata import Statistics
+from seqjax.errors import ArtifactError, ConfigError, DataError
+from tests.engines import FakeEngine, fake_card
+
+PRICE = Statistics(mean=100.0, std=10.0)
+ITEMS = {"apple": 2, "fig": 3}
+MIXED = {"price": "real", "item": "categorical"}
+METADATA = {
+    "n_classes": {"item": 4},
+    "id_maps": {"item": ITEMS},
+    "split_paths": [f"data/x-split{split}.csv" for split in range(3)],
+    "column_types": {"item": "Int64", "price": "Float64"},
+    "selected_columns_statistics": {"price": {"std": 10.0, "mean": 100.0}},
+    "seq_length": 3,
+    "write_format": "csv",
+    "padding": "null",
+}
+DATA = """sequenceId,subsequenceId,startItemPosition,inputCol,3,2,1,0
+5,0,10,item,2,3,2,3
+5,0,10,price,0.5,-0.5,1.0,0.0
+5,1,11,item,3,2,3,3
+5,1,11,price,-0.5,1.0,0.0,0.25
+8,0,-1,item,,,3,2
+8,0,-1,price,,,2.0,0.0
+"""
+MODEL = "sequifier-demo-best-3"
+
+
+def repeat(inputs, valid_mask):
+    """Predicts the newest item again, with probability 0.7, and half of the newest price."""
+    ids = inputs["item"][:, -1:, None]
+    return {
+        "item": np.log(np.where(np.arange(4) == ids, 0.7, 0.1)),
+        "price": inputs["price"][:, -1:, None] / 2,
+    }
+
+
+def hidden(inputs, valid_mask):
+    return {
+        "embedding": np.stack([inputs["price"][:, -1:], valid_mask[:, -1:], valid_mask[:, :1]] * 2, axis=-1)[
+            ..., :4
+        ]
+    }
+
+
+GENERATIVE = fake_card({"item": ITEMS}, {"price": PRICE}, MIXED)
+
+
+class Project:
+    """A project with data, metadata and one model, whose engine is made up."""
+
+    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.root = root
+        for folder in ("data", "models", "configs/metadata_configs"):
+            (root / folder).mkdir(parents=True)
+        self.write_metadata({})
+        (root / "data" / "x-split2.csv").write_text(DATA)
+        self._engines: dict[str, FakeEngine] = {}
+        monkeypatch.setattr(command, "open_engine", lambda path, device: self._engines[path.stem])
+        self.add_model(MODEL, GENERATIVE, repeat)
+
+    def add_model(self, name: str, card: ModelCard, compute) -> None:
+        (self.root / "models" / f"{name}.onnx").touch()
+        self._engines[name] = FakeEngine(card, compute)
+
+    def write_metadata(self, changes: dict) -> None:
+        (self.root / "configs" / "metadata_configs" / "x.json").write_text(
+            json.dumps({**METADATA, **changes})
+        )
+
+    def config(self, **changes) -> InferConfig:
+        values = {
+            "project_root": str(self.root),
+            "model_path": f"models/{MODEL}.onnx",
+            "model_type": "generative",
+            "metadata_config_path": "configs/metadata_configs/x.json",
+            "inference_batch_size": 2,
+        }
+        return validate(InferConfig, {**values, **changes}, "infer.yaml")
+
+    def infer(self, **changes) -> list[str]:
+        return [path.relative_to(self.root).as_posix() for path in infer(self.config(**changes))]
+
+    def table(self, name: str) -> pl.DataFrame:
+        path = self.root / "outputs" / name
+        return pl.read_csv(path) if path.suffix == ".csv" else pl.read_parquet(path)
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    return Project(tmp_path, monkeypatch)
+
+
+def test_predictions_and_probabilities_of_the_last_split(
+    project: Project, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, logger="seqjax"):
+        written = project.infer(output_probabilities=True)
+    assert written == [
+        f"outputs/predictions/{MODEL}-predictions.csv",
+        f"outputs/probabilities/{MODEL}-item-probabilities.csv",
+    ]
+    expected = pl.DataFrame(
+        {
+            "sequenceId": [5, 5, 8],
+            "itemPosition": [13, 14, 2],
+            "price": [105.0, 100.0, 110.0],
+            "item": ["apple", "fig", "fig"],
+        }
+    )
+    assert_frame_equal(project.table(f"predictions/{MODEL}-predictions.csv"), expected)
+    rows = [[0.1, 0.1, 0.7, 0.1], [0.1, 0.1, 0.1, 0.7], [0.1, 0.1, 0.1, 0.7]]
+    probabilities = pl.DataFrame(rows, schema=["unknown", "other", "apple", "fig"], orient="row")
+    assert_frame_equal(project.table(f"probabilities/{MODEL}-item-probabilities.csv"), probabilities)
+    for path in written:
+        assert f"wrote {project.root / path} (3 rows)" in caplog.messages
+
+
+def test_parquet_ids_and_a_choice_of_targets(project: Project) -> None:
+    written = project.infer(
+        write_format="parquet",
+        map_to_id=False,
+        target_columns=["item"],
+        target_column_types={"item": "categorical"},
+    )
+    assert written == [f"outputs/predictions/{MODEL}-predictions.parquet"]
+    found = project.table(f"predictions/{MODEL}-predictions.parquet")
+    assert found.schema == {"sequenceId": pl.Int64, "itemPosition": pl.Int64, "item": pl.Int64}
+    assert found["item"].to_list() == [2, 3, 3]
+
+
+def test_targets_are_bound_by_name_in_the_order_asked_for(project: Project) -> None:
+    project.infer(target_columns=["item", "price"], write_format="parquet")
+    found = project.table(f"predictions/{MODEL}-predictions.parquet")
+    assert found.schema == {
+        "sequenceId": pl.Int64,
+        "itemPosition": pl.Int64,
+        "item": pl.String,
+        "price": pl.Float32,
+    }
+
+
+def test_only_the_model_and_data_are_needed(project: Project) -> None:
+    project.infer(metadata_config_path=None, data_path="data/x-split2.csv", model_path=MODEL)
+    assert project.table(f"predictions/{MODEL}-predictions.csv")["item"].to_list() == ["apple", "fig", "fig"]
+    with pytest.raises(ConfigError, match="data_path: is required where metadata_config_path is null"):
+        project.infer(metadata_config_path=None)
+
+
+def test_zero_padding_of_older_files(project: Project) -> None:
+    project.write_metadata({"padding": "zero", "write_format": None})
+    path = project.root / "data" / "x-split2.csv"
+    path.write_text(DATA.replace("item,,,3", "item,0,0,3").replace("price,,,2.0", "price,0.0,0.0,2.0"))
+    project.infer()
+    assert project.table(f"predictions/{MODEL}-predictions.csv")["itemPosition"].to_list() == [13, 14, 2]
+
+
+def test_autoregression_continues_the_last_window(project: Project) -> None:
+    project.infer(autoregression=True, autoregression_extra_steps=2, target_columns=["price"])
+    expected = pl.DataFrame(
+        {
+            "sequenceId": [5, 5, 5, 5, 8, 8, 8],
+            "itemPosition": [13, 14, 15, 16, 2, 3, 4],
+            "price": [105.0, 100.0, 100.0, 100.0, 110.0, 105.0, 102.5],
+        }
+    )
+    assert_frame_equal(project.table(f"predictions/{MODEL}-predictions.csv"), expected)
+
+
+def test_sampling_is_seeded_and_leaves_probabilities_alone(project: Project) -> None:
+    def run(**changes) -> tuple[list[str], list[float]]:
+        project.infer(
+            sample_from_distribution_columns=["item"],
+            output_probabilities=True,
+            autoregression=True,
+            autoregression_extra_steps=60,
+            **changes,
+        )
+        rows = project.table(f"predictions/{MODEL}-predictions.csv")
+        return rows["item"].to_list(), project.table(f"probabilities/{MODEL}-item-probabilities.csv")[
+            "fig"
+        ].to_list()
+
+    items, probabilities = run(seed=1)
+    assert (items, probabilities) == run(seed=1, inference_batch_size=1)
+    assert items != run(seed=2)[0]
+    assert set(items) == {"unknown", "other", "apple", "fig"}
+    assert set(np.round(probabilities, 6)) == {0.1, 0.7}
+
+
+def test_embeddings_of_two_models(project: Project) -> None:
+    names = ["sequifier-demo-best-embedding-3", "sequifier-demo-last-embedding-3"]
+    for name in names:
+        project.add_model(name, GENERATIVE.of_kind("embedding"), hidden)
+    written = project.infer(
+        model_type="embedding", model_path=[f"models/{name}" for name in names], map_to_id=False
+    )
+    assert written == [f"outputs/embeddings/{name}-embeddings.csv" for name in names]
+    expected = pl.DataFrame(
+        {
+            "sequenceId": [5, 5, 8],
+            "subsequenceId": [0, 1, 0],
+            "itemPosition": [12, 13, 1],
+            "0": [1.0, 0.0, 2.0],
+            "1": [1.0, 1.0, 1.0],
+            "2": [1.0, 1.0, 0.0],
+            "3": [1.0, 0.0, 2.0],
+        }
+    )
+    for name in names:
+        assert_frame_equal(project.table(f"embeddings/{name}-embeddings.csv"), expected)
+
+
+def test_every_contradiction_is_reported_at_once(project: Project) -> None:
+    project.write_metadata(
+        {
+            "n_classes": {"item": 9},
+            "id_maps": {"item": {"apple": 3, "fig": 2, "pear": 4}},
+            "selected_columns_statistics": {"price": {"std": 10.0, "mean": 90.0}},
+        }
+    )
+    with pytest.raises(ConfigError) as caught:
+        project.infer(
+            model_type="embedding",
+            input_columns=["item"],
+            column_types={"item": "Float64", "price": "Float32", "elsewhere": "Int64"},
+            seq_length=8,
+            prediction_length=2,
+        )
+    text = str(caught.value)
+    assert f"compared with the model {MODEL}.onnx, has 8 problems" in text
+    for line in (
+        "model_type: the configuration says embedding, the model says generative.",
+        "input_columns: the configuration says ['item'], the model says ['item', 'price'].",
+        "column_types.item: the configuration says Float64 (real), the model says it is categorical.",
+        "seq_length: the configuration says 8, the model says 3.",
+        "prediction_length: the configuration says 2, the model says 1.",
+        "metadata_config_path: the metadata has 9 classes of 'item', the model 4.",
+        "the metadata has other ids of 'item' (3 differ: 'apple' is 3 there and 2 in the model",
+        "the metadata standardises 'price' by mean 90 and std 10, the model by mean 100 and std 10.",
+    ):
+        assert line in text
+
+
+def test_targets_that_the_model_does_not_have(project: Project) -> None:
+    with pytest.raises(ConfigError) as caught:
+        project.infer(
+            target_columns=["itm", "price", "price"],
+            target_column_types={"item": "real"},
+            sample_from_distribution_columns=["price", "shop"],
+        )
+    text = str(caught.value)
+    for line in (
+        "target_columns.0: the model predicts no 'itm'. Did you mean 'item'?",
+        "target_columns.2: names 'price' a second time.",
+        "target_column_types.item: the configuration says real, the model says categorical.",
+        "sample_from_distribution_columns.0: 'price' is a real target, which has no distribution",
+        "sample_from_distribution_columns.1: the model predicts no 'shop'.",
+    ):
+        assert line in text
+
+
+def test_autoregression_needs_inputs_that_are_the_targets(project: Project) -> None:
+    project.add_model("half", fake_card({"item": ITEMS}, {"price": PRICE}, {"item": "categorical"}), repeat)
+    with pytest.raises(
+        ConfigError, match=r"autoregression: needs every input .* does not predict \['price'\]"
+    ):
+        project.infer(model_path="half", autoregression=True, autoregression_extra_steps=1)
+    project.add_model(
+        "three", fake_card({"item": ITEMS}, {"price": PRICE}, MIXED, prediction_length=3), repeat
+    )
+    with pytest.raises(
+        ConfigError, match="autoregression: needs a model with prediction_length 1; this one has 3"
+    ):
+        project.infer(model_path="three", autoregression=True, autoregression_extra_steps=1)
+
+
+def test_what_this_version_does_not_do_is_refused(project: Project) -> None:
+    with pytest.raises(
+        ConfigError, match=r"2 problems:\n  distributed: .*\n  infer_with_dropout: is not supported"
+    ):
+        project.infer(distributed=True, infer_with_dropout=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: text.splitlines(keepends=True)[0], r"x-split2\.csv"),
+        (lambda text: "\n".join(line for line in text.split("\n") if ",price," not in line), "price"),
+        (lambda text: text.replace("item,2,3,2,3", "item,2,9,2,3"), "holds id 9, but"),
+    ],
+    ids=["empty", "no such column", "unknown id"],
+)
+def test_data_that_does_not_fit(project: Project, change, message: str) -> None:
+    path = project.root / "data" / "x-split2.csv"
+    path.write_text(change(DATA))
+    with pytest.raises(DataError, match=message):
+        project.infer()
+    assert not (project.root / "outputs").exists()
+
+
+def test_windows_that_are_too_short(project: Project) -> None:
+    project.add_model("long", fake_card({"item": ITEMS}, {"price": PRICE}, MIXED, seq_length=4), repeat)
+    with pytest.raises(DataError, match="windows of seq_length 3, which is less than the 4"):
+        project.infer(model_path="long")
+
+
+def test_windows_that_are_longer_than_the_models(project: Project) -> None:
+    project.add_model("short", fake_card({"item": ITEMS}, {"price": PRICE}, MIXED, seq_length=2), repeat)
+    project.infer(model_path="short")
+    found = project.table("predictions/short-predictions.csv")
+    assert found["itemPosition"].to_list() == [13, 14, 2]
+    assert found["item"].to_list() == ["apple", "fig", "fig"]
+
+
+def test_missing_files(project: Project) -> None:
+    with pytest.raises(ArtifactError, match=f"Did you mean 'models/{MODEL}.onnx'"):
+        project.infer(model_path="models/sequifier-demo-best-4.onnx")
+    with pytest.raises(DataError, match=r"nowhere\.csv does not exist"):
+        project.infer(data_path="data/nowhere.csv")

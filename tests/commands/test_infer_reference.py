@@ -1,0 +1,105 @@
+"""Sequifier's parameters, exported by us, give sequifier's results from its own data and configurations."""
+
+import shutil
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import polars as pl
+import pytest
+import yaml
+
+from seqjax.artifacts.card import ModelCard, ModelKind
+from seqjax.artifacts.model_files import write_onnx
+from seqjax.commands.infer import infer
+from seqjax.config.base import validate
+from seqjax.config.infer import InferConfig
+from seqjax.config.resolve import load_metadata
+from seqjax.interop.names import from_sequifier
+from seqjax.interop.torch_files import read_torch_file
+from seqjax.model.functional import abstract
+from tests.reference import PROJECT_CASES, reference_case
+
+RUNS = {
+    "K": ("plain", "embedding"),
+    "L": ("plain", "embedding"),
+    "M": ("plain", "embedding", "autoregression"),
+    "N": ("plain", "embedding", "autoregression"),
+}
+
+
+class Sample(NamedTuple):
+    columns: dict[str, np.ndarray]
+    padding: np.ndarray
+
+
+@pytest.fixture(scope="module")
+def project(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, ModelKind], Path]:
+    """A copy of the reference project whose models we export; gives the model of a case."""
+    root = tmp_path_factory.mktemp("project")
+    golden = shared / "golden" / "project"
+    shutil.copytree(golden / "data", root / "data", ignore=shutil.ignore_patterns("*.csv"))
+    (root / "models").mkdir()
+
+    @cache
+    def export(name: str, kind: ModelKind) -> Path:
+        case = reference_case(shared, name)
+        params = from_sequifier(read_torch_file(case.weights)["model_state_dict"], case.schema, case.spec)
+        metadata = load_metadata(golden / "configs" / "metadata_configs" / f"{PROJECT_CASES[name]}.json")
+        card = ModelCard(
+            schema=case.schema,
+            model_spec=case.spec,
+            id_maps=metadata.id_maps,
+            statistics=metadata.selected_columns_statistics,
+            column_types=metadata.column_types,
+        ).of_kind(kind)
+        length = case.schema.seq_length
+        sample = Sample(
+            {column: np.zeros((2, length + 1), np.float32) for column in case.schema.inputs},
+            np.zeros(2, np.int32),
+        )
+        path = root / "models" / f"sequifier-{name}-best-{'embedding-' if kind == 'embedding' else ''}1.onnx"
+        write_onnx(
+            path,
+            params=jax.tree.map(jnp.asarray, params),
+            graphdef=abstract(case.schema, case.spec)[0],
+            card=card,
+            sample=sample,
+        )
+        return path
+
+    return export
+
+
+@pytest.mark.parametrize(("name", "run"), [(name, run) for name, runs in RUNS.items() for run in runs])
+def test_results_are_those_of_sequifier(shared: Path, project, name: str, run: str) -> None:
+    golden = shared / "golden" / "project"
+    model = project(name, "embedding" if run == "embedding" else "generative")
+    values = yaml.safe_load((golden / "configs" / f"infer_{name}_{run}.yaml").read_text())
+    root = model.parents[1]
+    values |= {
+        "project_root": str(root),
+        "model_path": f"models/{model.name}",
+        "metadata_config_path": str(golden / values["metadata_config_path"]),
+    }
+    written = infer(validate(InferConfig, values, "infer.yaml"))
+    expected = sorted((golden / "outputs" / f"{name}_{run}").rglob("*.csv"))
+    names = [path.relative_to(golden / "outputs" / f"{name}_{run}") for path in expected]
+    assert sorted(path.relative_to(root / "outputs") for path in written) == names
+    for relative, reference in zip(names, expected, strict=True):
+        assert_same(pl.read_csv(root / "outputs" / relative), pl.read_csv(reference))
+
+
+def assert_same(found: pl.DataFrame, expected: pl.DataFrame) -> None:
+    """Equal but for rounding; the positions too, which come from the data."""
+    assert found.schema == expected.schema
+    assert len(found) == len(expected)
+    for column in found.columns:
+        if found[column].dtype.is_float():
+            np.testing.assert_allclose(found[column], expected[column], rtol=1e-4, atol=1e-5)
+        else:
+            assert found[column].to_list() == expected[column].to_list()
