@@ -32,7 +32,8 @@ LAYERS: dict[str, set[str]] = {
     "training": {"model", "optim"},
     "sweep": {"training", "model", "optim"},
     "interop": set(),
-    "artifacts": {"interop"},
+    # An export is a model that is written down: it traces the model, inside the function that does it.
+    "artifacts": {"interop", "model"},
     "inference": {"model", "data", "artifacts", "interop"},
     "commands": {
         "data",
