@@ -17,7 +17,7 @@ import numpy as np
 from seqjax.artifacts.atomic import replacing
 from seqjax.artifacts.card import describe_run
 from seqjax.artifacts.checkpoints import load_info, load_tree, remove_checkpoints, save_checkpoint
-from seqjax.artifacts.layout import Layout, Which
+from seqjax.artifacts.layout import Kind, Layout, Which
 from seqjax.artifacts.model_files import export_models
 from seqjax.config.changes import changed_keys
 from seqjax.config.load import resolve_path
@@ -316,7 +316,7 @@ class _Job:
         return tuple(paths)
 
     def _copy_as_last(self, best: tuple[Path, ...], epoch: int) -> tuple[Path, ...]:
-        """The files of the last parameters, where these are the best: exporting takes far longer than copying."""
+        """The files of the last parameters, where these are the best: exporting is slow."""
         last = self._model_files("last", epoch)
         for source, path in zip(best, last, strict=True):
             with replacing(path) as temporary:
@@ -326,14 +326,9 @@ class _Job:
 
     def _model_files(self, which: Which, epoch: int) -> tuple[Path, ...]:
         config = self._config
-        kinds = {"generative": config.export_generative_model, "embedding": config.export_embedding_model}
-        extensions = {"onnx": config.export_onnx, "pt": config.export_pt}
-        return tuple(
-            self._layout.model(which, epoch, kind=kind, extension=extension)
-            for extension, wanted in extensions.items()
-            for kind in ("generative", "embedding")
-            if wanted and kinds[kind]
-        )
+        generative, embedding = config.export_generative_model, config.export_embedding_model
+        kinds: list[Kind] = [*(["generative"] if generative else []), *(["embedding"] if embedding else [])]
+        return tuple(self._layout.model(which, epoch, kind=kind) for kind in kinds if config.export_onnx)
 
 
 class _Saver:

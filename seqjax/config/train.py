@@ -188,6 +188,15 @@ class TrainConfig(ConfigModel):
             )
         return name
 
+    @field_validator("export_pt", "export_with_dropout")
+    @classmethod
+    def _only_onnx_without_dropout(cls, export: bool) -> bool:
+        if export:
+            raise ValueError(
+                "true is not supported yet: models are exported as .onnx, without dropout. Set false."
+            )
+        return export
+
     @field_validator("target_column_types")
     @classmethod
     def _types_match_targets(

@@ -5,7 +5,7 @@ sees slots 0 to t and predicts slot t + 1. Slots before `padding` hold no item a
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import jax.numpy as jnp
 import numpy as np
@@ -24,6 +24,7 @@ class Batch(NamedTuple):
     """Leading slots that hold no item; L + 1 in rows that only fill up a batch."""
 
 
+@runtime_checkable
 class HostBatch(Protocol):
     """A `Batch` of numpy arrays, as the data layer cuts it."""
 
@@ -38,6 +39,7 @@ class HostBatch(Protocol):
         ...
 
 
+@runtime_checkable
 class WindowSource(Protocol):
     """What training needs to know of a data set: flat columns, and where each window lies in them."""
 

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 
@@ -22,6 +22,7 @@ _REMEDIES = {
 _DEVICE_SHARE = 0.25
 
 
+@runtime_checkable
 class Device(Protocol):
     """What is used of a `jax.Device`, which has no type of its own."""
 

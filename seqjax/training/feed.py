@@ -9,7 +9,7 @@ Training and evaluation are both folds. Two feeds run the same steps with the sa
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,7 @@ Fold = Callable[[Carry, Tree, Tree, int, int], Carry]
 """(carry, constants, placed order, first batch, end) -> carry; the carry that is given is consumed."""
 
 
+@runtime_checkable
 class Feed(Protocol):
     """A source of batches."""
 

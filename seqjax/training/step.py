@@ -92,7 +92,7 @@ def build_step(recipe: Recipe) -> Step[tuple[TrainState, Report]]:
         state, report = carry
         key = jax.random.fold_in(constants.key, state.step)
         sums, grads = _gradient(recipe, state.params, batch, key)
-        norm = optax.global_norm(grads)
+        norm = optax.tree.norm(grads)
         if recipe.clip is not None:
             scale = jnp.minimum(1.0, recipe.clip / (norm + 1e-6))
             grads = jax.tree.map(lambda grad: grad * scale, grads)

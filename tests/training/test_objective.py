@@ -1,0 +1,121 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from seqjax.config.schema import Schema
+from seqjax.config.train import TrainingSpec
+from seqjax.training.batch import Batch
+from seqjax.training.objective import (
+    CRITERIA,
+    Target,
+    build_targets,
+    loss_sums,
+    loss_weights,
+    total_weights,
+    weighted_loss,
+)
+
+RNG = np.random.default_rng(1)
+IDS = RNG.integers(0, 4, (3, 6)).astype(np.int32)
+VALUES = RNG.normal(size=(3, 6)).astype(np.float32)
+PADDING = np.asarray([0, 3, 6])
+REAL = np.arange(6)[None] >= PADDING[:, None]
+LOGITS = RNG.normal(size=(3, 5, 4)).astype(np.float32) * 3
+OUTPUT = RNG.normal(size=(3, 5, 1)).astype(np.float32) * 3
+CLASS_WEIGHTS = np.asarray([0.1, 2.0, 0.0, 1.5], np.float32)
+
+
+def batch():
+    columns = {"c": jnp.asarray(np.where(REAL, IDS, 0)), "r": jnp.asarray(np.where(REAL, VALUES, 0))}
+    return Batch(columns, jnp.asarray(PADDING))
+
+
+def by_hand(criterion):
+    error = OUTPUT[..., 0] - VALUES[:, 1:]
+    small = np.abs(error) < 1
+    huber = np.where(small, error**2 / 2, np.abs(error) - 0.5)
+    log_probs = LOGITS - np.log(np.exp(LOGITS).sum(-1, keepdims=True))
+    entropy = -np.take_along_axis(log_probs, IDS[:, 1:, None], -1)[..., 0]
+    rows = {
+        "CrossEntropyLoss": entropy,
+        "MSELoss": error**2,
+        "L1Loss": np.abs(error),
+        "SmoothL1Loss": huber,
+        "HuberLoss": huber,
+    }
+    return rows[criterion]
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_each_criterion_is_a_mean_over_real_positions(criterion):
+    column = "c" if criterion == "CrossEntropyLoss" else "r"
+    target = Target(column, criterion)
+    sums = loss_sums([target], {"c": jnp.asarray(LOGITS), "r": jnp.asarray(OUTPUT)}, batch())[column]
+    mask = REAL[:, 1:]
+    assert sums.weight == mask.sum()
+    np.testing.assert_allclose(sums.total, by_hand(criterion)[mask].sum(), rtol=1e-6)
+
+
+def test_class_weights_divide_by_their_sum():
+    sums = loss_sums(
+        [Target("c", "CrossEntropyLoss", 1.0, CLASS_WEIGHTS)], {"c": jnp.asarray(LOGITS)}, batch()
+    )["c"]
+    weights = CLASS_WEIGHTS[IDS[:, 1:]] * REAL[:, 1:]
+    expected = (weights * by_hand("CrossEntropyLoss")).sum() / weights.sum()
+    np.testing.assert_allclose(sums.total / sums.weight, expected, rtol=1e-6)
+
+
+def test_the_loss_is_the_weighted_sum_over_targets():
+    targets = [Target("c", "CrossEntropyLoss", 0.25), Target("r", "MSELoss", 2.0)]
+    sums = loss_sums(targets, {"c": jnp.asarray(LOGITS), "r": jnp.asarray(OUTPUT)}, batch())
+    mask = REAL[:, 1:]
+    expected = 0.25 * by_hand("CrossEntropyLoss")[mask].mean() + 2 * by_hand("MSELoss")[mask].mean()
+    np.testing.assert_allclose(
+        weighted_loss(targets, sums, total_weights(targets, batch())), expected, rtol=1e-6
+    )
+    assert loss_weights(targets) == {"c": 0.25, "r": 2.0}
+
+
+def test_an_empty_batch_has_no_loss_and_no_gradient():
+    empty = batch()._replace(padding=jnp.full(3, 6))
+    targets = [Target("c", "CrossEntropyLoss"), Target("r", "MSELoss")]
+
+    def loss(outputs):
+        return weighted_loss(targets, loss_sums(targets, outputs, empty), total_weights(targets, empty))
+
+    value, grads = jax.value_and_grad(loss)({"c": jnp.asarray(LOGITS), "r": jnp.asarray(OUTPUT)})
+    assert value == 0
+    assert all(not np.asarray(grad).any() for grad in jax.tree.leaves(grads))
+
+
+def test_an_infinite_loss_on_padding_does_not_count():
+    outputs = np.where(REAL[:, 1:, None], OUTPUT, np.inf)
+    sums = loss_sums([Target("r", "MSELoss")], {"r": jnp.asarray(outputs)}, batch())["r"]
+    assert np.isfinite(sums.total)
+
+
+def test_targets_are_taken_from_the_configuration():
+    schema = Schema(
+        n_classes={"c": 4},
+        categorical_inputs=("c",),
+        real_inputs=("r",),
+        targets={"r": "real", "c": "categorical"},
+        seq_length=5,
+    )
+    spec = TrainingSpec.model_validate(
+        {
+            "device": "cpu",
+            "epochs": 1,
+            "save_interval_epochs": 1,
+            "batch_size": 1,
+            "learning_rate": 0.1,
+            "criterion": {"c": "CrossEntropyLoss", "r": "HuberLoss"},
+            "loss_weights": {"c": 3.0, "r": 1.0},
+            "class_weights": {"c": [1, 2, 3, 4]},
+        }
+    )
+    real, categorical = build_targets(schema, spec)
+    assert (real.name, real.criterion, real.loss_weight, real.class_weights) == ("r", "HuberLoss", 1.0, None)
+    assert (categorical.name, categorical.loss_weight) == ("c", 3.0)
+    np.testing.assert_array_equal(categorical.class_weights, [1, 2, 3, 4])

@@ -1,0 +1,201 @@
+import logging
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import yaml
+
+from seqjax.config.base import validate
+from seqjax.config.optimization import NamedSpec
+from seqjax.config.schema import Schema
+from seqjax.config.train import TrainConfig
+from seqjax.data.dataset import Windows
+from seqjax.interop.names import from_sequifier, to_sequifier
+from seqjax.model import functional
+from seqjax.optim.optimizers import build_optimizer
+from seqjax.training.feed import ResidentFeed, StreamedFeed
+from seqjax.training.loop import grouped
+from seqjax.training.metrics import mean_losses
+from seqjax.training.objective import Target, build_targets, loss_weights
+from seqjax.training.state import new_state, to_host
+from seqjax.training.step import Constants, Recipe, build_step, empty_report, forward
+from tests.architectures import architectures
+
+KEY = jax.random.key(5, impl="rbg")
+
+
+def run(case, recipe, order, *, feed=ResidentFeed, cuts=None, rate=0.01):
+    """Trains over an order; returns the state and the mean losses."""
+    source = case.feed(feed)
+    fold, placed = source.fold(build_step(recipe)), source.place(order)
+    constants = Constants(jnp.full(len(order), rate), KEY)
+    state, parts = case.state(recipe), []
+    borders = [0, *(cuts or []), len(order)]
+    for low, high in zip(borders, borders[1:], strict=False):
+        state, report = fold((state, empty_report(case.targets)), constants, placed, low, high)
+        parts.append(report.sums)
+    return to_host(state), mean_losses(parts, loss_weights(case.targets))
+
+
+def assert_close(one, other, **tolerance):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **tolerance), one, other)
+
+
+def test_accumulated_batches_are_one_large_batch(case):
+    order = case.order(4)
+    # SGD moves by the gradient itself, and three epochs let a wrong one be seen.
+    large, _ = run(case, case.recipe(optimizer="SGD"), grouped(order, 3), rate=0.3)
+    parts, _ = run(case, case.recipe(accumulation=3, optimizer="SGD"), grouped(order, 3), rate=0.3)
+    assert_close(large.params, parts.params, rtol=1e-5, atol=1e-6)
+    assert large.step == 2
+
+
+def test_a_streamed_feed_gives_the_same_numbers(case):
+    resident = run(case, case.recipe(dropout=0.1), case.order(4))
+    streamed = run(case, case.recipe(dropout=0.1), case.order(4), feed=StreamedFeed)
+    assert_close(resident[0].params, streamed[0].params, rtol=1e-5, atol=1e-6)
+    assert resident[1].total == pytest.approx(streamed[1].total, rel=1e-5)
+
+
+def test_dispatches_of_any_size_give_the_same_numbers(case):
+    whole, _ = run(case, case.recipe(dropout=0.2), case.order(4))
+    parts, _ = run(case, case.recipe(dropout=0.2), case.order(4), cuts=[1, 2, 5])
+    jax.tree.map(np.testing.assert_array_equal, whole, parts)
+
+
+def test_an_order_of_any_bounds_is_compiled_once(case, caplog):
+    with jax.log_compiles(), caplog.at_level(logging.WARNING):
+        run(case, case.recipe(), case.order(4), cuts=[1, 2, 5])
+    compiled = [record.message for record in caplog.records if "Compiling jit(loop)" in record.message]
+    assert len(compiled) == 1
+
+
+def test_dropout_changes_with_the_step_and_not_with_the_run(case):
+    recipe, order = case.recipe(dropout=0.4, optimizer="SGD"), np.tile(case.order(8)[:1], (2, 1))
+    first, losses = run(case, recipe, order, rate=0.0)
+    _, again = run(case, recipe, order, rate=0.0)
+    _, single = run(case, recipe, order[:1], rate=0.0)
+    assert losses == again
+    # Without learning, two updates on one batch differ in nothing but their dropout.
+    assert losses.total != pytest.approx(single.total, rel=1e-6)
+    assert first.step == 2
+
+
+def test_the_gradient_is_clipped_by_its_global_norm(case):
+    order = case.order(8)[:1]
+    free, _ = run(case, case.recipe(optimizer="SGD"), order, rate=1.0)
+    clipped, _ = run(case, case.recipe(optimizer="SGD", clip=0.01), order, rate=1.0)
+    steps = [
+        jax.tree.map(lambda a, b: np.asarray(b) - a, state.params, case.params) for state in (free, clipped)
+    ]
+    norms = [np.sqrt(sum((leaf**2).sum() for leaf in jax.tree.leaves(step))) for step in steps]
+    assert norms[0] > 0.1
+    assert norms[1] == pytest.approx(0.01, rel=1e-3)
+    scale = 0.01 / (norms[0] + 1e-6)
+    assert_close(jax.tree.map(lambda leaf: leaf * scale, steps[0]), steps[1], rtol=1e-3, atol=1e-6)
+
+
+def test_a_value_that_is_not_finite_is_reported_with_its_update(case):
+    recipe = case.recipe()
+    bad = case.params | {"decoder": jax.tree.map(lambda leaf: leaf * jnp.inf, case.params["decoder"])}
+    source, order = case.feed(), case.order(4)
+    fold = source.fold(build_step(recipe))
+    carry = new_state(bad, recipe.optimizer), empty_report(case.targets)
+    _, report = fold(carry, Constants(jnp.zeros(len(order)), KEY), source.place(order), 2, 5)
+    assert report.first_bad == 2
+
+
+@pytest.mark.parametrize("architecture", architectures(), ids=lambda architecture: architecture.id)
+def test_every_architecture_trains_a_step(architecture):
+    schema, rng = architecture.schema, np.random.default_rng(0)
+    columns = {
+        name: rng.integers(0, schema.n_classes[name], 40).astype(np.int16)
+        if kind == "categorical"
+        else rng.normal(size=40).astype(np.float32)
+        for name, kind in schema.columns.items()
+    }
+    zeros = np.zeros(4, np.int64)
+    slots = schema.seq_length + 1
+    windows = Windows(
+        columns,
+        np.arange(4),
+        np.asarray([slots, 1, 3, slots], np.int32),
+        zeros,
+        zeros,
+        zeros,
+        None,
+        schema.seq_length,
+    )
+    graphdef, params = functional.init(schema, architecture.spec, seed=0)
+    before = to_host(params)
+    criteria = {"categorical": "CrossEntropyLoss", "real": "MSELoss"}
+    targets = tuple(Target(name, criteria[kind]) for name, kind in schema.targets.items())
+    recipe = Recipe(
+        forward(graphdef, schema.inputs, 0.1), targets, build_optimizer(NamedSpec.of("Adam")), 1, 0.5
+    )
+    source = ResidentFeed(windows, tuple(schema.columns))
+    fold, order = source.fold(build_step(recipe)), source.place(np.asarray([[0, 1, 2, 3, -1]]))
+    carry = new_state(params, recipe.optimizer), empty_report(targets)
+    state, report = fold(carry, Constants(jnp.full(1, 1e-2), KEY), order, 0, 1)
+    assert report.first_bad == -1
+    assert np.isfinite(mean_losses([report.sums], loss_weights(targets)).total)
+    moved = jax.tree.map(lambda a, b: bool((a != b).any()), before, to_host(state.params))
+    assert all(jax.tree.leaves(moved)), moved
+
+
+def test_weights_follow_those_of_sequifier(shared):
+    """Two epochs of an AdamW run that sequifier made, fed the same windows in the same order."""
+    folder = shared / "golden/forward"
+    golden = np.load(folder / "train_fixture_TR1.npz")
+    values = yaml.safe_load((folder / "train_fixture_TR1.yaml").read_text())
+    values["model_spec"]["mask_padding"] = False
+    config = validate(TrainConfig, values, "train_fixture_TR1.yaml")
+    schema = Schema(
+        n_classes={"cat1": 6, "cat2": 5},
+        categorical_inputs=("cat1", "cat2"),
+        real_inputs=("val",),
+        targets=config.target_column_types,
+        seq_length=8,
+    )
+    windows, slots = _sequifier_windows(golden), 9
+    assert windows.seq_length == slots - 1
+    params = from_sequifier(_weights(golden, "init__"), schema, config.model_spec)
+    graphdef, _ = functional.abstract(schema, config.model_spec)
+    spec = config.training_spec
+    targets = build_targets(schema, spec)
+    recipe = Recipe(
+        forward(graphdef, schema.inputs, 0.0), targets, build_optimizer(spec.optimizer), 1, spec.gradient_clip
+    )
+    source = ResidentFeed(windows, tuple(schema.columns))
+    batches = len(golden["perm"]) // 32  # sequifier drops the rest
+    order = golden["perm"][: batches * 32].reshape(batches, 32)
+    fold, placed = source.fold(build_step(recipe)), source.place(order)
+    state = new_state(jax.tree.map(jnp.asarray, params), recipe.optimizer)
+    for epoch in (1, 2):
+        rates = jnp.full(batches, spec.learning_rate * 0.9 ** (epoch - 1))
+        state, _ = fold((state, empty_report(targets)), Constants(rates, KEY), placed, 0, batches)
+        found = to_sequifier(to_host(state.params), schema, config.model_spec)
+        for name, expected in _weights(golden, f"epoch{epoch}__").items():
+            np.testing.assert_allclose(
+                found[name], expected, atol=1e-5, err_msg=f"{name} after epoch {epoch}"
+            )
+
+
+def _weights(golden, prefix):
+    return {name.removeprefix(prefix): golden[name] for name in golden if name.startswith(prefix)}
+
+
+def _sequifier_windows(golden):
+    """Sequifier's loss leaves out what its first target says is padding: leading zeros of `cat1`."""
+    columns = {name: golden[f"win__{name}"] for name in ("cat1", "cat2", "val")}
+    count, slots = columns["cat1"].shape
+    first = (columns["cat1"] != 0).argmax(axis=1)
+    # A first real item in slot 0 is an input only; one in slot k is the target of slot k - 1.
+    length = (slots - first).astype(np.int32)
+    flat = {
+        name: values.reshape(-1).astype(np.float32 if name == "val" else np.int8)
+        for name, values in columns.items()
+    }
+    zeros = np.zeros(count, np.int64)
+    return Windows(flat, np.arange(count) * slots + first, length, zeros, zeros, zeros, None, slots - 1)
