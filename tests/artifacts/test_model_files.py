@@ -179,7 +179,9 @@ def test_masked_windows_of_the_sample_reach_the_graph(tmp_path: Path) -> None:
     inputs = {name: values[:, :-1] for name, values in sample(6).columns.items()}
     one = np.arange(4) >= np.full((6, 1), 2)
     session, held = open_session(path), read_card(path)
-    full, masked = (session.run(None, graph_feed(held, inputs, mask))[0] for mask in (np.ones_like(one), one))
+    full, masked = (
+        np.asarray(session.run(None, graph_feed(held, inputs, mask))[0]) for mask in (np.ones_like(one), one)
+    )
     assert np.abs(full - masked).max() > 1e-3
 
 

@@ -15,12 +15,13 @@ from seqjax.commands.infer import infer
 from seqjax.config.base import validate
 from seqjax.config.infer import InferConfig
 from seqjax.config.metadata import Statistics
+from seqjax.config.schema import ColumnKind
 from seqjax.errors import ArtifactError, ConfigError, DataError
 from tests.engines import FakeEngine, fake_card
 
 PRICE = Statistics(mean=100.0, std=10.0)
 ITEMS = {"apple": 2, "fig": 3}
-MIXED = {"price": "real", "item": "categorical"}
+MIXED: dict[str, ColumnKind] = {"price": "real", "item": "categorical"}
 METADATA = {
     "n_classes": {"item": 4},
     "id_maps": {"item": ITEMS},

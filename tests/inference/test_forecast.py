@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from seqjax.config.metadata import Statistics
+from seqjax.config.schema import ColumnKind
 from seqjax.inference.forecast import embed, forecast
 from seqjax.inference.sample import Reader
 from tests.engines import FakeEngine, fake_card, windows_of
@@ -18,7 +19,7 @@ SEQUENCES = {
     3: {"item": [2, 2, 3, 4, 4], "price": [0.0, 0.5, -0.5, 0.25, 2.0]},
 }
 POSITIONS = {7: [0, 1, 2, 3, 10, 11], 1: [5, 6], 3: [0, 2, 4, 6, 8]}
-MIXED = {"price": "real", "item": "categorical"}
+MIXED: dict[str, ColumnKind] = {"price": "real", "item": "categorical"}
 
 
 def one_hot(ids: np.ndarray, classes: int = 5) -> np.ndarray:
@@ -66,7 +67,7 @@ def test_the_item_to_predict_is_not_shown() -> None:
 
 
 def test_several_positions_of_a_window_are_rows_oldest_first() -> None:
-    targets = {"price": "real"}
+    targets: dict[str, ColumnKind] = {"price": "real"}
     card = fake_card({}, {"price": UNIT}, targets, prediction_length=2)
     engine = FakeEngine(card, lambda inputs, valid_mask: {"price": inputs["price"][:, -2:, None] * 10})
     sequences = {number: {"price": rows["price"]} for number, rows in SEQUENCES.items()}

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from seqjax.config.schema import ColumnKind
 from seqjax.inference.sample import Reader, sample_classes
 
 PROBABILITIES = np.array([0.0, 0.05, 0.3, 0.0, 0.6, 0.05, 0.0])
@@ -43,7 +44,7 @@ def test_inverse_of_the_cumulative_distribution() -> None:
 
 def test_draws_repeat_with_the_seed_and_ignore_batches_and_other_targets() -> None:
     flat = np.full(5, 0.2)
-    kinds = {"a": "categorical", "b": "categorical"}
+    kinds: dict[str, ColumnKind] = {"a": "categorical", "b": "categorical"}
 
     def draw(seed: int, sizes: list[int], sampled: list[str]) -> dict[str, list[int]]:
         read = Reader(kinds, sampled=sampled, seed=seed)

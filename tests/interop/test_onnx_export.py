@@ -95,7 +95,7 @@ def in_jax(architecture: Architecture, model, batch: RandomBatch) -> dict[str, n
 
 def in_onnx(item: Exported, inputs: dict[str, np.ndarray], valid_mask: np.ndarray) -> dict[str, np.ndarray]:
     values = item.session.run(list(item.card.outputs.values()), graph_feed(item.card, inputs, valid_mask))
-    return dict(zip(item.card.outputs, values, strict=True))
+    return {name: np.asarray(value) for name, value in zip(item.card.outputs, values, strict=True)}
 
 
 def assert_close(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
@@ -236,7 +236,7 @@ def test_export_leaves_logging_and_warnings_as_they_were(tmp_path: Path, capfd) 
     open_session(tmp_path / "model.onnx")
     assert [logger.level for logger in noisy] == levels
     assert warnings.filters == filters
-    assert not jax.config.jax_enable_x64
+    assert not jax.config.read("jax_enable_x64")
     assert capfd.readouterr() == ("", "")
 
 
