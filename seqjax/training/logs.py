@@ -24,7 +24,7 @@ _LOGGER = "seqjax"
 _LINE = logging.Formatter("%(asctime)s | %(levelname)s | %(message)s", "%Y-%m-%d %H:%M:%S")
 
 
-def number(value: float) -> str:
+def number(value: float | int) -> str:
     """A number as the log writes it: two decimals, width 5, and a plain exponent, such as ` 4.60e0`."""
     if math.isnan(value):
         return "NaN"

@@ -1,3 +1,4 @@
+import itertools
 import logging
 
 import jax
@@ -25,14 +26,14 @@ from tests.architectures import architectures
 KEY = jax.random.key(5, impl="rbg")
 
 
-def run(case, recipe, order, *, feed=ResidentFeed, cuts=None, rate=0.01):
+def run(case, recipe, order, *, feed: type[ResidentFeed | StreamedFeed] = ResidentFeed, cuts=None, rate=0.01):
     """Trains over an order; returns the state and the mean losses."""
     source = case.feed(feed)
     fold, placed = source.fold(build_step(recipe)), source.place(order)
     constants = Constants(jnp.full(len(order), rate), KEY)
     state, parts = case.state(recipe), []
     borders = [0, *(cuts or []), len(order)]
-    for low, high in zip(borders, borders[1:], strict=False):
+    for low, high in itertools.pairwise(borders):
         state, report = fold((state, empty_report(case.targets)), constants, placed, low, high)
         parts.append(report.sums)
     return to_host(state), mean_losses(parts, loss_weights(case.targets))

@@ -1,0 +1,97 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from seqjax.config.schema import Schema
+from seqjax.data.loader import epoch_order
+from seqjax.training.baselines import BASELINES, fit_baselines, predict_baseline
+from seqjax.training.batch import Batch
+from seqjax.training.evaluate import build_evaluate
+from seqjax.training.feed import ResidentFeed
+from seqjax.training.objective import Target
+from tests.training.conftest import make_windows
+
+
+def chain(transitions, rows, seed=0):
+    """A first-order Markov chain over ids 2 and up."""
+    rng = np.random.default_rng(seed)
+    states = np.zeros(rows, np.int64)
+    for row in range(1, rows):
+        states[row] = rng.choice(len(transitions), p=transitions[states[row - 1]])
+    return (states + 2).astype(np.int16)
+
+
+def entropy_rate(transitions):
+    values, vectors = np.linalg.eig(transitions.T)
+    stationary = np.real(vectors[:, np.argmax(np.real(values))])
+    stationary /= stationary.sum()
+    return float(-(stationary[:, None] * transitions * np.log(transitions)).sum())
+
+
+def losses(windows, schema, targets):
+    order = epoch_order(len(windows), 50, seed=0, epoch=0, shuffle=False)
+    feed = ResidentFeed(windows, tuple(schema.columns))
+    return {
+        name: build_evaluate(predict_baseline, targets, feed, order)(fitted).losses.by_target
+        for name, fitted in fit_baselines(windows, schema).items()
+    }
+
+
+def one_column(name, kind, n_classes=None):
+    categorical = kind == "categorical"
+    return Schema(
+        n_classes={name: n_classes} if n_classes else {},
+        categorical_inputs=(name,) if categorical else (),
+        real_inputs=() if categorical else (name,),
+        targets={name: kind},
+        seq_length=9,
+    )
+
+
+def test_markov_reaches_the_entropy_rate_of_a_chain():
+    transitions = np.random.default_rng(1).dirichlet(np.ones(4), size=4)
+    windows = make_windows({"item": chain(transitions, 20_000)}, 9)
+    found = losses(windows, one_column("item", "categorical", 6), [Target("item", "CrossEntropyLoss")])
+    assert list(found) == list(BASELINES)
+    assert found["first-order Markov"]["item"] == pytest.approx(entropy_rate(transitions), rel=0.01)
+    assert found["marginal"]["item"] > found["first-order Markov"]["item"]
+
+
+def test_a_column_that_repeats_is_easy_for_the_last_value():
+    stay = 0.97
+    transitions = np.full((5, 5), (1 - stay) / 4) + np.eye(5) * (stay - (1 - stay) / 4)
+    windows = make_windows({"item": chain(transitions, 20_000)}, 9)
+    found = losses(windows, one_column("item", "categorical", 7), [Target("item", "CrossEntropyLoss")])
+    assert found["last value"]["item"] == pytest.approx(entropy_rate(transitions), rel=0.05)
+    assert found["marginal"]["item"] == pytest.approx(np.log(5), rel=0.05)
+
+
+def test_real_columns_follow_their_formulas():
+    rng = np.random.default_rng(2)
+    values = np.zeros(30_000)
+    for row in range(1, len(values)):
+        values[row] = 0.5 + 0.6 * values[row - 1] + rng.normal()
+    windows = make_windows({"value": values.astype(np.float32)}, 9)
+    found = losses(windows, one_column("value", "real"), [Target("value", "MSELoss")])
+    assert found["first-order Markov"]["value"] == pytest.approx(1.0, rel=0.03)
+    assert found["marginal"]["value"] == pytest.approx(values.var(), rel=0.03)
+    assert found["last value"]["value"] == pytest.approx(np.square(np.diff(values)).mean(), rel=0.03)
+
+
+def test_outputs_are_probabilities_and_padding_gives_the_marginal():
+    schema = one_column("item", "categorical", 6)
+    windows = make_windows({"item": chain(np.full((4, 4), 0.25), 200)}, 9, starts=[0, 50], lengths=[3, 10])
+    host = windows.gather(np.arange(2))
+    batch = Batch(jax.tree.map(jnp.asarray, host.columns), jnp.asarray(host.padding))
+    for fitted in fit_baselines(windows, schema).values():
+        logits = np.asarray(predict_baseline(jax.tree.map(jnp.asarray, fitted), batch)["item"])
+        np.testing.assert_allclose(np.exp(logits).sum(-1), 1, rtol=1e-5)
+        np.testing.assert_allclose(
+            logits[0, :7], np.broadcast_to(fitted["item"]["marginal"], (7, 6)), rtol=1e-6
+        )
+
+
+def test_too_many_classes_leave_markov_out():
+    windows = make_windows({"item": np.arange(2, 60, dtype=np.int16)}, 9)
+    assert list(fit_baselines(windows, one_column("item", "categorical", 5000))) == ["last value", "marginal"]

@@ -1,0 +1,58 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from seqjax.data.loader import epoch_order
+from seqjax.training.batch import Batch
+from seqjax.training.evaluate import build_evaluate
+from seqjax.training.feed import ResidentFeed, StreamedFeed
+from seqjax.training.metrics import mean_losses
+from seqjax.training.objective import loss_sums, loss_weights
+from seqjax.training.step import forward
+
+
+def evaluated(case, size, *, feed: type[ResidentFeed | StreamedFeed] = ResidentFeed):
+    apply = forward(case.graphdef, case.schema.inputs, 0.5)
+    order = epoch_order(len(case.windows), size, seed=0, epoch=0, shuffle=False)
+    evaluate = build_evaluate(
+        lambda params, batch: apply(params, batch, None),
+        case.targets,
+        case.feed(feed),
+        order,
+        share_columns={"item": 5},
+    )
+    return evaluate(case.params)
+
+
+@pytest.fixture(scope="module")
+def by_hand(case):
+    """Outputs, losses and the whole data as one batch."""
+    host = case.windows.gather(np.arange(len(case.windows)), case.columns)
+    batch = Batch(jax.tree.map(jnp.asarray, host.columns), jnp.asarray(host.padding))
+    outputs = jax.jit(lambda p, b: forward(case.graphdef, case.schema.inputs, 0.0)(p, b, None))(
+        case.params, batch
+    )
+    losses = mean_losses([loss_sums(case.targets, outputs, batch)], loss_weights(case.targets))
+    return outputs, losses, batch
+
+
+@pytest.mark.parametrize("size", [4, 21])
+def test_batches_of_any_size_give_the_mean_over_all(case, by_hand, size):
+    found = evaluated(case, size).losses
+    assert found.by_target == pytest.approx(by_hand[1].by_target, rel=1e-5)
+    assert found.total == pytest.approx(by_hand[1].total, rel=1e-5)
+
+
+def test_a_streamed_feed_finds_the_same(case):
+    resident, streamed = evaluated(case, 4), evaluated(case, 4, feed=StreamedFeed)
+    assert resident.losses.by_target == pytest.approx(streamed.losses.by_target, rel=1e-6)
+
+
+def test_shares_are_of_real_positions_only(case, by_hand):
+    outputs, _, batch = by_hand
+    real = np.arange(1, 7)[None] >= np.asarray(batch.padding)[:, None]
+    chosen = np.asarray(outputs["item"]).argmax(-1)[real]
+    np.testing.assert_allclose(
+        evaluated(case, 4).shares["item"], np.bincount(chosen, minlength=5) / len(chosen)
+    )

@@ -1,0 +1,109 @@
+import json
+import logging
+import re
+
+import numpy as np
+import pytest
+
+from seqjax.training.evaluate import Evaluation
+from seqjax.training.logs import (
+    JsonLog,
+    TextLog,
+    baseline_lines,
+    batch_line,
+    json_log,
+    log_files,
+    number,
+    validation_lines,
+)
+from seqjax.training.loop import BatchEvent, EpochEvent
+from seqjax.training.metrics import Losses
+
+LOSSES = Losses({"cat1": 1.8, "cat2": 1.59, "val": 0.61}, {"cat1": 1.0, "cat2": 1.0, "val": 2.0})
+BATCH = BatchEvent(
+    epoch=1, batch=5, batches=15, count=5, losses=LOSSES, learning_rate=3e-3, seconds=0.615, samples=80
+)
+VALIDATION = EpochEvent(0, Evaluation(LOSSES, {"cat1": np.asarray([0.0, 0.25, 0.75])}), 3e-3, 0.004)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (4.6, " 4.60e0"),
+        (0, " 0.00e0"),
+        (0.003, " 3.00e-3"),
+        (1000, " 1.00e3"),
+        (9.999, " 1.00e1"),
+        (-0.25, "-2.50e-1"),
+        (4970, " 4.97e3"),
+        (1.5e-12, " 1.50e-12"),
+        (float("nan"), "NaN"),
+        (float("inf"), "  inf"),
+    ],
+)
+def test_numbers(value, text):
+    assert number(value) == text
+
+
+def test_batch_line():
+    assert batch_line(BATCH) == (
+        "[INFO] Epoch   1 | Batch     5/   15 | Loss:  4.61e0 | LR:  3.00e-3 | S/Batch  1.23e-1"
+    )
+
+
+def test_validation_lines():
+    assert validation_lines(VALIDATION, 4.11, {"cat1": {0: "unknown", 1: "other", 2: "d"}}) == [
+        "-" * 89,
+        "[INFO] Validation | Epoch:   0 | Loss:  4.61e0 | Baseline Loss:  4.11e0 | Time:  0.00s "
+        "| LR  3.00e-3",
+        "[INFO]  - cat1_loss:  1.80e0, cat2_loss:  1.59e0, val_loss:  1.22e0",
+        "[INFO] cat1: other: 0.25000 | d: 0.75000",
+        "-" * 89,
+    ]
+
+
+def test_one_target_needs_no_line_of_its_own():
+    single = Evaluation(Losses({"a": 1.0}, {"a": 1.0}), {})
+    lines = validation_lines(EpochEvent(2, single, 0.1, 12.5), 1.0, {})
+    assert lines[1].endswith("| Time: 12.50s | LR  1.00e-1")
+    assert len(lines) == 3
+    assert baseline_lines({"last value": single, "marginal": single}) == [
+        "[INFO] Baselines | last value:  1.00e0 | marginal:  1.00e0"
+    ]
+
+
+def test_baselines_by_target():
+    lines = baseline_lines({"last value": VALIDATION.evaluation})
+    assert lines[0] == "[INFO] Baselines | last value:  4.61e0"
+    assert lines[3] == "[INFO] Baselines of val | last value:  1.22e0"
+
+
+def test_files_hold_their_levels_and_go_on(tmp_path):
+    debug, info = tmp_path / "logs" / "2.txt", tmp_path / "logs" / "3.txt"
+    package = logging.getLogger("seqjax")
+    level, handlers = package.level, list(package.handlers)
+    for _ in range(2):
+        with log_files(debug, info):
+            TextLog(4.11, {})(BATCH)
+            logging.getLogger("seqjax.training").debug("detail")
+    package.warning("outside")
+    assert (package.level, package.handlers) == (level, handlers)
+    lines = info.read_text().splitlines()
+    assert len(lines) == 2
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \| INFO \| \[INFO\] Epoch   1 .*", lines[1])
+    assert [line.split(" | ")[1] for line in debug.read_text().splitlines()] == ["INFO", "DEBUG"] * 2
+
+
+def test_json_lines(tmp_path):
+    path = tmp_path / "logs" / "log.jsonl"
+    with json_log(path) as log:
+        assert isinstance(log, JsonLog)
+        log(VALIDATION)
+        log(BATCH)
+    validation, batch = map(json.loads, path.read_text().splitlines())
+    assert validation["event"] == "validation"
+    assert validation["shares"]["cat1"] == [0.0, 0.25, 0.75]
+    assert batch["loss"] == pytest.approx(4.61)
+    assert batch["losses"]["val"] == {"loss": 0.61, "weighted": 1.22}
+    assert batch["samples_per_second"] == pytest.approx(80 / 0.615)
+    assert (batch["epoch"], batch["batch"], batch["learning_rate"]) == (1, 5, 3e-3)
