@@ -1,7 +1,8 @@
 """What seqjax raises for a user's mistake.
 
 Every error that a user can cause is a `SeqjaxError`. Its text is the whole message: where (file, key, row,
-column), what was found, what was allowed, what to do. `cli.py` alone catches it and prints it without a traceback.
+column), what was found, what was allowed, what to do. `cli.py` alone catches it, and prints it without a
+traceback.
 """
 
 from collections.abc import Sequence

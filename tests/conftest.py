@@ -9,7 +9,7 @@ SHARED = Path(__file__).parents[2] / "shared"
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of reference outputs and real data beside the repository; a test that needs it skips without."""
+    """The reference outputs and real data beside the repository; a test that needs them skips without."""
     if not (SHARED / "golden").is_dir():
         pytest.skip("reference outputs are not part of this repository (no ../shared/golden)")
     return SHARED

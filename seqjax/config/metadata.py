@@ -24,7 +24,7 @@ class Metadata(ConfigModel):
     n_classes: dict[str, int]
     """Number of classes of each categorical column: the largest id + 1."""
     id_maps: dict[str, dict[str, int]]
-    """Value to id of each categorical column, from 2 up; 0 is unknown (null, padding), 1 is other (unseen)."""
+    """Value to id of each categorical column, from 2 up; 0 is unknown (null, padding), 1 other (unseen)."""
     split_paths: list[str]
     """Where each split lies: the project root as preprocess was given it, then data/[NAME]-split[i]."""
     column_types: dict[str, str]

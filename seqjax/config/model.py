@@ -26,7 +26,7 @@ class ModelSpec(ConfigModel):
     prediction_length: PositiveInt = 1
     """For how many trailing positions of a window predictions are returned (each predicts its next item)."""
     feature_embedding_dims: dict[str, PositiveInt] | None = None
-    """Embedding width of each input column; null shares `initial_embedding_dim` evenly (one kind of column only)."""
+    """Embedding width of each input column; null shares `initial_embedding_dim` (one kind of column only)."""
     joint_embedding_dim: PositiveInt | None = None
     """If set (to `dim_model`), a linear layer maps the concatenated embeddings to this width."""
     activation_fn: Literal["swiglu", "gelu", "relu"] = "swiglu"
@@ -40,7 +40,7 @@ class ModelSpec(ConfigModel):
     norm_first: bool = True
     """Normalize before attention and feed-forward (pre-norm) rather than after."""
     n_kv_heads: PositiveInt | None = None
-    """Number of key/value heads; divides `n_head`. Null means `n_head`, which is standard multi-head attention."""
+    """Number of key/value heads; divides `n_head`. Null means `n_head`: standard multi-head attention."""
     rope_theta: Annotated[float, Field(gt=0)] = 10000.0
     """Base of the rotary frequencies."""
     mask_padding: bool = True
@@ -71,7 +71,8 @@ class ModelSpec(ConfigModel):
                     Problem(
                         "initial_embedding_dim",
                         f"must equal dim_model ({self.dim_model}) when joint_embedding_dim is null "
-                        f"(found {self.initial_embedding_dim}); set joint_embedding_dim: {self.dim_model} to project it.",
+                        f"(found {self.initial_embedding_dim}); set joint_embedding_dim: {self.dim_model} to "
+                        "project it.",
                     )
                 )
         elif self.joint_embedding_dim != self.dim_model:
@@ -121,7 +122,8 @@ class ModelSpec(ConfigModel):
             problems.append(
                 Problem(
                     "n_kv_heads",
-                    f"must be 1 with attention_type: mqa (found {kv_heads}); use attention_type: gqa for more.",
+                    f"must be 1 with attention_type: mqa (found {kv_heads}); "
+                    "use attention_type: gqa for more.",
                 )
             )
         return problems

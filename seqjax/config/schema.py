@@ -1,7 +1,7 @@
 """The columns of a model, resolved: which, in which order, of which kind and size.
 
-`ModelSpec` says how large a model is; `Schema` says what goes in and what comes out. Together they determine every
-parameter's shape. The order is the metadata's: all categorical inputs, then all real ones.
+`ModelSpec` says how large a model is; `Schema` says what goes in and what comes out. Together they determine
+every parameter's shape. The order is the metadata's: all categorical inputs, then all real ones.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,8 @@ ColumnKind = Literal["categorical", "real"]
 class Schema(ConfigModel):
     """The inputs and targets of a model.
 
-    Attributes keep their order: it is the order of the concatenated embeddings, of a graph's inputs and of the heads.
+    Attributes keep their order, which is that of the concatenated embeddings, of a graph's inputs and of the
+    heads.
     """
 
     n_classes: dict[str, int]
@@ -50,8 +51,8 @@ class Schema(ConfigModel):
 
         Args:
           total: `initial_embedding_dim`.
-          given: `feature_embedding_dims`, already checked against the columns; null shares `total`: evenly over
-            categorical columns; over real columns one unit at a time, the first columns getting the surplus.
+          given: `feature_embedding_dims`, already checked against the columns; null shares `total`: evenly
+            over categorical columns; over real columns one unit at a time, the first columns getting the surplus.
         """
         if given is not None:
             return {name: given[name] for name in self.inputs}
