@@ -1,0 +1,228 @@
+import copy
+import json
+
+import jax
+import numpy as np
+import pytest
+
+import seqjax.commands.train as command
+from seqjax.artifacts.checkpoints import load_info, load_tree
+from seqjax.artifacts.layout import Layout
+from seqjax.commands.train import train
+from seqjax.config.base import validate
+from seqjax.config.metadata import Metadata, Statistics
+from seqjax.config.train import TrainConfig
+from seqjax.data.dataset import Windows
+from seqjax.data.formats import FORMATS
+from seqjax.errors import ConfigError, DataError, TrainingError
+from seqjax.model.functional import abstract
+from seqjax.optim.optimizers import build_optimizer
+from seqjax.training.state import new_state
+
+LENGTH = 5
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """Two splits of windows with their metadata; exporting only notes what it was given."""
+    rng = np.random.default_rng(0)
+    for split, count in ((0, 30), (1, 11)):
+        rows = count + LENGTH
+        columns = {
+            "item": rng.integers(2, 5, rows).astype(np.int8),
+            "price": rng.normal(size=rows).astype(np.float32),
+        }
+        numbers = np.arange(count)
+        windows = Windows(
+            columns, numbers, np.full(count, LENGTH + 1, np.int32), numbers, numbers, numbers, None, LENGTH
+        )
+        (tmp_path / "data").mkdir(exist_ok=True)
+        FORMATS["parquet"].write(tmp_path / f"data/d-split{split}.parquet", windows)
+    metadata = Metadata(
+        n_classes={"item": 5},
+        id_maps={"item": {"a": 2, "b": 3, "c": 4}},
+        split_paths=["data/d-split0.parquet", "data/d-split1.parquet"],
+        column_types={"item": "Int64", "price": "Float64"},
+        selected_columns_statistics={"price": Statistics(std=1.0, mean=0.0)},
+        seq_length=LENGTH,
+        write_format="parquet",
+        padding="null",
+    )
+    (tmp_path / "m.json").write_text(metadata.model_dump_json())
+    exported = []
+
+    def export(layout, *, which, epoch, card, **rest):
+        path = layout.model(which, epoch)
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"{which} {card.best_epoch}")
+        exported.append({"which": which, "epoch": epoch, "card": card, **rest})
+        return [path]
+
+    monkeypatch.setattr(command, "export_models", export)
+    return tmp_path, exported
+
+
+def config(root, **changes):
+    values = {
+        "project_root": str(root),
+        "metadata_config_path": "m.json",
+        "model_name": "demo",
+        "target_columns": ["item", "price"],
+        "target_column_types": {"item": "categorical", "price": "real"},
+        "seq_length": LENGTH - 1,
+        "inference_batch_size": 4,
+        "export_generative_model": True,
+        "export_embedding_model": False,
+        "model_spec": {
+            "initial_embedding_dim": 4,
+            "feature_embedding_dims": {"item": 3, "price": 1},
+            "dim_model": 4,
+            "n_head": 1,
+            "dim_feedforward": 4,
+            "num_layers": 1,
+        },
+        "training_spec": {
+            "device": "cpu",
+            "epochs": 4,
+            "save_interval_epochs": 2,
+            "batch_size": 4,
+            "learning_rate": 0.01,
+            "criterion": {"item": "CrossEntropyLoss", "price": "MSELoss"},
+            "scheduler": {"name": "ExponentialLR", "gamma": 0.9},
+            "dropout": 0.1,
+            "log_interval": 3,
+            "class_share_log_columns": ["item"],
+        },
+    }
+    values = copy.deepcopy(values)
+    training = changes.pop("training", {})
+    values["training_spec"] |= training
+    return validate(TrainConfig, values | changes, "train.yaml")
+
+
+def checkpoint(root, settings, epoch):
+    """The state and the best parameters of a checkpoint."""
+    path = Layout(root, settings.model_name).checkpoint(epoch)
+    info = load_info(path)
+    schema = command.resolve_schema(settings, command.load_metadata(root / "m.json"))
+    _, shapes = abstract(schema, settings.model_spec)
+    optimizer = build_optimizer(settings.training_spec.optimizer)
+    return load_tree(path, jax.eval_shape(lambda p: (new_state(p, optimizer), p), shapes)), info
+
+
+def events(root, kind):
+    lines = (root / "logs/sequifier-demo-rank0.jsonl").read_text().splitlines()
+    return [values for values in map(json.loads, lines) if values["event"] == kind]
+
+
+def test_a_run_leaves_models_checkpoints_and_logs(project):
+    root, exported = project
+    result = train(config(root))
+    assert result.last_epoch == 4
+    assert list(result.baselines) == ["last value", "marginal", "first-order Markov"]
+    assert Layout(root, "demo").saved_epochs() == [2, 4]
+    validations = [event["loss"] for event in events(root, "validation")]
+    assert len(validations) == 5
+    assert result.best_validation_loss == min(validations[1:])
+    assert validations.index(result.best_validation_loss) == result.best_epoch
+    assert result.best[0].name == "sequifier-demo-best-4.onnx"
+    assert result.last[0].name == "sequifier-demo-last-4.onnx"
+    assert exported[0]["card"].best_epoch == result.best_epoch
+    assert exported[0]["sample"].columns["item"].shape == (4, LENGTH)
+    text = (root / "logs/sequifier-demo-rank0-3.txt").read_text()
+    assert "| INFO | [INFO] Epoch   1 | Batch     3/    8 | Loss: " in text
+    assert text.count("[INFO] Validation | Epoch: ") == 5
+    assert "[INFO] item: " in text
+    rates = [event["learning_rate"] for event in events(root, "validation")]
+    assert rates == pytest.approx([0.01, 0.01, 0.009, 0.0081, 0.00729], rel=1e-6)
+
+
+def test_a_resumed_run_is_the_uninterrupted_one_bit_by_bit(project):
+    root, exported = project
+    whole = train(config(root, model_name="whole"))
+    train(config(root, training={"epochs": 2}))
+    resumed = train(config(root))
+    assert (resumed.best_epoch, resumed.best_validation_loss) == (whole.best_epoch, whole.best_validation_loss)
+    settings = config(root)
+    found, expected = checkpoint(root, settings, 4), checkpoint(root, config(root, model_name="whole"), 4)
+    jax.tree.map(np.testing.assert_array_equal, found[0], expected[0])
+    assert found[1]["stale"] == expected[1]["stale"]
+    # Epoch 0 is evaluated once, and no epoch is trained twice.
+    assert [event["epoch"] for event in events(root, "validation")] == [0, 1, 2, 3, 4]
+
+
+def test_a_finished_run_says_so_and_exports_only_what_is_missing(project):
+    root, exported = project
+    first = train(config(root))
+    count = len(exported)
+    again = train(config(root))
+    assert (again.best, again.last, again.best_epoch) == (first.best, first.last, first.best_epoch)
+    assert len(exported) == count
+    assert "demo is trained already: 4 epochs" in (root / "logs/sequifier-demo-rank0-3.txt").read_text()
+    first.best[0].unlink()
+    train(config(root))
+    assert [call["which"] for call in exported[count:]] == ["best"]
+
+
+def test_another_configuration_is_refused_with_what_differs(project):
+    root, _ = project
+    train(config(root, training={"epochs": 2}))
+    with pytest.raises(ConfigError) as error:
+        train(config(root, seed=3, training={"learning_rate": 0.5, "log_interval": 1}))
+    assert [problem.key for problem in error.value.problems] == ["seed", "training_spec.learning_rate"]
+    assert "set continue_training: false to start anew" in str(error.value)
+    with pytest.raises(ConfigError, match=r"training_spec.epochs: was '2 done', is 1"):
+        train(config(root, training={"epochs": 1}))
+
+
+def test_starting_anew_leaves_no_older_checkpoint_to_continue_from(project):
+    root, _ = project
+    train(config(root))
+    train(config(root, seed=5, training={"epochs": 2, "continue_training": False}))
+    assert Layout(root, "demo").saved_epochs() == [2]
+    assert train(config(root, seed=5, training={"epochs": 3})).last_epoch == 3
+
+
+def test_an_interrupted_run_keeps_its_last_epoch(project, monkeypatch):
+    root, _ = project
+
+    def interrupt(self, event):
+        if getattr(event, "epoch", 0) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(command.TextLog, "__call__", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        train(config(root))
+    assert Layout(root, "demo").saved_epochs() == [1]
+
+
+def test_a_run_that_diverges_exports_nothing(project):
+    root, exported = project
+    with pytest.raises(TrainingError, match="not finite in epoch 1"):
+        train(config(root, training={"learning_rate": 1e30}))
+    assert exported == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"training_data_path": "data/none.parquet"}, DataError, "none.parquet does not exist"),
+        ({"seq_length": 9}, ConfigError, "seq_length: must be at most"),
+        ({"n_classes": {"item": 3}}, DataError, "holds id 4"),
+        (
+            {
+                "training": {
+                    "scheduler": {"name": "OneCycleLR", "max_lr": 0.1, "total_steps": 20},
+                    "scheduler_step_on": "batch",
+                }
+            },
+            ConfigError,
+            "4 epochs of 8 batches make 32; set total_steps: 32",
+        ),
+    ],
+)
+def test_what_cannot_be_trained_is_explained_before_training(project, changes, error, message):
+    root, exported = project
+    with pytest.raises(error, match=message):
+        train(config(root, **changes))
+    assert exported == []
