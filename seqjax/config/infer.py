@@ -12,8 +12,8 @@ from seqjax.config.schema import ColumnKind
 class InferConfig(ConfigModel):
     """Predicts, or embeds, with a trained model.
 
-    The model file knows its own columns, maps and statistics: the keys that repeat them are optional assertions,
-    and a contradiction is an error.
+    The model file knows its own columns, maps and statistics: the keys that repeat them are optional
+    assertions, and a contradiction is an error.
     """
 
     project_root: str
