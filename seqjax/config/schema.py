@@ -52,7 +52,7 @@ class Schema(ConfigModel):
         Args:
           total: `initial_embedding_dim`.
           given: `feature_embedding_dims`, already checked against the columns; null shares `total`: evenly
-            over categorical columns; over real columns one unit at a time, the first ones getting the surplus.
+            over categorical columns; over real columns one unit at a time, the surplus going to the first.
         """
         if given is not None:
             return {name: given[name] for name in self.inputs}
