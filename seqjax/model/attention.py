@@ -6,6 +6,8 @@ keys and nothing is repeated. G = H is multi-head attention, G = 1 multi-query.
 
 What a position may see is an additive bias: 0 or minus infinity. Every position sees at least itself, so that
 the softmax of a padded position stays finite.
+
+Shapes leave the batch open as -1: an exported graph then needs no arithmetic to find it.
 """
 
 import math
@@ -75,14 +77,14 @@ class Attention(nnx.Module):
             query = rotate(query, Rotation(rope.cos_TK[first:], rope.sin_TK[first:]))
             key = rotate(key, rope)
         mixed_BHTK = _attend(query, key, value, bias[:, :, first:], drop)
-        batch, _, time, _ = mixed_BHTK.shape
         mixed_BTHK = jnp.transpose(mixed_BHTK, (0, 2, 1, 3))
-        return self.wo(jnp.reshape(mixed_BTHK, (batch, time, -1)))
+        _, time, heads, width = mixed_BTHK.shape
+        return self.wo(jnp.reshape(mixed_BTHK, (-1, time, heads * width)))
 
 
 def _split_heads(x: Float[Array, "B T HK"], heads: int) -> Float[Array, "B {heads} T K"]:
-    batch, time, width = x.shape
-    return jnp.transpose(jnp.reshape(x, (batch, time, heads, width // heads)), (0, 2, 1, 3))
+    _, time, width = x.shape
+    return jnp.transpose(jnp.reshape(x, (-1, time, heads, width // heads)), (0, 2, 1, 3))
 
 
 def _attend(
@@ -92,12 +94,12 @@ def _attend(
     bias: Float[Array, "b 1 T S"],
     drop: Drop,
 ) -> Float[Array, "B H T K"]:
-    batch, heads, time, width = q_BHTK.shape
+    _, heads, time, width = q_BHTK.shape
     groups, keys = k_BGSK.shape[1:3]
     rows = heads // groups * time
-    scaled = jnp.reshape(q_BHTK * (1 / math.sqrt(width)), (batch, groups, rows, width))
+    scaled = jnp.reshape(q_BHTK * (1 / math.sqrt(width)), (-1, groups, rows, width))
     scores = jnp.matmul(scaled, jnp.transpose(k_BGSK, (0, 1, 3, 2)))
-    scores_BHTS = jnp.reshape(scores, (batch, heads, time, keys)).astype(jnp.float32) + bias
+    scores_BHTS = jnp.reshape(scores, (-1, heads, time, keys)).astype(jnp.float32) + bias
     weights_BHTS = drop(jax.nn.softmax(scores_BHTS, axis=-1).astype(v_BGSK.dtype))
-    mixed = jnp.matmul(jnp.reshape(weights_BHTS, (batch, groups, rows, keys)), v_BGSK)
-    return jnp.reshape(mixed, (batch, heads, time, width))
+    mixed = jnp.matmul(jnp.reshape(weights_BHTS, (-1, groups, rows, keys)), v_BGSK)
+    return jnp.reshape(mixed, (-1, heads, time, width))
