@@ -3,6 +3,7 @@ import json
 
 import jax
 import numpy as np
+import polars as pl
 import pytest
 
 import seqjax.commands.train as command
@@ -12,8 +13,6 @@ from seqjax.commands.train import train
 from seqjax.config.base import validate
 from seqjax.config.metadata import Metadata, Statistics
 from seqjax.config.train import TrainConfig
-from seqjax.data.dataset import Windows
-from seqjax.data.formats import FORMATS
 from seqjax.errors import ConfigError, DataError, TrainingError
 from seqjax.model.functional import abstract
 from seqjax.optim.optimizers import build_optimizer
@@ -22,22 +21,32 @@ from seqjax.training.state import new_state
 LENGTH = 5
 
 
+def long_format(columns, count):
+    """A window at every row, as preprocess writes them: a line for each window and column, oldest slot first."""
+    return pl.DataFrame(
+        [
+            {
+                "sequenceId": start,
+                "subsequenceId": 0,
+                "startItemPosition": start,
+                "inputCol": name,
+                **{str(LENGTH - slot): values[start + slot] for slot in range(LENGTH + 1)},
+            }
+            for start in range(count)
+            for name, values in columns.items()
+        ]
+    )
+
+
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     """Two splits of windows with their metadata; exporting only notes what it was given."""
     rng = np.random.default_rng(0)
     for split, count in ((0, 30), (1, 11)):
         rows = count + LENGTH
-        columns = {
-            "item": rng.integers(2, 5, rows).astype(np.int8),
-            "price": rng.normal(size=rows).astype(np.float32),
-        }
-        numbers = np.arange(count)
-        windows = Windows(
-            columns, numbers, np.full(count, LENGTH + 1, np.int32), numbers, numbers, numbers, None, LENGTH
-        )
+        columns = {"item": rng.integers(2, 5, rows).astype(float), "price": rng.normal(size=rows)}
         (tmp_path / "data").mkdir(exist_ok=True)
-        FORMATS["parquet"].write(tmp_path / f"data/d-split{split}.parquet", windows)
+        long_format(columns, count).write_parquet(tmp_path / f"data/d-split{split}.parquet")
     metadata = Metadata(
         n_classes={"item": 5},
         id_maps={"item": {"a": 2, "b": 3, "c": 4}},
@@ -138,11 +147,14 @@ def test_a_run_leaves_models_checkpoints_and_logs(project):
 
 
 def test_a_resumed_run_is_the_uninterrupted_one_bit_by_bit(project):
-    root, exported = project
+    root, _ = project
     whole = train(config(root, model_name="whole"))
     train(config(root, training={"epochs": 2}))
     resumed = train(config(root))
-    assert (resumed.best_epoch, resumed.best_validation_loss) == (whole.best_epoch, whole.best_validation_loss)
+    assert (resumed.best_epoch, resumed.best_validation_loss) == (
+        whole.best_epoch,
+        whole.best_validation_loss,
+    )
     settings = config(root)
     found, expected = checkpoint(root, settings, 4), checkpoint(root, config(root, model_name="whole"), 4)
     jax.tree.map(np.testing.assert_array_equal, found[0], expected[0])

@@ -19,6 +19,7 @@ from seqjax.training.state import new_state
 from seqjax.training.step import Recipe, forward
 
 LENGTH = 6
+FAST_TO_COMPILE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
 def make_windows(columns: dict, length: int, *, starts=None, lengths=None) -> Windows:
@@ -56,7 +57,7 @@ class Case:
 
     def feed(self, kind=ResidentFeed):
         """The data."""
-        return kind(self.windows, self.columns)
+        return kind(self.windows, self.columns, compiler_options=FAST_TO_COMPILE)
 
     def order(self, size: int, *, epoch=1):
         """Shuffled batches."""

@@ -22,6 +22,7 @@ from seqjax.training.objective import Target, build_targets, loss_weights
 from seqjax.training.state import new_state, to_host
 from seqjax.training.step import Constants, Recipe, build_step, empty_report, forward
 from tests.architectures import architectures
+from tests.training.conftest import FAST_TO_COMPILE
 
 KEY = jax.random.key(5, impl="rbg")
 
@@ -135,7 +136,7 @@ def test_every_architecture_trains_a_step(architecture):
     recipe = Recipe(
         forward(graphdef, schema.inputs, 0.1), targets, build_optimizer(NamedSpec.of("Adam")), 1, 0.5
     )
-    source = ResidentFeed(windows, tuple(schema.columns))
+    source = ResidentFeed(windows, tuple(schema.columns), compiler_options=FAST_TO_COMPILE)
     fold, order = source.fold(build_step(recipe)), source.place(np.asarray([[0, 1, 2, 3, -1]]))
     carry = new_state(params, recipe.optimizer), empty_report(targets)
     state, report = fold(carry, Constants(jnp.full(1, 1e-2), KEY), order, 0, 1)
