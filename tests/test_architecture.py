@@ -26,7 +26,8 @@ LAYERS: dict[str, set[str]] = {
     "progress": set(),
     "allocator": set(),
     "config": set(),
-    "data": set(),
+    # Sequifier's shards are torch files, which interop reads and writes.
+    "data": {"interop"},
     "model": set(),
     "optim": set(),
     "training": {"model", "optim"},

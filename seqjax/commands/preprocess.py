@@ -22,7 +22,7 @@ from seqjax.config.load import resolve_path
 from seqjax.config.metadata import Metadata
 from seqjax.config.preprocess import PreprocessConfig
 from seqjax.data.columns import OTHER, Encoding, encode, fit
-from seqjax.data.formats import FORMATS
+from seqjax.data.formats import FORMATS, Files
 from seqjax.data.id_maps import precomputed_maps
 from seqjax.data.splits import Slices, sequences, split
 from seqjax.data.tables import Table, read_table
@@ -136,7 +136,8 @@ def _write_splits(
             windows = cut(part, columns, item_position, seq_length=config.seq_length, stride=stride)
             place = Path(metadata.split_paths[number])
             temporary = renamed_together.enter_context(replacing(place))
-            FORMATS[config.write_format].write(temporary, windows)
+            files = Files(stem=place.name, sequences=config.batches_per_file)
+            FORMATS[config.write_format].write(temporary, windows, files)
             bar.advance(int(part.length.sum()))
             logger.info(
                 "Split %d: %d rows of %d sequences, %d windows: %s.",

@@ -19,11 +19,11 @@ class PreprocessConfig(ConfigModel):
     """Input table: a file, or a folder of files."""
     read_format: Literal["csv", "parquet"] = "csv"
     """Format of the input table."""
-    write_format: Literal["csv", "parquet", "arrow"] = "parquet"
-    """Format of the output: one file of windows a split (csv, parquet), or a folder of compact shards
-    (arrow)."""
-    merge_output: bool = True
-    """One file a split (csv, parquet). Must be true for csv and parquet; arrow always writes a folder."""
+    write_format: Literal["csv", "parquet", "pt", "arrow"] = "parquet"
+    """Format of the output: one file of windows a split (csv, parquet), or a folder of shards, compact ones
+    (arrow) or torch files (pt)."""
+    merge_output: bool | None = None
+    """One file a split: must be true for csv and parquet, and false for pt; null is what the format needs."""
     continue_preprocessing: bool = False
     """Accepted: a run that was interrupted left nothing half-written, and simply starts again."""
     selected_columns: list[str] | None = None
@@ -50,7 +50,7 @@ class PreprocessConfig(ConfigModel):
     process_by_file: bool = True
     """Accepted; how the input is cut into files makes no difference to the result."""
     batches_per_file: PositiveInt = 1024
-    """Sequences a file of write_format: pt; has no effect on other formats."""
+    """Sequences a file of write_format: pt; other formats have no use for it."""
 
     @property
     def strides(self) -> list[int]:
@@ -59,11 +59,17 @@ class PreprocessConfig(ConfigModel):
 
     @field_validator("merge_output")
     @classmethod
-    def _format_can_be_merged(cls, merge: bool, info: ValidationInfo) -> bool:
-        if not merge and info.data.get("write_format") in {"csv", "parquet"}:
+    def _format_can_be_merged(cls, merge: bool | None, info: ValidationInfo) -> bool | None:
+        write_format = info.data.get("write_format")
+        if merge is False and write_format in {"csv", "parquet"}:
             raise ValueError(
-                f"must be true with write_format: {info.data['write_format']}, which writes one file a "
-                "split; use write_format: arrow for a folder of shards."
+                f"must be true with write_format: {write_format}, which writes one file a split; use "
+                "write_format: arrow for a folder of shards."
+            )
+        if merge and write_format == "pt":
+            raise ValueError(
+                "must be false with write_format: pt, which writes a folder of torch files a split; set "
+                "merge_output: false, or leave it out."
             )
         return merge
 

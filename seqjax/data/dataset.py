@@ -105,6 +105,23 @@ class Windows:
         return np.where(slots >= padding, self.item_position[rows], counted)
 
 
+def joined(parts: Sequence[Windows]) -> Windows:
+    """One data set of several, at least one, with the same columns and seq_length; the rows are copied."""
+    n_rows = [len(next(iter(part.columns.values()))) for part in parts]
+    first_row = np.cumsum([0, *n_rows[:-1]], dtype=np.int64)
+    positions = [part.item_position for part in parts if part.item_position is not None]
+    return Windows(
+        columns={name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns},
+        start=np.concatenate([part.start + first for part, first in zip(parts, first_row, strict=True)]),
+        length=np.concatenate([part.length for part in parts]),
+        sequence_id=np.concatenate([part.sequence_id for part in parts]),
+        subsequence_id=np.concatenate([part.subsequence_id for part in parts]),
+        start_item_position=np.concatenate([part.start_item_position for part in parts]),
+        item_position=np.concatenate(positions) if len(positions) == len(parts) else None,
+        seq_length=parts[0].seq_length,
+    )
+
+
 def _take(
     column: Shaped[np.ndarray, "N"],
     rows: Int64[np.ndarray, "B slots"],

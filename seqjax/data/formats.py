@@ -4,7 +4,7 @@ The long format (csv, parquet) has one row per window and column: sequenceId, su
 startItemPosition, inputCol, then the slots, named from L (oldest) down to 0 (newest). Rows are in the order
 of sequenceId, subsequenceId and the columns of the data. Padded slots are null; files of sequifier hold
 zeros there. The slots are Int64 if every column is categorical, else Float64. The native format, `arrow`, is
-in `shards.py`.
+in `shards.py`; torch's, `pt`, in `torch_shards.py`.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -16,12 +16,13 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jaxtyping import Bool, Float64, Int64, Shaped
+from jaxtyping import Float64, Int64, Shaped
 
 from seqjax.config.schema import ColumnKind
-from seqjax.data import shards
+from seqjax.data import shards, torch_shards
 from seqjax.data.columns import id_dtype
 from seqjax.data.dataset import Windows
+from seqjax.data.padding import leading_zeros
 from seqjax.errors import DataError
 
 Padding = Literal["null", "zero"]
@@ -32,15 +33,33 @@ ROWS_PER_BLOCK = 1 << 18
 
 
 @dataclass(frozen=True)
+class Files:
+    """What the files in a folder are called, and how much each holds, where a format leaves that open."""
+
+    stem: str = "windows"
+    """What their names begin with."""
+    sequences: int = 1024
+    """Sequences a file."""
+
+
+Read = Callable[[Path, Mapping[str, ColumnKind], Padding], Windows]
+ReadFiles = Callable[[Path, Mapping[str, ColumnKind]], Iterator[Windows]]
+
+
+@dataclass(frozen=True)
 class Format:
     """How windows are written and read."""
 
     suffix: str
     """End of the name of a split, with its dot; empty for a folder."""
-    write: Callable[[Path, Windows], None]
+    write: Callable[[Path, Windows, Files], None]
     """Writes windows to a path where nothing is yet."""
-    read: Callable[[Path, Mapping[str, ColumnKind], Padding], Windows]
+    read: Read
     """Reads the named columns; raises a `DataError` for anything that is not as written."""
+    read_files: ReadFiles | None = None
+    """Reads a folder file by file, where results are to be written file by file too."""
+    marker: str | None = None
+    """A file that a folder of this format holds."""
 
 
 def load_windows(
@@ -63,14 +82,59 @@ def load_windows(
     Raises:
       DataError: The data is missing, damaged, or lacks a column.
     """
-    if read_format not in FORMATS:
-        raise DataError(
-            f"{path}: {read_format!r} is no format of preprocessed data. Known: {', '.join(FORMATS)}."
-        )
+    windows = _format(path, read_format).read(path, column_kinds, padding)
+    _check_ids(path, windows, n_classes or {})
+    return windows
+
+
+def load_window_files(
+    path: Path,
+    read_format: str,
+    *,
+    column_kinds: Mapping[str, ColumnKind],
+    n_classes: Mapping[str, int] | None = None,
+) -> Iterator[Windows]:
+    """Reads preprocessed data file by file, in a format for which `is_by_file` is true.
+
+    Args:
+      path: The folder.
+      read_format: The format.
+      column_kinds: The columns to read, in the order that the result shall have.
+      n_classes: Where given, ids of a column must be below it.
+
+    Raises:
+      DataError: The data is missing, damaged, or lacks a column.
+    """
+    read_files = _format(path, read_format).read_files
+    assert read_files is not None, read_format
+    for windows in read_files(path, column_kinds):
+        _check_ids(path, windows, n_classes or {})
+        yield windows
+
+
+def is_by_file(read_format: str) -> bool:
+    """Whether inference on this format writes one result a file."""
+    return read_format in FORMATS and FORMATS[read_format].read_files is not None
+
+
+def format_of(path: Path) -> str | None:
+    """The format of preprocessed data, as far as its name or its folder shows it."""
+    for name, row in FORMATS.items():
+        if (row.suffix and path.suffix == row.suffix) or (row.marker and (path / row.marker).is_file()):
+            return name
+    return None
+
+
+def _format(path: Path, name: str) -> Format:
+    if name not in FORMATS:
+        raise DataError(f"{path}: {name!r} is no format of preprocessed data. Known: {', '.join(FORMATS)}.")
     if not path.exists():
         raise DataError(f"{path} does not exist. Run preprocess first, or check the path and read_format.")
-    windows = FORMATS[read_format].read(path, column_kinds, padding)
-    for name, classes in (n_classes or {}).items():
+    return FORMATS[name]
+
+
+def _check_ids(path: Path, windows: Windows, n_classes: Mapping[str, int]) -> None:
+    for name, classes in n_classes.items():
         ids = windows.columns.get(name, np.zeros(0, np.int8))
         low, high = ids.min(initial=0), ids.max(initial=0)
         if low < 0 or high >= classes:
@@ -78,14 +142,14 @@ def load_windows(
                 f"{path}: column {name!r} holds id {low if low < 0 else high}, but its {classes} classes "
                 f"have the ids 0 to {classes - 1}. Data and metadata are of different runs of preprocess."
             )
-    return windows
 
 
 # Writing the long format
 # ------------------------------------------------------------------------------------
 
 
-def _write_csv(path: Path, windows: Windows) -> None:
+def _write_csv(path: Path, windows: Windows, files: Files) -> None:
+    del files  # There is one.
     with path.open("wb") as file:
         for number, block in enumerate(_blocks(windows)):
             frame = pl.from_arrow(block)
@@ -93,7 +157,8 @@ def _write_csv(path: Path, windows: Windows) -> None:
             frame.write_csv(file, include_header=number == 0)
 
 
-def _write_parquet(path: Path, windows: Windows) -> None:
+def _write_parquet(path: Path, windows: Windows, files: Files) -> None:
+    del files  # There is one.
     writer = None
     try:
         for block in _blocks(windows):
@@ -261,16 +326,14 @@ def _null_padding(path: Path, values: Mapping[str, Float64[np.ndarray, "W slots"
 
 
 def _zero_padding(path: Path, values: Mapping[str, Float64[np.ndarray, "W slots"]]) -> Int64[np.ndarray, "W"]:
-    """Number of leading slots that are zero in every column; the newest slot always holds an item."""
-    zero: Bool[np.ndarray, "W slots"] = np.logical_and.reduce([column == 0 for column in values.values()])
+    """Number of leading slots that are zero in every column; nulls must not occur."""
     for name, column in values.items():
         if np.isnan(column).any():
             raise DataError(
                 f"{path}: column {name!r} holds nulls, but padding is declared as zero. "
                 'Set "padding": "null" in the metadata JSON.'
             )
-    zero[:, -1] = False
-    return np.argmin(zero, axis=1).astype(np.int64)
+    return leading_zeros(values.values())
 
 
 def _typed(
@@ -292,13 +355,32 @@ def _unreadable(path: Path, read_format: str, error: Exception) -> DataError:
     return DataError(f"{path} cannot be read as {read_format}: {reason}. Check the file, and read_format.")
 
 
+# Folders
+# ------------------------------------------------------------------------------------
+
+
+def _write_arrow(path: Path, windows: Windows, files: Files) -> None:
+    del files  # The format has names and sizes of its own.
+    shards.write(path, windows)
+
+
 def _read_arrow(path: Path, column_kinds: Mapping[str, ColumnKind], padding: Padding) -> Windows:
     del padding  # Shards hold the length of each window, and no padding at all.
     return shards.read(path, column_kinds)
 
 
+def _write_pt(path: Path, windows: Windows, files: Files) -> None:
+    torch_shards.write(path, windows, stem=files.stem, sequences_per_file=files.sequences)
+
+
+def _read_pt(path: Path, column_kinds: Mapping[str, ColumnKind], padding: Padding) -> Windows:
+    del padding  # The folder itself says how padding is to be told.
+    return torch_shards.read(path, column_kinds)
+
+
 FORMATS: dict[str, Format] = {
     "csv": Format(".csv", _write_csv, _read_csv),
     "parquet": Format(".parquet", _write_parquet, _read_parquet),
-    "arrow": Format("", shards.write, _read_arrow),
+    "arrow": Format("", _write_arrow, _read_arrow, marker=shards.MANIFEST),
+    "pt": Format("", _write_pt, _read_pt, torch_shards.read_files, marker=torch_shards.METADATA),
 }

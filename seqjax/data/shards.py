@@ -24,7 +24,7 @@ from pydantic import Field
 
 from seqjax.config.base import ConfigModel, validate
 from seqjax.config.schema import ColumnKind
-from seqjax.data.dataset import Windows
+from seqjax.data.dataset import Windows, joined
 from seqjax.errors import ConfigError, DataError
 
 MANIFEST = "manifest.json"
@@ -107,7 +107,7 @@ def read(path: Path, column_kinds: Mapping[str, ColumnKind], *, verify: bool = F
     manifest = _manifest(path)
     _check_columns(path, manifest, column_kinds)
     parts = [_read_shard(path, shard, manifest, column_kinds, verify=verify) for shard in manifest.shards]
-    return parts[0] if len(parts) == 1 else _joined(parts)
+    return parts[0] if len(parts) == 1 else joined(parts)
 
 
 def _parts(windows: Windows, rows_per_shard: int) -> Iterator[tuple[slice, slice]]:
@@ -260,21 +260,3 @@ def _array(place: Path, batch: pa.RecordBatch, name: str, dtype: str) -> np.ndar
             f"{column.null_count} nulls)."
         )
     return column.to_numpy(zero_copy_only=True)
-
-
-def _joined(parts: list[Windows]) -> Windows:
-    """One data set of several; the rows are copied."""
-    n_rows = [len(next(iter(part.columns.values()))) for part in parts]
-    first_row = np.cumsum([0, *n_rows[:-1]], dtype=np.int64)
-    return Windows(
-        columns={name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns},
-        start=np.concatenate([part.start + first for part, first in zip(parts, first_row, strict=True)]),
-        length=np.concatenate([part.length for part in parts]),
-        sequence_id=np.concatenate([part.sequence_id for part in parts]),
-        subsequence_id=np.concatenate([part.subsequence_id for part in parts]),
-        start_item_position=np.concatenate([part.start_item_position for part in parts]),
-        item_position=np.concatenate(
-            [part.item_position for part in parts if part.item_position is not None]
-        ),
-        seq_length=parts[0].seq_length,
-    )

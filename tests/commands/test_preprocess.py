@@ -15,13 +15,15 @@ from seqjax.commands.preprocess import preprocess
 from seqjax.config.base import validate
 from seqjax.config.metadata import Metadata
 from seqjax.config.preprocess import PreprocessConfig
+from seqjax.config.resolve import load_metadata
 from seqjax.config.schema import ColumnKind
 from seqjax.data.dataset import Windows
-from seqjax.data.formats import FORMATS, load_windows
-from seqjax.errors import DataError
+from seqjax.data.formats import FORMATS, Files, load_windows
+from seqjax.errors import ConfigError, DataError
+from seqjax.interop.torch_files import read_torch_file
 
 DOCUMENTED = ["n_classes", "id_maps", "split_paths", "column_types", "selected_columns_statistics"]
-GOLDEN = ["shop", "shop_csv", "clicks", "clicks_csv", "sensors", "sensors_csv"]
+GOLDEN = [f"{name}{suffix}" for name in ("shop", "clicks", "sensors") for suffix in ("", "_csv", "_pt")]
 
 
 @pytest.fixture(autouse=True)
@@ -112,6 +114,10 @@ def test_reference_outputs_are_reproduced(golden: tuple[str, Path, dict[str, Any
 def test_reference_files_are_reproduced_cell_by_cell(golden: tuple[str, Path, dict[str, Any]]) -> None:
     _, source, config = golden
     metadata = _run(**config)
+    if metadata.write_format == "pt":
+        for folder in metadata.split_paths:
+            _assert_same_shards(Path(folder), source / folder)
+        return
     read = pl.read_csv if metadata.write_format == "csv" else pl.read_parquet
     for path in metadata.split_paths:
         found, expected = read(path), read(source / path)
@@ -124,11 +130,43 @@ def test_reference_files_are_reproduced_cell_by_cell(golden: tuple[str, Path, di
         np.testing.assert_allclose(np.nan_to_num(ours), theirs, rtol=0, atol=1e-6)
 
 
+def _assert_same_shards(found: Path, expected: Path) -> None:
+    """The files have the same names, and hold the same but for positions, which are true ones here."""
+    assert sorted(path.name for path in found.iterdir()) == sorted(path.name for path in expected.iterdir())
+    index = json.loads((found / "metadata.json").read_text())
+    index.pop("padding")
+    assert index == json.loads((expected / "metadata.json").read_text())
+    for path in expected.glob("*.pt"):
+        ours, theirs = read_torch_file(found / path.name), read_torch_file(path)
+        for part in range(2):
+            assert ours[part].keys() == theirs[part].keys()
+            for name, values in theirs[part].items():
+                assert ours[part][name].dtype == values.dtype
+                np.testing.assert_allclose(ours[part][name], values, rtol=0, atol=1e-6)
+        for key in (2, 3):
+            np.testing.assert_array_equal(ours[key], theirs[key], strict=True)
+        assert ours[4].dtype == theirs[4].dtype
+
+
+def test_sequifiers_shards_hold_the_windows_of_its_files(shared: Path) -> None:
+    source = shared / "golden" / "project"
+    for name in ("shop", "clicks", "sensors"):
+        files = load_metadata(source / f"configs/metadata_configs/{name}.json")
+        folders = load_metadata(source / f"configs/metadata_configs/{name}_pt.json")
+        for split in range(len(files.split_paths)):
+            parquet = _load(files.model_copy(update={"write_format": "parquet"}), split, source)
+            shards = _load(folders.model_copy(update={"write_format": "pt"}), split, source)
+            _assert_same(shards, parquet)
+            assert shards.start_item_position.tolist() == parquet.start_item_position.tolist()
+
+
 def test_arrow_gives_the_same_batches_as_the_long_format(golden: tuple[str, Path, dict[str, Any]]) -> None:
     _, _, config = golden
-    long, native = _run(**config), _run(**{**config, "write_format": "arrow"})
-    for split in range(len(long.split_paths)):
-        _assert_same(_load(native, split), _load(long, split))
+    long = _run(**config)
+    expected = [_load(long, split) for split in range(len(long.split_paths))]
+    native = _run(**{**config, "write_format": "arrow"})
+    for split, windows in enumerate(expected):
+        _assert_same(_load(native, split), windows)
     assert json.loads(json.dumps(native.model_dump()))["split_paths"][0].endswith("-split0")
 
 
@@ -148,6 +186,27 @@ def test_what_is_written(project: Path, write_format: str, caplog: pytest.LogCap
     assert "Split 0: 36 rows of 3 sequences, 15 windows" in caplog.text
     windows = _load(metadata, 1)
     assert windows.positions(np.arange(len(windows)), np.array([0, 4])).tolist() == [[11, 15]] * 3
+
+
+def test_pt_files_hold_so_many_sequences(project: Path) -> None:
+    _table()
+    metadata = _run(write_format="pt", merge_output=False, batches_per_file=2)
+    folder = Path(metadata.split_paths[0])
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "metadata.json",
+        "t-split0-0-0.pt",
+        "t-split0-0-1.pt",
+    ]
+    assert json.loads((folder / "metadata.json").read_text()) == {
+        "total_samples": 15,
+        "batch_files": [
+            {"path": "t-split0-0-0.pt", "samples": 10},
+            {"path": "t-split0-0-1.pt", "samples": 5},
+        ],
+        "padding": {},
+    }
+    _run(write_format="pt")
+    assert sorted(path.name for path in folder.iterdir()) == ["metadata.json", "t-split0-0-0.pt"]
 
 
 def test_fit_on_train_sees_the_first_split_alone() -> None:
@@ -201,7 +260,7 @@ def test_a_path_relative_to_the_working_directory_is_accepted() -> None:
     assert Path("proj/data/t-split0.parquet").is_file()
 
 
-@pytest.mark.parametrize("write_format", ["parquet", "arrow"])
+@pytest.mark.parametrize("write_format", ["parquet", "arrow", "pt"])
 def test_the_same_bytes_every_time(write_format: str) -> None:
     def content() -> dict[str, bytes]:
         return {str(path): path.read_bytes() for path in sorted(Path("data").rglob("*")) if path.is_file()}
@@ -219,8 +278,8 @@ def test_a_failure_leaves_the_earlier_result(monkeypatch: pytest.MonkeyPatch) ->
     before = {path: path.stat().st_mtime_ns for path in Path().rglob("*") if path.is_file()}
     written = FORMATS["arrow"].write
 
-    def disk_full(path: Path, windows: Windows) -> None:
-        written(path, windows)
+    def disk_full(path: Path, windows: Windows, files: Files) -> None:
+        written(path, windows, files)
         if "split1" in path.name:
             raise OSError(28, "No space left on device", str(path))
 
@@ -247,3 +306,15 @@ def test_errors_leave_nothing_behind(changes: dict[str, Any], message: str) -> N
     with pytest.raises(DataError, match=message):
         _run(**changes)
     assert [path.name for path in Path().rglob("*") if path.is_file()] == ["t.csv"]
+
+
+@pytest.mark.parametrize(
+    ("write_format", "merge", "message"),
+    [
+        ("pt", True, "must be false with write_format: pt"),
+        ("csv", False, "must be true with write_format: csv"),
+    ],
+)
+def test_formats_that_cannot_be_merged(write_format: str, merge: bool, message: str) -> None:
+    with pytest.raises(ConfigError, match=f"merge_output: {message}"):
+        _run(write_format=write_format, merge_output=merge)

@@ -9,7 +9,7 @@ import pytest
 from seqjax.config.schema import ColumnKind
 from seqjax.data import formats
 from seqjax.data.dataset import Windows
-from seqjax.data.formats import FORMATS, load_windows
+from seqjax.data.formats import FORMATS, Files, format_of, is_by_file, load_window_files, load_windows
 from seqjax.data.splits import sequences
 from seqjax.data.windows import cut
 from seqjax.errors import DataError
@@ -33,7 +33,7 @@ def _windows(names: list[str], lengths: tuple[int, ...] = (9, 1, 3, 5)) -> Windo
 
 def _write(folder: Path, name: str, windows: Windows) -> Path:
     path = folder / f"x{FORMATS[name].suffix}"
-    FORMATS[name].write(path, windows)
+    FORMATS[name].write(path, windows, Files())
     return path
 
 
@@ -227,13 +227,15 @@ def test_missing_and_foreign_files(tmp_path: Path, name: str) -> None:
     with pytest.raises(DataError, match="does not exist"):
         load_windows(path, name, column_kinds={"a": "categorical"})
     path.write_bytes(b"\xff\x00\xfe")
-    with pytest.raises(DataError, match=r"cannot be read as|has no manifest|is not in the long format"):
+    with pytest.raises(
+        DataError, match=r"cannot be read as|has no (manifest|metadata).json|is not in the long format"
+    ):
         load_windows(path, name, column_kinds={"a": "categorical"})
 
 
 def test_unknown_format(tmp_path: Path) -> None:
     with pytest.raises(
-        DataError, match=r"'xlsx' is no format of preprocessed data\. Known: csv, parquet, arrow"
+        DataError, match=r"'xlsx' is no format of preprocessed data\. Known: csv, parquet, arrow, pt"
     ):
         load_windows(tmp_path, "xlsx", column_kinds={})
 
@@ -244,3 +246,20 @@ def test_shards_with_negative_ids_are_refused(tmp_path: Path) -> None:
     path = _write(tmp_path, "arrow", windows)
     with pytest.raises(DataError, match="column 'item' holds id -2"):
         load_windows(path, "arrow", column_kinds={"item": "categorical"}, n_classes={"item": 9})
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_format_shows(tmp_path: Path, name: str) -> None:
+    assert format_of(_write(tmp_path, name, _windows(["item"]))) == name
+    assert format_of(tmp_path) is None
+
+
+@pytest.mark.parametrize("name", [name for name in FORMATS if is_by_file(name)])
+def test_files_together_are_the_whole(tmp_path: Path, name: str) -> None:
+    windows = _windows(list(KINDS))
+    FORMATS[name].write(tmp_path / "x", windows, Files(sequences=2))
+    parts = list(load_window_files(tmp_path / "x", name, column_kinds=KINDS))
+    assert [len(part) for part in parts] == [5, 3]
+    assert np.concatenate([part.sequence_id for part in parts]).tolist() == windows.sequence_id.tolist()
+    with pytest.raises(DataError, match="column 'item' holds id"):
+        list(load_window_files(tmp_path / "x", name, column_kinds=KINDS, n_classes={"item": 3}))

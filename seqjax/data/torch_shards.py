@@ -1,0 +1,271 @@
+"""The format `pt`: a folder of torch files as sequifier 1.1 writes and loads them, without torch.
+
+    NAME-split0-0-<k>.pt    windows of so many sequences: a tuple of inputs and targets (a dict each, column
+                            to (W, L) int64 ids or float32 values; the targets are the inputs one item
+                            later), and of sequence ids, subsequence ids and start item positions, (W,) int64
+    metadata.json           {"total_samples": W in all, "batch_files": [{"path", "samples"}, ...]}
+
+Torch has no nulls, so padded slots hold zeros, as those of sequifier do. In our files metadata.json has one
+more entry, which sequifier passes over: `padding`, file name to [[window, padded slots], ...] for the windows
+that are padded. Where it is missing, as in sequifier's own folders, the leading slots that are zero in every
+column of the data are taken for padding; the newest slot always holds an item.
+
+`startItemPosition` is the position of slot 0, as in the long format. Windows are ordered by sequence and
+subsequence; all windows of a sequence are in one file.
+"""
+
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from jaxtyping import Int64, Num
+from pydantic import ConfigDict, Field
+
+from seqjax.config.base import ConfigModel, validate
+from seqjax.config.schema import ColumnKind
+from seqjax.data.columns import id_dtype
+from seqjax.data.dataset import Windows, joined
+from seqjax.data.padding import leading_zeros
+from seqjax.errors import ArtifactError, ConfigError, DataError
+from seqjax.interop.torch_files import read_torch_file
+from seqjax.interop.torch_writer import write_torch_file
+from seqjax.interop.unpickle import Value
+
+logger = logging.getLogger(__name__)
+
+METADATA = "metadata.json"
+
+Count = Annotated[int, Field(ge=0)]
+Slots = Num[np.ndarray, "W slots"]
+
+
+class BatchFile(ConfigModel):
+    """One torch file."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    path: Annotated[str, Field(pattern=r"^[^/\\\x00]+\.pt$")]
+    """Its name in the folder."""
+    samples: Count
+    """Number of windows."""
+
+
+class Index(ConfigModel):
+    """metadata.json."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    total_samples: Count
+    """Number of windows in all files."""
+    batch_files: list[BatchFile]
+    """The files, in the order in which they are read."""
+    padding: dict[str, list[tuple[Count, Count]]] | None = None
+    """By file: each padded window and how many of its slots are padded; null where only zeros tell."""
+
+
+def write(path: Path, windows: Windows, *, stem: str, sequences_per_file: int) -> None:
+    """Writes windows as a new folder `path`.
+
+    Args:
+      path: Where nothing is yet.
+      windows: The windows.
+      stem: What the names of the files begin with: NAME-split0.
+      sequences_per_file: A file is closed when it has so many sequences.
+    """
+    path.mkdir()
+    order = np.lexsort((windows.subsequence_id, windows.sequence_id))
+    first = np.flatnonzero(np.diff(windows.sequence_id[order], prepend=windows.sequence_id[order[0]] - 1))
+    cuts = [*first[::sequences_per_file].tolist(), len(order)]
+    digits = len(str(-(-len(first) // sequences_per_file) + 1))
+    files, padding = [], {}
+    for number, (begin, end) in enumerate(pairwise(cuts)):
+        name = f"{stem}-0-{number:0{digits}d}.pt"
+        padded = _write_file(path / name, windows, order[begin:end])
+        files.append({"path": name, "samples": end - begin})
+        padding |= {name: padded} if padded else {}
+    index = {"total_samples": len(windows), "batch_files": files, "padding": padding}
+    (path / METADATA).write_text(json.dumps(index, indent=4), encoding="utf-8")
+
+
+def _write_file(path: Path, windows: Windows, indices: Int64[np.ndarray, "B"]) -> list[list[int]]:
+    """Writes some windows, and returns which of them are padded, and by how much."""
+    batch = windows.gather(indices)
+    columns = {
+        name: values if values.dtype == np.float32 else values.astype(np.int64)
+        for name, values in batch.columns.items()
+    }
+    inputs = {name: values[:, :-1] for name, values in columns.items()}
+    targets = {name: values[:, 1:] for name, values in columns.items()}
+    keys = (windows.sequence_id, windows.subsequence_id, windows.start_item_position)
+    write_torch_file(path, (inputs, targets, *(key[indices] for key in keys)))
+    padded = np.flatnonzero(batch.padding)
+    return [
+        [window, slots] for window, slots in zip(padded.tolist(), batch.padding[padded].tolist(), strict=True)
+    ]
+
+
+def read(path: Path, column_kinds: Mapping[str, ColumnKind]) -> Windows:
+    """Reads a folder.
+
+    Args:
+      path: The folder.
+      column_kinds: The columns to read, in the order that the result shall have.
+
+    Raises:
+      DataError: A file is missing, damaged or not as metadata.json says, or a column is missing or of another
+        kind.
+    """
+    parts = [part for part in read_files(path, column_kinds) if len(part)]
+    if not parts:
+        raise DataError(f"{path} holds no windows. Preprocess again with a larger share for this split.")
+    lengths = sorted({part.seq_length for part in parts})
+    if len(lengths) > 1:
+        raise DataError(
+            f"{path} holds windows of seq_length {lengths[0]} and of {lengths[1]}, so its files are of "
+            "different runs. Remove the folder and preprocess again."
+        )
+    return joined(parts)
+
+
+def read_files(path: Path, column_kinds: Mapping[str, ColumnKind]) -> Iterator[Windows]:
+    """Reads a folder file by file; the arguments and errors are those of `read`."""
+    index = _index(path)
+    unlisted = sorted({file.name for file in path.glob("*.pt")} - {file.path for file in index.batch_files})
+    if unlisted:
+        logger.warning(
+            "%s: %s is not listed in %s and is not read (%d such files).",
+            *(path, unlisted[0], METADATA, len(unlisted)),
+        )
+    for file in index.batch_files:
+        padding = None if index.padding is None else index.padding.get(file.path, [])
+        yield _read_file(path / file.path, file.samples, column_kinds, padding)
+
+
+def _index(path: Path) -> Index:
+    file = path / METADATA
+    if not file.is_file():
+        raise DataError(f"{path} has no {METADATA}, so it is no complete pt data set. Run preprocess again.")
+    try:
+        index = validate(Index, json.loads(file.read_text(encoding="utf-8")), str(file))
+    except ConfigError as error:
+        raise DataError(f"{error}\nRun preprocess again.") from error
+    except (ValueError, TypeError, RecursionError) as error:
+        raise DataError(f"{file} does not describe pt files: {error}. Run preprocess again.") from error
+    names = [entry.path for entry in index.batch_files]
+    total = sum(entry.samples for entry in index.batch_files)
+    if len(set(names)) != len(names) or total != index.total_samples:
+        raise DataError(
+            f"{file} lists a file twice, or its total_samples, {index.total_samples}, is not the sum of its "
+            f"samples, {total}. Run preprocess again."
+        )
+    return index
+
+
+def _read_file(
+    path: Path, samples: int, column_kinds: Mapping[str, ColumnKind], padding: list[tuple[int, int]] | None
+) -> Windows:
+    if not path.is_file():
+        raise DataError(f"{path} is missing, although {METADATA} lists it. Run preprocess again.")
+    try:
+        content = read_torch_file(path)
+    except ArtifactError as error:
+        raise DataError(f"{error} Run preprocess again.") from error
+    columns, keys = _checked(path, content, samples)
+    for name in column_kinds:
+        if name not in columns:
+            raise DataError(
+                f"{path} has no column {name!r} (columns: {', '.join(columns)}). Check the columns, or "
+                "preprocess again."
+            )
+    n_slots = next(iter(columns.values())).shape[1]
+    n_padded = (
+        leading_zeros(columns.values()) if padding is None else _counted(path, padding, samples, n_slots)
+    )
+    real = np.arange(n_slots) >= n_padded[:, None]
+    length = (n_slots - n_padded).astype(np.int32)
+    sequence_id, subsequence_id, start_item_position = keys
+    return Windows(
+        columns={name: _typed(path, name, kind, columns[name][real]) for name, kind in column_kinds.items()},
+        start=np.cumsum(length, dtype=np.int64) - length,
+        length=length,
+        sequence_id=sequence_id,
+        subsequence_id=subsequence_id,
+        start_item_position=start_item_position,
+        item_position=None,
+        seq_length=n_slots - 1,
+    )
+
+
+def _checked(
+    path: Path, content: Value, samples: int
+) -> tuple[dict[str, Slots], list[Int64[np.ndarray, "W"]]]:
+    """All slots of each column, and the three keys, of a file that is as it should be."""
+    if type(content) is not tuple or len(content) != 5 or not all(type(part) is dict for part in content[:2]):
+        raise DataError(
+            f"{path} does not hold windows, which are five: inputs, targets, and three keys. Use a file that "
+            "preprocess wrote."
+        )
+    inputs, targets, *keys = content
+    shape = next((values.shape for values in inputs.values() if isinstance(values, np.ndarray)), ())
+    named = all(type(name) is str for name in inputs) and inputs.keys() == targets.keys()
+    if not named or len(shape) != 2 or 0 in shape[1:]:
+        raise DataError(
+            f"{path}: inputs ({list(inputs)[:9]}) and targets ({list(targets)[:9]}) must be arrays (windows, "
+            "items) of the same columns."
+        )
+    for values, expected, kinds in [
+        *((values, shape, "if") for part in (inputs, targets) for values in part.values()),
+        *((key, shape[:1], "i") for key in keys),
+    ]:
+        if not isinstance(values, np.ndarray) or values.shape != expected or values.dtype.kind not in kinds:
+            raise DataError(
+                f"{path}: its arrays do not belong together or are of wrong types. Preprocess again."
+            )
+    if shape[0] != samples:
+        raise DataError(
+            f"{path} holds {shape[0]} windows, but {METADATA} says {samples}. Run preprocess again."
+        )
+    for name, values in inputs.items():
+        if not np.array_equal(values[:, 1:], targets[name][:, :-1], equal_nan=values.dtype.kind == "f"):
+            raise DataError(f"{path}: the targets of column {name!r} are not its inputs one item later.")
+    columns = {
+        name: np.concatenate([values, targets[name][:, -1:]], axis=1, dtype=values.dtype)
+        for name, values in inputs.items()
+    }
+    return columns, [key.astype(np.int64) for key in keys]
+
+
+def _counted(
+    path: Path, padding: list[tuple[int, int]], samples: int, n_slots: int
+) -> Int64[np.ndarray, "W"]:
+    counts = np.zeros(samples, np.int64)
+    for window, slots in padding:
+        if window >= samples or slots >= n_slots:
+            raise DataError(
+                f"{path}: {METADATA} says that {slots} slots of window {window} are padded, of {samples} "
+                f"windows of {n_slots} slots. Run preprocess again."
+            )
+        counts[window] = slots
+    return counts
+
+
+def _typed(path: Path, name: str, kind: ColumnKind, values: Num[np.ndarray, "N"]) -> Num[np.ndarray, "N"]:
+    integers = values.dtype.kind == "i"
+    if integers != (kind == "categorical"):
+        raise DataError(
+            f"{path}: column {name!r} is of type {values.dtype}, but expected to be {kind}. Check "
+            "column_types."
+        )
+    if not integers:
+        values = values.astype(np.float32)
+        if not np.isfinite(values).all():
+            raise DataError(f"{path}: column {name!r} holds NaN or infinity. Preprocess again.")
+        return values
+    low, high = int(values.min(initial=0)), int(values.max(initial=0))
+    if low < 0 or high > np.iinfo(np.int32).max:
+        raise DataError(f"{path}: column {name!r} holds {low if low < 0 else high}, which is no id.")
+    return values.astype(id_dtype(high))
