@@ -22,7 +22,7 @@ LENGTH = 5
 
 
 def long_format(columns, count):
-    """A window at every row, as preprocess writes them: a line for each window and column, oldest slot first."""
+    """A window at every row, as preprocess writes them: a line a window and column, oldest slot first."""
     return pl.DataFrame(
         [
             {

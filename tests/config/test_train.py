@@ -1,0 +1,56 @@
+import pytest
+
+from seqjax.config.base import validate
+from seqjax.config.train import TrainConfig
+from seqjax.errors import ConfigError
+from tests.config.test_resolve import CONFIG
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"export_pt": True}, "export_pt: true is not supported yet"),
+        ({"export_with_dropout": True}, "export_with_dropout: true is not supported yet"),
+        ({"model_name": "my-embedding"}, "must not contain 'embedding'"),
+        (
+            {"target_column_types": {"item": "categorical"}},
+            "target_column_types: must name the target_columns",
+        ),
+    ],
+)
+def test_what_cannot_be_done_is_refused(changes, message):
+    with pytest.raises(ConfigError) as error:
+        validate(TrainConfig, CONFIG | changes, "train.yaml")
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"criterion": {"item": "MSELoss", "price": "MSELoss"}},
+            "'MSELoss' is no loss of a categorical target",
+        ),
+        ({"criterion": {"item": "CrossEntropyLos", "price": "MSELoss"}}, "Did you mean 'CrossEntropyLoss'?"),
+        (
+            {"criterion": {"item": "CrossEntropyLoss"}},
+            "training_spec.criterion: must name the target_columns",
+        ),
+        ({"loss_weights": {"item": 1.0}}, "training_spec.loss_weights: must name the target_columns"),
+        ({"class_weights": {"price": [1.0]}}, "training_spec.class_weights: must name categorical targets"),
+        ({"class_share_log_columns": ["price"]}, "must name categorical targets ['item']"),
+        ({"device": "tpu9"}, "training_spec.device: must be auto, cpu, cuda or mps"),
+    ],
+)
+def test_training_keys_fit_the_targets(changes, message):
+    training = CONFIG["training_spec"] | changes
+    with pytest.raises(ConfigError) as error:
+        validate(TrainConfig, CONFIG | {"training_spec": training}, "train.yaml")
+    assert message in str(error.value)
+
+
+def test_documented_defaults_are_real():
+    spec = validate(TrainConfig, CONFIG, "train.yaml").training_spec
+    assert (spec.optimizer.name, spec.scheduler.name) == ("Adam", "StepLR")
+    assert spec.scheduler.arguments == {"step_size": 1, "gamma": 1.0}
+    assert (spec.gradient_clip, spec.log_interval, spec.continue_training) == (0.5, 10, True)
