@@ -104,7 +104,7 @@ def test_views_of_one_array_share_its_storage(tmp_path: Path) -> None:
         b"bytes",
         {1, 2},
     ],
-    ids=str,
+    ids=lambda value: type(value).__name__,
 )
 def test_anything_else_is_refused(tmp_path: Path, value: object) -> None:
     with pytest.raises(TypeError):
