@@ -4,6 +4,9 @@ logs/sequifier-<model>-rank<r>-2.txt, -3.txt, .jsonl       checkpoints/<model>/e
 models/sequifier-<model>-best|last[-embedding]-<epoch>.<ext>
 outputs/predictions/<id>-predictions.<ext>                 outputs/embeddings/<id>-embeddings.<ext>
 outputs/probabilities/<id>-<target>-probabilities.<ext>    (<id> is a model file's name without its ending)
+
+Results of data that is read file by file (pt) have a folder in place of each file under outputs/, with
+<id>-<k>-predictions.<ext>, <id>-<k>-probabilities.<ext> or <id>-<k>-embeddings.<ext> for input file k.
 """
 
 import re
@@ -83,3 +86,14 @@ class Layout:
 
     def _stem(self, which: Which, kind: Kind) -> str:
         return f"sequifier-{self.model_name}-{which}-{'embedding-' if kind == 'embedding' else ''}"
+
+
+def part_of(whole: Path, model_id: str, number: int) -> Path:
+    """Where the results of one input file lie, in the folder that takes the place of the file `whole`.
+
+    Args:
+      whole: Where the results of all data would lie: predictions, probabilities or embeddings.
+      model_id: The model's id.
+      number: Number of the input file.
+    """
+    return whole.with_suffix("") / f"{model_id}-{number}-{whole.parent.name}{whole.suffix}"

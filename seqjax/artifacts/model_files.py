@@ -15,6 +15,7 @@ import numpy as np
 from seqjax.artifacts.atomic import replacing
 from seqjax.artifacts.card import CARD_KEY, ModelCard, ModelKind
 from seqjax.artifacts.layout import Layout
+from seqjax.artifacts.torch_models import read_pt, write_pt
 from seqjax.config.base import suggestion
 from seqjax.config.load import resolve_path
 from seqjax.config.train import TrainConfig
@@ -65,8 +66,8 @@ def export_models(
 ) -> list[Path]:
     """Writes the model files that a training configuration asks for.
 
-    Each is run in onnxruntime on `sample` and on a single window of it, and compared with JAX, before
-    it gets its name.
+    Each ONNX file is run in onnxruntime on `sample` and on a single window of it, and compared with JAX,
+    before it gets its name.
 
     Args:
       layout: Where the run's files lie.
@@ -84,17 +85,33 @@ def export_models(
     Raises:
       ArtifactError: A file does not compute what JAX computes; it is removed.
     """
-    kinds: list[ModelKind] = []
-    if config.export_onnx and config.export_generative_model:
-        kinds.append("generative")
-    if config.export_onnx and config.export_embedding_model:
-        kinds.append("embedding")
     paths = []
-    for kind in kinds:
-        path = layout.model(which, epoch, kind=kind)
-        write_onnx(path, params=params, graphdef=graphdef, card=card.of_kind(kind), sample=sample)
+    for kind, path in exported_files(layout, config, which, epoch):
+        described = card.of_kind(kind)
+        if path.suffix == ".pt":
+            write_pt(path, params=params, card=described)
+            logger.info("exported %s", path)
+        else:
+            write_onnx(path, params=params, graphdef=graphdef, card=described, sample=sample)
         paths.append(path)
     return paths
+
+
+def exported_files(
+    layout: Layout, config: TrainConfig, which: Literal["best", "last"], epoch: int
+) -> list[tuple[ModelKind, Path]]:
+    """The model files that a training configuration asks for, and the kind of each."""
+    kinds: list[tuple[ModelKind, bool]] = [
+        ("generative", config.export_generative_model),
+        ("embedding", config.export_embedding_model),
+    ]
+    extensions = [("onnx", config.export_onnx), ("pt", config.export_pt)]
+    return [
+        (kind, layout.model(which, epoch, kind=kind, extension=extension))
+        for extension, chosen in extensions
+        for kind, wanted in kinds
+        if chosen and wanted
+    ]
 
 
 def write_onnx(
@@ -115,11 +132,11 @@ def write_onnx(
     import jax
     import jax.numpy as jnp
 
-    def as_float32(leaf: "jax.Array") -> "jax.Array":
-        return leaf.astype(jnp.float32) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+    def as_float32(leaf: "np.ndarray | jax.Array") -> "jax.Array":
+        return jnp.asarray(leaf, jnp.float32 if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf.dtype)
 
     constants = jax.tree.map(as_float32, params)
-    apply = _forward(graphdef, card)
+    apply = forward_function(graphdef, card)
     with replacing(path) as temporary:
         export_onnx(
             temporary,
@@ -160,18 +177,16 @@ def read_card(path: Path) -> ModelCard:
     Raises:
       ArtifactError: The file is missing, or no model that seqjax wrote.
     """
-    return card_of(open_session(path), path)
+    card = read_pt(path).card if path.suffix == ".pt" else card_of(open_session(path), path)
+    if card is None:
+        raise ArtifactError(f"{path}: the file does not describe itself, so seqjax did not write it.")
+    return card
 
 
-def card_of(session: "onnxruntime.InferenceSession", path: Path) -> ModelCard:
-    """The card in an open model; `path` is for messages."""
+def card_of(session: "onnxruntime.InferenceSession", path: Path) -> ModelCard | None:
+    """The card in an open ONNX model, if seqjax wrote it; `path` is for messages."""
     text = session.get_modelmeta().custom_metadata_map.get(CARD_KEY)
-    if text is None:
-        raise ArtifactError(
-            f"{path}: the file does not describe itself, so seqjax did not write it. "
-            "This version reads only the .onnx files that seqjax exports."
-        )
-    return ModelCard.from_json(text, str(path))
+    return None if text is None else ModelCard.from_json(text, str(path))
 
 
 def resolve_model_path(root: str | Path, text: str) -> Path:
@@ -202,7 +217,7 @@ def _graph_inputs(card: ModelCard) -> list[GraphInput]:
     return [*inputs, GraphInput(card.valid_mask, "bool")] if card.valid_mask else inputs
 
 
-def _forward(graphdef: "nnx.GraphDef[Any]", card: ModelCard) -> Forward:
+def forward_function(graphdef: "nnx.GraphDef[Any]", card: ModelCard) -> Forward:
     """The model as a function of its parameters and the graph's inputs, in order."""
     from seqjax.model.functional import merge
 

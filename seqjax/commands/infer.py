@@ -5,26 +5,32 @@ configuration repeats of that is an assertion; every contradiction is reported, 
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import polars as pl
 
 from seqjax.artifacts.atomic import replacing
 from seqjax.artifacts.card import ModelCard
-from seqjax.artifacts.layout import Layout
+from seqjax.artifacts.layout import Layout, part_of
 from seqjax.artifacts.model_files import resolve_model_path
 from seqjax.config.infer import InferConfig
 from seqjax.config.load import resolve_path
 from seqjax.config.metadata import Metadata
 from seqjax.config.resolve import load_metadata
+from seqjax.config.schema import ColumnKind
 from seqjax.data.dataset import Windows
-from seqjax.data.formats import load_windows
+from seqjax.data.formats import format_of, is_by_file, load_window_files, load_windows
 from seqjax.errors import ConfigError, DataError, Problem
 from seqjax.inference.assertions import contradictions
-from seqjax.inference.engine import Engine, open_engine
+from seqjax.inference.engine import Engine
+from seqjax.inference.engines import open_engine
 from seqjax.inference.forecast import embed, forecast
 from seqjax.inference.sample import Reader
+from seqjax.inference.sequifier import card_from_training
 from seqjax.inference.tables import embedding_table, prediction_table, probability_table
 
 logger = logging.getLogger(__name__)
@@ -50,25 +56,77 @@ def infer(config: InferConfig) -> list[Path]:
 
 
 def _infer_one(config: InferConfig, path: Path, metadata: Metadata | None, data_path: Path) -> Iterator[Path]:
-    engine = open_engine(path, device=config.device)
+    engine = open_engine(path, partial(card_from_training, config, path), device=config.device)
     problems = list(contradictions(config, metadata, engine.card))
     if problems:
         raise ConfigError(f"The configuration of inference, compared with the model {path.name},", problems)
-    windows = _load(config, metadata, engine.card, data_path)
-    layout, extension = Layout(Path(config.project_root), ""), config.write_format
-    if config.model_type == "embedding":
-        table = embedding_table(embed(engine, windows, batch_size=config.inference_batch_size))
-        yield _write(layout.embeddings(path.stem, extension), table)
+    source = _Source(data_path, _read_format(config, metadata, data_path), metadata, engine.card)
+    make_tables = _embedding_tables if config.model_type == "embedding" else _forecast_tables
+    results = make_tables(config, engine, path.stem, source.parts())
+    if is_by_file(source.read_format):
+        yield from _write_files(results, path.stem)
         return
-    tables = _forecast_tables(config, engine, windows)
-    yield _write(layout.predictions(path.stem, extension), tables.pop(None))
-    for target, table in tables.items():
-        yield _write(layout.probabilities(path.stem, str(target), extension), table)
+    for tables in results:
+        for place, table in tables.items():
+            with replacing(place) as temporary:
+                _write(temporary, table, config.write_format)
+            logger.info("wrote %s (%d rows)", place, len(table))
+            yield place
 
 
-def _forecast_tables(config: InferConfig, engine: Engine, windows: Windows) -> dict[str | None, pl.DataFrame]:
-    """The table of predictions under None, and that of each target's probabilities under its name."""
-    card = engine.card
+@dataclass(frozen=True)
+class _Source:
+    """Preprocessed data, as a model reads it."""
+
+    path: Path
+    read_format: str
+    metadata: Metadata | None
+    card: ModelCard
+
+    def parts(self) -> Iterator[Windows]:
+        """The windows: of each file, where results are written file by file, or all at once."""
+        empty = True
+        for windows in self._loaded():
+            if len(windows):
+                empty = False
+                yield windows.crop(self.card.column_schema.seq_length)
+        if empty:
+            raise DataError(f"{self.path} holds no windows, so there is nothing to infer.")
+
+    def _loaded(self) -> Iterator[Windows]:
+        schema = self.card.column_schema
+        kinds: dict[str, ColumnKind] = {name: schema.columns[name] for name in schema.inputs}
+        if is_by_file(self.read_format):
+            yield from load_window_files(
+                self.path, self.read_format, column_kinds=kinds, n_classes=schema.n_classes
+            )
+        else:
+            yield load_windows(
+                self.path,
+                self.read_format,
+                column_kinds=kinds,
+                padding=self.metadata.padding if self.metadata is not None else "null",
+                n_classes=schema.n_classes,
+            )
+
+
+Tables = dict[Path, pl.DataFrame]
+"""Results by the files that they belong in."""
+
+
+def _embedding_tables(
+    config: InferConfig, engine: Engine, model_id: str, parts: Iterable[Windows]
+) -> Iterator[Tables]:
+    place = Layout(Path(config.project_root), "").embeddings(model_id, config.write_format)
+    for windows in parts:
+        yield {place: embedding_table(embed(engine, windows, batch_size=config.inference_batch_size))}
+
+
+def _forecast_tables(
+    config: InferConfig, engine: Engine, model_id: str, parts: Iterable[Windows]
+) -> Iterator[Tables]:
+    """The predictions, and the probabilities of each target that are asked for."""
+    card, layout = engine.card, Layout(Path(config.project_root), "")
     kinds = card.column_schema.targets
     targets = config.target_columns or list(kinds)
     shown = [name for name in targets if config.output_probabilities and kinds[name] == "categorical"]
@@ -77,12 +135,36 @@ def _forecast_tables(config: InferConfig, engine: Engine, windows: Windows) -> d
         kinds, sampled=config.sample_from_distribution_columns or (), seed=config.seed, keep_log_probs=shown
     )
     steps = (config.autoregression_extra_steps or 0) if config.autoregression else 0
-    result = forecast(engine, windows, read, batch_size=config.inference_batch_size, extra_steps=steps)
-    tables: dict[str | None, pl.DataFrame] = {
-        None: prediction_table(result, card, targets, map_to_id=config.map_to_id)
-    }
-    tables.update({name: probability_table(result, card, name) for name in shown})
-    return tables
+    for windows in parts:
+        result = forecast(engine, windows, read, batch_size=config.inference_batch_size, extra_steps=steps)
+        predictions = prediction_table(result, card, targets, map_to_id=config.map_to_id)
+        yield {
+            layout.predictions(model_id, config.write_format): predictions,
+            **{
+                layout.probabilities(model_id, name, config.write_format): probability_table(
+                    result, card, name
+                )
+                for name in shown
+            },
+        }
+
+
+def _write_files(results: Iterable[Tables], model_id: str) -> list[Path]:
+    """Writes the results of each input file to a file of its own, in a folder that is replaced as a whole."""
+    written = []
+    with ExitStack() as renamed_together:
+        folders: dict[Path, Path] = {}
+        for number, tables in enumerate(results):
+            for whole, table in tables.items():
+                place = part_of(whole, model_id, number)
+                if whole not in folders:
+                    folders[whole] = renamed_together.enter_context(replacing(place.parent))
+                    folders[whole].mkdir()
+                _write(folders[whole] / place.name, table, place.suffix[1:])
+                written.append(place)
+    for place in dict.fromkeys(path.parent for path in written):
+        logger.info("wrote %s (%d files)", place, sum(path.parent == place for path in written))
+    return written
 
 
 def _unsupported(config: InferConfig) -> Iterator[Problem]:
@@ -113,32 +195,12 @@ def _data_path(config: InferConfig, metadata: Metadata | None) -> Path:
 def _read_format(config: InferConfig, metadata: Metadata | None, path: Path) -> str:
     if config.read_format is not None:
         return config.read_format
-    if path.suffix in {".csv", ".parquet"}:
-        return path.suffix[1:]
-    if metadata is not None and metadata.write_format is not None:
-        return metadata.write_format
-    return "arrow" if path.is_dir() else "parquet"
+    stated = metadata.write_format if metadata is not None else None
+    return format_of(path) or stated or "parquet"
 
 
-def _load(config: InferConfig, metadata: Metadata | None, card: ModelCard, path: Path) -> Windows:
-    schema = card.column_schema
-    windows = load_windows(
-        path,
-        _read_format(config, metadata, path),
-        column_kinds={name: schema.columns[name] for name in schema.inputs},
-        padding=metadata.padding if metadata is not None else "null",
-        n_classes=schema.n_classes,
-    )
-    if not len(windows):
-        raise DataError(f"{path} holds no windows, so there is nothing to infer.")
-    return windows.crop(schema.seq_length)
-
-
-def _write(path: Path, table: pl.DataFrame) -> Path:
-    with replacing(path) as temporary:
-        if path.suffix == ".csv":
-            table.write_csv(temporary)
-        else:
-            table.write_parquet(temporary)
-    logger.info("wrote %s (%d rows)", path, len(table))
-    return path
+def _write(path: Path, table: pl.DataFrame, extension: str) -> None:
+    if extension == "csv":
+        table.write_csv(path)
+    else:
+        table.write_parquet(path)

@@ -17,8 +17,8 @@ import numpy as np
 from seqjax.artifacts.atomic import replacing
 from seqjax.artifacts.card import describe_run
 from seqjax.artifacts.checkpoints import load_info, load_tree, remove_checkpoints, save_checkpoint
-from seqjax.artifacts.layout import Kind, Layout, Which
-from seqjax.artifacts.model_files import export_models
+from seqjax.artifacts.layout import Layout, Which
+from seqjax.artifacts.model_files import export_models, exported_files
 from seqjax.config.changes import changed_keys
 from seqjax.config.load import resolve_path
 from seqjax.config.metadata import Metadata
@@ -325,10 +325,7 @@ class _Job:
         return last
 
     def _model_files(self, which: Which, epoch: int) -> tuple[Path, ...]:
-        config = self._config
-        generative, embedding = config.export_generative_model, config.export_embedding_model
-        kinds: list[Kind] = [*(["generative"] if generative else []), *(["embedding"] if embedding else [])]
-        return tuple(self._layout.model(which, epoch, kind=kind) for kind in kinds if config.export_onnx)
+        return tuple(path for _, path in exported_files(self._layout, self._config, which, epoch))
 
 
 class _Saver:

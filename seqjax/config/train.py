@@ -167,7 +167,7 @@ class TrainConfig(ConfigModel):
     export_onnx: bool = True
     """Export as .onnx."""
     export_pt: bool = False
-    """Export parameters as a torch .pt file."""
+    """Export as a torch .pt file, which sequifier reads too."""
     export_with_dropout: bool = False
     """Export with dropout active, for Monte Carlo estimates."""
     seed: int = 1010
@@ -188,12 +188,13 @@ class TrainConfig(ConfigModel):
             )
         return name
 
-    @field_validator("export_pt", "export_with_dropout")
+    @field_validator("export_with_dropout")
     @classmethod
-    def _only_onnx_without_dropout(cls, export: bool) -> bool:
+    def _no_dropout(cls, export: bool) -> bool:
         if export:
             raise ValueError(
-                "true is not supported yet: models are exported as .onnx, without dropout. Set false."
+                "true is not supported yet: models are exported without dropout. Set export_with_dropout: "
+                "false."
             )
         return export
 

@@ -5,16 +5,16 @@ what the graph calls its ends, stays in here.
 """
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float32, Num
 
 from seqjax.artifacts.card import ModelCard
-from seqjax.artifacts.model_files import card_of, graph_feed
-from seqjax.errors import ArtifactError
-from seqjax.interop.onnx_session import open_session
+from seqjax.artifacts.model_files import graph_feed
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 Columns = Mapping[str, Num[np.ndarray, "B L"]]
 Outputs = dict[str, Float32[np.ndarray, "B P _"]]
@@ -44,17 +44,12 @@ class Engine(Protocol):
 
 
 class OnnxEngine:
-    """A model file in onnxruntime."""
+    """A graph that seqjax exported, in onnxruntime."""
 
-    def __init__(self, path: Path, *, device: str = "cpu") -> None:
-        """Loads the file.
-
-        Args:
-          path: An ONNX file that seqjax wrote.
-          device: auto, cpu, cuda or cuda:N.
-        """
-        self._session = open_session(path, device=device)
-        self._card = card_of(self._session, path)
+    def __init__(self, session: "onnxruntime.InferenceSession", card: ModelCard) -> None:
+        """Takes an open file and the card in it."""
+        self._session = session
+        self._card = card
 
     @property
     def card(self) -> ModelCard:
@@ -66,21 +61,3 @@ class OnnxEngine:
         card = self._card
         values = self._session.run(list(card.outputs.values()), graph_feed(card, inputs, valid_mask))
         return {name: np.asarray(value) for name, value in zip(card.outputs, values, strict=True)}
-
-
-def open_engine(path: Path, *, device: str = "cpu") -> Engine:
-    """The engine that runs a model file.
-
-    Args:
-      path: The model file.
-      device: auto, cpu, cuda or cuda:N.
-
-    Raises:
-      ArtifactError: Files of this kind cannot be run.
-    """
-    if path.suffix == ".pt":
-        raise ArtifactError(
-            f"{path}: this version of seqjax does not read .pt models. Export .onnx (export_onnx: true in "
-            "the training configuration) and name that file."
-        )
-    return OnnxEngine(path, device=device)

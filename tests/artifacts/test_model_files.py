@@ -125,6 +125,8 @@ def test_both_kinds_are_written_checked_and_described(
         ({"export_generative_model": False}, 1),
         ({"export_embedding_model": False}, 1),
         ({"export_onnx": False}, 0),
+        ({"export_onnx": False, "export_pt": True}, 2),
+        ({"export_generative_model": False, "export_pt": True}, 2),
     ],
 )
 def test_only_what_the_configuration_asks_for_is_written(tmp_path: Path, changes: dict, count: int) -> None:

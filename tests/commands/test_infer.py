@@ -16,6 +16,8 @@ from seqjax.config.base import validate
 from seqjax.config.infer import InferConfig
 from seqjax.config.metadata import Statistics
 from seqjax.config.schema import ColumnKind
+from seqjax.data import torch_shards
+from seqjax.data.formats import load_windows
 from seqjax.errors import ArtifactError, ConfigError, DataError
 from tests.engines import FakeEngine, fake_card
 
@@ -73,7 +75,7 @@ class Project:
         self.write_metadata({})
         (root / "data" / "x-split2.csv").write_text(DATA)
         self._engines: dict[str, FakeEngine] = {}
-        monkeypatch.setattr(command, "open_engine", lambda path, device: self._engines[path.stem])
+        monkeypatch.setattr(command, "open_engine", lambda path, describe, device: self._engines[path.stem])
         self.add_model(MODEL, GENERATIVE, repeat)
 
     def add_model(self, name: str, card: ModelCard, compute) -> None:
@@ -335,3 +337,57 @@ def test_missing_files(project: Project) -> None:
         project.infer(model_path="models/sequifier-demo-best-4.onnx")
     with pytest.raises(DataError, match=r"nowhere\.csv does not exist"):
         project.infer(data_path="data/nowhere.csv")
+
+
+def test_data_in_files_gives_results_in_files(project: Project, caplog: pytest.LogCaptureFixture) -> None:
+    """Draws go on from file to file, so that all of them together are those of one file."""
+    whole = load_windows(
+        project.root / "data" / "x-split2.csv", "csv", column_kinds={"item": "categorical", "price": "real"}
+    )
+    folder = project.root / "data" / "shards"
+    torch_shards.write(folder, whole, stem="shards", sequences_per_file=1)
+    changes = {"output_probabilities": True, "sample_from_distribution_columns": ["item"]}
+    project.infer(**changes)
+    stale = project.root / f"outputs/predictions/{MODEL}-predictions/{MODEL}-7-predictions.csv"
+    stale.parent.mkdir()
+    stale.touch()
+    with caplog.at_level(logging.INFO, logger="seqjax"):
+        written = project.infer(data_path="data/shards", **changes)
+    kinds = {"predictions": f"{MODEL}-predictions", "probabilities": f"{MODEL}-item-probabilities"}
+    assert written == [
+        f"outputs/{kind}/{place}/{MODEL}-{number}-{kind}.csv"
+        for number in (0, 1)
+        for kind, place in kinds.items()
+    ]
+    assert not stale.exists()
+    assert f"{MODEL}-predictions (2 files)" in caplog.text
+    for kind, place in kinds.items():
+        parts = [project.table(f"{kind}/{place}/{MODEL}-{number}-{kind}.csv") for number in (0, 1)]
+        assert [len(part) for part in parts] == [2, 1]
+        assert_frame_equal(pl.concat(parts), project.table(f"{kind}/{place}.csv"))
+
+
+def test_embeddings_of_files(project: Project) -> None:
+    project.add_model("sequifier-demo-best-embedding-3", GENERATIVE.of_kind("embedding"), hidden)
+    whole = load_windows(
+        project.root / "data" / "x-split2.csv", "csv", column_kinds={"item": "categorical", "price": "real"}
+    )
+    torch_shards.write(project.root / "data" / "shards", whole, stem="s", sequences_per_file=2)
+    written = project.infer(
+        data_path="data/shards",
+        model_type="embedding",
+        model_path="models/sequifier-demo-best-embedding-3.onnx",
+        write_format="parquet",
+    )
+    name = "sequifier-demo-best-embedding-3"
+    assert written == [f"outputs/embeddings/{name}-embeddings/{name}-0-embeddings.parquet"]
+    assert project.table(written[0].removeprefix("outputs/"))["sequenceId"].to_list() == [5, 5, 8]
+
+
+def test_an_empty_folder_of_files_is_refused(project: Project) -> None:
+    folder = project.root / "data" / "shards"
+    folder.mkdir()
+    (folder / "metadata.json").write_text('{"total_samples": 0, "batch_files": []}')
+    with pytest.raises(DataError, match="shards holds no windows"):
+        project.infer(data_path="data/shards")
+    assert not (project.root / "outputs").exists()

@@ -1,4 +1,4 @@
-"""Sequifier's parameters, exported by us, give sequifier's results from its own data and configurations."""
+"""Sequifier's models, its own files and exported by us, give its results from its data and configurations."""
 
 import shutil
 from collections.abc import Callable
@@ -18,6 +18,7 @@ from seqjax.artifacts.model_files import write_onnx
 from seqjax.commands.infer import infer
 from seqjax.config.base import validate
 from seqjax.config.infer import InferConfig
+from seqjax.config.load import load_config
 from seqjax.config.resolve import load_metadata
 from seqjax.interop.names import from_sequifier
 from seqjax.interop.torch_files import read_torch_file
@@ -30,6 +31,8 @@ RUNS = {
     "M": ("plain", "embedding", "autoregression"),
     "N": ("plain", "embedding", "autoregression"),
 }
+CASES = [(name, run) for name, runs in RUNS.items() for run in runs]
+CASES_OF_BOTH_FORMATS = [*CASES, *((name, "pt_input") for name in RUNS)]
 
 
 class Sample(NamedTuple):
@@ -75,7 +78,7 @@ def project(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[
     return export
 
 
-@pytest.mark.parametrize(("name", "run"), [(name, run) for name, runs in RUNS.items() for run in runs])
+@pytest.mark.parametrize(("name", "run"), CASES)
 def test_results_are_those_of_sequifier(shared: Path, project, name: str, run: str) -> None:
     golden = shared / "golden" / "project"
     model = project(name, "embedding" if run == "embedding" else "generative")
@@ -87,11 +90,35 @@ def test_results_are_those_of_sequifier(shared: Path, project, name: str, run: s
         "metadata_config_path": str(golden / values["metadata_config_path"]),
     }
     written = infer(validate(InferConfig, values, "infer.yaml"))
-    expected = sorted((golden / "outputs" / f"{name}_{run}").rglob("*.csv"))
-    names = [path.relative_to(golden / "outputs" / f"{name}_{run}") for path in expected]
+    assert_results(root, written, golden / "outputs" / f"{name}_{run}")
+
+
+@pytest.fixture(scope="module")
+def whole(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the reference project as sequifier left it."""
+    root = tmp_path_factory.mktemp("whole") / "project"
+    unused = shutil.ignore_patterns("*.csv", "outputs", "forward")
+    shutil.copytree(shared / "golden" / "project", root, ignore=unused)
+    return root
+
+
+@pytest.mark.parametrize("extension", ["pt", "onnx"])
+@pytest.mark.parametrize(("name", "run"), CASES_OF_BOTH_FORMATS)
+def test_sequifiers_own_files_are_read(
+    shared: Path, whole: Path, name: str, run: str, extension: str
+) -> None:
+    path = whole / "configs" / f"infer_{name}_{run}.yaml"
+    model = yaml.safe_load(path.read_text())["model_path"].replace(".pt", f".{extension}")
+    written = infer(load_config(InferConfig, path, {"project_root": str(whole), "model_path": model}))
+    assert_results(whole, written, shared / "golden" / "project" / "outputs" / f"{name}_{run}")
+
+
+def assert_results(root: Path, written: list[Path], reference: Path) -> None:
+    expected = sorted(reference.rglob("*.csv"))
+    names = [path.relative_to(reference) for path in expected]
     assert sorted(path.relative_to(root / "outputs") for path in written) == names
-    for relative, reference in zip(names, expected, strict=True):
-        assert_same(pl.read_csv(root / "outputs" / relative), pl.read_csv(reference))
+    for relative, path in zip(names, expected, strict=True):
+        assert_same(pl.read_csv(root / "outputs" / relative), pl.read_csv(path))
 
 
 def assert_same(found: pl.DataFrame, expected: pl.DataFrame) -> None:

@@ -9,7 +9,6 @@ from tests.config.test_resolve import CONFIG
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"export_pt": True}, "export_pt: true is not supported yet"),
         ({"export_with_dropout": True}, "export_with_dropout: true is not supported yet"),
         ({"model_name": "my-embedding"}, "must not contain 'embedding'"),
         (

@@ -1,22 +1,12 @@
-"""Engines are opened by the kind of file and by device."""
-
-from pathlib import Path
+"""The devices of onnxruntime."""
 
 import pytest
 
-from seqjax.errors import ArtifactError, ConfigError
-from seqjax.inference.engine import open_engine
+from seqjax.errors import ConfigError
 from seqjax.interop.onnx_session import providers
 
 CUDA = ["CUDAExecutionProvider", "CPUExecutionProvider"]
 CPU = ["CPUExecutionProvider"]
-
-
-def test_pt_files_are_refused_with_a_way_out(tmp_path: Path) -> None:
-    with pytest.raises(
-        ArtifactError, match=r"x\.pt: this version of seqjax does not read \.pt models\. Export \.onnx"
-    ):
-        open_engine(tmp_path / "x.pt")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,111 @@
+"""Models that sequifier exported: they do not describe themselves.
+
+What a card holds comes from the configuration that the model was trained with, and from the metadata of its
+data. Sequifier attends to padding, so `mask_padding` is false. Its ONNX graphs name neither inputs nor
+outputs, so they are bound by order; all inputs but the first have a batch of fixed size; outputs come
+position-major.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Bool
+
+from seqjax.artifacts.card import ModelCard, ModelKind, describe_run
+from seqjax.artifacts.model_files import graph_feed
+from seqjax.config.infer import InferConfig
+from seqjax.config.load import load_config, resolve_path
+from seqjax.config.resolve import load_metadata, resolve_schema
+from seqjax.config.train import TrainConfig
+from seqjax.errors import ArtifactError, ConfigError, Problem
+from seqjax.inference.engine import Columns, Outputs
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+
+def card_from_training(config: InferConfig, model: Path, kind: ModelKind) -> ModelCard:
+    """The card of a model that sequifier trained.
+
+    Args:
+      config: The configuration of inference; its `training_config_path` is read, and the metadata that is
+        named there, or else in `config`.
+      model: The model's file, for messages.
+      kind: What the model is.
+
+    Raises:
+      ConfigError: There is no such configuration, or it is not valid.
+      DataError: The metadata is missing or damaged.
+    """
+    path = resolve_path(config.project_root, config.training_config_path, or_here=True)
+    if not path.is_file():
+        message = (
+            f"{path} does not exist, and {model.name}, as a model of sequifier, does not describe itself. "
+            "Name the configuration that it was trained with."
+        )
+        raise ConfigError("The configuration of inference", [Problem("training_config_path", message)])
+    training = load_config(TrainConfig, path)
+    spec = training.model_spec.model_copy(update={"mask_padding": False})
+    training = training.model_copy(update={"model_spec": spec})
+    place = resolve_path(config.project_root, training.metadata_config_path, or_here=True)
+    if not place.is_file() and config.metadata_config_path is not None:
+        place = resolve_path(config.project_root, config.metadata_config_path, or_here=True)
+    metadata = load_metadata(place)
+    return describe_run(training, resolve_schema(training, metadata), metadata).of_kind(kind)
+
+
+class SequifierOnnxEngine:
+    """A graph that sequifier exported, in onnxruntime."""
+
+    def __init__(self, session: "onnxruntime.InferenceSession", card: ModelCard, path: Path) -> None:
+        """Compares the graph's ends with the card.
+
+        Args:
+          session: The open file.
+          card: What the model is.
+          path: The file, for messages.
+
+        Raises:
+          ArtifactError: The graph has other inputs or outputs than the card.
+        """
+        self._session = session
+        self._card = card
+        self._inputs = [value.name for value in session.get_inputs()]
+        outputs = session.get_outputs()
+        if len(self._inputs) != len(card.inputs) or len(outputs) != len(card.outputs):
+            raise ArtifactError(
+                f"{path}: the graph has {len(self._inputs)} inputs and {len(outputs)} outputs, but the "
+                f"training configuration says {len(card.inputs)} and {len(card.outputs)}. Name the "
+                "configuration that the model was trained with (training_config_path)."
+            )
+        fixed = [value.shape[0] for value in session.get_inputs() if isinstance(value.shape[0], int)]
+        self._batch = fixed[0] if fixed else None
+
+    @property
+    def card(self) -> ModelCard:
+        """What the model is, by its training configuration."""
+        return self._card
+
+    def predict(self, inputs: Columns, valid_mask: Bool[np.ndarray, "B L"]) -> Outputs:
+        """See `Engine.predict`."""
+        count = len(valid_mask)
+        size = self._batch or count
+        arrays = [
+            np.pad(values, ((0, -count % size), (0, 0)))
+            for values in graph_feed(self._card, inputs, valid_mask).values()
+        ]
+        parts = [
+            self._session.run(
+                None,
+                dict(zip(self._inputs, (values[first : first + size] for values in arrays), strict=True)),
+            )
+            for first in range(0, count, size)
+        ]
+        joined = (
+            np.concatenate([np.asarray(part[at]) for part in parts], axis=1) for at in range(len(parts[0]))
+        )
+        return {
+            name: values.swapaxes(0, 1)[:count]
+            for name, values in zip(self._card.outputs, joined, strict=True)
+        }

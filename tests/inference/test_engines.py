@@ -1,0 +1,169 @@
+"""Every kind of model file is opened by the engine that runs it, and all engines compute the same."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import pytest
+
+from seqjax.artifacts.card import ModelCard, ModelKind
+from seqjax.artifacts.model_files import write_onnx
+from seqjax.artifacts.torch_models import read_pt, write_pt
+from seqjax.config.model import ModelSpec
+from seqjax.config.schema import Schema
+from seqjax.errors import ArtifactError, ConfigError
+from seqjax.inference import jax_engine
+from seqjax.inference.engine import Engine, OnnxEngine
+from seqjax.inference.engines import open_engine
+from seqjax.inference.jax_engine import JaxEngine
+from seqjax.inference.sequifier import SequifierOnnxEngine
+from seqjax.interop.names import to_sequifier
+from tests.models import card_of, random_model
+from tests.reference import PROJECT_CASES, reference_case
+
+SCHEMA = Schema(
+    n_classes={"item": 5},
+    categorical_inputs=("item",),
+    real_inputs=("price",),
+    targets={"price": "real", "item": "categorical"},
+    seq_length=4,
+)
+SPEC = ModelSpec(
+    initial_embedding_dim=8,
+    dim_model=8,
+    n_head=2,
+    dim_feedforward=8,
+    num_layers=1,
+    prediction_length=2,
+    feature_embedding_dims={"item": 6, "price": 2},
+)
+
+
+class Sample(NamedTuple):
+    columns: dict[str, np.ndarray]
+    padding: np.ndarray
+
+
+def _sample(rows: int) -> Sample:
+    rng = np.random.default_rng(2)
+    columns = {
+        "item": rng.integers(0, 5, (rows, 5)).astype(np.int32),
+        "price": rng.normal(size=(rows, 5)).astype(np.float32),
+    }
+    return Sample(columns, rng.integers(0, 5, rows).astype(np.int32))
+
+
+def _no_description(kind: ModelKind) -> ModelCard:
+    raise AssertionError(f"asked for the card of a {kind} model that has one")
+
+
+@pytest.fixture(scope="module", params=["generative", "embedding"])
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Engine, Engine]:
+    """One masked model as a torch file in JAX, and as a graph in onnxruntime."""
+    folder = tmp_path_factory.mktemp("models")
+    graphdef, params = random_model(SCHEMA, SPEC, seed=3)
+    card = card_of(SCHEMA, SPEC).of_kind(request.param)
+    write_pt(folder / "x.pt", params=params, card=card)
+    write_onnx(folder / "x.onnx", params=params, graphdef=graphdef, card=card, sample=_sample(3))
+    return open_engine(folder / "x.pt", _no_description), open_engine(folder / "x.onnx", _no_description)
+
+
+def test_files_with_a_card_need_no_other(pair: tuple[Engine, Engine]) -> None:
+    ours, graph = pair
+    assert isinstance(ours, JaxEngine)
+    assert isinstance(graph, OnnxEngine)
+    assert ours.card == graph.card
+
+
+@pytest.mark.parametrize("rows", [8, 1, 20])
+def test_every_batch_size_gives_what_the_graph_gives(pair: tuple[Engine, Engine], rows: int) -> None:
+    sample = _sample(rows)
+    inputs = {name: values[:, :-1] for name, values in sample.columns.items()}
+    valid = np.arange(4) >= sample.padding[:, None]
+    found, expected = (engine.predict(inputs, valid) for engine in pair)
+    assert list(found) == list(expected)
+    for name, values in expected.items():
+        assert found[name].dtype == np.float32
+        assert found[name].shape == values.shape
+        np.testing.assert_allclose(found[name], values, rtol=1e-5, atol=1e-5)
+
+
+def test_a_smaller_batch_is_filled_up_unless_it_is_far_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
+    traced: list[int] = []
+
+    def recorded(graphdef: object, card: ModelCard) -> Callable[..., tuple[jax.Array]]:
+        def forward(params: object, item: jax.Array, *rest: jax.Array) -> tuple[jax.Array]:
+            traced.append(len(item))
+            return (item[:, None, :1].astype(np.float32),)
+
+        return forward
+
+    monkeypatch.setattr(jax_engine, "forward_function", recorded)
+    card = card_of(SCHEMA, SPEC).model_copy(update={"outputs": {"price": "price_value"}})
+    _, params = random_model(SCHEMA, SPEC, seed=3)
+    engine = JaxEngine(to_sequifier(params, SCHEMA, SPEC), card)
+    for rows in (16, 16, 9, 4, 3, 3, 2, 17):
+        inputs = {name: values[:, :-1] for name, values in _sample(rows).columns.items()}
+        outputs = engine.predict(inputs, np.ones((rows, 4), np.bool_))
+        assert outputs["price"][:, 0, 0].tolist() == inputs["item"][:, 0].tolist()
+    assert traced == [16, 3, 17]
+
+
+@pytest.mark.parametrize("device", ["mps", "cuda:x", "gpu", "cpu:99"])
+def test_unknown_devices_are_refused(tmp_path: Path, device: str) -> None:
+    _, params = random_model(SCHEMA, SPEC, seed=3)
+    write_pt(tmp_path / "x.pt", params=params, card=card_of(SCHEMA, SPEC))
+    with pytest.raises(ConfigError, match=f"device: must be auto, cpu, cuda or cuda:N .found '{device}'"):
+        open_engine(tmp_path / "x.pt", _no_description, device=device)
+
+
+def test_parameters_of_another_model_are_refused(tmp_path: Path) -> None:
+    _, params = random_model(SCHEMA, SPEC, seed=3)
+    write_pt(tmp_path / "x.pt", params=params, card=card_of(SCHEMA, SPEC))
+    deeper = card_of(SCHEMA, SPEC.model_copy(update={"num_layers": 2}))
+    with pytest.raises(ArtifactError, match=r"missing: layers\.1"):
+        JaxEngine(read_pt(tmp_path / "x.pt").parameters, deeper)
+
+
+@pytest.mark.parametrize("name", PROJECT_CASES)
+@pytest.mark.parametrize("kind", ["generative", "embedding"])
+def test_sequifiers_own_files_compute_what_sequifier_computed(
+    shared: Path, name: str, kind: ModelKind
+) -> None:
+    case = reference_case(shared, name)
+    card = card_of(case.schema, case.spec).of_kind(kind)
+    asked = []
+
+    def describe(found: ModelKind) -> ModelCard:
+        asked.append(found)
+        return card
+
+    stem = case.weights.stem.replace("best-", "best-embedding-") if kind == "embedding" else case.weights.stem
+    engines = [open_engine(case.weights.with_name(stem + suffix), describe) for suffix in (".pt", ".onnx")]
+    assert [type(engine) for engine in engines] == [JaxEngine, SequifierOnnxEngine]
+    assert asked == [kind, kind]
+    with np.load(case.outputs) as arrays:
+        inputs = {column: arrays[f"in__{column}"] for column in case.schema.inputs}
+        keys = {"embedding": "embed"} if kind == "embedding" else {key: f"out__{key}" for key in card.outputs}
+        expected = {target: arrays[key].swapaxes(0, 1) for target, key in keys.items()}
+    for engine in engines:
+        for rows in (16, 5, 23) if isinstance(engine, SequifierOnnxEngine) else (16, 5):
+            chosen = np.arange(rows) % 16
+            outputs = engine.predict(
+                {column: values[chosen] for column, values in inputs.items()},
+                np.ones((rows, case.schema.seq_length), np.bool_),
+            )
+            for target, values in expected.items():
+                assert outputs[target].shape == (rows, *values.shape[1:])
+                np.testing.assert_allclose(outputs[target], values[chosen], rtol=1e-5, atol=1e-5)
+
+
+def test_a_graph_with_other_ends_is_refused(shared: Path) -> None:
+    case = reference_case(shared, "K")
+    other = card_of(reference_case(shared, "M").schema, reference_case(shared, "M").spec)
+    with pytest.raises(
+        ArtifactError, match=r"4 inputs and 2 outputs, but the training configuration says 1 and 1"
+    ):
+        open_engine(case.weights.with_suffix(".onnx"), lambda kind: other.of_kind(kind))
