@@ -22,7 +22,7 @@ def test_multiplies_two_dimensions_only() -> None:
     layer = Linear(3, 7, rng=RNG, use_bias=False)
     program = jax.make_jaxpr(layer)(jnp.ones((2, 4, 3)))
     products = [equation for equation in program.eqns if equation.primitive.name == "dot_general"]
-    assert [variable.aval.shape for variable in products[0].outvars] == [(8, 7)]
+    assert [str(variable.aval) for variable in products[0].outvars] == ["float32[8,7]"]
 
 
 def test_computes_in_the_dtype_of_the_weight() -> None:
