@@ -10,7 +10,6 @@ Results of data that is read file by file (pt) have a folder in place of each fi
 """
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -58,24 +57,14 @@ class Layout:
         """A model file; `epoch` is the last completed one, for the best model too."""
         return self.root / "models" / f"{self._stem(which, kind)}{epoch}.{extension}"
 
-    def models(
-        self, which: Which, *, kind: Kind = "generative", extension: str = "onnx"
-    ) -> Iterator[tuple[int, Path]]:
-        """The model files there are of one kind, with their epochs, lowest first."""
-        stem = self._stem(which, kind)
-        pattern = re.compile(rf"{re.escape(stem)}(\d+)\.{re.escape(extension)}")
-        folder = self.root / "models"
-        found = folder.iterdir() if folder.is_dir() else ()
-        epochs = [(int(match[1]), path) for path in found if (match := pattern.fullmatch(path.name))]
-        yield from sorted(epochs)
-
     def predictions(self, model_id: str, extension: str) -> Path:
         """The predictions of a model."""
         return self.root / "outputs" / "predictions" / f"{model_id}-predictions.{extension}"
 
     def probabilities(self, model_id: str, target: str, extension: str) -> Path:
-        """The probabilities of a model's categorical target."""
-        return self.root / "outputs" / "probabilities" / f"{model_id}-{target}-probabilities.{extension}"
+        """The probabilities of a model's categorical target; a slash in the target's name becomes `_`."""
+        name = target.replace("/", "_").replace("\\", "_")
+        return self.root / "outputs" / "probabilities" / f"{model_id}-{name}-probabilities.{extension}"
 
     def embeddings(self, model_id: str, extension: str) -> Path:
         """The embeddings of a model."""

@@ -11,6 +11,7 @@ logits), so that the same objective with the same masks judges them. Where no it
 the marginal.
 """
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -22,7 +23,7 @@ from seqjax.config.schema import Schema
 from seqjax.training.batch import Batch, WindowSource, valid_mask
 from seqjax.training.objective import Outputs
 
-BASELINES = ("last value", "marginal", "first-order Markov")
+logger = logging.getLogger(__name__)
 
 Fitted = dict[str, dict[str, Float[np.ndarray, "..."]]]
 """Parameters of one baseline, by target."""
@@ -51,11 +52,20 @@ def fit_baselines(windows: WindowSource, schema: Schema) -> dict[str, Fitted]:
     """
     pairs = _pairs(windows, tuple(schema.targets))
     fitted: dict[str, Fitted] = {"last value": {}, "marginal": {}}
-    small = all(
-        kind == "real" or schema.n_classes[name] <= _MAX_CLASSES for name, kind in schema.targets.items()
-    )
+    large = [
+        name
+        for name, classes in schema.n_classes.items()
+        if classes > _MAX_CLASSES and name in schema.targets
+    ]
+    small = not large
     if small:
         fitted["first-order Markov"] = {}
+    else:
+        logger.info(
+            "[INFO] No first-order Markov baseline: %s has more than %d classes.",
+            ", ".join(large),
+            _MAX_CLASSES,
+        )
     for name, kind in schema.targets.items():
         if kind == "real":
             rows = _fit_real(pairs[name])

@@ -20,22 +20,16 @@ def test_files_have_their_documented_names():
     assert layout.embeddings("m", "csv") == Path("root/outputs/embeddings/m-embeddings.csv")
 
 
-def test_only_files_of_this_very_run_are_found(tmp_path):
+def test_a_target_s_name_cannot_leave_its_folder():
+    path = Layout(Path("root"), "demo").probabilities("m", "../price/unit", "csv")
+    assert path == Path("root/outputs/probabilities/m-.._price_unit-probabilities.csv")
+
+
+def test_only_checkpoints_of_this_very_run_are_found(tmp_path):
     layout = Layout(tmp_path, "demo")
-    assert list(layout.models("best")) == []
     assert layout.saved_epochs() == []
-    layout.checkpoint(2).parent.mkdir(parents=True)
     for epoch in (10, 2):
-        layout.checkpoint(epoch).mkdir()
-        (tmp_path / "models").mkdir(exist_ok=True)
-        layout.model("best", epoch).touch()
-        layout.model("best", epoch, kind="embedding").touch()
-        Layout(tmp_path, "demo-best").model("best", epoch + 1).touch()
+        layout.checkpoint(epoch).mkdir(parents=True)
     Layout(tmp_path, "demo2").checkpoint(99).mkdir(parents=True)
     (layout.checkpoints / "epoch-5.orbax-checkpoint-tmp").mkdir()
     assert layout.saved_epochs() == [2, 10]
-    assert [epoch for epoch, _ in layout.models("best")] == [2, 10]
-    assert [path.name for _, path in layout.models("best", kind="embedding")] == [
-        "sequifier-demo-best-embedding-2.onnx",
-        "sequifier-demo-best-embedding-10.onnx",
-    ]

@@ -5,7 +5,7 @@ import pytest
 
 from seqjax.config.schema import Schema
 from seqjax.data.loader import epoch_order
-from seqjax.training.baselines import BASELINES, fit_baselines, predict_baseline
+from seqjax.training.baselines import fit_baselines, predict_baseline
 from seqjax.training.batch import Batch
 from seqjax.training.evaluate import build_evaluate
 from seqjax.training.feed import ResidentFeed
@@ -53,7 +53,7 @@ def test_markov_reaches_the_entropy_rate_of_a_chain():
     transitions = np.random.default_rng(1).dirichlet(np.ones(4), size=4)
     windows = make_windows({"item": chain(transitions, 20_000)}, 9)
     found = losses(windows, one_column("item", "categorical", 6), [Target("item", "CrossEntropyLoss")])
-    assert list(found) == list(BASELINES)
+    assert list(found) == ["last value", "marginal", "first-order Markov"]
     assert found["first-order Markov"]["item"] == pytest.approx(entropy_rate(transitions), rel=0.01)
     assert found["marginal"]["item"] > found["first-order Markov"]["item"]
 
@@ -95,3 +95,11 @@ def test_outputs_are_probabilities_and_padding_gives_the_marginal():
 def test_too_many_classes_leave_markov_out():
     windows = make_windows({"item": np.arange(2, 60, dtype=np.int16)}, 9)
     assert list(fit_baselines(windows, one_column("item", "categorical", 5000))) == ["last value", "marginal"]
+
+
+def test_a_column_with_very_many_classes_has_no_transition_table(caplog):
+    windows = make_windows({"item": np.arange(2, 40, dtype=np.int16)}, 9)
+    with caplog.at_level("INFO", logger="seqjax"):
+        found = fit_baselines(windows, one_column("item", "categorical", 5000))
+    assert list(found) == ["last value", "marginal"]
+    assert "No first-order Markov baseline: item has more than 4096 classes." in caplog.text
