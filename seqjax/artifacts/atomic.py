@@ -1,12 +1,17 @@
 """Files and folders that appear under their name complete, or not at all.
 
 Output is written to a hidden sibling of its final path, forced to disk, and renamed. A failure removes the
-sibling and leaves what was there before.
+sibling and leaves what was there before. A plain rename replaces a file, but no folder: Linux exchanges the
+two in one step; elsewhere the old folder is moved aside first, and moved back by the next attempt if the
+program is killed in between.
 """
 
+import ctypes
+import glob
 import os
 import secrets
 import shutil
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,11 +30,12 @@ def replacing(path: Path) -> Iterator[Path]:
       A path in the same folder where nothing is yet.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    recover(path)
     temporary = _sibling(path, "new")
     try:
         yield temporary
-        _sync(temporary)
-        _rename_over(temporary, path)
+        sync(temporary)
+        move_over(temporary, path)
     finally:
         _remove(temporary)
 
@@ -41,30 +47,59 @@ def write_text(path: Path, text: str) -> None:
 
 
 def _sibling(path: Path, role: str) -> Path:
+    return path.with_name(_sibling_start(path, role) + secrets.token_hex(6))
+
+
+def _sibling_start(path: Path, role: str) -> str:
     # A name of 255 bytes is the longest that common file systems take, so the final name is cut.
-    return path.with_name(f".{path.name[:48]}.{role}-{secrets.token_hex(6)}")
+    return f".{path.name[:48]}.{zlib.crc32(path.name.encode()):08x}.{role}-"
 
 
-def _rename_over(temporary: Path, path: Path) -> None:
-    """Renames, first moving away what a plain rename cannot replace: a folder, or a file that becomes one."""
-    if not path.is_dir() and not (path.exists() and temporary.is_dir()):
-        temporary.replace(path)
+def move_over(source: Path, path: Path) -> None:
+    """Renames `source`, a file or a folder on the same file system, to `path` and removes what was there."""
+    if not path.is_dir() and not (path.exists() and source.is_dir()):
+        source.replace(path)
+    elif _exchange(source, path):
+        _remove(source)
     else:
         old = _sibling(path, "old")
         path.rename(old)
         try:
-            temporary.rename(path)
+            source.rename(path)
         except BaseException:
             old.rename(path)
             raise
-        _remove(old)
+        for aside in _moved_aside(path):
+            _remove(aside)
     _sync_one(path.parent)
 
 
-def _sync(path: Path) -> None:
+def recover(path: Path) -> None:
+    """Moves back what a killed `move_over` left beside a `path` that is missing."""
+    if not path.exists():
+        for old in _moved_aside(path)[:1]:
+            old.rename(path)
+
+
+def _moved_aside(path: Path) -> list[Path]:
+    return sorted(path.parent.glob(glob.escape(_sibling_start(path, "old")) + "*"))
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchanges two paths in one step, if the system can."""
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError):
+        return False
+    here, exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux.
+    return rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0
+
+
+def sync(path: Path) -> None:
+    """Returns when a file, or a folder with all that is in it, is on disk."""
     if path.is_dir():
         for child in path.iterdir():
-            _sync(child)
+            sync(child)
     _sync_one(path)
 
 

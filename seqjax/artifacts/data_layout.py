@@ -1,5 +1,6 @@
 """Where preprocessed data lies in a project, and what it is called."""
 
+import zlib
 from pathlib import Path
 
 
@@ -24,3 +25,9 @@ def split_path(project_root: str, name: str, split: int, suffix: str) -> str:
 def metadata_path(project_root: str, name: str) -> Path:
     """The metadata JSON of a data set."""
     return Path(project_root) / "configs" / "metadata_configs" / f"{name}.json"
+
+
+def work_path(project_root: str, name: str) -> Path:
+    """The hidden folder in which a data set is prepared."""
+    # A name of 255 bytes is the longest that common file systems take.
+    return Path(project_root) / "data" / f".{name[:48]}.{zlib.crc32(name.encode()):08x}.preprocess"

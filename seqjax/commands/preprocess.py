@@ -1,36 +1,61 @@
 """`seqjax preprocess`: a table of event sequences becomes splits of windows and a metadata JSON.
 
-Read and sort the rows; cut each sequence into splits; learn id maps and statistics; encode; cut windows;
-write. Each step is a function of arrays in `seqjax.data`. All splits are written before the first one takes
-its name, and the metadata JSON comes last, so that a run that fails leaves the result of an earlier one as
-it was.
+The table streams by twice, as chunks of whole sequences: once to learn id maps and statistics and to count,
+once to be encoded and written. A table that is not in order is sorted on disk before. The second pass always
+writes arrow shards, which are compact and can be written bit by bit; other formats are then written from
+them, so that memory stays bounded whatever the format.
+
+All of it happens in a hidden folder beside the results, which keeps notes of how far the work is. When every
+split is complete, they take their names one after the other, and the metadata JSON comes last. So a run that
+fails or is killed leaves the result of an earlier one as it was, and a killed one can be taken up again.
 """
 
 import json
 import logging
-from collections.abc import Mapping
+import os
+import shutil
+import time
+from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 import seqjax
-from seqjax.artifacts.atomic import replacing, write_text
-from seqjax.artifacts.data_layout import data_name, metadata_path, split_path
+from seqjax.artifacts.data_layout import data_name, metadata_path, split_path, work_path
+from seqjax.artifacts.workspace import Workspace, workspace
+from seqjax.config.base import suggestion
 from seqjax.config.load import resolve_path
 from seqjax.config.metadata import Metadata
 from seqjax.config.preprocess import PreprocessConfig
-from seqjax.data.columns import OTHER, Encoding, encode, fit
+from seqjax.config.resolve import load_metadata
+from seqjax.config.schema import ColumnKind
+from seqjax.data import shards
+from seqjax.data.chunks import Unsorted, chunks, in_order, sort_on_disk, sorted_tables
+from seqjax.data.columns import OTHER, id_dtype
+from seqjax.data.fitting import Learner
 from seqjax.data.formats import FORMATS, Files
 from seqjax.data.id_maps import precomputed_maps
-from seqjax.data.splits import Slices, sequences, split
-from seqjax.data.tables import Table, read_table
-from seqjax.data.windows import check_exact, cut
+from seqjax.data.passes import Encoded, Plan, SplitSize, Survey, encoded, survey
+from seqjax.data.splits import Between, ByValue, Splitting, Within
+from seqjax.data.table_files import CsvFiles, TypesWidened
+from seqjax.data.tables import CutOffs, Table, TableReader, Wanted
 from seqjax.errors import DataError
-from seqjax.progress import progress
+from seqjax.progress import Advance, progress
 
 logger = logging.getLogger(__name__)
+
+SECONDS_BETWEEN_NOTES = 5.0
+"""How often the second pass notes how far it is."""
+WITHOUT_EFFECT = ("continue_preprocessing", "n_cores", "process_by_file")
+"""Keys that an interrupted run may be continued with other values of."""
+SORTED, TYPES, SEQUENCES, SURVEY, WRITTEN, RENDERED = (
+    "sorted", "types", "sequences", "survey", "written", "rendered",
+)  # fmt: skip
+"""What is noted in the work folder."""
 
 
 def preprocess(config: PreprocessConfig) -> Metadata:
@@ -44,106 +69,369 @@ def preprocess(config: PreprocessConfig) -> Metadata:
 
     Raises:
       DataError: The table cannot be used, a split would be empty, or the result cannot be written.
+      ConfigError: An interrupted run cannot be continued, since something has changed.
     """
     source = resolve_path(config.project_root, config.data_path, or_here=True)
-    table = read_table(
-        source, config.read_format, selected_columns=config.selected_columns, max_rows=config.max_rows
-    )
-    whole = sequences(table.sequence_id)
-    logger.info("Read %s: %d rows of %d sequences.", source, len(table.sequence_id), len(whole))
-    logger.info("Columns: %s.", ", ".join(f"{name} ({kind})" for name, kind in table.kinds.items()))
-    parts = split(whole, config.split_ratios)
-    _check_parts(parts, config)
-    given = precomputed_maps(
-        resolve_path(config.project_root, "configs/id_maps"), table.kinds, config.use_precomputed_maps
-    )
-    encoding = fit(table.features[parts[0].rows()] if config.fit_on == "train" else table.features, given)
-    columns = encode(table.features, encoding)
-    _log_unseen(columns, encoding)
     name = data_name(config.data_path)
-    metadata = _metadata(config, name, table, encoding)
+    earlier = _earlier_metadata(config)
+    reader = TableReader(source, config.read_format, _wanted(config, earlier))
+    fingerprint = _fingerprint(config, reader)
+    folder = work_path(config.project_root, name)
     try:
-        _write_splits(config, metadata, parts, columns, table.item_position)
-        place = metadata_path(config.project_root, name)
-        write_text(place, json.dumps(metadata.model_dump(exclude_none=True)))
+        with workspace(folder, fingerprint, resume=config.continue_preprocessing) as work:
+            if work.resumed:
+                logger.info("Continuing the run that was interrupted.")
+            return _Run(config, name, source, reader, earlier, work).result()
     except OSError as error:
         reason = error.strerror or str(error)
-        raise DataError(f"The result cannot be written to {error.filename or name}: {reason}.") from error
-    logger.info("Wrote %s.", place)
+        raise DataError(f"The result cannot be written to {error.filename or folder}: {reason}.") from error
+
+
+@dataclass(frozen=True)
+class _Run:
+    config: PreprocessConfig
+    name: str
+    source: Path
+    reader: TableReader
+    earlier: Metadata | None
+    work: Workspace
+
+    def result(self) -> Metadata:
+        plan, found = self._surveyed()
+        _check_splits(found.splits, self.config)
+        metadata = _metadata(self.config, self.name, found, self.earlier)
+        self._write_shards(plan, found)
+        places = [Path(path) for path in metadata.split_paths]
+        staged = [
+            self._shard_folder(split)
+            if self.config.write_format == "arrow"
+            else self._rendered(split, place, metadata)
+            for split, place in enumerate(places)
+        ]
+        for split, (size, place) in enumerate(zip(found.splits, places, strict=True)):
+            logger.info(
+                "Split %d: %d rows of %d sequences, %d windows: %s.",
+                split, size.rows, size.sequences, size.windows, place,
+            )  # fmt: skip
+        text = self.work.folder / "metadata.json"
+        text.write_text(json.dumps(metadata.model_dump(exclude_none=True)), encoding="utf-8")
+        place = metadata_path(self.config.project_root, self.name)
+        self.work.publish({**dict(zip(staged, places, strict=True)), text: place})
+        logger.info("Wrote %s.", place)
+        return metadata
+
+    # The table
+    # --------------------------------------------------------------------------------
+
+    def _tables(self, *, keys_only: bool = False) -> Iterator[Table]:
+        """The rows in order, from the input or as they were sorted."""
+        if self.work.note(SORTED):
+            return sorted_tables(self._sorted, self._roles)
+        return in_order(self.reader.pieces(keys_only=keys_only))
+
+    @property
+    def _sorted(self) -> Path:
+        return self.work.folder / "sorted"
+
+    @property
+    def _roles(self) -> dict[str, Any]:
+        return dict(_wanted(self.config, self.earlier).roles)
+
+    def _sort(self) -> None:
+        if self._sorted.exists():
+            shutil.rmtree(self._sorted)
+        sort_on_disk(self.reader.pieces, self.reader.pieces(keys_only=True), self._sorted)
+        self.work.write_note(SORTED, value=True)
+
+    # The first pass
+    # --------------------------------------------------------------------------------
+
+    def _surveyed(self) -> tuple[Plan, Survey]:
+        """The first pass, or its result if an interrupted run had completed it."""
+        self._restore_types()
+        noted = self.work.note(SURVEY)
+        while True:
+            try:
+                plan = self._plan()
+                found = Survey.model_validate(noted) if noted else self._survey(plan)
+                break
+            except TypesWidened:
+                logger.debug("A column has another type than its first rows show: reading again.")
+            except Unsorted:
+                self._sort_whatever_the_types()
+        if not noted:
+            self._note_types()
+            self.work.write_note(SURVEY, found.model_dump())
+        logger.info("Read %s: %d rows of %d sequences.", self.source, found.rows, found.sequences)
+        kinds = ((name, _kind(type_)) for name, type_ in found.column_types.items())
+        logger.info("Columns: %s.", ", ".join(f"{name} ({kind})" for name, kind in kinds))
+        return plan, found
+
+    def _sort_whatever_the_types(self) -> None:
+        while True:
+            try:
+                return self._sort()
+            except TypesWidened:
+                logger.debug("A column has another type than its first rows show: sorting again.")
+
+    def _survey(self, plan: Plan) -> Survey:
+        with progress("Learning", None, "rows") as bar:
+            found = survey(chunks(self._tables()), plan, self._learner, _Speed(bar).advance)
+        if self.earlier is None:
+            return found
+        return found.model_copy(
+            update={
+                "id_maps": {name: self.earlier.id_maps[name] for name in found.id_maps},
+                "statistics": {
+                    name: self.earlier.selected_columns_statistics[name]
+                    for name, type_ in found.column_types.items()
+                    if _kind(type_) == "real"
+                },
+                "column_types": {name: self.earlier.column_types[name] for name in found.column_types},
+            }
+        )
+
+    def _learner(self, table: Table) -> Learner:
+        kinds = table.kinds
+        if self.earlier is not None:
+            given = {name: self.earlier.id_maps[name] for name, kind in kinds.items() if kind != "real"}
+            return Learner(dict.fromkeys(given, "categorical"), given=given)
+        config = self.config
+        folder = resolve_path(config.project_root, "configs/id_maps")
+        given = precomputed_maps(folder, kinds, config.use_precomputed_maps)
+        for name in config.max_categories or ():
+            if name not in kinds:
+                raise DataError(
+                    f"max_categories: no column {name!r} is read. {suggestion(name, list(kinds))}"
+                )
+            if kinds[name] == "real" or name in given:
+                what = "is real" if kinds[name] == "real" else f"has an id map of its own in {folder}"
+                raise DataError(f"max_categories names {name!r}, which {what}. Take it out.")
+        return Learner(kinds, given=given, max_categories=config.max_categories)
+
+    def _plan(self) -> Plan:
+        config = self.config
+        cores = config.n_cores or len(os.sched_getaffinity(0))
+        return Plan(
+            self._splitting(),
+            config.seq_length,
+            config.strides,
+            config.subsequence_start_mode,
+            "all" if self.earlier else config.fit_on,
+            cores,
+        )
+
+    def _splitting(self) -> Splitting:
+        config = self.config
+        if config.split_method == "by_value":
+            return ByValue(config.n_splits, config.split_column or "")
+        ratios = config.split_ratios or []
+        if config.split_method == "within_sequence":
+            return Within(ratios)
+        n_sequences = self.work.note(SEQUENCES)
+        if n_sequences is None:
+            tables = chunks(self._tables(keys_only=True))
+            n_sequences = sum(len(np.unique(table.sequence_id)) for table in tables)
+            self.work.write_note(SEQUENCES, n_sequences)
+        return Between.drawn(n_sequences, ratios, config.seed)
+
+    def _note_types(self) -> None:
+        files = self.reader.files
+        if isinstance(files, CsvFiles):
+            self.work.write_note(TYPES, {name: str(dtype) for name, dtype in files.types.items()})
+
+    def _restore_types(self) -> None:
+        files, noted = self.reader.files, self.work.note(TYPES)
+        if isinstance(files, CsvFiles) and noted:
+            files.types = {name: getattr(pl, dtype)() for name, dtype in noted.items()}
+
+    # The second pass
+    # --------------------------------------------------------------------------------
+
+    def _shard_folder(self, split: int) -> Path:
+        return self.work.folder / f"split{split}"
+
+    def _write_shards(self, plan: Plan, found: Survey) -> None:
+        noted = self.work.note(WRITTEN) or {"chunks": 0, "done": None, "unseen": {}}
+        if noted.get("finished"):
+            return
+        with ExitStack() as open_files:
+            writers = self._writers(found, noted["done"], open_files)
+            unseen = self._encode(plan, found, writers, noted)
+            for writer in writers:
+                writer.finish()
+        for name, count in unseen.items():
+            if count:
+                logger.info(
+                    "Column %r: %d rows hold a value that its id map lacks (id %d).", name, count, OTHER
+                )
+        self.work.write_note(WRITTEN, {"finished": True})
+
+    def _encode(
+        self, plan: Plan, found: Survey, writers: list[shards.ShardWriter], noted: dict[str, Any]
+    ) -> dict[str, int]:
+        """Writes all chunks after those that are noted; returns the number of unseen values by column."""
+        unseen: dict[str, int] = noted["unseen"]
+        number, last_note = noted["chunks"], time.monotonic()
+        with progress("Writing splits", found.rows, "rows") as bar:
+            speed = _Speed(bar)
+            try:
+                for part in encoded(chunks(self._tables()), plan, found.encoding, skip=number):
+                    _append(writers, part)
+                    unseen = {name: unseen.get(name, 0) + count for name, count in part.unseen.items()}
+                    number += 1
+                    speed.advance(part.rows)
+                    if time.monotonic() - last_note >= SECONDS_BETWEEN_NOTES:
+                        self._note_written(writers, number, unseen)
+                        last_note = time.monotonic()
+            except (TypesWidened, Unsorted):
+                raise DataError(f"{self.source} changed while it was read. Run preprocess again.") from None
+        return unseen
+
+    def _writers(
+        self, found: Survey, done: list[tuple[int, int]] | None, open_files: ExitStack
+    ) -> list[shards.ShardWriter]:
+        types = {
+            name: str(id_dtype(found.encoding.n_classes[name] - 1)) if name in found.id_maps else "float32"
+            for name in found.column_types
+        }
+        writers = []
+        for split, size in enumerate(found.splits):
+            folder = self._shard_folder(split)
+            if done is None and folder.exists():
+                shutil.rmtree(folder)
+            whole = shards.DataSize(self.config.seq_length, types, size.rows, size.windows)
+            writer = shards.ShardWriter(folder, whole, done=None if done is None else done[split])
+            open_files.callback(writer.close)
+            writers.append(writer)
+        return writers
+
+    def _note_written(self, writers: list[shards.ShardWriter], number: int, unseen: dict[str, int]) -> None:
+        for writer in writers:
+            writer.sync()
+        done = [writer.done for writer in writers]
+        self.work.write_note(WRITTEN, {"chunks": number, "done": done, "unseen": unseen})
+
+    def _rendered(self, split: int, place: Path, metadata: Metadata) -> Path:
+        """A split in the format that is asked for."""
+        staged = self.work.folder / "results" / place.name
+        complete: list[int] = self.work.note(RENDERED) or []
+        if split in complete:
+            return staged
+        if staged.is_dir():
+            shutil.rmtree(staged)
+        staged.unlink(missing_ok=True)
+        staged.parent.mkdir(exist_ok=True)
+        kinds: dict[str, ColumnKind] = {name: metadata.kind(name) for name in metadata.column_types}
+        windows = shards.read(self._shard_folder(split), kinds)
+        files = Files(stem=place.name, sequences=self.config.batches_per_file)
+        FORMATS[self.config.write_format].write(staged, windows, files)
+        self.work.write_note(RENDERED, [*complete, split])
+        return staged
+
+
+def _append(writers: list[shards.ShardWriter], part: Encoded) -> None:
+    for writer, windows in zip(writers, part.windows, strict=True):
+        if windows is not None:
+            writer.append(windows)
+
+
+class _Speed:
+    """Shows rows per second beside a bar."""
+
+    def __init__(self, bar: Advance) -> None:
+        self._bar = bar
+        self._begin = time.monotonic()
+        self._rows = 0
+
+    def advance(self, rows: int) -> None:
+        self._rows += rows
+        speed = self._rows / max(time.monotonic() - self._begin, 1e-3)
+        self._bar.advance(rows, speed=f"{speed:,.0f} rows/s")
+
+
+def _earlier_metadata(config: PreprocessConfig) -> Metadata | None:
+    """The metadata whose maps and statistics are to be applied."""
+    if config.metadata_config_path is None:
+        return None
+    place = resolve_path(config.project_root, config.metadata_config_path, or_here=True)
+    metadata = load_metadata(place)
+    for name in config.selected_columns or ():
+        if name not in metadata.column_types:
+            known = suggestion(name, list(metadata.column_types))
+            raise DataError(f"{place} says nothing about column {name!r} (selected_columns). {known}")
     return metadata
 
 
-def _check_parts(parts: list[Slices], config: PreprocessConfig) -> None:
-    for number, (part, stride) in enumerate(zip(parts, config.strides, strict=True)):
-        if not len(part):
-            raise DataError(
-                f"Split {number} gets no rows: its share is {config.split_ratios[number]:g}, and no sequence "
-                "is long enough to give it one. Use a larger share or fewer splits (split_ratios), or longer "
-                "sequences."
-            )
-        if config.subsequence_start_mode == "exact":
-            check_exact(part, seq_length=config.seq_length, stride=stride, split=number)
+def _wanted(config: PreprocessConfig, earlier: Metadata | None) -> Wanted:
+    cut_offs = None
+    if config.split_method == "by_value":
+        cut_offs = CutOffs(config.split_column or "", config.split_values or [])
+    columns = config.selected_columns
+    roles: dict[str, ColumnKind] = dict(config.column_roles or {})
+    if earlier is not None:
+        columns = columns or list(earlier.column_types)
+        roles = {name: earlier.kind(name) for name in columns}
+    source = "column_roles" if earlier is None else "metadata_config_path"
+    return Wanted(columns, config.max_rows, roles, source, config.missing_real, cut_offs)
 
 
-def _log_unseen(columns: Mapping[str, np.ndarray], encoding: Encoding) -> None:
-    for name in encoding.id_maps:
-        unseen = np.count_nonzero(columns[name] == OTHER)
-        if unseen:
-            logger.info("Column %r: %d rows hold a value that its id map lacks (id %d).", name, unseen, OTHER)
-
-
-def _metadata(config: PreprocessConfig, name: str, table: Table, encoding: Encoding) -> Metadata:
-    suffix = FORMATS[config.write_format].suffix
-    types = {
-        column.name: "Int64" if column.name in encoding.id_maps else _real_type(column)
-        for column in table.features
+def _fingerprint(config: PreprocessConfig, reader: TableReader) -> dict[str, Any]:
+    """What the result depends on."""
+    files = [*reader.files.files, *resolve_path(config.project_root, "configs/id_maps").glob("*.json")]
+    if config.metadata_config_path is not None:
+        files.append(resolve_path(config.project_root, config.metadata_config_path, or_here=True))
+    sizes = {str(file): file.stat() for file in sorted(files)}
+    return {
+        **config.model_dump(mode="json", exclude=set(WITHOUT_EFFECT)),
+        "files": {name: f"{size.st_size} bytes of {size.st_mtime_ns}" for name, size in sizes.items()},
+        "seqjax": seqjax.__version__,
     }
+
+
+def _check_splits(splits: list[SplitSize], config: PreprocessConfig) -> None:
+    for number, size in enumerate(splits):
+        if size.rows:
+            continue
+        if config.split_ratios is None:
+            why = f"no {config.split_column} lies between its cut-offs. Use other split_values"
+        elif config.split_method == "between_sequences":
+            why = (
+                f"its share is {config.split_ratios[number]:g}, and there are too few sequences. Use a "
+                "larger share or fewer splits (split_ratios), or more sequences"
+            )
+        else:
+            why = (
+                f"its share is {config.split_ratios[number]:g}, and no sequence is long enough to give it "
+                "one. Use a larger share or fewer splits (split_ratios), or longer sequences"
+            )
+        raise DataError(f"Split {number} gets no rows: {why}.")
+
+
+def _metadata(config: PreprocessConfig, name: str, found: Survey, earlier: Metadata | None) -> Metadata:
+    suffix = FORMATS[config.write_format].suffix
     return Metadata(
-        n_classes=encoding.n_classes,
-        id_maps=encoding.id_maps,
+        n_classes=found.encoding.n_classes,
+        id_maps=found.id_maps,
         split_paths=[
-            split_path(config.project_root, name, number, suffix)
-            for number in range(len(config.split_ratios))
+            split_path(config.project_root, name, number, suffix) for number in range(config.n_splits)
         ],
-        column_types=types,
-        selected_columns_statistics=encoding.statistics,
+        column_types=found.column_types,
+        selected_columns_statistics=found.statistics,
         seq_length=config.seq_length,
+        split_method=config.split_method,
+        split_column=config.split_column,
+        split_values=config.split_values,
         split_ratios=config.split_ratios,
         stride_by_split=config.strides,
         subsequence_start_mode=config.subsequence_start_mode,
-        fit_on=config.fit_on,
+        fit_on=earlier.fit_on if earlier else config.fit_on,
+        missing_real=config.missing_real,
         write_format=config.write_format,
         padding="null",
         seqjax_version=seqjax.__version__,
     )
 
 
-def _real_type(column: pl.Series) -> str:
-    return "Float32" if isinstance(column.dtype, pl.Float32) else "Float64"
-
-
-def _write_splits(
-    config: PreprocessConfig,
-    metadata: Metadata,
-    parts: list[Slices],
-    columns: Mapping[str, np.ndarray],
-    item_position: np.ndarray,
-) -> None:
-    """Writes all splits under temporary names; they are renamed together at the end."""
-    total = sum(int(part.length.sum()) for part in parts)
-    with ExitStack() as renamed_together, progress("Writing splits", total, "rows") as bar:
-        for number, (part, stride) in enumerate(zip(parts, config.strides, strict=True)):
-            windows = cut(part, columns, item_position, seq_length=config.seq_length, stride=stride)
-            place = Path(metadata.split_paths[number])
-            temporary = renamed_together.enter_context(replacing(place))
-            files = Files(stem=place.name, sequences=config.batches_per_file)
-            FORMATS[config.write_format].write(temporary, windows, files)
-            bar.advance(int(part.length.sum()))
-            logger.info(
-                "Split %d: %d rows of %d sequences, %d windows: %s.",
-                number,
-                part.length.sum(),
-                len(part),
-                len(windows),
-                place,
-            )
+def _kind(column_type: str) -> str:
+    return "categorical" if column_type == "Int64" else "real"

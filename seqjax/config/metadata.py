@@ -34,6 +34,12 @@ class Metadata(ConfigModel):
 
     seq_length: int | None = None
     """Length of the stored windows, the item to predict not counted."""
+    split_method: Literal["within_sequence", "between_sequences", "by_value"] | None = None
+    """What was divided into splits."""
+    split_column: str | None = None
+    """The column that says the split of a row, where one does."""
+    split_values: list[int | float | str] | None = None
+    """The cut-offs of that column."""
     split_ratios: list[float] | None = None
     """Share of each split."""
     stride_by_split: list[int] | None = None
@@ -42,6 +48,8 @@ class Metadata(ConfigModel):
     """How window starts were chosen."""
     fit_on: Literal["train", "all"] = "all"
     """Rows that the id maps and statistics were taken from."""
+    missing_real: Literal["error", "mean"] = "error"
+    """What missing values of real columns were taken for."""
     write_format: Literal["csv", "parquet", "pt", "arrow"] | None = None
     """Format of the splits."""
     padding: Literal["null", "zero"] = "zero"

@@ -1,13 +1,17 @@
 """The configuration of `seqjax preprocess`."""
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field, ValidationInfo, field_validator
 
 from seqjax.config.base import ConfigModel
+from seqjax.config.schema import ColumnKind
 
 PositiveInt = Annotated[int, Field(gt=0)]
+Ratios = Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1)]
+CutOff = int | float | str
+Value = TypeVar("Value")
 
 
 class PreprocessConfig(ConfigModel):
@@ -25,18 +29,32 @@ class PreprocessConfig(ConfigModel):
     merge_output: bool | None = None
     """One file a split: must be true for csv and parquet, and false for pt; null is what the format needs."""
     continue_preprocessing: bool = False
-    """Accepted: a run that was interrupted left nothing half-written, and simply starts again."""
+    """Take up a run that was interrupted, if there is one; the config and the input must be the same."""
     selected_columns: list[str] | None = None
     """Feature columns to use; null takes every column but sequenceId and itemPosition."""
     max_rows: Annotated[int, Field(ge=0)] | None = None
     """Use only the first rows of the input, for a quick try; null or 0 uses all."""
+    metadata_config_path: str | None = None
+    """The metadata JSON of an earlier run whose id maps and statistics are applied; nothing is learnt."""
     use_precomputed_maps: list[str] | None = None
     """Columns that must have an id map in configs/id_maps/[COLUMN].json; maps that are there are used
     anyway."""
+    column_roles: dict[str, ColumnKind] | None = None
+    """Columns that have another kind than their type gives, such as {year: real, grade: categorical}."""
+    max_categories: dict[str, PositiveInt] | None = None
+    """How many values of a column get an id, the most frequent ones; the rest become other."""
+    missing_real: Literal["error", "mean"] = "error"
+    """What an empty cell or NaN in a real column is: an error, or the mean."""
     seq_length: PositiveInt
     """Length of the context window."""
-    split_ratios: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1)]
-    """Share of each split, such as [0.8, 0.1, 0.1]; sums to 1."""
+    split_method: Literal["within_sequence", "between_sequences", "by_value"] = "within_sequence"
+    """What is divided: the rows of each sequence, whole sequences at random, or rows by a column's value."""
+    split_column: str | None = None
+    """The column whose value says the split of a row (split_method: by_value)."""
+    split_values: Annotated[list[CutOff], Field(min_length=1)] | None = Field(default=None)
+    """Ascending cut-offs of split_column: rows below the first are in split 0, and so on."""
+    split_ratios: Ratios | None = Field(default=None)
+    """Share of each split, such as [0.8, 0.1, 0.1]; sums to 1. Required, unless split_method is by_value."""
     stride_by_split: list[PositiveInt] | None = Field(default=None)
     """Step between windows, one a split; null uses seq_length."""
     subsequence_start_mode: Literal["distribute", "exact"] = "distribute"
@@ -44,18 +62,23 @@ class PreprocessConfig(ConfigModel):
     fit_on: Literal["train", "all"] = "train"
     """Rows from which id maps and statistics are taken: the first split, or every split."""
     seed: int = 1010
-    """Random seed; nothing in preprocess is random so far."""
+    """Random seed, for split_method: between_sequences."""
     n_cores: Annotated[int, Field(ge=0)] | None = None
-    """Accepted; reading and encoding use all cores."""
+    """Threads that encode; null or 0 uses all cores. The result does not depend on it."""
     process_by_file: bool = True
-    """Accepted; how the input is cut into files makes no difference to the result."""
+    """Accepted and without effect: input is always read in pieces, whatever files it is cut into."""
     batches_per_file: PositiveInt = 1024
     """Sequences a file of write_format: pt; other formats have no use for it."""
 
     @property
     def strides(self) -> list[int]:
         """The step between windows of each split."""
-        return self.stride_by_split or [self.seq_length] * len(self.split_ratios)
+        return self.stride_by_split or [self.seq_length] * self.n_splits
+
+    @property
+    def n_splits(self) -> int:
+        """Number of splits."""
+        return len(self.split_ratios or ()) or len(self.split_values or ()) + 1
 
     @field_validator("merge_output")
     @classmethod
@@ -73,17 +96,67 @@ class PreprocessConfig(ConfigModel):
             )
         return merge
 
+    @field_validator("use_precomputed_maps", "column_roles", "max_categories", "fit_on")
+    @classmethod
+    def _nothing_is_learnt_twice(cls, value: Value, info: ValidationInfo) -> Value:
+        if info.data.get("metadata_config_path") is not None and value not in (None, "train"):
+            raise ValueError(
+                "must be left out where metadata_config_path is given: that file says the kind, id map and "
+                "statistics of every column."
+            )
+        return value
+
+    @field_validator("max_categories")
+    @classmethod
+    def _most_frequent_of_a_category(
+        cls, most: dict[str, int] | None, info: ValidationInfo
+    ) -> dict[str, int] | None:
+        real = [name for name in most or () if (info.data.get("column_roles") or {}).get(name) == "real"]
+        if real:
+            raise ValueError(f"names {real[0]!r}, which column_roles makes real; only categories have ids.")
+        return most
+
+    @field_validator("split_column", "split_values")
+    @classmethod
+    def _cut_offs_where_they_count(cls, value: Value, info: ValidationInfo) -> Value:
+        method = info.data.get("split_method", "by_value" if value else None)
+        by_value = method == "by_value"
+        if value is not None and not by_value:
+            raise ValueError("is used by split_method: by_value alone; set that, or leave this key out.")
+        if value is None and by_value:
+            raise ValueError("is required by split_method: by_value.")
+        return value
+
+    @field_validator("split_values")
+    @classmethod
+    def _cut_offs_ascend(cls, values: list[CutOff] | None) -> list[CutOff] | None:
+        if values is None:
+            return None
+        if len({isinstance(value, str) for value in values}) > 1:
+            raise ValueError("must be all numbers or all text.")
+        if sorted(set(values)) != values:  # type: ignore[type-var]
+            raise ValueError(f"must be in ascending order, each once (found {values}).")
+        return values
+
     @field_validator("split_ratios")
     @classmethod
-    def _ratios_sum_to_one(cls, ratios: list[float]) -> list[float]:
-        if not math.isclose(math.fsum(ratios), 1.0, abs_tol=1e-9):
+    def _ratios_sum_to_one(cls, ratios: list[float] | None, info: ValidationInfo) -> list[float] | None:
+        by_value = info.data.get("split_method") == "by_value"
+        if ratios is None and not by_value:
+            raise ValueError("is required.")
+        if ratios is not None and by_value:
+            raise ValueError(
+                "must be left out with split_method: by_value, where split_values say how rows are divided."
+            )
+        if ratios is not None and not math.isclose(math.fsum(ratios), 1.0, abs_tol=1e-9):
             raise ValueError(f"must sum to 1 ({' + '.join(map(str, ratios))} is {math.fsum(ratios):g}).")
         return ratios
 
     @field_validator("stride_by_split")
     @classmethod
     def _one_stride_a_split(cls, strides: list[int] | None, info: ValidationInfo) -> list[int] | None:
-        ratios = info.data.get("split_ratios")
-        if strides is not None and ratios is not None and len(strides) != len(ratios):
-            raise ValueError(f"needs one stride a split: {len(ratios)} (found {len(strides)}).")
+        ratios, values = info.data.get("split_ratios"), info.data.get("split_values")
+        n_splits = len(ratios) if ratios else len(values) + 1 if values else None
+        if strides is not None and n_splits is not None and len(strides) != n_splits:
+            raise ValueError(f"needs one stride a split: {n_splits} (found {len(strides)}).")
         return strides

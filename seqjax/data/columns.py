@@ -6,8 +6,6 @@ Maps are keyed by text, as the metadata JSON is, so that a map applies to a colu
 it.
 """
 
-import logging
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -17,9 +15,6 @@ from jaxtyping import Float, Float32, Integer
 
 from seqjax.config.metadata import Statistics
 from seqjax.config.schema import ColumnKind
-from seqjax.errors import DataError
-
-logger = logging.getLogger(__name__)
 
 UNKNOWN, OTHER, FIRST_ID = 0, 1, 2
 """The ids of a missing value and of an unseen one, and the first id of a known value."""
@@ -43,54 +38,11 @@ class Encoding:
 
 
 def column_kind(column: pl.Series) -> ColumnKind | None:
-    """The role that a column's type gives it; null where it has none."""
+    """The kind that a column's type gives it; null where it has none."""
     dtype = column.dtype
     if dtype.is_integer() or isinstance(dtype, (pl.String, pl.Boolean, pl.Categorical, pl.Enum)):
         return "categorical"
     return "real" if isinstance(dtype, (pl.Float32, pl.Float64)) else None
-
-
-def fit(features: pl.DataFrame, id_maps: Mapping[str, dict[str, int]] | None = None) -> Encoding:
-    """Id maps and statistics of the columns of `features`.
-
-    Args:
-      features: The rows to learn from, at least one; real columns hold finite numbers.
-      id_maps: Maps that are given; nothing is learnt about these columns.
-    """
-    kinds = {column.name: column_kind(column) for column in features}
-    given = id_maps or {}
-    categorical = [name for name, kind in kinds.items() if kind == "categorical"]
-    return Encoding(
-        id_maps={name: given.get(name) or fit_id_map(features[name]) for name in categorical},
-        statistics={name: fit_statistics(features[name]) for name, kind in kinds.items() if kind == "real"},
-    )
-
-
-def fit_id_map(column: pl.Series) -> dict[str, int]:
-    """Ids of the distinct values of a categorical column, ascending: text by code point, numbers by size."""
-    values = _plain(column).unique().drop_nulls().sort()
-    if values.is_empty():
-        logger.warning("Column %r holds no value in the rows that its id map is taken from.", column.name)
-    return {text: number for number, text in enumerate(_texts(values).to_list(), start=FIRST_ID)}
-
-
-def fit_statistics(column: pl.Series) -> Statistics:
-    """Mean and sample standard deviation of a real column; the deviation of a single row is 0."""
-    column = column.rechunk()
-    n, mean, std = (
-        len(column),
-        _number(column.mean()),
-        _number(column.std(ddof=1)) if len(column) > 1 else 0.0,
-    )
-    # The update of a running mean and deviation by one chunk, from nothing: sequifier rounds in this way.
-    centre = n * mean / n
-    std = math.sqrt(((n - 1) * std**2 + n * (mean - centre) ** 2) / (n - 1)) if n > 1 else 0.0
-    if not (math.isfinite(centre) and math.isfinite(std)):
-        raise DataError(
-            f"The values of column {column.name!r} are too large to standardise (mean {centre}, standard "
-            f"deviation {std}). Divide the column by a constant."
-        )
-    return Statistics(std=std, mean=centre)
 
 
 def encode(features: pl.DataFrame, encoding: Encoding) -> dict[str, np.ndarray]:
@@ -104,16 +56,16 @@ def encode(features: pl.DataFrame, encoding: Encoding) -> dict[str, np.ndarray]:
         if column.name in encoding.id_maps:
             columns[column.name] = encode_ids(column, encoding.id_maps[column.name])
         elif column.name in encoding.statistics:
-            columns[column.name] = normalise(column.to_numpy(), encoding.statistics[column.name])
+            columns[column.name] = _normalised(column, encoding.statistics[column.name])
     return columns
 
 
 def encode_ids(column: pl.Series, id_map: Mapping[str, int]) -> Integer[np.ndarray, "N"]:
     """The id of each value: 0 for null, 1 for a value that the map lacks."""
-    column = _plain(column)
+    column = plain(column)
     dtype = id_dtype(max(id_map.values(), default=OTHER))
     known = column.unique().drop_nulls()
-    ids = np.array([id_map.get(text, OTHER) for text in _texts(known).to_list()], dtype)
+    ids = np.array([id_map.get(text, OTHER) for text in known.cast(pl.String).to_list()], dtype)
     encoded = column.replace_strict(known, pl.Series(ids), default=UNKNOWN, return_dtype=pl.Series(ids).dtype)
     return encoded.to_numpy().astype(dtype, copy=False)
 
@@ -132,6 +84,14 @@ def normalise(values: np.ndarray, statistics: Statistics) -> Float32[np.ndarray,
     return ((values.astype(np.float64) - statistics.mean) / (statistics.std + EPSILON)).astype(np.float32)
 
 
+def _normalised(column: pl.Series, statistics: Statistics) -> Float32[np.ndarray, "N"]:
+    """Standardised values; the mean, 0, where there is none."""
+    values = normalise(column.to_numpy(), statistics)
+    if column.null_count():
+        values[column.is_null().to_numpy()] = 0.0
+    return values
+
+
 def denormalise(values: Float[np.ndarray, "..."], statistics: Statistics) -> Float[np.ndarray, "..."]:
     """Values in the units of the data: v (std - 1e-9) + mean, computed in float64."""
     return values.astype(np.float64) * (statistics.std - EPSILON) + statistics.mean
@@ -145,16 +105,8 @@ def id_dtype(largest: int) -> np.dtype:
     return np.dtype(next(iter(fits), np.int64))
 
 
-def _plain(column: pl.Series) -> pl.Series:
+def plain(column: pl.Series) -> pl.Series:
     """Text for dictionary-encoded types and 0 or 1 for booleans, which then sort as documented."""
     if isinstance(column.dtype, (pl.Categorical, pl.Enum)):
         return column.cast(pl.String)
     return column.cast(pl.Int8) if isinstance(column.dtype, pl.Boolean) else column
-
-
-def _texts(values: pl.Series) -> pl.Series:
-    return values.cast(pl.String)
-
-
-def _number(statistic: object) -> float:
-    return float(statistic) if isinstance(statistic, (int, float)) else math.nan

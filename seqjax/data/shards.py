@@ -10,11 +10,21 @@
 
 A shard holds whole sequences. Each file is one record batch without nulls. In the windows, a sequence's
 number 0 starts at its first row.
+
+One record batch means one contiguous buffer a column, so that a column of any size is one memory-mapped array
+and a batch is gathered by plain indexing. Such a file can still be written bit by bit: its numbers of rows
+and windows are known beforehand, so it is laid out at full size, and every chunk is written to its place in
+each buffer. That also makes an interrupted run easy to take up, since writing a chunk twice does no harm. So
+`ShardWriter` makes a single shard whatever its size; several, as other programs may write, are read too, and
+copied together.
 """
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -28,7 +38,14 @@ from seqjax.data.dataset import Windows, joined
 from seqjax.errors import ConfigError, DataError
 
 MANIFEST = "manifest.json"
-ROWS_PER_SHARD = 1 << 24
+INDEX_TYPES = {
+    "sequenceId": "int64",
+    "subsequenceId": "int64",
+    "start": "int64",
+    "length": "int32",
+    "startItemPosition": "int64",
+}
+"""The columns of a file of windows."""
 DIGEST_LIMIT = 1 << 25
 """Files up to so many bytes are compared with their digest whenever they are read."""
 
@@ -67,29 +84,92 @@ class Manifest(ConfigModel):
     shards: Annotated[list[Shard], Field(min_length=1)]
 
 
-def write(path: Path, windows: Windows, *, rows_per_shard: int = ROWS_PER_SHARD) -> None:
-    """Writes windows as a new folder `path`.
+class ShardWriter:
+    """Writes a data set, the windows of some sequences at a time."""
+
+    def __init__(self, path: Path, size: "DataSize", *, done: tuple[int, int] | None = None) -> None:
+        """Lays the files out, or opens those of a writer that did not finish.
+
+        Args:
+          path: Where nothing is yet, or the folder of the earlier writer.
+          size: What will be written.
+          done: Rows and windows that are already there and stay; null starts a new folder.
+        """
+        row_types = {"sequenceId": "int64", "itemPosition": "int64", **size.column_types}
+        rows, windows = path / "rows-00000.arrow", path / "windows-00000.arrow"
+        if done is None:
+            path.mkdir(parents=True)
+            _lay_out(rows, row_types, size.n_rows)
+            _lay_out(windows, INDEX_TYPES, size.n_windows)
+        n_rows, n_windows = done or (0, 0)
+        self._path = path
+        self._size = size
+        self._rows = _ColumnFile(rows, row_types, size.n_rows, n_rows)
+        self._windows = _ColumnFile(windows, INDEX_TYPES, size.n_windows, n_windows)
+
+    @property
+    def done(self) -> tuple[int, int]:
+        """Rows and windows written so far."""
+        return self._rows.done, self._windows.done
+
+    def append(self, windows: Windows) -> None:
+        """Writes whole sequences, which follow those before.
+
+        Args:
+          windows: Windows with item positions, in the order of their rows; number 0 of each sequence starts
+            at its first.
+        """
+        first_row = self._rows.done
+        self._rows.append(_row_arrays(windows))
+        self._windows.append(_window_arrays(windows, first_row))
+
+    def sync(self) -> None:
+        """Returns when all that was written is on disk."""
+        self._rows.sync()
+        self._windows.sync()
+
+    def close(self) -> None:
+        """Closes the files, finished or not."""
+        self._rows.close()
+        self._windows.close()
+
+    def finish(self) -> None:
+        """Writes the manifest."""
+        shard = Shard(rows=self._rows.finish(), windows=self._windows.finish())
+        manifest = {
+            "format": "seqjax-arrow",
+            "version": 1,
+            "seq_length": self._size.seq_length,
+            "column_types": dict(self._size.column_types),
+            "shards": [shard.model_dump()],
+        }
+        (self._path / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class DataSize:
+    """What a data set will hold."""
+
+    seq_length: int
+    column_types: Mapping[str, str]
+    """NumPy type of each encoded column, in order."""
+    n_rows: int
+    n_windows: int
+
+
+def write(path: Path, windows: Windows) -> None:
+    """Writes windows as a new folder.
 
     Args:
       path: Where nothing is yet.
-      windows: Windows with item positions, in the order of their rows; number 0 of each sequence starts at
-        its first.
-      rows_per_shard: A shard is closed when it has so many rows.
+      windows: What `ShardWriter.append` takes.
     """
-    path.mkdir()
-    shards = []
-    for number, part in enumerate(_parts(windows, rows_per_shard)):
-        rows = _write_file(path / f"rows-{number:05d}.arrow", _row_arrays(windows, part))
-        index = _write_file(path / f"windows-{number:05d}.arrow", _window_arrays(windows, part))
-        shards.append(Shard(rows=rows, windows=index))
-    manifest = {
-        "format": "seqjax-arrow",
-        "version": 1,
-        "seq_length": windows.seq_length,
-        "column_types": {name: str(column.dtype) for name, column in windows.columns.items()},
-        "shards": [shard.model_dump() for shard in shards],
-    }
-    (path / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    types = {name: str(column.dtype) for name, column in windows.columns.items()}
+    n_rows = len(next(iter(windows.columns.values())))
+    writer = ShardWriter(path, DataSize(windows.seq_length, types, n_rows, len(windows)))
+    with closing(writer):
+        writer.append(windows)
+        writer.finish()
 
 
 def read(path: Path, column_kinds: Mapping[str, ColumnKind], *, verify: bool = False) -> Windows:
@@ -110,46 +190,88 @@ def read(path: Path, column_kinds: Mapping[str, ColumnKind], *, verify: bool = F
     return parts[0] if len(parts) == 1 else joined(parts)
 
 
-def _parts(windows: Windows, rows_per_shard: int) -> Iterator[tuple[slice, slice]]:
-    """The rows and the windows of each shard: whole sequences, a new shard at every so many rows."""
-    n_rows = len(next(iter(windows.columns.values())))
-    first_windows = np.flatnonzero(windows.subsequence_id == 0)
-    first_rows = windows.start[first_windows]
-    cuts = np.flatnonzero(np.diff(first_rows // rows_per_shard)) + 1
-    row_cuts = [0, *first_rows[cuts].tolist(), n_rows]
-    window_cuts = [0, *first_windows[cuts].tolist(), len(windows)]
-    for number in range(len(cuts) + 1):
-        yield slice(*row_cuts[number : number + 2]), slice(*window_cuts[number : number + 2])
+class _ColumnFile:
+    """An Arrow file that was laid out, and is filled from the beginning."""
+
+    def __init__(self, path: Path, types: Mapping[str, str], records: int, done: int) -> None:
+        self._path = path
+        self._types = {name: np.dtype(dtype) for name, dtype in types.items()}
+        self._records = records
+        self.done = done
+        self._offsets = _offsets(path)
+        self._file = path.open("r+b", buffering=0)
+
+    def append(self, arrays: Mapping[str, np.ndarray]) -> None:
+        for name, dtype in self._types.items():
+            array = np.ascontiguousarray(arrays[name], dtype)
+            self._write(array.view(np.uint8), self._offsets[name] + self.done * dtype.itemsize)
+        self.done += len(next(iter(arrays.values())))
+
+    def sync(self) -> None:
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
+
+    def finish(self) -> ShardFile:
+        assert self.done == self._records, "as many records as the file was laid out for"
+        self.close()
+        return ShardFile(
+            path=self._path.name,
+            records=self._records,
+            bytes=self._path.stat().st_size,
+            sha256=_digest(self._path),
+        )
+
+    def _write(self, content: np.ndarray, offset: int) -> None:
+        view = content.data
+        while view:
+            n = os.pwrite(self._file.fileno(), view, offset)
+            view, offset = view[n:], offset + n
 
 
-def _row_arrays(windows: Windows, part: tuple[slice, slice]) -> dict[str, np.ndarray]:
-    rows, index = part
-    first = windows.subsequence_id[index] == 0
-    length = np.diff(windows.start[index][first], append=rows.stop)
-    assert windows.item_position is not None, "shards keep the position of every item"
-    return {
-        "sequenceId": np.repeat(windows.sequence_id[index][first], length),
-        "itemPosition": windows.item_position[rows],
-        **{name: column[rows] for name, column in windows.columns.items()},
-    }
-
-
-def _window_arrays(windows: Windows, part: tuple[slice, slice]) -> dict[str, np.ndarray]:
-    rows, index = part
-    return {
-        "sequenceId": windows.sequence_id[index],
-        "subsequenceId": windows.subsequence_id[index],
-        "start": windows.start[index] - rows.start,
-        "length": windows.length[index],
-        "startItemPosition": windows.start_item_position[index],
-    }
-
-
-def _write_file(path: Path, arrays: Mapping[str, np.ndarray]) -> ShardFile:
-    batch = pa.record_batch([pa.array(array) for array in arrays.values()], names=list(arrays))
+def _lay_out(path: Path, types: Mapping[str, str], records: int) -> None:
+    """Writes a file of one record batch of zeros; all columns share the memory they are written from."""
+    dtypes = {name: np.dtype(dtype) for name, dtype in types.items()}
+    zeros = pa.py_buffer(np.zeros(records * max(dtype.itemsize for dtype in dtypes.values()), np.uint8))
+    arrays = [
+        pa.Array.from_buffers(
+            pa.from_numpy_dtype(dtype), records, [None, zeros.slice(0, records * dtype.itemsize)]
+        )
+        for dtype in dtypes.values()
+    ]
+    batch = pa.record_batch(arrays, names=list(types))
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
         writer.write_batch(batch)
-    return ShardFile(path=path.name, records=len(batch), bytes=path.stat().st_size, sha256=_digest(path))
+
+
+def _offsets(path: Path) -> dict[str, int]:
+    """Where in the file the values of each column begin."""
+    with pa.memory_map(str(path)) as source:
+        begin = source.read_buffer().address
+        batch = pa.ipc.open_file(source).get_batch(0)
+        return {name: batch.column(name).buffers()[1].address - begin for name in batch.schema.names}
+
+
+def _row_arrays(windows: Windows) -> dict[str, np.ndarray]:
+    first = windows.subsequence_id == 0
+    assert windows.item_position is not None, "shards keep the position of every item"
+    length = np.diff(windows.start[first], append=len(windows.item_position))
+    return {
+        "sequenceId": np.repeat(windows.sequence_id[first], length),
+        "itemPosition": windows.item_position,
+        **windows.columns,
+    }
+
+
+def _window_arrays(windows: Windows, first_row: int) -> dict[str, np.ndarray]:
+    return {
+        "sequenceId": windows.sequence_id,
+        "subsequenceId": windows.subsequence_id,
+        "start": windows.start + first_row,
+        "length": windows.length,
+        "startItemPosition": windows.start_item_position,
+    }
 
 
 def _digest(path: Path) -> str:
@@ -190,10 +312,7 @@ def _read_shard(
 ) -> Windows:
     row_types = {"itemPosition": "int64", **{name: manifest.column_types[name] for name in column_kinds}}
     rows = _read_file(path, shard.rows, row_types, verify=verify)
-    long = ("sequenceId", "subsequenceId", "start", "startItemPosition")
-    index = _read_file(
-        path, shard.windows, {**dict.fromkeys(long, "int64"), "length": "int32"}, verify=verify
-    )
+    index = _read_file(path, shard.windows, INDEX_TYPES, verify=verify)
     start, length = index["start"], index["length"]
     beyond = (
         (start < 0)

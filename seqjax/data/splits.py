@@ -1,15 +1,16 @@
 """Which rows belong to which split.
 
-A table sorted by sequence is a list of slices, one a sequence. Splitting cuts every slice at the cumulated
-ratios: each row lies in exactly one split, and a split is again a list of slices. Nothing here looks at a
-  value.
+A table sorted by sequence is a list of slices, one a sequence. A splitting cuts every slice at some borders:
+each row lies in exactly one split, and a split is again a list of slices.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Int16, Int64
+
+from seqjax.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -67,17 +68,99 @@ def borders(length: Int64[np.ndarray, "S"], ratios: Sequence[float]) -> Int64[np
     return np.concatenate([np.zeros_like(upper[:, :1]), upper], axis=1)
 
 
-def split(slices: Slices, ratios: Sequence[float]) -> list[Slices]:
-    """Cuts every slice at the cumulated ratios.
+@dataclass(frozen=True)
+class Within:
+    """Every sequence is cut at the cumulated ratios, its oldest rows first."""
 
-    Args:
-      slices: The sequences.
-      ratios: Share of each split, oldest rows first.
+    ratios: Sequence[float]
 
-    Returns:
-      The slices of each split; a slice that would be empty is left out.
-    """
-    cuts = borders(slices.length, ratios)
+    def parts(
+        self, slices: Slices, first: int = 0, part: Int16[np.ndarray, "N"] | None = None
+    ) -> list[Slices]:
+        """The slices of each split; a slice that would be empty is left out.
+
+        Args:
+          slices: Whole sequences.
+          first: Number of the first of them in the whole table.
+          part: The split of each row of the chunk, where a column decides it.
+        """
+        del first, part
+        return _cut(slices, borders(slices.length, self.ratios))
+
+
+@dataclass(frozen=True)
+class Between:
+    """Every sequence is in one split as a whole."""
+
+    split: Int16[np.ndarray, "S"]
+    """The split of each sequence of the table, by number."""
+    n_splits: int
+
+    @classmethod
+    def drawn(cls, n_sequences: int, ratios: Sequence[float], seed: int) -> "Between":
+        """Deals sequences out at random, in numbers that fit the ratios.
+
+        Args:
+          n_sequences: Number of sequences in the table.
+          ratios: Share of each split; they sum to 1.
+          seed: Seed of the draw.
+        """
+        counts = np.diff(borders(np.array([n_sequences]), ratios)[0])
+        dealt = np.repeat(np.arange(len(ratios), dtype=np.int16), counts)
+        return cls(np.random.default_rng(seed).permutation(dealt), len(ratios))
+
+    def parts(
+        self, slices: Slices, first: int = 0, part: Int16[np.ndarray, "N"] | None = None
+    ) -> list[Slices]:
+        """See `Within.parts`."""
+        del part
+        chosen = self.split[first : first + len(slices)]
+        upper = np.where(chosen[:, None] <= np.arange(self.n_splits), slices.length[:, None], 0)
+        return _cut(slices, np.concatenate([np.zeros_like(upper[:, :1]), upper], axis=1))
+
+
+@dataclass(frozen=True)
+class ByValue:
+    """A column says the split of each row; it never goes back within a sequence."""
+
+    n_splits: int
+    column: str
+    """Its name, for messages."""
+
+    def parts(
+        self, slices: Slices, first: int = 0, part: Int16[np.ndarray, "N"] | None = None
+    ) -> list[Slices]:
+        """See `Within.parts`.
+
+        Raises:
+          DataError: A row is in an earlier split than the one before it.
+        """
+        del first
+        assert part is not None, "a column decides the split"
+        back = np.flatnonzero(np.diff(part) < 0) + 1
+        back = np.setdiff1d(back, slices.start)
+        if len(back):
+            row = int(back[0])
+            number = int(np.searchsorted(slices.start, row, side="right")) - 1
+            raise DataError(
+                f"split_method: by_value needs {self.column!r} never to go back over a cut-off within a "
+                f"sequence, but item {row - slices.start[number] + 1} of {slices.sequence_id[number]} "
+                f"(in the order of itemPosition) is in split {part[row]}, and the row before it in split "
+                f"{part[row - 1]}. Choose a column that only grows, such as a time."
+            )
+        ends = slices.start + slices.length
+        upper = np.empty((len(slices), self.n_splits), np.int64)
+        for split in range(self.n_splits):
+            before = np.concatenate([[0], np.cumsum(part <= split)])
+            upper[:, split] = before[ends] - before[slices.start]
+        return _cut(slices, np.concatenate([np.zeros_like(upper[:, :1]), upper], axis=1))
+
+
+Splitting = Within | Between | ByValue
+"""A way to divide sequences into splits; every row is in exactly one."""
+
+
+def _cut(slices: Slices, cuts: Int64[np.ndarray, "S borders"]) -> list[Slices]:
     parts = []
     for lower, upper in zip(cuts.T[:-1], cuts.T[1:], strict=True):
         some = upper > lower

@@ -1,24 +1,26 @@
-"""Raw tables: csv or parquet, one file or a folder of them, checked and sorted.
+"""Raw tables: csv or parquet, one file or a folder of them, checked row by row.
 
 A table has one row per item: `sequenceId` (integer), `itemPosition` (integer, orders the items of a
 sequence) and feature columns. Whatever is wrong is said once, naming file, column, row and value; rows count
-from 1, the header not counted. What comes out is sorted by (sequenceId, itemPosition), and every later step
-relies on that.
+from 1, the header not counted. `TableReader` streams a table in file order; `read_table` gives it whole and
+sorted by (sequenceId, itemPosition), and every later step relies on that order.
 """
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import polars as pl
-from jaxtyping import Bool, Int64
+from jaxtyping import Int16, Int64
 
 from seqjax.config.base import suggestion
 from seqjax.config.schema import ColumnKind
 from seqjax.data.columns import column_kind
+from seqjax.data.order import refuse_twins, sorted_order
+from seqjax.data.table_files import CsvFiles, ParquetFiles, Piece, TableFiles, TableFormat, TypesWidened
 from seqjax.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -26,39 +28,163 @@ logger = logging.getLogger(__name__)
 SEQUENCE_ID, ITEM_POSITION = "sequenceId", "itemPosition"
 KEYS = (SEQUENCE_ID, ITEM_POSITION)
 
-TableFormat = Literal["csv", "parquet"]
+MissingReal = Literal["error", "mean"]
 
 
 @dataclass(frozen=True)
 class Table:
-    """N rows in the order of (sequenceId, itemPosition), which is strict."""
+    """N rows; in the order of (sequenceId, itemPosition), which is strict, unless said otherwise."""
 
     sequence_id: Int64[np.ndarray, "N"]
     item_position: Int64[np.ndarray, "N"]
     features: pl.DataFrame
     """The feature columns, in the order in which they were selected or else found."""
+    roles: Mapping[str, ColumnKind] = field(default_factory=dict)
+    """Columns that have another kind than their type gives."""
+    part: Int16[np.ndarray, "N"] | None = None
+    """The split of each row, where a column decides it."""
+
+    def __len__(self) -> int:
+        return len(self.sequence_id)
 
     @property
     def kinds(self) -> dict[str, ColumnKind]:
         """Whether each feature column is categorical or real."""
         kinds: dict[str, ColumnKind] = {}
         for column in self.features:
-            kind = column_kind(column)
-            assert kind is not None, "read_table refuses columns without a kind"
+            kind = self.roles.get(column.name) or column_kind(column)
+            assert kind is not None, "columns without a kind are refused"
             kinds[column.name] = kind
         return kinds
 
+    def rows(self, begin: int, end: int) -> "Table":
+        """Some consecutive rows."""
+        return Table(
+            self.sequence_id[begin:end],
+            self.item_position[begin:end],
+            self.features[begin:end],
+            self.roles,
+            None if self.part is None else self.part[begin:end],
+        )
+
+
+def joined(tables: Sequence[Table]) -> Table:
+    """The rows of several tables with the same columns."""
+    parts = [table.part for table in tables if table.part is not None]
+    return Table(
+        np.concatenate([table.sequence_id for table in tables]),
+        np.concatenate([table.item_position for table in tables]),
+        pl.concat([table.features for table in tables], rechunk=True),
+        tables[0].roles,
+        np.concatenate(parts) if parts else None,
+    )
+
 
 @dataclass(frozen=True)
-class _Origin:
-    """Where the rows of several files came from, for messages."""
+class CutOffs:
+    """A column that decides in which split a row is."""
 
-    files: list[Path]
-    first_row: Int64[np.ndarray, "bounds"]
+    column: str
+    values: Sequence[int | float | str]
+    """Ascending; rows below the first are in split 0, and so on."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What to read of a table, and as what."""
+
+    selected_columns: Sequence[str] | None = None
+    """Feature columns to read; null reads all."""
+    max_rows: int | None = None
+    """Use only so many rows, the first in file order; null or 0 uses all."""
+    roles: Mapping[str, ColumnKind] = field(default_factory=dict)
+    """Columns to take as another kind than their type gives."""
+    roles_from: str = "column_roles"
+    """Where `roles` are written, for messages."""
+    missing_real: MissingReal = "error"
+    """Whether nulls and NaN in real columns are refused, or null in the result."""
+    cut_offs: CutOffs | None = None
+    """What decides the split of a row, where a column does."""
+
+
+class _WrongType(DataError):
+    """A key column of numbers that are whole, but not of a type for whole numbers."""
+
+
+@dataclass(frozen=True)
+class CheckedPiece:
+    """Some consecutive rows of a file, in the order of the file."""
+
+    file: Path
+    first_row: int
+    table: Table
 
     def name(self, row: int) -> str:
-        file = int(np.searchsorted(self.first_row, row, side="right")) - 1
-        return f"row {row - self.first_row[file] + 1} of {self.files[file]}"
+        """What to call one of the rows in a message."""
+        return f"row {self.first_row + row + 1} of {self.file}"
+
+
+class TableReader:
+    """A table as a stream of checked pieces."""
+
+    def __init__(self, path: Path, read_format: TableFormat, wanted: Wanted | None = None) -> None:
+        self._wanted = wanted or Wanted()
+        paths = table_files(path, read_format)
+        csv = read_format == "csv"
+        self.files: TableFiles = (
+            CsvFiles(paths, self._wanted.max_rows or None) if csv else ParquetFiles(paths)
+        )
+        self.columns = _feature_columns(self.files, self._wanted)
+
+    def pieces(self, *, keys_only: bool = False) -> Iterator[CheckedPiece]:
+        """Reads the rows in the order of the files.
+
+        Args:
+          keys_only: Leave out the features.
+
+        Raises:
+          DataError: The table cannot be used; the message names file, column, row and value, and what to do.
+          TypesWidened: What was read so far has too narrow types; read again.
+        """
+        features = [] if keys_only else self.columns
+        cut_offs = None if keys_only else self._wanted.cut_offs
+        columns = [*KEYS, *features]
+        if cut_offs is not None and cut_offs.column not in columns:
+            columns.append(cut_offs.column)
+        left = self._wanted.max_rows or None
+        n_rows = 0
+        wrong_type: _WrongType | None = None
+        for piece in self.files.pieces(columns):
+            if left is not None:
+                piece = Piece(piece.file, piece.first_row, piece.frame.head(left - n_rows))
+            n_rows += len(piece.frame)
+            try:
+                checked = self._checked(piece, features, cut_offs)
+            except _WrongType as error:
+                # A later row may hold the value that gave the column its type.
+                wrong_type = wrong_type or error
+                continue
+            if len(checked.table):
+                yield checked
+            if n_rows == left:
+                break
+        if wrong_type is not None:
+            raise wrong_type
+        if n_rows == 0:
+            path = self.files.files[0] if len(self.files.files) == 1 else self.files.files[0].parent
+            raise DataError(f"{path} holds no rows. A table needs a header and at least one row an item.")
+
+    def _checked(self, piece: Piece, features: list[str], cut_offs: CutOffs | None) -> CheckedPiece:
+        keys = [_checked_key(piece, piece.frame[name]) for name in KEYS]
+        wanted = self._wanted
+        checked = [
+            _checked_feature(piece, piece.frame[name], wanted.roles.get(name), wanted) for name in features
+        ]
+        roles: dict[str, ColumnKind] = {name: kind for name, kind in wanted.roles.items() if name in features}
+        part = None if cut_offs is None else _part(piece, cut_offs)
+        return CheckedPiece(
+            piece.file, piece.first_row, Table(keys[0], keys[1], pl.DataFrame(checked), roles, part)
+        )
 
 
 def read_table(
@@ -68,7 +194,7 @@ def read_table(
     selected_columns: Sequence[str] | None = None,
     max_rows: int | None = None,
 ) -> Table:
-    """Reads, checks and sorts a table.
+    """Reads, checks and sorts a table, all of it in memory.
 
     Args:
       path: A file, or a folder whose files of that format (nested ones too) are read in the order of their
@@ -80,27 +206,34 @@ def read_table(
     Raises:
       DataError: The table cannot be used; the message names file, column, row and value, and what to do.
     """
-    files = table_files(path, read_format)
-    columns = _feature_columns(files, read_format, selected_columns)
-    frames: list[pl.DataFrame] = []
-    missing = max_rows or None
-    for file in files:
-        frame = _read(file, read_format, [*KEYS, *columns])
-        frames.append(frame if missing is None else frame.head(missing))
-        if missing is not None:
-            missing -= len(frames[-1])
-            if missing <= 0:
-                break
-    files = files[: len(frames)]
-    keys = [_checked_keys(file, frame) for file, frame in zip(files, frames, strict=True)]
-    if sum(map(len, frames)) == 0:
-        raise DataError(f"{path} holds no rows. A table needs a header and at least one row an item.")
-    agree = _agreed_csv if read_format == "csv" else _agreed_parquet
-    features = agree(files, [frame.select(columns) for frame in frames])
-    for file, frame in zip(files, features, strict=True):
-        _check_features(file, frame)
-    origin = _Origin(files, np.cumsum([0, *map(len, frames)]))
-    return _sorted(origin, np.concatenate(keys, axis=1), pl.concat(features, rechunk=True))
+    reader = TableReader(path, read_format, Wanted(selected_columns, max_rows))
+    while True:
+        try:
+            pieces = list(reader.pieces())
+            break
+        except TypesWidened:
+            continue
+    bounds = np.cumsum([0, *(len(piece.table) for piece in pieces)])
+
+    def origin(row: int) -> str:
+        place = int(np.searchsorted(bounds, row, side="right")) - 1
+        return pieces[place].name(row - int(bounds[place]))
+
+    table = joined([piece.table for piece in pieces])
+    order = sorted_order(table.sequence_id, table.item_position)
+    if order is None:
+        return table
+    refuse_twins(table.sequence_id[order], table.item_position[order], lambda row: origin(int(order[row])))
+    logger.info("Rows were not in the order of %s, %s: sorted them.", *KEYS)
+    return taken(table, order)
+
+
+def taken(table: Table, order: Int64[np.ndarray, "M"]) -> Table:
+    """The rows at `order`."""
+    part = None if table.part is None else table.part[order]
+    return Table(
+        table.sequence_id[order], table.item_position[order], table.features[order], table.roles, part
+    )
 
 
 def table_files(path: Path, read_format: TableFormat) -> list[Path]:
@@ -117,11 +250,9 @@ def table_files(path: Path, read_format: TableFormat) -> list[Path]:
     return files
 
 
-def _feature_columns(
-    files: list[Path], read_format: TableFormat, selected: Sequence[str] | None
-) -> list[str]:
+def _feature_columns(table: TableFiles, wanted: Wanted) -> list[str]:
     """The feature columns to read; every file must have them, and the same others."""
-    headers = [_header(file, read_format) for file in files]
+    files, headers = table.files, table.headers
     for file, header in zip(files, headers, strict=True):
         _check_names(file, header)
         if set(header) != set(headers[0]):
@@ -131,7 +262,7 @@ def _feature_columns(
                 f"{sorted(set(header) - set(headers[0]))}. All files of a folder need the same columns."
             )
     available = [name for name in headers[0] if name not in KEYS]
-    columns = available if selected is None else list(selected)
+    columns = available if wanted.selected_columns is None else list(wanted.selected_columns)
     for name in columns:
         if name in KEYS:
             raise DataError(
@@ -152,17 +283,18 @@ def _feature_columns(
         raise DataError(
             f"{found} (columns: {columns}). At least one column besides {' and '.join(KEYS)} is needed."
         )
+    _check_wanted(files[0], columns, headers[0], wanted)
     return columns
 
 
-def _header(file: Path, read_format: TableFormat) -> list[str]:
-    try:
-        if read_format == "parquet":
-            return list(pl.read_parquet_schema(file))
-        first = pl.read_csv(file, has_header=False, n_rows=1, infer_schema=False)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise _unreadable(file, read_format, error) from error
-    return [name or "" for name in first.row(0)]
+def _check_wanted(file: Path, columns: list[str], header: list[str], wanted: Wanted) -> None:
+    """The other columns that a config names exist."""
+    for name in wanted.roles:
+        if name not in columns:
+            raise DataError(f"{wanted.roles_from}: no column {name!r} is read. {suggestion(name, columns)}")
+    if wanted.cut_offs is not None and wanted.cut_offs.column not in header:
+        name = wanted.cut_offs.column
+        raise DataError(f"{file} has no column {name!r} (split_column). {suggestion(name, header)}")
 
 
 def _check_names(file: Path, header: list[str]) -> None:
@@ -175,140 +307,98 @@ def _check_names(file: Path, header: list[str]) -> None:
     twice = [name for name in header if name and header.count(name) == max(map(header.count, header)) > 1]
     if twice:
         raise DataError(
-            f"{file} has {len(twice)} columns named {twice[0]!r}. Give each column a name of its own."
+            f"{file} has {header.count(twice[0])} columns named {twice[0]!r}. Give each a name of its own."
         )
 
 
-def _read(
-    file: Path, read_format: TableFormat, columns: list[str], like: pl.DataFrame | None = None
-) -> pl.DataFrame:
-    try:
-        if read_format == "parquet":
-            return pl.read_parquet(file, columns=columns).select(columns)
-        frame = pl.read_csv(
-            file,
-            columns=columns,
-            infer_schema_length=None,
-            schema_overrides=None if like is None else like.schema,
-            try_parse_dates=False,
-        )
-        return frame.select(columns)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise _unreadable(file, read_format, error) from error
+# One column of some rows
+# ------------------------------------------------------------------------------------
 
 
-def _unreadable(file: Path, read_format: TableFormat, error: Exception) -> DataError:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return DataError(f"{file} cannot be read as {read_format}: {reason}. Check the file, and read_format.")
-
-
-def _checked_keys(file: Path, frame: pl.DataFrame) -> Int64[np.ndarray, "2 n"]:
-    """The sequenceId and itemPosition of each row of a file."""
-    return np.stack([_checked_key(file, frame[name]) for name in KEYS])
-
-
-def _checked_key(file: Path, column: pl.Series) -> Int64[np.ndarray, "n"]:
-    if column.is_empty():
-        return np.empty(0, np.int64)
+def _checked_key(piece: Piece, column: pl.Series) -> Int64[np.ndarray, "n"]:
     remedy = f"Every {column.name} must be a whole number of at most 64 bits."
     if column.null_count():
         row = _first(column.is_null())
-        raise DataError(f"{file}: column {column.name!r}, row {row + 1} is empty. {remedy}")
+        raise DataError(f"{_place(piece, column, row)} is empty. {remedy}")
     if not (column.dtype.is_numeric() or isinstance(column.dtype, pl.String)):
-        raise DataError(f"{file}: column {column.name!r} is of type {column.dtype}. {remedy}")
+        raise DataError(f"{piece.file}: column {column.name!r} is of type {column.dtype}. {remedy}")
     numbers = column.cast(pl.Int64, strict=False)
     if not column.dtype.is_integer() or numbers.null_count():
-        # A float column of whole numbers, or text of digits, is the wrong type from its first row on.
-        whole = (numbers.cast(column.dtype) == column).fill_null(value=False)
+        text = isinstance(column.dtype, pl.String)
+        whole = ~numbers.is_null() if text else (numbers.cast(column.dtype) == column).fill_null(value=False)
         row = 0 if whole.all() else _first(~whole)
-        raise DataError(
-            f"{file}: column {column.name!r} is of type {column.dtype}; row {row + 1} holds {column[row]!r}. "
-            f"{remedy}"
+        raise (_WrongType if whole.all() else DataError)(
+            f"{piece.file}: column {column.name!r} is of type {column.dtype}; "
+            f"row {piece.first_row + row + 1} holds {column[row]!r}. {remedy}"
         )
     return numbers.to_numpy()
 
 
-def _agreed_csv(files: list[Path], frames: list[pl.DataFrame]) -> list[pl.DataFrame]:
-    """Gives each column one type in all files, as if they were one: types are inferred file by file."""
-    common = _common_types(frames)
-    agreed = []
-    for file, frame in zip(files, frames, strict=True):
-        again = frame.schema != common.schema
-        agreed.append(_read(file, "csv", frame.columns, common).head(len(frame)) if again else frame)
-    return agreed
-
-
-def _common_types(frames: list[pl.DataFrame]) -> pl.DataFrame:
-    """No rows, and for each column the type that holds all values; columns without a value have no say."""
-    schema: dict[str, pl.DataType] = {}
-    for name in frames[0].columns:
-        types = {frame.schema[name] for frame in frames if frame[name].null_count() < len(frame)}
-        if len(types) <= 1:
-            schema[name] = types.pop() if types else pl.String()
-        elif all(dtype.is_integer() for dtype in types):
-            schema[name] = pl.Int128()
-        else:
-            schema[name] = pl.Float64() if all(dtype.is_numeric() for dtype in types) else pl.String()
-    return pl.DataFrame(schema=schema)
-
-
-def _agreed_parquet(files: list[Path], frames: list[pl.DataFrame]) -> list[pl.DataFrame]:
-    for file, frame in zip(files, frames, strict=True):
-        for name, dtype in frame.schema.items():
-            expected = frames[0].schema[name]
-            if dtype != expected:
-                raise DataError(
-                    f"{file}: column {name!r} is of type {dtype}, but {expected} in {files[0]}. "
-                    "Write all files of a folder with the same types."
-                )
-    return frames
-
-
-def _check_features(file: Path, frame: pl.DataFrame) -> None:
-    for column in frame:
-        kind = column_kind(column)
-        if kind is None:
-            raise DataError(
-                f"{file}: column {column.name!r} is of type {column.dtype}, which is neither categorical "
-                "(text, booleans, integers) nor real (floats). Convert it, or leave it out of "
-                "selected_columns."
-            )
-        if kind == "real" and not column.is_finite().fill_null(value=False).all():
-            row = _first(~column.is_finite().fill_null(value=False))
-            found = "is empty" if column[row] is None else f"holds {column[row]}"
-            raise DataError(
-                f"{file}: column {column.name!r}, row {row + 1} {found}; a real column needs a finite number "
-                "in every row. Fill or drop these rows, or leave the column out of selected_columns."
-            )
-
-
-def _sorted(origin: _Origin, keys: Int64[np.ndarray, "2 N"], features: pl.DataFrame) -> Table:
-    """Sorts rows by (sequenceId, itemPosition) where they are not, and refuses two rows in one place."""
-    sequence_id, item_position = keys
-    if _ascending(sequence_id, item_position).all():
-        return Table(sequence_id, item_position, features)
-    order = np.lexsort((item_position, sequence_id))
-    sequence_id, item_position = sequence_id[order], item_position[order]
-    ascending = _ascending(sequence_id, item_position)
-    if not ascending.all():
-        place = int(np.argmin(ascending))
-        first, second = order[place : place + 2].tolist()
+def _checked_feature(piece: Piece, column: pl.Series, role: ColumnKind | None, wanted: Wanted) -> pl.Series:
+    """A feature column as its kind needs it: real columns are floats, with nulls only where they may be."""
+    by_type = column_kind(column)
+    if by_type is None:
         raise DataError(
-            f"{SEQUENCE_ID} {sequence_id[place]} has {ITEM_POSITION} {item_position[place]} twice: in "
-            f"{origin.name(first)} and in {origin.name(second)} "
-            f"({np.count_nonzero(~ascending)} such repetitions in all). Each item needs a position of its "
-            "own."
+            f"{piece.file}: column {column.name!r} is of type {column.dtype}, which is neither categorical "
+            "(text, booleans, integers) nor real (floats). Convert it, or leave it out of selected_columns."
         )
-    logger.info("Rows were not in the order of %s, %s: sorted them.", *KEYS)
-    return Table(sequence_id, item_position, features[order])
+    if (role or by_type) == "categorical":
+        if by_type == "real":
+            # Zero has one sign as a category, and NaN is no value.
+            return (column + 0.0).fill_nan(None)
+        return column.cast(pl.String) if isinstance(column.dtype, (pl.Categorical, pl.Enum)) else column
+    if not (column.dtype.is_numeric() or isinstance(column.dtype, pl.Boolean)):
+        raise DataError(
+            f"{piece.file}: column {column.name!r} is of type {column.dtype}, but {wanted.roles_from} says "
+            "real. Only numbers can be real."
+        )
+    column = column if by_type == "real" else column.cast(pl.Float64)
+    fine = column.is_finite().fill_null(value=False)
+    if wanted.missing_real == "mean":
+        column = column.fill_nan(None)
+        fine = fine | column.is_null()
+    if not fine.all():
+        row = _first(~fine)
+        found = "is empty" if column[row] is None else f"holds {column[row]}"
+        raise DataError(
+            f"{_place(piece, column, row)} {found}; a real column needs a finite number in every row. Fill "
+            "or drop these rows, leave the column out of selected_columns, or (for empty cells and NaN) set "
+            "missing_real: mean."
+        )
+    return column
 
 
-def _ascending(
-    sequence_id: Int64[np.ndarray, "N"], item_position: Int64[np.ndarray, "N"]
-) -> Bool[np.ndarray, "N-1"]:
-    """Whether each row but the first comes strictly after the one before it."""
-    same = sequence_id[1:] == sequence_id[:-1]
-    return (sequence_id[1:] > sequence_id[:-1]) | (same & (item_position[1:] > item_position[:-1]))
+def _part(piece: Piece, cut_offs: CutOffs) -> Int16[np.ndarray, "n"]:
+    """The split of each row."""
+    column = piece.frame[cut_offs.column]
+    if column.null_count():
+        row = _first(column.is_null())
+        raise DataError(
+            f"{_place(piece, column, row)} is empty, but split_column needs a value in every row."
+        )
+    text = isinstance(column.dtype, (pl.Categorical, pl.Enum, pl.String))
+    column = column.cast(pl.String) if text else column
+    try:
+        if any(isinstance(value, str) for value in cut_offs.values) and column.dtype.is_numeric():
+            raise TypeError("text among the cut-offs of a column of numbers")
+        if text and not all(isinstance(value, str) for value in cut_offs.values):
+            raise TypeError("a number among the cut-offs of a column of text")
+        values = [
+            pl.Series([value]).cast(column.dtype)[0] if not column.dtype.is_numeric() else value
+            for value in cut_offs.values
+        ]
+        part = pl.select(pl.sum_horizontal((pl.lit(column) >= value).cast(pl.Int16) for value in values))
+    except (TypeError, pl.exceptions.PolarsError) as error:
+        raise DataError(
+            f"{piece.file}: column {column.name!r} (split_column) is of type {column.dtype}, which "
+            f"split_values {list(cut_offs.values)} cannot be compared with: {str(error).splitlines()[0]}. "
+            "Write the cut-offs as values of that type."
+        ) from error
+    return part.to_series().to_numpy().astype(np.int16)
+
+
+def _place(piece: Piece, column: pl.Series, row: int) -> str:
+    return f"{piece.file}: column {column.name!r}, row {piece.first_row + row + 1}"
 
 
 def _first(condition: pl.Series) -> int:

@@ -33,6 +33,12 @@ class WindowIndex:
     """Number of real items, 1 to L + 1."""
 
 
+def n_windows(length: Int64[np.ndarray, "S"], *, seq_length: int, stride: int) -> Int64[np.ndarray, "S"]:
+    """The number of windows of each slice; see `window_index`."""
+    last = np.maximum(length - (seq_length + 1), 0)
+    return -(-last // stride) + 1
+
+
 def window_index(length: Int64[np.ndarray, "S"], *, seq_length: int, stride: int) -> WindowIndex:
     """Spreads windows evenly: the first starts a slice, the last ends it, steps are at most `stride`.
 
@@ -44,8 +50,8 @@ def window_index(length: Int64[np.ndarray, "S"], *, seq_length: int, stride: int
       stride: The largest step between window starts.
     """
     last = np.maximum(length - (seq_length + 1), 0)
-    steps = -(-last // stride)
-    count = steps + 1
+    count = n_windows(length, seq_length=seq_length, stride=stride)
+    steps = count - 1
     of_slice = np.repeat(np.arange(len(length)), count)
     number = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
     # The operations of np.linspace(0, last, count, dtype=int), in its order, so that rounding is the same
@@ -72,8 +78,8 @@ def check_exact(slices: Slices, *, seq_length: int, stride: int, split: int) -> 
         raise DataError(
             f"subsequence_start_mode: exact needs (rows - {seq_length + 1}) to be a multiple of the stride, "
             f"{stride}, in split {split}; sequence {slices.sequence_id[first]} has {slices.length[first]} "
-            f"rows there, {surplus[first]} too many ({np.count_nonzero(surplus)} of {len(slices)} sequences "
-            "do not fit). Use subsequence_start_mode: distribute, or another stride_by_split."
+            f"rows there, {surplus[first]} too many. Use subsequence_start_mode: distribute, or "
+            "another stride_by_split."
         )
 
 

@@ -1,5 +1,6 @@
 """The whole step: against the reference outputs, and what a user meets when something is wrong."""
 
+import dataclasses
 import json
 import logging
 import shutil
@@ -17,8 +18,9 @@ from seqjax.config.metadata import Metadata
 from seqjax.config.preprocess import PreprocessConfig
 from seqjax.config.resolve import load_metadata
 from seqjax.config.schema import ColumnKind
+from seqjax.data import shards
 from seqjax.data.dataset import Windows
-from seqjax.data.formats import FORMATS, Files, load_windows
+from seqjax.data.formats import FORMATS, load_windows
 from seqjax.errors import ConfigError, DataError
 from seqjax.interop.torch_files import read_torch_file
 
@@ -272,20 +274,34 @@ def test_the_same_bytes_every_time(write_format: str) -> None:
     assert content() == first
 
 
-def test_a_failure_leaves_the_earlier_result(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("write_format", FORMATS)
+@pytest.mark.parametrize("step", ["lay out", "fill", "render"])
+def test_a_full_disk_leaves_the_earlier_result(
+    monkeypatch: pytest.MonkeyPatch, step: str, write_format: str
+) -> None:
     _table()
-    _run(write_format="arrow")
+    _run(write_format=write_format)
     before = {path: path.stat().st_mtime_ns for path in Path().rglob("*") if path.is_file()}
-    written = FORMATS["arrow"].write
+    calls = iter(range(100))
 
-    def disk_full(path: Path, windows: Windows, files: Files) -> None:
-        written(path, windows, files)
-        if "split1" in path.name:
-            raise OSError(28, "No space left on device", str(path))
+    def disk_full(*_: object, **__: object) -> None:
+        if next(calls) == {"lay out": 3, "fill": 5, "render": 1}[step]:
+            raise OSError(28, "No space left on device", "somewhere")
 
-    monkeypatch.setitem(FORMATS, "arrow", FORMATS["arrow"].__class__("", disk_full, FORMATS["arrow"].read))
-    with pytest.raises(DataError, match=r"cannot be written to .*: No space left on device"):
-        _run(write_format="arrow", seq_length=3)
+    row = FORMATS[write_format]
+    if step == "lay out":
+        lay_out = shards._lay_out
+        monkeypatch.setattr(shards, "_lay_out", lambda *args: disk_full() or lay_out(*args))
+    elif step == "fill":
+        monkeypatch.setattr("os.pwrite", lambda _, view, __: disk_full() or len(view))
+    elif write_format == "arrow":
+        digest = shards._digest
+        monkeypatch.setattr(shards, "_digest", lambda path: disk_full() or digest(path))
+    else:
+        changed = dataclasses.replace(row, write=lambda *args: disk_full() or row.write(*args))
+        monkeypatch.setitem(FORMATS, write_format, changed)
+    with pytest.raises(DataError, match=r"cannot be written to somewhere: No space left on device"):
+        _run(write_format=write_format, seq_length=3)
     assert {path: path.stat().st_mtime_ns for path in Path().rglob("*") if path.is_file()} == before
 
 

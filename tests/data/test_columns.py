@@ -1,6 +1,5 @@
 """Maps, statistics, and the way there and back."""
 
-import math
 from typing import Any
 
 import numpy as np
@@ -9,19 +8,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seqjax.config.metadata import Statistics
 from seqjax.data.columns import (
     decode_ids,
     denormalise,
     encode,
     encode_ids,
-    fit,
-    fit_id_map,
-    fit_statistics,
     id_dtype,
     normalise,
 )
-from seqjax.errors import DataError
+from seqjax.data.fitting import learn
+
+
+def _id_map(column: pl.Series) -> dict[str, int]:
+    return learn(column.alias("c").to_frame(), {"c": "categorical"}).id_maps["c"]
 
 
 @pytest.mark.parametrize(
@@ -37,7 +36,7 @@ from seqjax.errors import DataError
     ],
 )
 def test_id_map_is_ascending(column: pl.Series, expected: dict[str, int]) -> None:
-    id_map = fit_id_map(column)
+    id_map = _id_map(column)
     assert list(id_map.items()) == list(expected.items())
     ids = encode_ids(column, id_map)
     assert ids.dtype == np.int8
@@ -59,7 +58,7 @@ def _values(dtype: Any) -> st.SearchStrategy[list]:
 def test_encoding_round_trip(data: st.DataObject, dtype: Any) -> None:
     values = data.draw(_values(dtype))
     column = pl.Series("c", values, dtype=dtype)
-    id_map = fit_id_map(column)
+    id_map = _id_map(column)
     assert list(id_map.values()) == list(range(2, len(id_map) + 2))
     decoded = decode_ids(encode_ids(column, id_map), id_map).to_list()
     texts = [
@@ -69,7 +68,7 @@ def test_encoding_round_trip(data: st.DataObject, dtype: Any) -> None:
 
 
 def test_unseen_values_are_other() -> None:
-    id_map = fit_id_map(pl.Series(["a", "b"]))
+    id_map = _id_map(pl.Series(["a", "b"]))
     assert encode_ids(pl.Series(["b", "c", None, "a"]), id_map).tolist() == [3, 1, 0, 2]
     assert decode_ids(np.array([[1, 0], [2, 3]]), id_map).to_list() == ["other", "unknown", "a", "b"]
 
@@ -87,31 +86,11 @@ def test_ids_take_the_smallest_type(largest: int, dtype: str) -> None:
     assert id_dtype(largest) == np.dtype(dtype)
 
 
-@pytest.mark.parametrize("n", [2, 5, 1000])
-def test_statistics_are_mean_and_sample_deviation(n: int) -> None:
-    values = np.random.default_rng(n).normal(50, 3, n)
-    found = fit_statistics(pl.Series(values))
-    assert found.mean == pytest.approx(math.fsum(values) / n, rel=1e-14)
-    assert found.std == pytest.approx(np.std(values, ddof=1), rel=1e-13)
-
-
-def test_a_single_row_and_a_constant_have_no_deviation() -> None:
-    assert fit_statistics(pl.Series([3.5])) == Statistics(std=0.0, mean=3.5)
-    constant = fit_statistics(pl.Series([3.5] * 7))
-    assert constant == Statistics(std=0.0, mean=3.5)
-    assert normalise(np.array([3.5]), constant).tolist() == [0.0]
-
-
-def test_a_sum_that_overflows_is_refused() -> None:
-    with pytest.raises(DataError, match="column 'x' are too large"):
-        fit_statistics(pl.Series("x", [1.7e308, 1.7e308]))
-
-
 @settings(deadline=None, max_examples=100)
 @given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=20))
 def test_normalising_round_trip(values: list[float]) -> None:
     column = np.array(values)
-    statistics = fit_statistics(pl.Series(column))
+    statistics = learn(pl.DataFrame({"x": column}), {"x": "real"}).statistics["x"]
     scaled = normalise(column, statistics)
     assert scaled.dtype == np.float32
     back = denormalise(scaled, statistics)
@@ -120,7 +99,7 @@ def test_normalising_round_trip(values: list[float]) -> None:
 
 def test_encode_covers_the_columns_that_it_knows() -> None:
     features = pl.DataFrame({"x": [1.0, 3.0], "s": ["b", "a"], "f": pl.Series([1.0, 2.0], dtype=pl.Float32)})
-    encoding = fit(features)
+    encoding = learn(features, {"x": "real", "s": "categorical", "f": "real"})
     assert encoding.n_classes == {"s": 4}
     columns = encode(features.with_columns(extra=1), encoding)
     assert {name: str(column.dtype) for name, column in columns.items()} == {
@@ -129,9 +108,3 @@ def test_encode_covers_the_columns_that_it_knows() -> None:
         "f": "float32",
     }
     assert columns["s"].tolist() == [3, 2]
-
-
-def test_given_maps_replace_what_would_be_learnt() -> None:
-    encoding = fit(pl.DataFrame({"s": ["a", "b", "c"]}), {"s": {"a": 2, "b": 9, "zz": 4}})
-    assert encoding.n_classes == {"s": 10}
-    assert encode(pl.DataFrame({"s": ["a", "b", "c", "a"]}), encoding)["s"].tolist() == [2, 9, 1, 2]

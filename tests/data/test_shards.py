@@ -1,6 +1,9 @@
 """Arrow shards: nothing is lost, rows stay where they are, and damage is noticed."""
 
+import hashlib
+import itertools
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -39,13 +42,76 @@ def _assert_same(found: Windows, expected: Windows) -> None:
         assert column.dtype == expected.columns[name].dtype
 
 
-@pytest.mark.parametrize(("rows_per_shard", "n_shards"), [(1000, 1), (16, 2), (8, 4), (1, 5)])
-def test_round_trip(tmp_path: Path, windows: Windows, rows_per_shard: int, n_shards: int) -> None:
-    shards.write(tmp_path / "x", windows, rows_per_shard=rows_per_shard)
-    assert len(list((tmp_path / "x").glob("rows-*.arrow"))) == n_shards
+def _chunk(windows: Windows, sequences_of: range) -> Windows:
+    """Some of the sequences alone."""
+    first = np.flatnonzero(windows.subsequence_id == 0)
+    begin, end = first[sequences_of.start], [*first, len(windows)][sequences_of.stop]
+    rows = slice(windows.start[begin], ([*windows.start, len(windows.columns["item"])])[end])
+    assert windows.item_position is not None
+    return Windows(
+        {name: column[rows] for name, column in windows.columns.items()},
+        windows.start[begin:end] - windows.start[begin],
+        windows.length[begin:end],
+        windows.sequence_id[begin:end],
+        windows.subsequence_id[begin:end],
+        windows.start_item_position[begin:end],
+        windows.item_position[rows],
+        windows.seq_length,
+    )
+
+
+def _size(windows: Windows) -> shards.DataSize:
+    return shards.DataSize(4, {"item": "int8", "price": "float32"}, 54, len(windows))
+
+
+def test_round_trip(tmp_path: Path, windows: Windows) -> None:
+    shards.write(tmp_path / "x", windows)
     found = shards.read(tmp_path / "x", KINDS, verify=True)
     assert list(found.columns) == ["price", "item"]
     _assert_same(found, windows)
+
+
+@pytest.mark.parametrize("cuts", [[0, 5], [0, 1, 5], [0, 1, 2, 3, 4, 5]])
+def test_the_bytes_do_not_depend_on_how_they_came(tmp_path: Path, windows: Windows, cuts: list[int]) -> None:
+    shards.write(tmp_path / "whole", windows)
+    writer = shards.ShardWriter(tmp_path / "x", _size(windows))
+    for begin, end in itertools.pairwise(cuts):
+        writer.append(_chunk(windows, range(begin, end)))
+    writer.finish()
+    for file in (tmp_path / "whole").iterdir():
+        assert (tmp_path / "x" / file.name).read_bytes() == file.read_bytes()
+
+
+def test_a_writer_goes_on_where_another_stopped(tmp_path: Path, windows: Windows) -> None:
+    shards.write(tmp_path / "whole", windows)
+    writer = shards.ShardWriter(tmp_path / "x", _size(windows))
+    writer.append(_chunk(windows, range(2)))
+    done = writer.done
+    writer.append(_chunk(windows, range(2, 4)))
+    writer.close()
+    writer = shards.ShardWriter(tmp_path / "x", _size(windows), done=done)
+    writer.append(_chunk(windows, range(2, 5)))
+    writer.finish()
+    for file in (tmp_path / "whole").iterdir():
+        assert (tmp_path / "x" / file.name).read_bytes() == file.read_bytes()
+
+
+def test_several_shards_are_read_as_one(tmp_path: Path, windows: Windows) -> None:
+    manifest = {}
+    for number, part in enumerate([range(2), range(2, 3), range(3, 5)]):
+        shards.write(tmp_path / "x" if number == 0 else tmp_path / "y", _chunk(windows, part))
+        if number:
+            more = json.loads((tmp_path / "y" / "manifest.json").read_text())["shards"][0]
+            for file in more.values():
+                name = file["path"].replace("00000", f"{number:05d}")
+                (tmp_path / "y" / file["path"]).rename(tmp_path / "x" / name)
+                file["path"] = name
+            manifest["shards"].append(more)
+            shutil.rmtree(tmp_path / "y")
+        else:
+            manifest = json.loads((tmp_path / "x" / "manifest.json").read_text())
+    (tmp_path / "x" / "manifest.json").write_text(json.dumps(manifest))
+    _assert_same(shards.read(tmp_path / "x", KINDS), windows)
 
 
 def test_a_shard_holds_each_row_once_and_says_what_it_is(tmp_path: Path, windows: Windows) -> None:
@@ -58,7 +124,7 @@ def test_a_shard_holds_each_row_once_and_says_what_it_is(tmp_path: Path, windows
     assert table["itemPosition"].to_pylist() == (np.arange(54) ** 2).tolist()
 
 
-def test_a_single_shard_stays_on_disk(tmp_path: Path, windows: Windows) -> None:
+def test_data_stays_on_disk(tmp_path: Path, windows: Windows) -> None:
     shards.write(tmp_path / "x", windows)
     allocated = pa.total_allocated_bytes()
     found = shards.read(tmp_path / "x", KINDS)
@@ -120,8 +186,12 @@ def test_damage_is_noticed(tmp_path: Path, windows: Windows, case: str) -> None:
 def _rewrite(folder: Path, name: str, arrays: dict[str, np.ndarray]) -> None:
     """Another program's file: everything in the manifest fits it."""
     part = name.split("-")[0]
-    (folder / name).unlink()
-    written = shards._write_file(folder / name, arrays).model_dump()
+    batch = pa.record_batch([pa.array(array) for array in arrays.values()], names=list(arrays))
+    with pa.ipc.new_file(folder / name, batch.schema) as writer:
+        writer.write_batch(batch)
+    content = (folder / name).read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    written = {"path": name, "records": len(batch), "bytes": len(content), "sha256": digest}
     _edit_manifest(folder, lambda manifest: manifest["shards"][0].update({part: written}))
 
 

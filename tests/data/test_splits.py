@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seqjax.data.splits import borders, sequences, split
+from seqjax.data.splits import Within, borders, sequences
 
 
 def _decimal(ratio: float) -> Fraction:
@@ -50,7 +50,7 @@ def test_borders_are_the_rounded_down_decimals_for_every_three_way_split_in_step
 def test_every_row_is_in_exactly_one_split(lengths: list[int], weights: list[float]) -> None:
     ratios = (np.array(weights) / sum(weights)).tolist()
     sequence_id = np.repeat(np.arange(len(lengths)) * 3 - 7, lengths)
-    parts = split(sequences(sequence_id), ratios)
+    parts = Within(ratios).parts(sequences(sequence_id))
     assert len(parts) == len(ratios)
     rows = np.concatenate([part.rows() for part in parts])
     assert sorted(rows.tolist()) == list(range(sum(lengths)))

@@ -1,0 +1,184 @@
+"""Learning id maps and statistics from a stream of rows.
+
+`Learner` takes the rows in chunks, in order, and keeps what it needs of them: the distinct values of a
+categorical column (and how often each occurs, where only the most frequent ones are kept), and the running
+mean and deviation of a real one. Its result depends on where chunks end in the last bits of a number, so
+chunks must not depend on chance.
+"""
+
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import polars as pl
+
+from seqjax.config.metadata import Statistics
+from seqjax.config.schema import ColumnKind
+from seqjax.data.columns import FIRST_ID, Encoding, plain
+from seqjax.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+VALUE, COUNT = "value", "count"
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Number, mean and sample standard deviation of some values."""
+
+    n: int = 0
+    mean: float = 0.0
+    std: float = 0.0
+
+    def plus(self, other: "Moments") -> "Moments":
+        """Those of both together."""
+        n = self.n + other.n
+        if n == 0:
+            return self
+        mean = (other.n * other.mean + self.n * self.mean) / n
+        spread = sum(
+            (part.n - 1) * part.std**2 + part.n * (part.mean - mean) ** 2 for part in (other, self) if part.n
+        )
+        return Moments(n, mean, math.sqrt(spread / (n - 1)) if n > 1 else 0.0)
+
+
+@dataclass
+class _Values:
+    """The distinct values of a column, ascending, with their numbers of rows if `counted`."""
+
+    counted: bool
+    found: pl.DataFrame | None = None
+    waiting: list[pl.DataFrame] = field(default_factory=list)
+    n_waiting: int = 0
+
+    def add(self, values: pl.DataFrame) -> None:
+        """Takes the distinct values of a chunk; they are merged when they are as many as those known."""
+        self.waiting.append(values)
+        self.n_waiting += len(values)
+        if self.n_waiting > (0 if self.found is None else len(self.found)):
+            self.merge()
+
+    def merge(self) -> pl.DataFrame:
+        """All values so far."""
+        parts = [*([] if self.found is None else [self.found]), *self.waiting]
+        together = pl.concat(parts)
+        if self.counted:
+            together = together.group_by(VALUE).agg(pl.col(COUNT).sum())
+        self.found = together.unique().sort(VALUE)
+        self.waiting, self.n_waiting = [], 0
+        return self.found
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a chunk says about its columns."""
+
+    values: dict[str, pl.DataFrame]
+    moments: dict[str, Moments]
+
+
+class Learner:
+    """Id maps and statistics of the rows that it is shown."""
+
+    def __init__(
+        self,
+        kinds: Mapping[str, ColumnKind],
+        *,
+        given: Mapping[str, dict[str, int]] | None = None,
+        max_categories: Mapping[str, int] | None = None,
+    ) -> None:
+        """Nothing learnt yet.
+
+        Args:
+          kinds: The columns.
+          given: Maps of columns about which nothing is to be learnt.
+          max_categories: How many values of a column get an id of their own; the rest become `other`.
+        """
+        self._kinds = dict(kinds)
+        self._given = dict(given or {})
+        self._most = dict(max_categories or {})
+        self._values = {
+            name: _Values(name in self._most)
+            for name, kind in self._kinds.items()
+            if kind == "categorical" and name not in self._given
+        }
+        self._moments = {name: Moments() for name, kind in self._kinds.items() if kind == "real"}
+
+    def look(self, features: pl.DataFrame) -> Findings:
+        """Summarises a chunk; changes nothing, so that it may run beside others."""
+        values = {}
+        for name, known in self._values.items():
+            column = plain(features[name]).drop_nulls().alias(VALUE)
+            values[name] = column.value_counts(name=COUNT) if known.counted else column.unique().to_frame()
+        return Findings(values, {name: moments(features[name]) for name in self._moments})
+
+    def add(self, findings: Findings) -> None:
+        """Learns from a chunk."""
+        for name, values in findings.values.items():
+            self._values[name].add(values)
+        for name, found in findings.moments.items():
+            self._moments[name] = self._moments[name].plus(found)
+
+    def encoding(self) -> Encoding:
+        """What was learnt, columns in the order in which they were named."""
+        id_maps, statistics = {}, {}
+        for name, kind in self._kinds.items():
+            if kind == "real":
+                statistics[name] = _statistics(name, self._moments[name])
+            elif name in self._given:
+                id_maps[name] = self._given[name]
+            else:
+                id_maps[name] = self._id_map(name)
+        return Encoding(id_maps, statistics)
+
+    def _id_map(self, name: str) -> dict[str, int]:
+        found = self._values[name].merge()
+        if found.is_empty():
+            logger.warning("Column %r holds no value in the rows that its id map is taken from.", name)
+        most = self._most.get(name)
+        if most is not None and len(found) > most:
+            logger.info("Column %r: %d of its %d values get an id.", name, most, len(found))
+            # A stable sort, so that of equally frequent values the smaller is kept.
+            found = found.sort(COUNT, descending=True, maintain_order=True).head(most).sort(VALUE)
+        texts = found[VALUE].cast(pl.String).to_list()
+        return {text: number for number, text in enumerate(texts, start=FIRST_ID)}
+
+
+def learn(features: pl.DataFrame, kinds: Mapping[str, ColumnKind]) -> Encoding:
+    """Id maps and statistics of rows that are all in memory.
+
+    Args:
+      features: The rows.
+      kinds: The columns to learn.
+    """
+    learner = Learner(kinds)
+    learner.add(learner.look(features))
+    return learner.encoding()
+
+
+def moments(column: pl.Series) -> Moments:
+    """Those of the values of a real column; nulls are left out."""
+    column = column.drop_nulls().rechunk()
+    n = len(column)
+    if n == 0:
+        return Moments()
+    return Moments(n, _number(column.mean()), _number(column.std(ddof=1)) if n > 1 else 0.0)
+
+
+def _statistics(name: str, found: Moments) -> Statistics:
+    if found.n == 0:
+        raise DataError(
+            f"Column {name!r} holds no number in the rows that its mean is taken from. Leave it out of "
+            "selected_columns, or set fit_on: all."
+        )
+    if not (math.isfinite(found.mean) and math.isfinite(found.std)):
+        raise DataError(
+            f"The values of column {name!r} are too large to standardise (mean {found.mean}, standard "
+            f"deviation {found.std}). Divide the column by a constant."
+        )
+    return Statistics(std=found.std, mean=found.mean)
+
+
+def _number(statistic: object) -> float:
+    return float(statistic) if isinstance(statistic, (int, float)) else math.nan
