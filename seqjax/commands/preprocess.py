@@ -256,7 +256,8 @@ class _Run:
         if noted.get("finished"):
             return
         with ExitStack() as open_files:
-            writers = self._writers(found, noted["done"], open_files)
+            done = noted["done"] and [(n_rows, n_windows) for n_rows, n_windows in noted["done"]]
+            writers = self._writers(found, done, open_files)
             unseen = self._encode(plan, found, writers, noted)
             for writer in writers:
                 writer.finish()

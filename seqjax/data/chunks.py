@@ -76,13 +76,14 @@ class _Names:
         return self.piece.name(row - 1) if row else self.last.name(len(self.last.table) - 1)
 
 
-def chunks(tables: Iterable[Table], rows: int = ROWS_PER_CHUNK) -> Iterator[Table]:
+def chunks(tables: Iterable[Table], rows: int | None = None) -> Iterator[Table]:
     """Cuts a stream of sorted rows into tables of whole sequences.
 
     Args:
       tables: Rows in order.
-      rows: A chunk ends at the first sequence that begins at or after so many rows.
+      rows: A chunk ends at the first sequence that begins at or after so many rows; null is the usual number.
     """
+    rows = rows or ROWS_PER_CHUNK
     held: list[Table] = []
     n_rows = 0
     for table in tables:

@@ -8,11 +8,12 @@ rest, and types never depend on how a table is cut into files or blocks.
 """
 
 import gzip
+import io
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -232,7 +233,7 @@ def _blocks(file: Path) -> Iterator[bytes]:
             yield rest
 
 
-def _opened(file: Path) -> IO[bytes] | gzip.GzipFile:
+def _opened(file: Path) -> io.BufferedIOBase:
     source = file.open("rb")
     start = source.read(3)
     if start[:2] == GZIP:

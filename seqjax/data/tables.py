@@ -345,7 +345,13 @@ def _checked_feature(piece: Piece, column: pl.Series, role: ColumnKind | None, w
     if (role or by_type) == "categorical":
         if by_type == "real":
             # Zero has one sign as a category, and NaN is no value.
-            return (column + 0.0).fill_nan(None)
+            zero = pl.lit(0.0, column.dtype)
+            return (
+                pl.select(pl.when(column == 0).then(zero).otherwise(column))
+                .to_series()
+                .fill_nan(None)
+                .alias(column.name)
+            )
         return column.cast(pl.String) if isinstance(column.dtype, (pl.Categorical, pl.Enum)) else column
     if not (column.dtype.is_numeric() or isinstance(column.dtype, pl.Boolean)):
         raise DataError(
@@ -376,25 +382,31 @@ def _part(piece: Piece, cut_offs: CutOffs) -> Int16[np.ndarray, "n"]:
         raise DataError(
             f"{_place(piece, column, row)} is empty, but split_column needs a value in every row."
         )
-    text = isinstance(column.dtype, (pl.Categorical, pl.Enum, pl.String))
-    column = column.cast(pl.String) if text else column
+    if isinstance(column.dtype, (pl.Categorical, pl.Enum)):
+        column = column.cast(pl.String)
     try:
-        if any(isinstance(value, str) for value in cut_offs.values) and column.dtype.is_numeric():
-            raise TypeError("text among the cut-offs of a column of numbers")
-        if text and not all(isinstance(value, str) for value in cut_offs.values):
-            raise TypeError("a number among the cut-offs of a column of text")
-        values = [
-            pl.Series([value]).cast(column.dtype)[0] if not column.dtype.is_numeric() else value
-            for value in cut_offs.values
-        ]
-        part = pl.select(pl.sum_horizontal((pl.lit(column) >= value).cast(pl.Int16) for value in values))
+        reached = [column >= _comparable(value, column) for value in cut_offs.values]
+        part = pl.DataFrame([one.alias(str(n)) for n, one in enumerate(reached)]).sum_horizontal()
     except (TypeError, pl.exceptions.PolarsError) as error:
         raise DataError(
             f"{piece.file}: column {column.name!r} (split_column) is of type {column.dtype}, which "
             f"split_values {list(cut_offs.values)} cannot be compared with: {str(error).splitlines()[0]}. "
             "Write the cut-offs as values of that type."
         ) from error
-    return part.to_series().to_numpy().astype(np.int16)
+    return part.to_numpy().astype(np.int16)
+
+
+def _comparable(value: int | float | str, column: pl.Series) -> object:
+    """A cut-off as a value that those of the column can be compared with."""
+    dtype = column.dtype
+    if isinstance(dtype, pl.String) != isinstance(value, str) and not dtype.is_temporal():
+        raise TypeError(f"{value!r} is {'text' if isinstance(value, str) else 'a number'}")
+    if isinstance(dtype, pl.Date):
+        return pl.Series([value], dtype=pl.String).str.to_date()[0]
+    if isinstance(dtype, pl.Datetime):
+        text = pl.Series([value], dtype=pl.String)
+        return text.str.to_datetime(time_unit=dtype.time_unit, time_zone=dtype.time_zone)[0]
+    return value
 
 
 def _place(piece: Piece, column: pl.Series, row: int) -> str:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from seqjax.artifacts import atomic
 from seqjax.artifacts.atomic import replacing, write_text
 
 
@@ -26,6 +27,14 @@ def _write_and_fail(path: Path, folder: bool) -> None:
         raise KeyboardInterrupt
 
 
+@pytest.fixture(params=["exchanged in one step", "moved aside"])
+def system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Systems that can exchange two paths in one step, and others."""
+    if request.param == "moved aside":
+        monkeypatch.setattr(atomic, "_exchange", lambda one, other: False)
+
+
+@pytest.mark.usefixtures("system")
 @pytest.mark.parametrize("old", ["nothing", "file", "folder"])
 @pytest.mark.parametrize("new", ["file", "folder"])
 class TestReplacing:
@@ -63,3 +72,24 @@ def test_a_block_that_writes_nothing_fails(tmp_path: Path) -> None:
 def test_text_is_utf_8(tmp_path: Path) -> None:
     write_text(tmp_path / "x.json", "é")
     assert (tmp_path / "x.json").read_bytes() == b"\xc3\xa9"
+
+
+def test_what_a_kill_left_aside_is_moved_back(tmp_path: Path) -> None:
+    path = tmp_path / "name"
+    _fill(path, True, "old")
+    aside = atomic._sibling(path, "old")
+    path.rename(aside)
+    neighbour = atomic._sibling(tmp_path / "nam", "old")
+    _fill(neighbour, True, "another's")
+    with pytest.raises(KeyboardInterrupt):
+        _write_and_fail(path, True)
+    assert _text(path) == "old"
+    assert sorted(tmp_path.iterdir()) == sorted([path, neighbour])
+
+
+def test_linux_exchanges_in_one_step(tmp_path: Path) -> None:
+    _fill(tmp_path / "a", True, "a")
+    _fill(tmp_path / "b", False, "b")
+    if not atomic._exchange(tmp_path / "a", tmp_path / "b"):
+        pytest.skip("this system cannot exchange two paths")
+    assert (_text(tmp_path / "a"), _text(tmp_path / "b")) == ("b", "a")

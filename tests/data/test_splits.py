@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seqjax.data.splits import Within, borders, sequences
+from seqjax.data.splits import Between, ByValue, Slices, Within, borders, sequences
+from seqjax.errors import DataError
 
 
 def _decimal(ratio: float) -> Fraction:
@@ -65,3 +66,42 @@ def test_every_row_is_in_exactly_one_split(lengths: list[int], weights: list[flo
 
 def test_no_rows_give_no_slices() -> None:
     assert len(sequences(np.empty(0, np.int64))) == 0
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=30), st.integers(0, 5), st.data())
+def test_dealt_sequences_stay_whole(lengths: list[int], seed: int, data: st.DataObject) -> None:
+    n = len(lengths)
+    whole = sequences(np.repeat(np.arange(n), lengths))
+    dealt = Between.drawn(n, [0.5, 0.3, 0.2], seed)
+    assert (
+        np.bincount(dealt.split, minlength=3).tolist()
+        == np.diff(borders(np.array([n]), [0.5, 0.3, 0.2])[0]).tolist()
+    )
+    parts = dealt.parts(whole)
+    for number, part in enumerate(parts):
+        assert part.sequence_id.tolist() == np.flatnonzero(dealt.split == number).tolist()
+        assert part.length.tolist() == [lengths[i] for i in part.sequence_id.tolist()]
+    cut = data.draw(st.integers(0, n))
+    later = Slices(whole.sequence_id[cut:], whole.start[cut:], whole.length[cut:])
+    for part, rest in zip(parts, dealt.parts(later, cut), strict=True):
+        assert rest.sequence_id.tolist() == part.sequence_id[part.sequence_id >= cut].tolist()
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=9), min_size=1, max_size=9))
+def test_rows_lie_in_the_split_that_their_value_says(values: list[list[int]]) -> None:
+    part = np.concatenate([np.sort(np.array(rows, np.int16)) for rows in values])
+    whole = sequences(np.repeat(np.arange(len(values)), list(map(len, values))))
+    parts = ByValue(4, "time").parts(whole, 0, part)
+    for number, found in enumerate(parts):
+        assert found.rows().tolist() == np.flatnonzero(part == number).tolist()
+        assert (found.length > 0).all()
+
+
+def test_going_back_is_refused() -> None:
+    part = np.array([0, 1, 0, 1, 0], np.int16)
+    with pytest.raises(
+        DataError, match=r"'time' never to go back .* item 3 of 8 .* in split 0, .* in split 1"
+    ):
+        ByValue(2, "time").parts(sequences(np.array([7, 7, 8, 8, 8])), 0, part)

@@ -1,0 +1,95 @@
+"""Files as a stream of pieces: any block size gives the same rows and types."""
+
+import gzip
+import itertools
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from seqjax.data import table_files
+from seqjax.data.table_files import CsvFiles, ParquetFiles, TypesWidened
+from seqjax.errors import DataError
+
+COLUMNS = ["item", "x", "n"]
+TEXT = 'n,item,x\n1,"a\nb",0.5\n2,"say ""hi"", x",1\n3,,\n4,"",-2e3\n5,é,7\n'
+
+
+def _read(files: CsvFiles, columns: list[str]) -> pl.DataFrame:
+    while True:
+        try:
+            pieces = list(files.pieces(columns))
+        except TypesWidened:
+            continue
+        for piece, after in itertools.pairwise(pieces):
+            assert after.first_row == piece.first_row + len(piece.frame) or after.file != piece.file
+        return pl.concat([piece.frame for piece in pieces])
+
+
+@pytest.mark.parametrize("size", [1, 5, 16, 40, 1 << 20])
+@pytest.mark.parametrize("ending", ["\n", "", "\r\n"])
+@pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf"])
+def test_blocks_are_whole_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, ending: str, start: bytes
+) -> None:
+    text = TEXT.rstrip("\n") + ending.strip("\r")
+    path = tmp_path / "t.csv"
+    path.write_bytes(start + (text.replace("\n", ending) if ending == "\r\n" else text).encode())
+    monkeypatch.setattr(table_files, "BYTES_PER_BLOCK", size)
+    frame = _read(CsvFiles([path]), COLUMNS)
+    line = "a\r\nb" if ending == "\r\n" else "a\nb"
+    assert frame["item"].to_list() == [line, 'say "hi", x', None, "", "é"]
+    assert frame["x"].to_list() == [0.5, 1.0, None, -2000.0, 7.0]
+    assert frame["n"].to_list() == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("size", [1, 1 << 20])
+@pytest.mark.parametrize("n", [1, 2, 4])
+def test_rows_that_are_not_wanted_have_no_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, n: int
+) -> None:
+    (tmp_path / "t.csv").write_text("a\n1\n2\n3\n4\nx\n")
+    monkeypatch.setattr(table_files, "BYTES_PER_BLOCK", size)
+    frame = _read(CsvFiles([tmp_path / "t.csv"], n), ["a"])
+    assert frame["a"].to_list() == [1, 2, 3, 4][:n]
+
+
+def test_compressed_csv(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes(gzip.compress(TEXT.encode()))
+    assert _read(CsvFiles([tmp_path / "t.csv"]), ["n"])["n"].to_list() == [1, 2, 3, 4, 5]
+    (tmp_path / "t.csv").write_bytes(gzip.compress(TEXT.encode())[:-9])
+    with pytest.raises(DataError, match=r"t\.csv cannot be read as csv: "):
+        _read(CsvFiles([tmp_path / "t.csv"]), ["n"])
+
+
+def _parquet(folder: Path) -> Path:
+    frame = pl.DataFrame({"n": range(5000), "item": [str(row) for row in range(5000)]})
+    frame.write_parquet(folder / "t.parquet", row_group_size=1000)
+    return folder / "t.parquet"
+
+
+def test_parquet_comes_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table_files, "ROWS_PER_PIECE", 300)
+    pieces = list(ParquetFiles([_parquet(tmp_path)]).pieces(["item", "n"]))
+    assert max(len(piece.frame) for piece in pieces) <= 300
+    frame = pl.concat([piece.frame for piece in pieces])
+    assert frame.columns == ["item", "n"]
+    assert frame["n"].to_list() == list(range(5000))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 0.999])
+def test_truncated_parquet(tmp_path: Path, share: float) -> None:
+    path = _parquet(tmp_path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(DataError, match=r"t\.parquet cannot be read as parquet: .*\. Check the file"):
+        list(ParquetFiles([path]).pieces(["n"]))
+
+
+def test_damaged_parquet(tmp_path: Path) -> None:
+    path = _parquet(tmp_path)
+    content = bytearray(path.read_bytes())
+    content[4:2000] = bytes(1996)
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"t\.parquet cannot be read as parquet: "):
+        list(ParquetFiles([path]).pieces(["n", "item"]))
