@@ -45,7 +45,10 @@ def test_command_parses(document, line):
             tyro.cli(options, prog=f"seqjax {name}", args=words)
         return
     given = overrides(tyro.cli(options, prog=f"seqjax {name}", args=words), model)
-    assert bool(given) == (len(words) > 0)
+    keys = words[2:] if words[:1] == ["--config-path"] else words
+    assert bool(given) == bool(keys)
+    for path in words[1:2] if keys is not words else ():
+        assert list((ROOT / "configs" / "recipes").rglob(Path(path).name)), path
 
 
 def test_documents_show_every_command():
