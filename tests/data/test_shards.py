@@ -229,3 +229,12 @@ def test_columns_must_be_there_and_of_their_kind(
     shards.write(tmp_path / "x", windows)
     with pytest.raises(DataError, match=message):
         shards.read(tmp_path / "x", kinds)
+
+
+def test_the_documented_program_writes_a_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "formats.md").read_text()
+    (program,) = [block.split("```")[0] for block in text.split("```python\n")[1:]]
+    monkeypatch.chdir(tmp_path)
+    exec(program, {})
+    windows = shards.read(tmp_path / "data" / "mine-split0", KINDS, verify=True)
+    assert windows.gather(np.arange(2)).columns["item"].tolist() == [[2, 3, 2, 4], [2, 4, 0, 2]]
