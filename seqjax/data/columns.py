@@ -6,7 +6,7 @@ Maps are keyed by text, as the metadata JSON is, so that a map applies to a colu
 it.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,13 +70,38 @@ def encode_ids(column: pl.Series, id_map: Mapping[str, int]) -> Integer[np.ndarr
     return encoded.to_numpy().astype(dtype, copy=False)
 
 
-def decode_ids(ids: Integer[np.ndarray, "..."], id_map: Mapping[str, int]) -> pl.Series:
-    """The value of each id as text: `unknown` for 0, `other` for 1 and for ids that the map lacks."""
-    names = [NAMES_OF_RESERVED_IDS[OTHER]] * (max(id_map.values(), default=OTHER) + 1)
-    names[UNKNOWN] = NAMES_OF_RESERVED_IDS[UNKNOWN]
-    for text, number in id_map.items():
-        names[number] = text
-    return pl.Series(names, dtype=pl.String).gather(ids.reshape(-1).astype(np.int64))
+def class_labels(id_map: Mapping[str, int], n_classes: int) -> list[str]:
+    """The label of each class, all different: its value, `unknown` for 0, `other` for 1.
+
+    Where a category of the data is itself called `unknown` or `other`, it keeps its name and ours gets
+    underscores.
+
+    Args:
+      id_map: Value to id, from 2 up.
+      n_classes: Number of classes; an id without a value is labelled by its number.
+    """
+    by_id = {id_: value for value, id_ in id_map.items()}
+    labels: list[str] = []
+    taken = set(id_map)
+    for id_ in range(n_classes):
+        label = by_id.get(id_)
+        if label is None:
+            label = NAMES_OF_RESERVED_IDS[id_] if id_ < FIRST_ID else str(id_)
+            while label in taken:
+                label += "_"
+            taken.add(label)
+        labels.append(label)
+    return labels
+
+
+def decode_ids(ids: Integer[np.ndarray, "N"], labels: Sequence[str]) -> pl.Series:
+    """The label of each id, as text.
+
+    Args:
+      ids: Ids below the number of classes.
+      labels: From `class_labels`.
+    """
+    return pl.Series(labels, dtype=pl.String).gather(ids.astype(np.int64))
 
 
 def normalise(values: np.ndarray, statistics: Statistics) -> Float32[np.ndarray, "..."]:

@@ -1,43 +1,16 @@
 """Result tables: what users read, in their own values and names.
 
-Ids become the original text again, with `unknown` for id 0 and `other` for id 1; standardised values become
-values in original units. Where a category of the data is itself called `unknown` or `other`, it keeps its
-name and ours gets underscores, so that both can be told apart.
+Ids become the original text again, and standardised values become values in original units.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
-from jaxtyping import Float32
 
 from seqjax.artifacts.card import ModelCard
-from seqjax.config.metadata import Statistics
+from seqjax.data.columns import class_labels, decode_ids, denormalise
 from seqjax.inference.forecast import Embeddings, Forecast
-
-RESERVED = ("unknown", "other")
-EPSILON = 1e-9
-
-
-def class_labels(id_map: Mapping[str, int], n_classes: int) -> list[str]:
-    """The label of each class, all different.
-
-    Args:
-      id_map: Value to id, from 2 up.
-      n_classes: Number of classes; an id without a value is labelled by its number.
-    """
-    by_id = {id_: value for value, id_ in id_map.items()}
-    labels: list[str] = []
-    taken = set(id_map)
-    for id_ in range(n_classes):
-        label = by_id.get(id_)
-        if label is None:
-            label = RESERVED[id_] if id_ < len(RESERVED) else str(id_)
-            while label in taken:
-                label += "_"
-            taken.add(label)
-        labels.append(label)
-    return labels
 
 
 def prediction_table(
@@ -58,10 +31,11 @@ def prediction_table(
     for name in targets:
         values = forecast.values[name]
         if card.column_schema.targets[name] == "real":
-            columns.append(pl.Series(name, original_units(values, card.statistics[name])))
+            numbers = denormalise(values, card.statistics[name])
+            columns.append(pl.Series(name, numbers.astype(np.float32)))
         elif map_to_id and name in card.id_maps:
-            labels = pl.Series(class_labels(card.id_maps[name], card.column_schema.n_classes[name]))
-            columns.append(labels.gather(values).alias(name))
+            labels = class_labels(card.id_maps[name], card.column_schema.n_classes[name])
+            columns.append(decode_ids(values, labels).alias(name))
         else:
             columns.append(pl.Series(name, values, pl.Int64))
     return pl.DataFrame(columns)
@@ -84,9 +58,3 @@ def embedding_table(embeddings: Embeddings) -> pl.DataFrame:
     }
     names = [str(number) for number in range(embeddings.vectors.shape[1])]
     return pl.DataFrame(keys).hstack(pl.DataFrame(embeddings.vectors, schema=names, orient="row"))
-
-
-def original_units(values: Float32[np.ndarray, "R"], statistics: Statistics) -> Float32[np.ndarray, "R"]:
-    """Undoes the standardisation of a real column."""
-    wide = values.astype(np.float64) * (statistics.std - EPSILON) + statistics.mean
-    return wide.astype(np.float32)

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seqjax.data.columns import (
+    class_labels,
     decode_ids,
     denormalise,
     encode,
@@ -60,7 +61,7 @@ def test_encoding_round_trip(data: st.DataObject, dtype: Any) -> None:
     column = pl.Series("c", values, dtype=dtype)
     id_map = _id_map(column)
     assert list(id_map.values()) == list(range(2, len(id_map) + 2))
-    decoded = decode_ids(encode_ids(column, id_map), id_map).to_list()
+    decoded = decode_ids(encode_ids(column, id_map), class_labels(id_map, len(id_map) + 2)).to_list()
     texts = [
         None if value is None else value if isinstance(value, str) else str(int(value)) for value in values
     ]
@@ -70,7 +71,27 @@ def test_encoding_round_trip(data: st.DataObject, dtype: Any) -> None:
 def test_unseen_values_are_other() -> None:
     id_map = _id_map(pl.Series(["a", "b"]))
     assert encode_ids(pl.Series(["b", "c", None, "a"]), id_map).tolist() == [3, 1, 0, 2]
-    assert decode_ids(np.array([[1, 0], [2, 3]]), id_map).to_list() == ["other", "unknown", "a", "b"]
+    assert decode_ids(np.array([1, 0, 2, 3]), class_labels(id_map, 4)).to_list() == [
+        "other",
+        "unknown",
+        "a",
+        "b",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("id_map", "classes", "labels"),
+    [
+        ({"a": 2, "b": 3}, 4, ["unknown", "other", "a", "b"]),
+        ({"unknown": 2, "other": 3}, 4, ["unknown_", "other_", "unknown", "other"]),
+        ({"unknown": 2, "unknown_": 3}, 4, ["unknown__", "other", "unknown", "unknown_"]),
+        ({"b": 4}, 5, ["unknown", "other", "2", "3", "b"]),
+        ({"3": 2, "b": 4}, 5, ["unknown", "other", "3", "3_", "b"]),
+        ({}, 3, ["unknown", "other", "2"]),
+    ],
+)
+def test_labels_are_all_different(id_map: dict[str, int], classes: int, labels: list[str]) -> None:
+    assert class_labels(id_map, classes) == labels
 
 
 def test_a_map_applies_whatever_the_type_of_the_column() -> None:

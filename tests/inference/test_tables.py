@@ -2,15 +2,12 @@
 
 import numpy as np
 import polars as pl
-import pytest
 from polars.testing import assert_frame_equal
 
 from seqjax.config.metadata import Statistics
 from seqjax.inference.forecast import Embeddings, Forecast
 from seqjax.inference.tables import (
-    class_labels,
     embedding_table,
-    original_units,
     prediction_table,
     probability_table,
 )
@@ -79,27 +76,3 @@ def test_embeddings() -> None:
         }
     )
     assert_frame_equal(found, expected)
-
-
-@pytest.mark.parametrize(
-    ("id_map", "classes", "labels"),
-    [
-        ({"a": 2, "b": 3}, 4, ["unknown", "other", "a", "b"]),
-        ({"unknown": 2, "other": 3}, 4, ["unknown_", "other_", "unknown", "other"]),
-        ({"unknown": 2, "unknown_": 3}, 4, ["unknown__", "other", "unknown", "unknown_"]),
-        ({"b": 4}, 5, ["unknown", "other", "2", "3", "b"]),
-        ({"3": 2, "b": 4}, 5, ["unknown", "other", "3", "3_", "b"]),
-        ({}, 3, ["unknown", "other", "2"]),
-    ],
-)
-def test_labels_are_all_different(id_map: dict[str, int], classes: int, labels: list[str]) -> None:
-    assert class_labels(id_map, classes) == labels
-
-
-def test_original_units_undo_the_standardisation() -> None:
-    statistics = Statistics(mean=131.89696280374432, std=13.594088017709616)
-    values = np.array([0.0, 1.0, -2.5], np.float32)
-    encoded = (values.astype(np.float64) * 7 + 120 - statistics.mean) / (statistics.std + 1e-9)
-    found = original_units(encoded.astype(np.float32), statistics)
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, values * 7 + 120, rtol=1e-6)
