@@ -5,13 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seqjax.model.dropout import Dropout, keep_all
+from seqjax.model.dropout import Dropout, keep_all, random_words
 
 X = jnp.ones((200, 300))
 
 
 def key(seed: int = 0) -> jax.Array:
-    return jax.random.key(seed, impl="rbg")
+    return jax.random.key(seed)
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
@@ -38,3 +38,35 @@ def test_keeps_the_dtype() -> None:
 
 def test_keep_all_keeps_all() -> None:
     assert keep_all(X) is X
+
+
+def test_members_of_a_population_draw_as_each_would_alone() -> None:
+    rates, keys = jnp.asarray([0.1, 0.5, 0.5]), jax.random.split(key(3), 3)
+    members = jax.vmap(lambda rate, key: Dropout(rate, key)(X))(rates, keys)
+    for member, rate, own in zip(members, rates, keys, strict=True):
+        np.testing.assert_array_equal(member, Dropout(rate, own)(X))
+
+
+@pytest.mark.parametrize("shape", [(1 << 20,), (4, 512, 512), (2, 4, 8, 128, 128), (1 << 17, 8)])
+def test_words_are_uniform_and_independent(shape: tuple[int, ...]) -> None:
+    words, others = (np.asarray(random_words(key(seed), shape)) for seed in (1, 2))
+    bits = (words[..., None] >> np.arange(32, dtype=np.uint32)) & 1
+    n = words.size
+    assert np.abs(bits.reshape(n, 32).mean(axis=0) - 0.5).max() < 5 * 0.5 / n**0.5
+    counts = np.bincount((words >> 24).ravel(), minlength=256)
+    statistic = ((counts - n / 256) ** 2 / (n / 256)).sum()  # Chi-squared with 255 degrees of freedom.
+    assert 255 - 5 * 510**0.5 < statistic < 255 + 5 * 510**0.5
+    uniform = words / 2**32 - 0.5
+    neighbours = [others / 2**32 - 0.5, *(np.roll(uniform, 1, axis) for axis in range(len(shape)))]
+    for neighbour in neighbours:
+        assert abs((uniform * neighbour).mean() * 12) < 5 / n**0.5
+
+
+def test_words_of_successive_steps_and_sites_do_not_repeat_with_a_shift() -> None:
+    base = key(9)
+    words = [
+        np.asarray(random_words(jax.random.fold_in(jax.random.fold_in(base, step), site), (64, 256)))
+        for step in range(8)
+        for site in range(8)
+    ]
+    assert len(np.unique(np.concatenate([each.ravel() for each in words]))) > 0.999 * 64 * 64 * 256
