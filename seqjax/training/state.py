@@ -25,8 +25,13 @@ class TrainState(NamedTuple):
 
 
 def new_state(params: Params, optimizer: optax.GradientTransformation) -> TrainState:
-    """The state before the first update."""
-    return TrainState(params, optimizer.init(params), jnp.zeros((), jnp.int32))
+    """The state before the first update.
+
+    Every leaf has a buffer of its own, since a step consumes them all: an optimizer may start two of its
+    statistics from one array, and the caller keeps `params`.
+    """
+    state = TrainState(params, optimizer.init(params), jnp.zeros((), jnp.int32))
+    return jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), state)
 
 
 def to_host(tree: Tree) -> Tree:
