@@ -211,7 +211,7 @@ class _Run:
 
     def _plan(self) -> Plan:
         config = self.config
-        cores = config.n_cores or len(os.sched_getaffinity(0))
+        cores = config.n_cores or _cores()
         return Plan(
             self._splitting(),
             config.seq_length,
@@ -325,8 +325,9 @@ class _Run:
         staged.parent.mkdir(exist_ok=True)
         kinds: dict[str, ColumnKind] = {name: metadata.kind(name) for name in metadata.column_types}
         windows = shards.read(self._shard_folder(split), kinds)
-        files = Files(stem=place.name, sequences=self.config.batches_per_file)
-        FORMATS[self.config.write_format].write(staged, windows, files)
+        config = self.config
+        files = Files(place.name, config.batches_per_file, merged=config.merge_output is not False)
+        FORMATS[config.write_format].write(staged, windows, files)
         self.work.write_note(RENDERED, [*complete, split])
         return staged
 
@@ -410,7 +411,7 @@ def _check_splits(splits: list[SplitSize], config: PreprocessConfig) -> None:
 
 
 def _metadata(config: PreprocessConfig, name: str, found: Survey, earlier: Metadata | None) -> Metadata:
-    suffix = FORMATS[config.write_format].suffix
+    suffix = "" if config.merge_output is False else FORMATS[config.write_format].suffix
     return Metadata(
         n_classes=found.encoding.n_classes,
         id_maps=found.id_maps,
@@ -432,6 +433,13 @@ def _metadata(config: PreprocessConfig, name: str, found: Survey, earlier: Metad
         padding="null",
         seqjax_version=seqjax.__version__,
     )
+
+
+def _cores() -> int:
+    """Number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _kind(column_type: str) -> str:

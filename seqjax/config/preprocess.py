@@ -27,7 +27,8 @@ class PreprocessConfig(ConfigModel):
     """Format of the output: one file of windows a split (csv, parquet), or a folder of shards, compact ones
     (arrow) or torch files (pt)."""
     merge_output: bool | None = None
-    """One file a split: must be true for csv and parquet, and false for pt; null is what the format needs."""
+    """One file a split, or a folder: must be true for csv and false for pt; null is one file, or what the
+    format needs."""
     continue_preprocessing: bool = False
     """Take up a run that was interrupted, if there is one; the config and the input must be the same."""
     selected_columns: list[str] | None = None
@@ -68,7 +69,7 @@ class PreprocessConfig(ConfigModel):
     process_by_file: bool = True
     """Accepted and without effect: input is always read in pieces, whatever files it is cut into."""
     batches_per_file: PositiveInt = 1024
-    """Sequences a file of write_format: pt; other formats have no use for it."""
+    """Sequences a file of write_format: pt, and of parquet with merge_output: false."""
 
     @property
     def strides(self) -> list[int]:
@@ -84,10 +85,10 @@ class PreprocessConfig(ConfigModel):
     @classmethod
     def _format_can_be_merged(cls, merge: bool | None, info: ValidationInfo) -> bool | None:
         write_format = info.data.get("write_format")
-        if merge is False and write_format in {"csv", "parquet"}:
+        if merge is False and write_format == "csv":
             raise ValueError(
-                f"must be true with write_format: {write_format}, which writes one file a split; use "
-                "write_format: arrow for a folder of shards."
+                "must be true with write_format: csv, which writes one file a split; use write_format: "
+                "parquet for a folder of files."
             )
         if merge and write_format == "pt":
             raise ValueError(

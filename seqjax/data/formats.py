@@ -7,6 +7,7 @@ zeros there. The slots are Int64 if every column is categorical, else Float64. T
 in `shards.py`; torch's, `pt`, in `torch_shards.py`.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,8 @@ class Files:
     """What their names begin with."""
     sequences: int = 1024
     """Sequences a file."""
+    merged: bool = True
+    """Whether the long format is one file rather than a folder."""
 
 
 Read = Callable[[Path, Mapping[str, ColumnKind], Padding], Windows]
@@ -150,18 +153,30 @@ def _check_ids(path: Path, windows: Windows, n_classes: Mapping[str, int]) -> No
 
 def _write_csv(path: Path, windows: Windows, files: Files) -> None:
     del files  # There is one.
+    order = np.lexsort((windows.subsequence_id, windows.sequence_id))
     with path.open("wb") as file:
-        for number, block in enumerate(_blocks(windows)):
+        for number, block in enumerate(_blocks(windows, order)):
             frame = pl.from_arrow(block)
             assert isinstance(frame, pl.DataFrame)
             frame.write_csv(file, include_header=number == 0)
 
 
 def _write_parquet(path: Path, windows: Windows, files: Files) -> None:
-    del files  # There is one.
+    order = np.lexsort((windows.subsequence_id, windows.sequence_id))
+    if files.merged:
+        _write_parquet_file(path, windows, order)
+        return
+    path.mkdir()
+    first = np.flatnonzero(np.diff(windows.sequence_id[order], prepend=windows.sequence_id[order[0]] - 1))
+    cuts = [*first[:: files.sequences].tolist(), len(order)]
+    for number, (begin, end) in enumerate(itertools.pairwise(cuts)):
+        _write_parquet_file(path / f"{files.stem}-{number:05d}.parquet", windows, order[begin:end])
+
+
+def _write_parquet_file(path: Path, windows: Windows, order: Int64[np.ndarray, "B"]) -> None:
     writer = None
     try:
-        for block in _blocks(windows):
+        for block in _blocks(windows, order):
             writer = writer or pq.ParquetWriter(path, block.schema)
             writer.write_table(block)
     finally:
@@ -169,11 +184,10 @@ def _write_parquet(path: Path, windows: Windows, files: Files) -> None:
             writer.close()
 
 
-def _blocks(windows: Windows) -> Iterator[pa.Table]:
-    """The long format, some rows at a time."""
+def _blocks(windows: Windows, order: Int64[np.ndarray, "B"]) -> Iterator[pa.Table]:
+    """The long format of the windows at `order`, some rows at a time."""
     step = max(ROWS_PER_BLOCK // len(windows.columns), 1)
-    order = np.lexsort((windows.subsequence_id, windows.sequence_id))
-    for first in range(0, len(windows), step):
+    for first in range(0, len(order), step):
         yield _block(windows, order[first : first + step])
 
 
@@ -205,8 +219,11 @@ def _read_csv(path: Path, column_kinds: Mapping[str, ColumnKind], padding: Paddi
 
 
 def _read_parquet(path: Path, column_kinds: Mapping[str, ColumnKind], padding: Padding) -> Windows:
+    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+    if not files:
+        raise DataError(f"{path} holds no .parquet file. Run preprocess first, or check the path.")
     try:
-        frame = pl.read_parquet(path)
+        frame = pl.concat([pl.read_parquet(file) for file in files])
     except (OSError, pl.exceptions.PolarsError) as error:
         raise _unreadable(path, "parquet", error) from error
     return _from_long(path, frame, column_kinds, padding)

@@ -211,6 +211,26 @@ def test_pt_files_hold_so_many_sequences(project: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == ["metadata.json", "t-split0-0-0.pt"]
 
 
+def test_parquet_can_be_a_folder_of_files(project: Path) -> None:
+    _table()
+    whole = _run()
+    metadata = _run(merge_output=False, batches_per_file=2)
+    assert metadata.split_paths[0] == "./data/t-split0"
+    folder = Path(metadata.split_paths[0])
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "t-split0-00000.parquet",
+        "t-split0-00001.parquet",
+    ]
+    together = pl.concat([pl.read_parquet(file) for file in sorted(folder.iterdir())])
+    assert together.equals(pl.read_parquet(whole.split_paths[0]))
+    for split in range(3):
+        _assert_same(_load(metadata, split), _load(whole, split))
+    for file in folder.iterdir():
+        file.unlink()
+    with pytest.raises(DataError, match=r"t-split0 holds no \.parquet file"):
+        _load(metadata, 0)
+
+
 def test_fit_on_train_sees_the_first_split_alone() -> None:
     frame = pl.DataFrame(
         {
