@@ -62,9 +62,11 @@ def validate(model: type[Config], values: Mapping[str, Any], source: str) -> Con
 
 def suggestion(name: str, known: Sequence[str]) -> str:
     """The end of a message about an unknown `name`: the nearest known one, or the (first) known ones."""
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    # Case is what people get wrong first: without it, adamw is AdamW rather than Adam.
+    plain = {other.casefold(): other for other in reversed(known)}
+    near = difflib.get_close_matches(name.casefold(), plain, n=1, cutoff=0.6)
     if near:
-        return f"Did you mean {near[0]!r}?"
+        return f"Did you mean {plain[near[0]]!r}?"
     more = f", ... ({len(known)} in all)" if len(known) > 12 else ""
     return f"Known: {', '.join(known[:12])}{more}."
 

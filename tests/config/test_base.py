@@ -112,6 +112,11 @@ def test_a_suggestion_lists_few_names():
     assert suggestion("zzz", many).endswith("column11, ... (40 in all).")
 
 
+def test_a_suggestion_does_not_mind_case():
+    assert suggestion("adamw", ["Adam", "AdamW"]) == "Did you mean 'AdamW'?"
+    assert suggestion("MSELOSS", ["CrossEntropyLoss", "MSELoss"]) == "Did you mean 'MSELoss'?"
+
+
 def test_a_long_value_is_shown_short():
     assert len(shown("x" * 1000)) < 70
     assert len(shown({str(index): index for index in range(1000)})) < 70
