@@ -200,6 +200,32 @@ OTHER_ERRORS: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda folder: read_table(_two_files(folder, HEADER + "1,1,a,1\n1,x,a,1\n"), "csv"),
         "b.csv: column 'itemPosition' .* row 2 holds 'x'",
     ),
+    "truncated parquet": (
+        lambda folder: read_table(_truncated(_parquet(folder, d=[1.5, 2.5])), "parquet"),
+        r"t\.parquet cannot be read as parquet: ",
+    ),
+    "integers of two widths": (
+        lambda folder: read_table(
+            (
+                _parquet(folder, "a.parquet", d=pl.Series([1, 2], dtype=pl.Int32)),
+                _parquet(folder, "b.parquet", d=pl.Series([1, 2], dtype=pl.Int64)),
+            )[1].parent,
+            "parquet",
+        ),
+        "b.parquet: column 'd' is of type Int64, but Int32 in .*a.parquet",
+    ),
+    "keys of two types": (
+        lambda folder: read_table(_two_files(folder, HEADER + "1,1,a,1\n1.5,2,a,1\n"), "csv"),
+        "b.csv: column 'sequenceId' is of type Float64; row 2 holds 1.5",
+    ),
+    "text that is not closed": (
+        lambda folder: read_table(_csv(folder, HEADER + '1,0,"a,1\n1,1,b,2\n'), "csv"),
+        r"t\.csv cannot be read as csv: ",
+    ),
+    "null in the second file": (
+        lambda folder: read_table(_two_files(folder, HEADER + "1,1,a,1.5\n1,2,a,\n"), "csv"),
+        "b.csv: column 'price', row 2 is empty; a real column needs a finite number",
+    ),
     "other types": (
         lambda folder: read_table(
             (_parquet(folder, "a.parquet", d=[1, 2]), _parquet(folder, "b.parquet", d=[1.5, 2.5]))[1].parent,
@@ -208,6 +234,11 @@ OTHER_ERRORS: dict[str, tuple[Callable[[Path], object], str]] = {
         "b.parquet: column 'd' is of type Float64, but Int64 in .*a.parquet",
     ),
 }
+
+
+def _truncated(path: Path) -> Path:
+    path.write_bytes(path.read_bytes()[:-20])
+    return path
 
 
 def _bytes(folder: Path, content: bytes) -> Path:

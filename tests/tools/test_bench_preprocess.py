@@ -36,3 +36,8 @@ def test_children_are_measured_too(tmp_path: Path) -> None:
     assert found.cpu_seconds > 0.1
     with pytest.raises(SystemExit, match="failed"):
         measure([sys.executable, "-c", "1/0"], tmp_path, {})
+
+
+def test_memory_stays_bounded(tmp_path: Path) -> None:
+    (row,) = bench_preprocess.measure_case("2m-parquet", tmp_path, None)
+    assert row["peak_mb"] < 600
