@@ -7,7 +7,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from seqjax.api import infer, make, preprocess, train
+    from seqjax.api import infer, make, preprocess, search, train
+    from seqjax.config.hyperparameter_search import HyperparameterSearchConfig
     from seqjax.config.infer import InferConfig
     from seqjax.config.make import MakeConfig
     from seqjax.config.metadata import Metadata
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "HyperparameterSearchConfig",
     "InferConfig",
     "MakeConfig",
     "Metadata",
@@ -31,10 +33,12 @@ __all__ = [
     "infer",
     "make",
     "preprocess",
+    "search",
     "train",
 ]
 
 _HOMES = {
+    "HyperparameterSearchConfig": "seqjax.config.hyperparameter_search",
     "InferConfig": "seqjax.config.infer",
     "MakeConfig": "seqjax.config.make",
     "Metadata": "seqjax.config.metadata",
@@ -46,6 +50,7 @@ _HOMES = {
     "infer": "seqjax.api",
     "make": "seqjax.api",
     "preprocess": "seqjax.api",
+    "search": "seqjax.api",
     "train": "seqjax.api",
 }
 

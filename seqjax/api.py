@@ -4,17 +4,21 @@ A config is a model such as `TrainConfig`, a mapping of the same shape as the YA
 file; `overrides`, nested as the YAML is, are laid over it. A command's code is imported when it is called.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+from seqjax.config.hyperparameter_search import HyperparameterSearchConfig
 from seqjax.config.infer import InferConfig
 from seqjax.config.load import as_config
 from seqjax.config.make import MakeConfig
 from seqjax.config.metadata import Metadata
 from seqjax.config.preprocess import PreprocessConfig
 from seqjax.config.train import TrainConfig
+
+if TYPE_CHECKING:
+    from seqjax.commands.train import TrainResult
 
 Values: TypeAlias = Mapping[str, Any]
 Source: TypeAlias = Values | str | PathLike[str]
@@ -49,16 +53,19 @@ def preprocess(config: PreprocessConfig | Source, overrides: Values | None = Non
     return run(as_config(PreprocessConfig, config, overrides))
 
 
-def train(config: TrainConfig | Source, overrides: Values | None = None) -> None:
+def train(config: TrainConfig | Source, overrides: Values | None = None) -> "TrainResult":
     """Trains a causal transformer on preprocessed data and exports it.
 
     Args:
       config: Data, architecture, training and export.
       overrides: Values that replace those of `config`, such as `{"training_spec": {"epochs": 3}}`.
+
+    Returns:
+      The model files, and how good they are.
     """
     from seqjax.commands.train import train as run
 
-    run(as_config(TrainConfig, config, overrides))
+    return run(as_config(TrainConfig, config, overrides))
 
 
 def infer(config: InferConfig | Source, overrides: Values | None = None) -> list[Path]:
@@ -74,3 +81,24 @@ def infer(config: InferConfig | Source, overrides: Values | None = None) -> list
     from seqjax.commands.infer import infer as run
 
     return run(as_config(InferConfig, config, overrides))
+
+
+def search(
+    config: HyperparameterSearchConfig | Source,
+    overrides: Values | None = None,
+    *,
+    confirm: Callable[[str], bool] | None = None,
+) -> list[Values]:
+    """Trains many models, each from a combination of the values to try, and ranks them.
+
+    Args:
+      config: What to combine, and how to search.
+      overrides: Values that replace those of `config`.
+      confirm: Asked a question before a grid is started, unless `override_input` is set; null asks nothing.
+
+    Returns:
+      A row for each run, the best first: its name, losses, varied settings and model files.
+    """
+    from seqjax.commands.hyperparameter_search import hyperparameter_search as run
+
+    return run(as_config(HyperparameterSearchConfig, config, overrides), confirm)

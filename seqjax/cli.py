@@ -22,7 +22,7 @@ import tyro
 
 from seqjax import __version__
 from seqjax.allocator import keep_freed_memory
-from seqjax.errors import SeqjaxError
+from seqjax.errors import ConfigError, Problem, SeqjaxError
 from seqjax.progress import configure_logging
 
 if TYPE_CHECKING:
@@ -51,6 +51,8 @@ class Command:
     """Options that are no keys of the config: short name and meaning, by name."""
     trains: bool = False
     """Whether it runs training steps, which need the allocator set."""
+    asks: bool = False
+    """Whether its function takes, second, what asks the user a question that is answered by yes or no."""
 
 
 _RANDOMIZE = ("-r", "Draw the seed at random, whatever it is set to, and log it.")
@@ -108,6 +110,16 @@ COMMANDS: Mapping[str, Command] = {
             ),
         },
     ),
+    "hyperparameter-search": Command(
+        summary="Train many models, each with other settings, and rank them.",
+        model="seqjax.config.hyperparameter_search:HyperparameterSearchConfig",
+        function="seqjax.commands.hyperparameter_search:hyperparameter_search",
+        config_path="configs/hyperparameter_search.yaml",
+        short={"input_columns": ["-ic"], "metadata_config_path": ["-mc"], "seed": ["-s"]},
+        switches={"randomize": _RANDOMIZE},
+        trains=True,
+        asks=True,
+    ),
 }
 
 
@@ -146,9 +158,18 @@ def _run(words: list[str]) -> int:
     config = _config(command, f"seqjax {words[0]}", words[1:])
     if command.trains:
         keep_freed_memory()
-    run: Callable[[ConfigModel], object] = pkgutil.resolve_name(command.function)
-    run(config)
+    run: Callable[..., object] = pkgutil.resolve_name(command.function)
+    run(*((config, _confirm) if command.asks else (config,)))
     return 0
+
+
+def _confirm(question: str) -> bool:
+    """Asks on the terminal; anything but yes is no."""
+    if sys.stdin is None or not sys.stdin.isatty():
+        problem = "there is no terminal to answer at; set override_input: true (--override-input true)."
+        raise ConfigError(f"The question {question!r}", [Problem("", problem)])
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in {"y", "yes"}
 
 
 def _choose(words: list[str]) -> None:

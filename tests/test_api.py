@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,6 +47,15 @@ def test_a_command_takes_a_mapping_with_overrides(monkeypatch):
     monkeypatch.setattr(command, "preprocess", lambda config: config)
     expected = PreprocessConfig.model_validate(VALUES | {"seed": 5})
     assert seqjax.preprocess(VALUES, {"seed": 5}) == expected
+
+
+def test_a_search_asks_whom_it_is_told_to(monkeypatch):
+    from seqjax.commands import hyperparameter_search as command
+    from tests.searches import SEARCH
+
+    monkeypatch.setattr(command, "hyperparameter_search", lambda *given: given)
+    found: Any = seqjax.search(SEARCH, {"seed": 5}, confirm=bool)
+    assert (found[0].seed, found[1]) == (5, bool)
 
 
 def test_a_mistake_in_python_is_a_seqjax_error():

@@ -338,6 +338,7 @@ def test_a_fault_of_ours_keeps_its_traceback(monkeypatch):
         (["--version"], 0),
         (["train", "--help"], 0),
         (["infer", "--help"], 0),
+        (["hyperparameter-search", "--help"], 0),
         (["train", "--seeed", "3"], 2),
         (["train", "--training-spec.epochs", "x"], 1),
         (["preprocess", "--seq-length", "0"], 1),
@@ -353,6 +354,48 @@ def test_help_and_mistakes_load_nothing_heavy(words, code):
     found, modules = json.loads(done.stdout.splitlines()[-1])
     assert found == code
     assert HEAVY.isdisjoint(modules)
+
+
+@pytest.fixture
+def asking(monkeypatch):
+    """Replaces the search by one question; returns what was answered."""
+    answers = []
+    resolve = cli.pkgutil.resolve_name
+
+    def stand_in(name):
+        return (lambda _, ask: answers.append(ask("Start?"))) if "commands" in name else resolve(name)
+
+    monkeypatch.setattr(cli, "pkgutil", SimpleNamespace(resolve_name=stand_in))
+    monkeypatch.setattr(cli, "_config", lambda *_: None)
+    monkeypatch.setattr(cli, "keep_freed_memory", lambda: True)
+    return answers
+
+
+@pytest.mark.parametrize(("typed", "answer"), [("y\n", True), ("YES\n", True), ("n\n", False), ("", False)])
+def test_a_question_is_answered_at_the_terminal(asking, monkeypatch, capsys, typed, answer):
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True, readline=lambda: typed))
+    assert cli.main(["hyperparameter-search"]) == 0
+    assert asking == [answer]
+    assert capsys.readouterr().err == "Start? [y/N] "
+
+
+def test_without_a_terminal_a_question_is_an_error_that_says_what_to_set(asking, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: False))
+    assert "set override_input: true" in refused(capsys, "hyperparameter-search")
+    assert asking == []
+
+
+def test_lists_of_a_search_are_options_too(capsys):
+    text = help_text(capsys, "hyperparameter-search")
+    for part in (
+        "--hp-search-name TEXT Name of the search;",
+        "--seq-length INT ... Lengths of the context window",
+        "--model-hyperparameter-sampling.dim-model INT ... Widths of the transformer",
+        "--training-hyperparameter-sampling.dropout FLOAT ... Dropout probabilities. (default: [0.0])",
+        "(default: [{name: Adam}])",
+        "(default: configs/hyperparameter_search.yaml)",
+    ):
+        assert part in text
 
 
 def test_a_reader_that_leaves_is_no_fault():

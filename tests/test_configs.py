@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from seqjax.config.base import closed_section_of
+from seqjax.config.hyperparameter_search import HyperparameterSearchConfig
 from seqjax.config.infer import InferConfig
 from seqjax.config.load import PLACEHOLDERS, load_config
 from seqjax.config.preprocess import PreprocessConfig
@@ -16,7 +17,12 @@ from seqjax.errors import ConfigError
 ROOT = Path(__file__).parents[1]
 TEMPLATES = ROOT / "seqjax" / "templates"
 RECIPES = ROOT / "configs" / "recipes"
-MODELS = {"preprocess": PreprocessConfig, "train": TrainConfig, "infer": InferConfig}
+MODELS = {
+    "preprocess": PreprocessConfig,
+    "train": TrainConfig,
+    "infer": InferConfig,
+    "hyperparameter_search": HyperparameterSearchConfig,
+}
 
 FILLED = {
     "preprocess": ["data_path: data/events.csv"],
@@ -29,10 +35,23 @@ FILLED = {
         "    item: CrossEntropyLoss",
     ],
     "infer": ["model_path: models/sequifier-first-best-10.onnx", "data_path: data/events-split2.parquet"],
+    "hyperparameter_search": [
+        "metadata_config_path: configs/metadata_configs/events.json",
+        "hp_search_name: first",
+        "  - [item]",
+        "target_columns: [item]",
+        "  item: categorical",
+        "    item: CrossEntropyLoss",
+    ],
 }
 
 # Documented in the table of linked parameters, or needed by every training, but in no table of keys.
 SEARCH_KEYS_BESIDES_THE_TABLES = {"feature_embedding_dims", "criterion", "device"}
+# Of the search alone, and keys of every training that sequifier's documents leave out.
+OWN_SEARCH_KEYS = {
+    *("seed", "engine", "read_format", "mask_padding", "scheduler_step_on", "gradient_clip"),
+    *("continue_training", "enforce_determinism", "class_share_log_columns", "world_size"),
+}
 
 
 def model_of(path):
@@ -52,7 +71,8 @@ def filled(name):
     for line in lines:
         if "PLEASE FILL" in line:
             answer = next(answers)
-            assert line.startswith((answer.split(":")[0], "  PLEASE FILL", "    PLEASE FILL")), (line, answer)
+            marked = ("  PLEASE FILL", "    PLEASE FILL", "  - [PLEASE FILL]")
+            assert line.startswith((answer.split(":")[0], *marked)), (line, answer)
             line = answer
         result.append(line)
     assert list(answers) == []
@@ -96,7 +116,7 @@ def test_marked_words_stand_where_a_value_is_missing(path):
     assert all(len(line) <= 110 for line in text.splitlines())
 
 
-@pytest.mark.parametrize("name", ["preprocess", "train"])
+@pytest.mark.parametrize("name", ["preprocess", "train", "hyperparameter_search"])
 def test_templates_name_the_example_columns(name):
     assert "EXAMPLE_INPUT_COLUMN_NAME" in (TEMPLATES / f"{name}.yaml").read_text()
 
@@ -114,7 +134,7 @@ def test_the_search_template_has_the_documented_keys(shared):
     assert isinstance(template, dict)
     sections = [value for key, value in template.items() if key.endswith("_sampling")]
     keys = {key for key in template if not key.endswith("_sampling")}.union(*sections)
-    assert keys == documented | SEARCH_KEYS_BESIDES_THE_TABLES
+    assert keys == documented | SEARCH_KEYS_BESIDES_THE_TABLES | OWN_SEARCH_KEYS
 
 
 @pytest.mark.parametrize(

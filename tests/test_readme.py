@@ -15,7 +15,12 @@ from seqjax.config.yaml_text import parse_yaml
 from seqjax.options import options_class, overrides
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "configs/recipes/storms/README.md")
+DOCUMENTS = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "configs/recipes/storms/README.md",
+    "docs/hyperparameter-search.md",
+)
 
 
 def blocks(document, language):

@@ -81,8 +81,8 @@ def load_tree(path: Path, like: Tree) -> Tree:
     return structure.unflatten(leaves)
 
 
-def remove_checkpoints(layout: Layout, *, keep: int) -> None:
-    """Removes all checkpoints of a run but that of the epoch `keep`."""
+def remove_checkpoints(layout: Layout, *, keep: int | None) -> None:
+    """Removes all checkpoints of a run but that of the epoch `keep`, if there is one to keep."""
     for epoch in layout.saved_epochs():
         if epoch != keep:
             shutil.rmtree(layout.checkpoint(epoch))

@@ -180,13 +180,7 @@ class TrainConfig(ConfigModel):
     @field_validator("model_name")
     @classmethod
     def _name_fits_file_names(cls, name: str) -> str:
-        if "/" in name or "\\" in name:
-            raise ValueError(f"must not contain a slash: it becomes part of file names (found {name!r}).")
-        if "embedding" in name:
-            raise ValueError(
-                f"must not contain 'embedding', which marks exported embedding models (found {name!r})."
-            )
-        return name
+        return checked_name(name)
 
     @field_validator("export_with_dropout")
     @classmethod
@@ -241,6 +235,17 @@ class TrainConfig(ConfigModel):
         if problems:
             raise Problems(problems)
         return spec
+
+
+def checked_name(name: str) -> str:
+    """The name of a run, if files can be called after it; raises `ValueError` otherwise."""
+    if "/" in name or "\\" in name:
+        raise ValueError(f"must not contain a slash: it becomes part of file names (found {name!r}).")
+    if "embedding" in name:
+        raise ValueError(
+            f"must not contain 'embedding', which marks exported embedding models (found {name!r})."
+        )
+    return name
 
 
 def _criterion_problems(spec: TrainingSpec, types: dict[str, ColumnKind]) -> list[Problem]:

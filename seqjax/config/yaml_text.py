@@ -2,11 +2,13 @@
 
 PyYAML parses; the values are made here, by the core schema of YAML 1.2: `1e-3` is a number, and `no`, `on`
 and `2024-01-01` are text. A key that appears twice and a tag such as `!!python/object` are errors. Of YAML
-1.1 only merge keys (`<<`) are kept.
+1.1 only merge keys (`<<`) are kept. What `to_yaml` writes is read back as it was.
 """
 
+import json
 import math
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import yaml
@@ -23,6 +25,8 @@ _INTEGER = re.compile(r"[-+]?[0-9]{1,300}")
 _BASED_INTEGER = re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _INFINITY = re.compile(r"([-+]?)\.(inf|Inf|INF)")
+# Characters that JSON leaves as they are, but that YAML takes for line breaks or does not take at all.
+_NOT_PLAIN = re.compile(r"[\x7f-\xa0\u2028\u2029\ufeff\ufffe\uffff]")
 _PLAIN_TAGS = {"tag:yaml.org,2002:str", "tag:yaml.org,2002:seq", "tag:yaml.org,2002:map"}
 
 
@@ -67,6 +71,34 @@ def parse_scalar(text: str) -> float | bool | str | None:
     if infinity := _INFINITY.fullmatch(text):
         return -math.inf if infinity[1] == "-" else math.inf
     return text
+
+
+def to_yaml(values: Mapping[str, Any], sections: int = 1) -> str:
+    """YAML that `parse_yaml` reads back as `values`: one line a key, each value as JSON.
+
+    Args:
+      values: What JSON can hold: None, booleans, finite numbers, text, lists, mappings with text keys.
+      sections: How many levels of mappings are written with one line a key.
+    """
+    lines = []
+    for key, value in values.items():
+        if sections and isinstance(value, Mapping) and value:
+            inner = to_yaml(value, sections - 1).splitlines()
+            lines += [f"{_scalar_text(key)}:", *(f"  {line}" for line in inner)]
+        else:
+            lines.append(f"{_scalar_text(key)}: {_json(value)}")
+    return "".join(f"{line}\n" for line in lines) or "{}\n"
+
+
+def _scalar_text(key: str) -> str:
+    """A key as YAML writes it: bare where nothing can be mistaken."""
+    bare = re.fullmatch(r"[A-Za-z_]\w*", key, flags=re.ASCII) and parse_scalar(key) == key
+    return key if bare else _json(key)
+
+
+def _json(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    return _NOT_PLAIN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 class _Builder:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seqjax.config.yaml_text import parse_scalar, parse_yaml
+from seqjax.config.yaml_text import parse_scalar, parse_yaml, to_yaml
 from seqjax.errors import ConfigError
 
 
@@ -88,3 +88,32 @@ plain = st.recursive(
 @given(plain)
 def test_json_is_yaml(value):
     assert parse_yaml(json.dumps(value, ensure_ascii=False), "x.yaml") == value
+
+
+# Everything that JSON can hold, with the characters that YAML takes for line breaks or not at all.
+any_text = st.text(st.characters(exclude_categories=["Cs"]), max_size=6) | st.sampled_from(
+    ["\x7f", "\x85", "\u2028 \u2029", "\ufeff", "\U0001f600", "null", "1e-3", "<<", "a: b", "# c", "-", ""]
+)
+any_value = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | any_text,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(any_text, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.dictionaries(any_text, any_value, max_size=4))
+def test_what_is_written_is_read_back(values):
+    assert parse_yaml(to_yaml(values), "x.yaml") == values
+
+
+def test_yaml_is_written_a_line_a_key():
+    values = {
+        "root": ".",
+        "spec": {"name": "a b", "dims": {"x": 1}, "rate": 1e-05},
+        "none": None,
+        "on": [True],
+    }
+    assert to_yaml(values) == (
+        'root: "."\nspec:\n  name: "a b"\n  dims: {"x": 1}\n  rate: 1e-05\nnone: null\non: [true]\n'
+    )

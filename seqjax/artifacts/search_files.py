@@ -1,0 +1,100 @@
+"""What a hyperparameter search keeps on disk: a configuration for each run, how far it is, what came of it.
+
+<model_config_write_path>/<run>.yaml                 a complete training configuration
+<model_config_write_path>/<name>-search.json         the search, and the outcome of each finished run
+outputs/hyperparameter_search/<name>.csv, .json      the summary
+
+The second file is what an interrupted search goes on from. It is replaced as a whole after each run, so that
+it is complete whenever the program is killed.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from seqjax.artifacts.atomic import write_text
+from seqjax.config.base import ConfigModel, validate
+from seqjax.errors import ArtifactError, ConfigError
+
+
+@dataclass(frozen=True)
+class SearchFiles:
+    """The files of the search `name` in the project at `root`."""
+
+    root: Path
+    name: str
+    configs: Path
+    """Where the configurations of runs are written."""
+
+    @property
+    def state(self) -> Path:
+        """How far the search is."""
+        return self.configs / f"{self.name}-search.json"
+
+    def config(self, run: str) -> Path:
+        """The training configuration of a run."""
+        return self.configs / f"{run}.yaml"
+
+    def summary(self, extension: str) -> Path:
+        """The ranked runs."""
+        return self.root / "outputs" / "hyperparameter_search" / f"{self.name}.{extension}"
+
+
+class Outcome(ConfigModel):
+    """What came of a run."""
+
+    run: int
+    """Its number."""
+    combination: int
+    """The number of its combination in the space."""
+    status: Literal["complete", "failed"]
+    reason: str | None = None
+    """Why it failed."""
+    best_validation_loss: float | None = None
+    """The lowest; null where it failed."""
+    best_epoch: int | None = None
+    """The epoch of that loss."""
+    last_epoch: int | None = None
+    """The last completed epoch."""
+    seconds: float
+    """How long it took since it was last started."""
+    batch_halvings: int = 0
+    """How often its batches were halved, and the accumulated ones doubled, for want of memory."""
+    models: tuple[str, ...] = ()
+    """The files of its best model."""
+
+
+class SearchState(ConfigModel):
+    """How far a search is."""
+
+    config: dict[str, Any]
+    """The search's configuration."""
+    metadata_sha256: str
+    """Digest of the data's metadata, which decides which combinations can be trained."""
+    outcomes: dict[int, Outcome]
+    """Of each finished run, by its number."""
+    halvings: dict[int, int]
+    """Run to `batch_halvings`, for a run that ran out of memory and is not finished."""
+
+
+def load_state(path: Path) -> SearchState | None:
+    """Reads how far a search is; null where it has not begun.
+
+    Raises:
+      ArtifactError: The file is damaged.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return validate(SearchState, values, str(path))
+    except FileNotFoundError:
+        return None
+    except (ValueError, ConfigError) as error:
+        raise ArtifactError(
+            f"{path} does not hold the state of a search ({error}). Move it away to start the search anew."
+        ) from None
+
+
+def save_state(path: Path, state: SearchState) -> None:
+    """Replaces what `load_state` reads."""
+    write_text(path, json.dumps(state.model_dump(mode="json"), indent=1))

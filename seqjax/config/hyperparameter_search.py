@@ -1,0 +1,235 @@
+"""The configuration of `seqjax hyperparameter-search`.
+
+Most keys hold a list of values to try. Lists of one group are linked: the first key of the group is its
+anchor, the others have a value for each of the anchor's, and the values at one place are tried together. What
+a value may be is said in the training configuration; here only the values' types are checked, so that a value
+that suits some combinations and not others stays possible.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from seqjax.config.base import ConfigModel, Problems
+from seqjax.config.model import PositiveInt
+from seqjax.config.optimization import NamedSpec, optimizer_settings, scheduler_settings
+from seqjax.config.schema import ColumnKind
+from seqjax.config.train import checked_name
+from seqjax.errors import Problem
+
+Some = Field(min_length=1)
+
+
+class ModelSampling(ConfigModel):
+    """The architectures to try."""
+
+    dim_model: Annotated[list[PositiveInt], Some]
+    """Widths of the transformer; the next four keys belong to it, place by place."""
+    n_head: list[PositiveInt]
+    """Number of query heads for each dim_model."""
+    initial_embedding_dim: list[PositiveInt]
+    """Width of all column embeddings together for each dim_model."""
+    joint_embedding_dim: list[PositiveInt | None]
+    """For each dim_model: the same, or null."""
+    feature_embedding_dims: list[dict[str, PositiveInt] | None] | None = None
+    """For each dim_model: embedding width of each input column; null shares initial_embedding_dim."""
+    num_layers: Annotated[list[PositiveInt], Some]
+    """Numbers of transformer layers."""
+    dim_feedforward: Annotated[list[PositiveInt], Some]
+    """Hidden widths of the feed-forward layers."""
+    activation_fn: Annotated[list[Literal["swiglu", "gelu", "relu"]], Some]
+    """Feed-forward activations."""
+    normalization: Annotated[list[Literal["rmsnorm", "layer_norm"]], Some]
+    """Normalization layers."""
+    norm_first: Annotated[list[bool], Some]
+    """Normalize before attention and feed-forward (pre-norm) rather than after."""
+    positional_encoding: Annotated[list[Literal["learned", "rope"]], Some]
+    """Learned absolute positions, or rotary positions inside attention."""
+    rope_theta: Annotated[list[Annotated[float, Field(gt=0)]], Some]
+    """Bases of the rotary frequencies."""
+    attention_type: Annotated[list[Literal["mha", "mqa", "gqa"]], Some]
+    """Multi-head, multi-query or grouped-query attention."""
+    n_kv_heads: Annotated[list[PositiveInt | None], Some]
+    """Numbers of key/value heads; one that does not divide n_head counts as null, which is n_head."""
+    prediction_length: PositiveInt = 1
+    """For how many trailing positions predictions are returned; the same in all runs."""
+    mask_padding: bool = True
+    """Keep left padding out of attention; the same in all runs."""
+
+    @field_validator("n_head", "initial_embedding_dim", "joint_embedding_dim", "feature_embedding_dims")
+    @classmethod
+    def _belongs_to_widths(cls, values: list[Any] | None, info: ValidationInfo) -> list[Any] | None:
+        return _linked(values, "dim_model", info)
+
+
+class TrainingSampling(ConfigModel):
+    """The ways of training to try, and what is the same in all runs."""
+
+    device: str = "auto"
+    """auto (an accelerator where there is one), cpu, cuda, or mps."""
+    learning_rate: Annotated[list[Annotated[float, Field(gt=0)]], Some]
+    """Initial learning rates; the next two keys belong to it, place by place."""
+    epochs: list[PositiveInt]
+    """Maximum number of epochs for each learning_rate."""
+    scheduler: list[NamedSpec] | None = None
+    """Learning-rate schedule for each learning_rate; null keeps the rate constant."""
+    batch_size: Annotated[list[PositiveInt], Some]
+    """Windows a batch."""
+    accumulation_steps: Annotated[list[PositiveInt], Some]
+    """Batches that are averaged, as one large batch, into one update."""
+    dropout: Annotated[tuple[Annotated[float, Field(ge=0, lt=1)], ...], Some] = (0.0,)
+    """Dropout probabilities."""
+    optimizer: Annotated[tuple[NamedSpec, ...], Some] = (NamedSpec.of("Adam"),)
+    """Optimizers by their torch names, with their keyword arguments."""
+    criterion: dict[str, str]
+    """Loss of each target column; from here on, the same in all runs."""
+    loss_weights: dict[str, Annotated[float, Field(ge=0)]] | None = None
+    """Weight of each target's loss in the sum; null weighs all by 1."""
+    class_weights: dict[str, list[Annotated[float, Field(ge=0)]]] | None = None
+    """Weight of each class (ids 0 and 1 included) of categorical targets."""
+    save_interval_epochs: PositiveInt
+    """Save a checkpoint every so many epochs."""
+    early_stopping_epochs: PositiveInt | None = None
+    """Stop when the validation loss has not improved for so many epochs."""
+    scheduler_step_on: Literal["epoch", "batch"] = "epoch"
+    """Step the schedule after every epoch, or after every batch."""
+    gradient_clip: Annotated[float, Field(gt=0)] | None = 0.5
+    """Largest global gradient norm; null does not clip."""
+    log_interval: PositiveInt = 10
+    """Log every so many batches."""
+    class_share_log_columns: tuple[str, ...] = ()
+    """Categorical targets whose predicted class shares are logged after each validation."""
+    continue_training: bool = True
+    """Continue an interrupted run from its newest checkpoint; false starts it anew."""
+    enforce_determinism: bool = False
+    """Insist on deterministic operations (slower on accelerators)."""
+    num_workers: Annotated[int, Field(ge=0)] = 0
+    """Threads that prepare batches."""
+    load_full_data_to_ram: bool = True
+    """Load the data into memory; false reads windows from disk as they are needed."""
+    max_ram_gb: Annotated[float, Field(gt=0)] = 16
+    """Memory limit in GB for cached data when it is not loaded in full."""
+    distributed: bool = False
+    """Train on all devices."""
+    world_size: PositiveInt = 1
+    """Number of devices that a distributed run expects."""
+    layer_type_dtypes: dict[Literal["linear", "embedding", "norm", "decoder"], str] | None = None
+    """Number format of each kind of layer."""
+    layer_autocast: bool = True
+    """Compute in bfloat16 on accelerators that have it, with float32 parameters."""
+    backend: str = "nccl"
+    """Has no effect: read so that sequifier's files are accepted."""
+    device_max_concat_length: int = 12
+    """Has no effect: read so that sequifier's files are accepted."""
+
+    @field_validator("epochs", "scheduler")
+    @classmethod
+    def _belongs_to_rates(cls, values: list[Any] | None, info: ValidationInfo) -> list[Any] | None:
+        return _linked(values, "learning_rate", info)
+
+    @field_validator("optimizer")
+    @classmethod
+    def _optimizers_exist(cls, optimizers: tuple[NamedSpec, ...]) -> tuple[NamedSpec, ...]:
+        _check_each(optimizers, optimizer_settings)
+        return optimizers
+
+    @field_validator("scheduler")
+    @classmethod
+    def _schedulers_exist(cls, schedulers: list[NamedSpec] | None) -> list[NamedSpec] | None:
+        _check_each(schedulers or [], scheduler_settings)
+        return schedulers
+
+
+class HyperparameterSearchConfig(ConfigModel):
+    """Trains many models, each from a combination of the values to try, and compares them."""
+
+    project_root: str
+    """Root folder of the project; relative paths start here. Usually '.'."""
+    metadata_config_path: str
+    """The JSON file that preprocess wrote: configs/metadata_configs/[NAME].json."""
+    hp_search_name: Annotated[str, Field(min_length=1)]
+    """Name of the search; its runs are called [NAME]-run-0, [NAME]-run-1, and so on."""
+    model_config_write_path: str
+    """Folder that each run's configuration is written into."""
+    search_strategy: Literal["sample", "grid"] = "sample"
+    """Try n_samples random combinations, or all of them."""
+    n_samples: PositiveInt | None = None
+    """Number of runs, all different; required for search_strategy: sample."""
+    seed: int = 1010
+    """Random seed, of drawing combinations and of every run."""
+    engine: Literal["sequential"] = "sequential"
+    """How runs are trained: sequential trains one after the other."""
+    override_input: bool = False
+    """Do not ask before starting."""
+    training_data_path: str | None = None
+    """Training data; null is split 0 of the metadata."""
+    validation_data_path: str | None = None
+    """Validation data; null is split 1 of the metadata (or the only one)."""
+    read_format: Literal["parquet", "csv", "pt", "arrow"] | None = None
+    """Format of the preprocessed data; null takes the metadata's, parquet where it says none."""
+    export_generative_model: bool
+    """Export each run's model that predicts the next item."""
+    export_embedding_model: bool
+    """Export each run's model that returns the last hidden state."""
+    export_onnx: bool = True
+    """Export as .onnx."""
+    export_pt: bool = False
+    """Export as a torch .pt file, which sequifier reads too."""
+    export_with_dropout: bool = False
+    """Export with dropout active, for Monte Carlo estimates."""
+    inference_batch_size: PositiveInt
+    """Batch size with which exported models are checked; they take any."""
+    input_columns: Annotated[list[Annotated[list[str], Some]], Some]
+    """Sets of columns that the model sees; column_types belongs to it, place by place."""
+    column_types: list[dict[str, str]] | None = None
+    """Type of each column, for each set of input columns; null takes the metadata's."""
+    target_columns: Annotated[list[str], Some]
+    """Columns that the model learns to predict."""
+    target_column_types: dict[str, ColumnKind]
+    """Kind of each target column: categorical or real."""
+    seq_length: Annotated[list[PositiveInt], Some]
+    """Lengths of the context window; at most that of the preprocessed data."""
+    model_hyperparameter_sampling: ModelSampling
+    """Architectures."""
+    training_hyperparameter_sampling: TrainingSampling
+    """Ways of training."""
+
+    @field_validator("hp_search_name")
+    @classmethod
+    def _name_fits_file_names(cls, name: str) -> str:
+        return checked_name(name)
+
+    @field_validator("n_samples")
+    @classmethod
+    def _samples_are_counted(cls, count: int | None, info: ValidationInfo) -> int | None:
+        if count is None and info.data.get("search_strategy") == "sample":
+            raise ValueError("is required for search_strategy: sample (or set search_strategy: grid).")
+        return count
+
+    @field_validator("column_types")
+    @classmethod
+    def _belongs_to_inputs(cls, values: list[Any] | None, info: ValidationInfo) -> list[Any] | None:
+        return _linked(values, "input_columns", info)
+
+
+def _linked(values: list[Any] | None, anchor: str, info: ValidationInfo) -> list[Any] | None:
+    """`values`, if there is one for each value of the anchor; null stands for all of them."""
+    expected = info.data.get(anchor)
+    if values is not None and expected is not None and len(values) != len(expected):
+        raise ValueError(
+            f"must have a value for each of {anchor}, {len(expected)} in all (found {len(values)}): they are "
+            "tried together, place by place."
+        )
+    return values
+
+
+def _check_each(specs: Sequence[NamedSpec], check: Callable[[NamedSpec], object]) -> None:
+    problems = []
+    for index, spec in enumerate(specs):
+        try:
+            check(spec)
+        except Problems as error:
+            problems += [Problem(f"{index}.{problem.key}", problem.message) for problem in error.problems]
+    if problems:
+        raise Problems(problems)

@@ -1,0 +1,1 @@
+"""Searches: the space of combinations, and what came of them."""

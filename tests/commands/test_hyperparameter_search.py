@@ -1,0 +1,250 @@
+"""A search trains its candidates once each, goes on where it was, survives failures, and ranks the rest."""
+
+import csv
+import json
+
+import jax
+import numpy as np
+import pytest
+
+import seqjax.commands.hyperparameter_search as command
+import seqjax.commands.train as train_command
+from seqjax.artifacts.layout import Layout
+from seqjax.artifacts.search_files import load_state
+from seqjax.commands.hyperparameter_search import can_be_halved, halved, hyperparameter_search
+from seqjax.commands.train import TrainResult
+from seqjax.config.load import load_config
+from seqjax.config.train import TrainConfig
+from seqjax.errors import ArtifactError, ConfigError, TrainingError
+from seqjax.sweep.space import plan
+from tests.commands.test_train import LENGTH, long_format
+from tests.searches import METADATA, search
+
+
+@pytest.fixture
+def project(tmp_path):
+    """Two splits of windows with their metadata."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "data").mkdir()
+    for split, count in ((0, 30), (1, 11)):
+        rows = count + LENGTH
+        columns = {"item": rng.integers(2, 5, rows).astype(float), "price": rng.normal(size=rows)}
+        long_format(columns, count).write_parquet(tmp_path / f"data/d-split{split}.parquet")
+    (tmp_path / "m.json").write_text(METADATA.model_dump_json())
+    return tmp_path
+
+
+class Trainer:
+    """Stands in for training: a loss that the settings decide, and whatever should go wrong."""
+
+    def __init__(self):
+        self.trained = []
+        self.failures = {}
+
+    def __call__(self, config):
+        self.trained.append(config)
+        failures = self.failures.get(config.model_name, [])
+        if failures:
+            raise failures.pop(0)
+        loss = 1 / config.model_spec.num_layers + config.training_spec.dropout
+        return TrainResult((), (), 1, loss, config.training_spec.epochs, {})
+
+    @property
+    def names(self):
+        """The runs that were trained, in order."""
+        return [config.model_name for config in self.trained]
+
+
+@pytest.fixture
+def trainer(monkeypatch):
+    """What replaces training."""
+    stand_in = Trainer()
+    monkeypatch.setattr(command, "train", stand_in)
+    return stand_in
+
+
+LAYERS = {"num_layers": [1, 2, 3]}
+
+
+def out_of_memory():
+    return jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes.")
+
+
+def test_a_real_search_is_interrupted_and_continued(project, monkeypatch):
+    """Three models are trained and exported; the second is interrupted after its first epoch."""
+    config = search({"dim_feedforward": [4, 6, 8]}, project_root=str(project))
+    saved = train_command.save_checkpoint
+    interrupts = iter([False, False, True])
+
+    def save_and_interrupt(layout, epoch, tree, info):
+        path = saved(layout, epoch, tree, info)
+        if next(interrupts, False):
+            raise KeyboardInterrupt
+        return path
+
+    monkeypatch.setattr(train_command, "save_checkpoint", save_and_interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        hyperparameter_search(config)
+    first = (project / "logs/sequifier-demo-run-0-rank0.jsonl").read_text()
+    rows = hyperparameter_search(config)
+    assert sorted(str(row["run"]) for row in rows) == ["demo-run-0", "demo-run-1", "demo-run-2"]
+    # The finished run was left alone, and the interrupted one did not train its first epoch again.
+    assert (project / "logs/sequifier-demo-run-0-rank0.jsonl").read_text() == first
+    for run in range(3):
+        lines = (project / f"logs/sequifier-demo-run-{run}-rank0.jsonl").read_text().splitlines()
+        found = [event["epoch"] for event in map(json.loads, lines) if event["event"] == "validation"]
+        assert found == [0, 1, 2]
+        assert (project / f"models/sequifier-demo-run-{run}-best-2.onnx").is_file()
+        assert Layout(project, f"demo-run-{run}").saved_epochs() == [1, 2]
+        written = load_config(TrainConfig, project / f"configs/hp_search/demo-run-{run}.yaml")
+        assert written.model_spec.dim_feedforward == 4 + 2 * run
+    losses = [row["best_validation_loss"] for row in rows]
+    assert losses == sorted(losses)
+    assert "demo-run-1: dim_feedforward 6" in (project / "logs/sequifier-demo-rank0-3.txt").read_text()
+
+
+def test_the_summary_is_ranked_and_holds_what_was_varied(project, trainer):
+    trainer.failures["demo-run-1"] = [TrainingError("The loss is not finite.")]
+    config = search(LAYERS, {"dropout": [0.0, 0.25]}, project_root=str(project))
+    rows = hyperparameter_search(config)
+    assert trainer.names == [f"demo-run-{run}" for run in range(6)]
+    assert [row["run"] for row in rows] == [f"demo-run-{run}" for run in (2, 5, 4, 0, 3, 1)]
+    assert [row["rank"] for row in rows] == [1, 2, 3, 4, 5, None]
+    assert (rows[-1]["status"], rows[-1]["reason"]) == ("failed", "The loss is not finite.")
+    folder = project / "outputs/hyperparameter_search"
+    read = list(csv.DictReader((folder / "demo.csv").read_text().splitlines()))
+    assert [(row["run"], row["num_layers"], row["dropout"]) for row in read[:2]] == [
+        ("demo-run-2", "3", "0.0"),
+        ("demo-run-5", "3", "0.25"),
+    ]
+    report = json.loads((folder / "demo.json").read_text())
+    assert report["runs"] == rows
+    assert report["config"]["hp_search_name"] == "demo"
+    log = (project / "logs/sequifier-demo-rank0-3.txt").read_text()
+    assert "[INFO] 1     demo-run-2  0.333333" in log
+    assert "demo-run-1 failed: The loss is not finite." in log
+
+
+def test_finished_runs_are_not_repeated_failed_ones_included(project, trainer):
+    trainer.failures = {"demo-run-0": [TrainingError("no")], "demo-run-2": [KeyboardInterrupt()]}
+    config = search(LAYERS, project_root=str(project))
+    with pytest.raises(KeyboardInterrupt):
+        hyperparameter_search(config)
+    assert not (project / "outputs").exists()
+    rows = hyperparameter_search(config)
+    assert trainer.names == ["demo-run-0", "demo-run-1", "demo-run-2", "demo-run-2"]
+    assert hyperparameter_search(config) == rows
+    assert len(trainer.names) == 4
+
+
+def test_a_sample_can_be_enlarged(project, trainer):
+    def sample(count, **top):
+        return search(LAYERS, search_strategy="sample", n_samples=count, project_root=str(project), **top)
+
+    hyperparameter_search(sample(2))
+    rows = hyperparameter_search(sample(3))
+    assert trainer.names == ["demo-run-0", "demo-run-1", "demo-run-2"]
+    assert sorted(row["num_layers"] for row in rows) == [1, 2, 3]
+
+
+def test_a_changed_search_is_refused_with_what_differs(project, trainer):
+    hyperparameter_search(search(LAYERS, project_root=str(project)))
+    changed = search({"num_layers": [1, 2]}, {"log_interval": 3}, seed=4, project_root=str(project))
+    with pytest.raises(ConfigError) as caught:
+        hyperparameter_search(changed)
+    assert [problem.key for problem in caught.value.problems] == [
+        "seed",
+        "model_hyperparameter_sampling.num_layers",
+    ]
+    assert "num_layers: was [1, 2, 3], is [1, 2]." in str(caught.value)
+    other = METADATA.model_copy(update={"n_classes": {"item": 6}})
+    (project / "m.json").write_text(other.model_dump_json())
+    with pytest.raises(ConfigError, match="the metadata's digest: was"):
+        hyperparameter_search(search(LAYERS, project_root=str(project)))
+
+
+def test_damaged_state_is_explained(project, trainer):
+    path = project / "configs/hp_search/demo-search.json"
+    path.parent.mkdir(parents=True)
+    for text in ("{", '{"config": 3}'):
+        path.write_text(text)
+        with pytest.raises(ArtifactError, match="does not hold the state of a search"):
+            hyperparameter_search(search(project_root=str(project)))
+
+
+def test_out_of_memory_halves_the_batch_and_keeps_the_update(project, trainer):
+    trainer.failures = {
+        "demo-run-0": [out_of_memory(), MemoryError()],
+        "demo-run-1": [out_of_memory() for _ in range(9)],
+        "demo-run-2": [out_of_memory(), KeyboardInterrupt()],
+    }
+    config = search(LAYERS, {"batch_size": [16], "accumulation_steps": [3]}, project_root=str(project))
+    with pytest.raises(KeyboardInterrupt):
+        hyperparameter_search(config)
+    # The smaller batch of the interrupted run is remembered.
+    rows = {row["run"]: row for row in hyperparameter_search(config)}
+    sizes = [(one.training_spec.batch_size, one.training_spec.accumulation_steps) for one in trainer.trained]
+    first, second = [(16, 3), (8, 6), (4, 12)], [(16, 3), (8, 6), (4, 12), (2, 24)]
+    assert sizes == [*first, *second, (16, 3), (8, 6), (8, 6)]
+    assert [rows[f"demo-run-{run}"]["batch_halvings"] for run in range(3)] == [2, 3, 1]
+    assert rows["demo-run-1"]["reason"] == "out of memory with batch_size 2."
+    written = load_config(TrainConfig, project / "configs/hp_search/demo-run-0.yaml")
+    assert (written.training_spec.batch_size, written.training_spec.accumulation_steps) == (4, 12)
+
+
+def test_a_batch_that_cannot_be_halved_alike_is_not():
+    def candidate(**training):
+        return plan(search(training=training), METADATA).candidates[0]
+
+    assert can_be_halved(candidate(batch_size=[6]), 0)
+    assert not can_be_halved(candidate(batch_size=[6]), 1)
+    assert not can_be_halved(candidate(batch_size=[16]), 3)
+    assert not can_be_halved(candidate(batch_size=[16], scheduler_step_on="batch"), 0)
+    assert halved(candidate().config, 0) == candidate().config
+
+
+def test_halved_batches_train_the_same_model(project, monkeypatch):
+    monkeypatch.setattr(train_command._Job, "_export", lambda *_, **__: ())
+    monkeypatch.setattr(train_command._Job, "_copy_as_last", lambda *_: ())
+    config = search(training={"batch_size": [8]}, project_root=str(project))
+    candidate = plan(config, METADATA).candidates[0]
+    whole = train_command.train(candidate.config)
+    parts = train_command.train(halved(candidate.config, 2).model_copy(update={"model_name": "parts"}))
+    assert parts.best_validation_loss == pytest.approx(whole.best_validation_loss, rel=1e-5)
+
+
+def test_another_error_of_the_accelerator_is_a_fault(project, trainer):
+    trainer.failures["demo-run-0"] = [jax.errors.JaxRuntimeError("INTERNAL: something broke")]
+    with pytest.raises(jax.errors.JaxRuntimeError):
+        hyperparameter_search(search(project_root=str(project)))
+
+
+def test_a_search_in_which_all_fails_is_an_error_with_a_summary(project, trainer):
+    trainer.failures["demo-run-0"] = [TrainingError("no device")]
+    with pytest.raises(TrainingError, match=r"All 1 runs of 'demo' failed;.*no device"):
+        hyperparameter_search(search(project_root=str(project)))
+    assert (project / "outputs/hyperparameter_search/demo.csv").is_file()
+
+
+def test_it_asks_before_a_grid_and_before_all_of_a_small_space(project, trainer):
+    asked = []
+
+    def no(question):
+        asked.append(question)
+        return False
+
+    grid = search(LAYERS, override_input=False, project_root=str(project))
+    assert hyperparameter_search(grid, no) == []
+    assert asked == ["The grid has 3 combinations; 3 models are to be trained. Start?"]
+    assert trainer.trained == []
+    assert load_state(project / "configs/hp_search/demo-search.json") is None
+    large = grid.model_copy(update={"search_strategy": "sample", "n_samples": 4})
+    assert hyperparameter_search(large, no) == []
+    assert asked[1:] == ["n_samples is 4, but there are 3 combinations. Train all of them?"]
+    hyperparameter_search(grid.model_copy(update={"override_input": True}), no)
+    hyperparameter_search(grid.model_copy(update={"hp_search_name": "other"}), lambda _: True)
+    assert len(asked) == 2
+    assert len(trainer.trained) == 6
+    few = grid.model_copy(update={"search_strategy": "sample", "n_samples": 2, "hp_search_name": "few"})
+    hyperparameter_search(few, no)
+    assert len(asked) == 2
