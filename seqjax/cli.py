@@ -22,6 +22,7 @@ import tyro
 
 from seqjax import __version__
 from seqjax.allocator import keep_freed_memory
+from seqjax.compilation_cache import keep_compilations
 from seqjax.errors import ConfigError, Problem, SeqjaxError
 from seqjax.progress import configure_logging
 
@@ -50,7 +51,7 @@ class Command:
     switches: Mapping[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
     """Options that are no keys of the config: short name and meaning, by name."""
     trains: bool = False
-    """Whether it runs training steps, which need the allocator set."""
+    """Whether it runs training steps, which need the allocator and the cache of compiled programs set."""
     asks: bool = False
     """Whether its function takes, second, what asks the user a question that is answered by yes or no."""
 
@@ -158,6 +159,7 @@ def _run(words: list[str]) -> int:
     config = _config(command, f"seqjax {words[0]}", words[1:])
     if command.trains:
         keep_freed_memory()
+        keep_compilations()
     run: Callable[..., object] = pkgutil.resolve_name(command.function)
     run(*((config, _confirm) if command.asks else (config,)))
     return 0

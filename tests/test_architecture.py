@@ -25,6 +25,7 @@ LAYERS: dict[str, set[str]] = {
     "errors": set(),
     "progress": set(),
     "allocator": set(),
+    "compilation_cache": set(),
     "config": set(),
     # Sequifier's shards are torch files, which interop reads and writes.
     "data": {"interop"},
@@ -49,7 +50,7 @@ LAYERS: dict[str, set[str]] = {
     },
     "options": set(),
     "api": {"commands"},
-    "cli": {"options", "allocator", "commands"},
+    "cli": {"options", "allocator", "compilation_cache", "commands"},
     "__init__": {"api"},
     "__main__": {"cli"},
 }
@@ -61,8 +62,8 @@ HEAVY = JAX | TABLES | GRAPHS
 
 # Third-party packages that a layer never imports, not in a function either.
 NEVER: dict[str, set[str]] = {
-    **dict.fromkeys(["errors", "progress", "allocator", "config", "options", "api", "cli"], HEAVY),
-    **dict.fromkeys(["__init__", "__main__"], HEAVY),
+    **dict.fromkeys(["errors", "progress", "allocator", "compilation_cache", "config"], HEAVY),
+    **dict.fromkeys(["options", "api", "cli", "__init__", "__main__"], HEAVY),
     "data": JAX | GRAPHS,
     # These must run where only jax, flax, optax, orbax, numpy, pydantic and jaxtyping are installed.
     **dict.fromkeys(["model", "optim", "training", "sweep"], TABLES | GRAPHS | {"tyro", "rich", "yaml"}),

@@ -1,0 +1,49 @@
+"""Compiled programs are kept where the user can write, and nowhere else."""
+
+import os
+
+import pytest
+
+from seqjax.compilation_cache import keep_compilations
+
+VARIABLE = "JAX_COMPILATION_CACHE_DIR"
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch, tmp_path):
+    # Set and then deleted, so that what the function sets is undone too.
+    monkeypatch.setenv(VARIABLE, "")
+    monkeypatch.delenv(VARIABLE)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def test_a_folder_of_the_user_is_named(tmp_path):
+    folder = keep_compilations()
+    assert folder is not None
+    assert folder.is_dir()
+    assert folder.is_relative_to(tmp_path / "cache" / "seqjax")
+    assert os.environ[VARIABLE] == str(folder)
+    assert list(folder.iterdir()) == []
+
+
+def test_the_users_own_folder_is_left_alone(monkeypatch, tmp_path):
+    monkeypatch.setenv(VARIABLE, "elsewhere")
+    assert keep_compilations() is None
+    assert os.environ[VARIABLE] == "elsewhere"
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("relative", ["", "not/absolute"])
+def test_the_home_directory_is_the_default(monkeypatch, tmp_path, relative):
+    monkeypatch.setenv("XDG_CACHE_HOME", relative)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    folder = keep_compilations()
+    assert folder is not None
+    assert folder.is_relative_to(tmp_path / "home" / ".cache")
+
+
+def test_a_folder_that_cannot_be_made_is_no_failure(monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert keep_compilations() is None
+    assert VARIABLE not in os.environ
