@@ -100,7 +100,9 @@ def test_the_gradient_is_clipped_by_its_global_norm(case):
 
 def test_a_value_that_is_not_finite_is_reported_with_its_update(case):
     recipe = case.recipe()
-    bad = case.params | {"decoder": jax.tree.map(lambda leaf: leaf * jnp.inf, case.params["decoder"])}
+    bad = jax.tree.map(jnp.array, case.params) | {
+        "decoder": jax.tree.map(lambda leaf: leaf * jnp.inf, case.params["decoder"])
+    }
     source, order = case.feed(), case.order(4)
     fold = source.fold(build_step(recipe))
     carry = new_state(bad, recipe.optimizer), empty_report(case.targets)
