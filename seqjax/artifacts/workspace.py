@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from seqjax.artifacts.atomic import move_over, sync, write_text
 from seqjax.config.base import shown
@@ -24,6 +24,8 @@ from seqjax.errors import ArtifactError, ConfigError, Problem
 logger = logging.getLogger(__name__)
 
 RUN, PUBLISH = "run.json", "publish.json"
+Note: TypeAlias = Any
+"""A JSON value."""
 
 
 class Workspace:
@@ -34,7 +36,7 @@ class Workspace:
         self.resumed = resumed
         """Whether there is earlier work in it."""
 
-    def note(self, name: str) -> Any:  # noqa: ANN401
+    def note(self, name: str) -> Note:
         """What was noted under a name, or null; any JSON value."""
         file = self.folder / f"{name}.json"
         return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None

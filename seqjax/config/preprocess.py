@@ -133,9 +133,11 @@ class PreprocessConfig(ConfigModel):
     def _cut_offs_ascend(cls, values: list[CutOff] | None) -> list[CutOff] | None:
         if values is None:
             return None
-        if len({isinstance(value, str) for value in values}) > 1:
+        texts = [value for value in values if isinstance(value, str)]
+        numbers = [value for value in values if not isinstance(value, str)]
+        if texts and numbers:
             raise ValueError("must be all numbers or all text.")
-        if sorted(set(values)) != values:  # type: ignore[type-var]
+        if sorted(set(texts)) != texts or sorted(set(numbers)) != numbers:
             raise ValueError(f"must be in ascending order, each once (found {values}).")
         return values
 
