@@ -2,9 +2,10 @@
 
 A checkpoint holds the leaves of a tree by number and a JSON object that names them, so that it can be read
 without the classes that the tree is made of. What it is loaded into says the structure; a leaf that is not
-as expected is an error.
+as expected is an error. A manifest of digests is the last file to be written.
 """
 
+import logging
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,8 +15,12 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+from seqjax.artifacts.atomic import replacing
 from seqjax.artifacts.layout import Layout
+from seqjax.artifacts.manifest import check_manifest, write_manifest
 from seqjax.errors import ArtifactError
+
+logger = logging.getLogger(__name__)
 
 Tree: TypeAlias = Any
 """A nested structure of arrays."""
@@ -38,9 +43,35 @@ def save_checkpoint(layout: Layout, epoch: int, tree: Tree, info: Mapping[str, A
     named, _ = jax.tree_util.tree_flatten_with_path(tree)
     leaves = {str(index): np.asarray(leaf) for index, (_, leaf) in enumerate(named)}
     names = [jax.tree_util.keystr(path) for path, _ in named]
-    path = str(layout.checkpoint(epoch).resolve())
-    ocp.save_checkpointables(path, {_LEAVES: leaves, _INFO: {**info, "leaves": names}}, overwrite=True)
-    return layout.checkpoint(epoch)
+    path = layout.checkpoint(epoch)
+    with replacing(path.resolve()) as temporary:
+        ocp.save_checkpointables(str(temporary), {_LEAVES: leaves, _INFO: {**info, "leaves": names}})
+        write_manifest(temporary)
+    return path
+
+
+def newest_intact(layout: Layout) -> int | None:
+    """The newest epoch of a run whose checkpoint is as it was written; None if there is no checkpoint.
+
+    Damaged ones are named in the log and passed over.
+
+    Raises:
+      ArtifactError: All of them are damaged.
+    """
+    saved = layout.saved_epochs()
+    for epoch in reversed(saved):
+        try:
+            check_manifest(layout.checkpoint(epoch))
+        except ArtifactError as error:
+            logger.warning("[INFO] %s It is passed over.", error)
+        else:
+            return epoch
+    if saved:
+        raise ArtifactError(
+            f"{layout.checkpoints} holds no checkpoint that is intact (epochs {saved}). Restore one, or set "
+            "continue_training: false to start anew."
+        )
+    return None
 
 
 def load_info(path: Path) -> dict[str, Any]:
@@ -86,6 +117,21 @@ def remove_checkpoints(layout: Layout, *, keep: int | None) -> None:
     for epoch in layout.saved_epochs():
         if epoch != keep:
             shutil.rmtree(layout.checkpoint(epoch))
+
+
+def trim_checkpoints(layout: Layout, *, newest: int, count: int | None) -> None:
+    """Removes the checkpoints of a run that nothing will go on from.
+
+    Args:
+      layout: Where the run's files lie.
+      newest: The epoch saved last; what lies after it was passed over as damaged.
+      count: How many of the others are kept, that of `newest` counted; None keeps all.
+    """
+    saved = layout.saved_epochs()
+    until = [epoch for epoch in saved if epoch <= newest]
+    kept = until if count is None else until[-count:]
+    for epoch in set(saved) - set(kept):
+        shutil.rmtree(layout.checkpoint(epoch))
 
 
 def _load(path: Path, part: str) -> Tree:

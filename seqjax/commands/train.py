@@ -16,7 +16,14 @@ import numpy as np
 
 from seqjax.artifacts.atomic import replacing
 from seqjax.artifacts.card import describe_run
-from seqjax.artifacts.checkpoints import load_info, load_tree, remove_checkpoints, save_checkpoint
+from seqjax.artifacts.checkpoints import (
+    load_info,
+    load_tree,
+    newest_intact,
+    remove_checkpoints,
+    save_checkpoint,
+    trim_checkpoints,
+)
 from seqjax.artifacts.layout import Layout, Which
 from seqjax.artifacts.model_files import export_models, exported_files
 from seqjax.config.changes import changed_keys
@@ -77,6 +84,7 @@ _MAY_CHANGE = (
             "early_stopping_epochs",
             "enforce_determinism",
             "epochs",
+            "keep_checkpoints",
             "load_full_data_to_ram",
             "log_interval",
             "max_ram_gb",
@@ -194,7 +202,13 @@ class _Job:
         text = TextLog(
             baselines["last value"].losses.total, _labels(config.id_maps or self._metadata.id_maps)
         )
-        saver = _Saver(self._layout, self._info(), spec.save_interval_epochs, fresh=start is None)
+        saver = _Saver(
+            self._layout,
+            self._info(),
+            spec.save_interval_epochs,
+            keep=spec.keep_checkpoints,
+            fresh=start is None,
+        )
         n_batches = len(setup.order(1))
         done = start.epoch if start else 0
         with progress(config.model_name, (spec.epochs - done) * n_batches, "batches") as bar:
@@ -261,10 +275,11 @@ class _Job:
 
     def _newest_checkpoint(self) -> int | None:
         """The epoch of the checkpoint to go on from, if there is one; it must be of this configuration."""
-        saved = self._layout.saved_epochs()
-        if not saved or not self._config.training_spec.continue_training:
+        if not self._config.training_spec.continue_training:
             return None
-        epoch = saved[-1]
+        epoch = newest_intact(self._layout)
+        if epoch is None:
+            return None
         path = self._layout.checkpoint(epoch)
         info = load_info(path)
         before = {**info["config"], "schema": info["schema"]}
@@ -331,10 +346,13 @@ class _Job:
 class _Saver:
     """A hook that writes checkpoints: every so many epochs, and at the end."""
 
-    def __init__(self, layout: Layout, info: dict[str, Any], every: int, *, fresh: bool) -> None:
+    def __init__(
+        self, layout: Layout, info: dict[str, Any], every: int, *, keep: int | None, fresh: bool
+    ) -> None:
         self._layout = layout
         self._info = info
         self._every = every
+        self._keep = keep
         self._old_ones_remain = fresh
         self._newest: Standing | None = None
         self._saved = 0
@@ -360,6 +378,7 @@ class _Saver:
             # They belong to an earlier run of this name, which a later run must not take for this one.
             remove_checkpoints(self._layout, keep=standing.epoch)
             self._old_ones_remain = False
+        trim_checkpoints(self._layout, newest=standing.epoch, count=self._keep)
 
 
 def _bar_hook(bar: Advance) -> Hook:

@@ -27,6 +27,8 @@ class TrainingSpec(ConfigModel):
     """Maximum number of epochs."""
     save_interval_epochs: PositiveInt
     """Save a checkpoint every so many epochs."""
+    keep_checkpoints: PositiveInt | None = 3
+    """How many of the newest checkpoints are kept (each holds the best parameters so far); null keeps all."""
     batch_size: PositiveInt
     """Windows a batch."""
     learning_rate: Annotated[float, Field(gt=0)]

@@ -4,7 +4,14 @@ import jax
 import numpy as np
 import pytest
 
-from seqjax.artifacts.checkpoints import load_info, load_tree, remove_checkpoints, save_checkpoint
+from seqjax.artifacts.checkpoints import (
+    load_info,
+    load_tree,
+    newest_intact,
+    remove_checkpoints,
+    save_checkpoint,
+    trim_checkpoints,
+)
 from seqjax.artifacts.layout import Layout
 from seqjax.errors import ArtifactError
 
@@ -76,3 +83,29 @@ def test_older_checkpoints_are_removed(layout):
     save_checkpoint(other, 1, {"a": np.zeros(1)}, {})
     remove_checkpoints(layout, keep=2)
     assert (layout.saved_epochs(), other.saved_epochs()) == ([2], [1])
+
+
+@pytest.mark.parametrize(
+    ("count", "kept"), [(None, [1, 2, 4, 6]), (3, [2, 4, 6]), (1, [6]), (9, [1, 2, 4, 6])]
+)
+def test_the_newest_are_kept_and_none_after_the_last_saved(layout, count, kept):
+    for epoch in (1, 2, 4, 6, 8):
+        layout.checkpoint(epoch).mkdir(parents=True)
+    trim_checkpoints(layout, newest=6, count=count)
+    assert layout.saved_epochs() == kept
+
+
+def test_a_damaged_checkpoint_is_passed_over_aloud(layout, caplog):
+    assert newest_intact(layout) is None
+    for epoch in (1, 2, 8):
+        save_checkpoint(layout, epoch, {"a": np.arange(3.0)}, {})
+    assert newest_intact(layout) == 8
+    (layout.checkpoint(8) / "manifest.json").unlink()
+    assert newest_intact(layout) == 2
+    next(layout.checkpoint(2).glob("info/**/*")).write_text("")
+    assert newest_intact(layout) == 1
+    assert "epoch-2 is damaged: info/" in caplog.text
+    assert "epoch-8 is damaged or was not finished" in caplog.text
+    (layout.checkpoint(1) / "extra").touch()
+    with pytest.raises(ArtifactError, match=r"no checkpoint that is intact \(epochs \[1, 2, 8\]\)"):
+        newest_intact(layout)

@@ -163,6 +163,27 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_by_bit(project):
     assert [event["epoch"] for event in events(root, "validation")] == [0, 1, 2, 3, 4]
 
 
+def test_a_damaged_newest_checkpoint_is_passed_over(project):
+    root, _ = project
+    train(config(root, model_name="whole", training={"save_interval_epochs": 1}))
+    train(config(root, training={"epochs": 3, "save_interval_epochs": 1, "keep_checkpoints": 2}))
+    layout = Layout(root, "demo")
+    assert layout.saved_epochs() == [2, 3]
+    damaged = max(layout.checkpoint(3).rglob("*"), key=lambda path: path.is_file() and path.stat().st_size)
+    content = bytearray(damaged.read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged.write_bytes(content)
+    settings = config(root, training={"save_interval_epochs": 1})
+    train(settings)
+    assert "epoch-3 is damaged" in (root / "logs/sequifier-demo-rank0-3.txt").read_text()
+    assert layout.saved_epochs() == [2, 3, 4]
+    found, expected = (
+        checkpoint(root, settings, 4),
+        checkpoint(root, settings.model_copy(update={"model_name": "whole"}), 4),
+    )
+    jax.tree.map(np.testing.assert_array_equal, found[0], expected[0])
+
+
 def test_a_finished_run_says_so_and_exports_only_what_is_missing(project):
     root, exported = project
     first = train(config(root))
