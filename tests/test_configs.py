@@ -51,6 +51,7 @@ SEARCH_KEYS_BESIDES_THE_TABLES = {"feature_embedding_dims", "criterion", "device
 OWN_SEARCH_KEYS = {
     *("seed", "engine", "read_format", "mask_padding", "scheduler_step_on", "gradient_clip"),
     *("continue_training", "enforce_determinism", "class_share_log_columns", "world_size"),
+    "keep_checkpoints",
 }
 
 

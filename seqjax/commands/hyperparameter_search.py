@@ -56,6 +56,7 @@ _MAY_CHANGE = (
         for key in (
             "continue_training",
             "device",
+            "keep_checkpoints",
             "load_full_data_to_ram",
             "log_interval",
             "max_ram_gb",

@@ -90,6 +90,8 @@ class TrainingSampling(ConfigModel):
     """Weight of each class (ids 0 and 1 included) of categorical targets."""
     save_interval_epochs: PositiveInt
     """Save a checkpoint every so many epochs."""
+    keep_checkpoints: PositiveInt | None = 3
+    """How many of the newest checkpoints of each run are kept; null keeps all."""
     early_stopping_epochs: PositiveInt | None = None
     """Stop when the validation loss has not improved for so many epochs."""
     scheduler_step_on: Literal["epoch", "batch"] = "epoch"
