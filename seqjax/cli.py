@@ -4,8 +4,8 @@ This is the only file that prints, decides an exit code, or catches `SeqjaxError
 `COMMANDS`. Its config model is imported when it is chosen, and its function only when its config is valid, so
 that help and mistakes are answered without loading jax.
 
-Exit codes: 0 done; 1 a mistake that the message explains; 2 wrong usage; 130 interrupted;
-141 the reader of the output left.
+Exit codes: 0 done; 1 a mistake that the message explains; 2 wrong usage; 130 interrupted; 141 the reader of
+the output left; 138 and 143 training was stopped by SIGUSR1 or SIGTERM.
 """
 
 import contextlib
@@ -14,8 +14,10 @@ import logging
 import os
 import pkgutil
 import random
+import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Union
 
 import tyro
@@ -135,6 +137,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SeqjaxError as error:
         print(error, file=sys.stderr)
         return 1
+    except Stopped as stopped:
+        print(f"Stopped by {stopped.signal.name}.", file=sys.stderr)
+        return 128 + stopped.signal
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         return 130
@@ -161,8 +166,48 @@ def _run(words: list[str]) -> int:
         keep_freed_memory()
         keep_compilations()
     run: Callable[..., object] = pkgutil.resolve_name(command.function)
-    run(*((config, _confirm) if command.asks else (config,)))
+    with stoppable() if command.trains else contextlib.nullcontext():
+        run(*((config, _confirm) if command.asks else (config,)))
     return 0
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal other than an interrupt asked the program to save what it has and to end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.signal = signal.Signals(number)
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[None]:
+    """Turns SIGTERM and SIGUSR1 into `Stopped` while the block runs, as SIGINT is into `KeyboardInterrupt`.
+
+    After the first signal the block has time to save: further ones are ignored, but an interrupt, which ends
+    the process at once. A signal that the process was started to ignore (nohup) stays ignored.
+    """
+    if threading.current_thread() is not threading.main_thread():  # Only that one may set handlers.
+        yield
+        return
+    names = ("SIGINT", "SIGTERM", "SIGUSR1")
+    there = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in there}
+    heeded = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
+
+    def stop(number: int, frame: object) -> None:
+        del frame
+        for other in heeded:
+            signal.signal(other, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+        raise KeyboardInterrupt if number == signal.SIGINT else Stopped(number)
+
+    for number in heeded:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number in heeded:
+            signal.signal(number, before[number])
 
 
 def _confirm(question: str) -> bool:

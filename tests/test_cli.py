@@ -4,8 +4,10 @@ import json
 import logging
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -323,6 +325,58 @@ def test_exit_codes(monkeypatch, capsys, raised, code, said):
     )
     assert cli.main(["preprocess"]) == code
     assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "said"),
+    [
+        ("SIGTERM", 143, "Stopped by SIGTERM.\n"),
+        ("SIGUSR1", 138, "Stopped by SIGUSR1.\n"),
+        ("SIGINT", 130, "Interrupted.\n"),
+    ],
+)
+def test_signals_stop_training(monkeypatch, capsys, name, code, said):
+    ended = []
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)]
+
+    def train(config):
+        try:
+            os.kill(os.getpid(), getattr(signal, name))
+            time.sleep(10)
+        except KeyboardInterrupt:
+            os.kill(os.getpid(), signal.SIGTERM)  # Ignored: there must be time to save.
+            ended.append(config)
+            raise
+
+    resolve = cli.pkgutil.resolve_name
+    monkeypatch.setattr(
+        cli,
+        "pkgutil",
+        SimpleNamespace(resolve_name=lambda name: train if "commands" in name else resolve(name)),
+    )
+    monkeypatch.setattr(cli, "_config", lambda *_: "config")
+    monkeypatch.setattr(cli, "keep_compilations", lambda: None)
+    assert cli.main(["train"]) == code
+    assert capsys.readouterr().err == said
+    assert ended == ["config"]
+    assert before == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)]
+
+
+def test_a_second_interrupt_ends_at_once():
+    program = """
+import os, signal, time
+from seqjax.cli import stoppable
+with stoppable():
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(10)
+    finally:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(10)
+        print("saved")
+"""
+    done = python("-c", program, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
 def test_a_fault_of_ours_keeps_its_traceback(monkeypatch):
