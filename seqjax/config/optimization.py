@@ -193,6 +193,50 @@ class AdEMAMix(OptimizerSettings):
     """Steps over which alpha and the slow decay warm up; null uses them from the start."""
 
 
+class Lion(OptimizerSettings):
+    """The sign of a mean of the gradient; weight decay is decoupled."""
+
+    betas: tuple[Decay, Decay] = (0.9, 0.99)
+    """Weight of the mean in a step, and decay of the mean."""
+    weight_decay: NonNegative = 0.0
+    """Share of a parameter that is taken off per unit of learning rate."""
+
+
+class Yogi(OptimizerSettings):
+    """Adam whose mean square moves by no more than the square of the gradient."""
+
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
+    """Decay of the mean, and rate of the mean square."""
+    eps: NonNegative = 1e-3
+    """Added to the root of the mean square."""
+    initial_accumulator: NonNegative = 1e-6
+    """Start of the mean square and of the mean."""
+    weight_decay: NonNegative = 0.0
+    """L2 coefficient."""
+
+
+class AdaBelief(OptimizerSettings):
+    """Adam with the variance of the gradient around its mean, as optax computes it; decay is decoupled."""
+
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
+    """Decay of the mean and of the variance."""
+    eps: NonNegative = 1e-16
+    """Added to the variance, and to its root."""
+    weight_decay: NonNegative = 0.0
+    """Share of a parameter that is taken off per unit of learning rate."""
+
+
+class Lamb(OptimizerSettings):
+    """AdamW whose step in each tensor is as long as the tensor is, as optax computes it."""
+
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
+    """Decay of the mean and of the mean square of the gradient."""
+    eps: NonNegative = 1e-6
+    """Added to the root of the mean square."""
+    weight_decay: NonNegative = 0.0
+    """Share of a parameter that is added to the step before it is scaled."""
+
+
 class SchedulerSettings(ConfigModel):
     """What every torch scheduler accepts."""
 
@@ -340,9 +384,35 @@ class CyclicLR(SchedulerSettings):
     """Has no effect: momentum is not cycled."""
 
 
+class WarmupCosine(SchedulerSettings):
+    """Up to the learning rate in a straight line, then half a cosine down to eta_min."""
+
+    total_steps: PositiveCount
+    """Steps in all."""
+    warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of the steps that go up."""
+    eta_min: NonNegative = 0.0
+    """Learning rate at the end, and after it."""
+
+
 OPTIMIZERS: dict[str, type[OptimizerSettings]] = {
     row.__name__: row
-    for row in (Adam, AdamW, SGD, AdEMAMix, RMSprop, Adagrad, Adadelta, Adamax, NAdam, RAdam)
+    for row in (
+        Adam,
+        AdamW,
+        SGD,
+        AdEMAMix,
+        RMSprop,
+        Adagrad,
+        Adadelta,
+        Adamax,
+        NAdam,
+        RAdam,
+        Lion,
+        Yogi,
+        AdaBelief,
+        Lamb,
+    )
 }
 SCHEDULERS: dict[str, type[SchedulerSettings]] = {
     row.__name__: row
@@ -357,6 +427,7 @@ SCHEDULERS: dict[str, type[SchedulerSettings]] = {
         PolynomialLR,
         OneCycleLR,
         CyclicLR,
+        WarmupCosine,
     )
 }
 

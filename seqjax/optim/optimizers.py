@@ -15,16 +15,20 @@ from jaxtyping import Array, Float, Int
 
 from seqjax.config.optimization import (
     SGD,
+    AdaBelief,
     Adadelta,
     Adagrad,
     Adam,
     Adamax,
     AdamW,
     AdEMAMix,
+    Lamb,
+    Lion,
     NAdam,
     NamedSpec,
     RAdam,
     RMSprop,
+    Yogi,
     optimizer_settings,
 )
 
@@ -101,6 +105,30 @@ def _nadam(settings: NAdam) -> optax.GradientTransformation:
 
 def _ademamix(settings: AdEMAMix) -> optax.GradientTransformation:
     return optax.chain(_scale_by_ademamix(settings), _l2(settings.weight_decay))
+
+
+def _lion(settings: Lion) -> optax.GradientTransformation:
+    b1, b2 = settings.betas
+    return optax.chain(optax.scale_by_lion(b1, b2), _l2(settings.weight_decay))
+
+
+def _yogi(settings: Yogi) -> optax.GradientTransformation:
+    b1, b2 = settings.betas
+    rule = optax.scale_by_yogi(b1, b2, settings.eps, initial_accumulator_value=settings.initial_accumulator)
+    return optax.chain(_l2(settings.weight_decay), rule)
+
+
+def _adabelief(settings: AdaBelief) -> optax.GradientTransformation:
+    b1, b2 = settings.betas
+    rule = optax.scale_by_belief(b1, b2, eps=settings.eps, eps_root=settings.eps)
+    return optax.chain(rule, _l2(settings.weight_decay))
+
+
+def _lamb(settings: Lamb) -> optax.GradientTransformation:
+    b1, b2 = settings.betas
+    return optax.chain(
+        optax.scale_by_adam(b1, b2, settings.eps), _l2(settings.weight_decay), optax.scale_by_trust_ratio()
+    )
 
 
 def _l2(coefficient: float) -> optax.GradientTransformation:
@@ -259,4 +287,8 @@ BUILDERS: Mapping[str, Callable[[Any], optax.GradientTransformation]] = {
     "Adamax": _adamax,
     "NAdam": _nadam,
     "RAdam": _radam,
+    "Lion": _lion,
+    "Yogi": _yogi,
+    "AdaBelief": _adabelief,
+    "Lamb": _lamb,
 }

@@ -20,6 +20,7 @@ from seqjax.config.optimization import (
     OneCycleLR,
     PolynomialLR,
     StepLR,
+    WarmupCosine,
     scheduler_settings,
 )
 
@@ -107,6 +108,14 @@ def _cyclic(settings: CyclicLR, base: float, step: int) -> float:
     return settings.base_lr + (settings.max_lr - settings.base_lr) * height * factor
 
 
+def _warmup_cosine(settings: WarmupCosine, base: float, step: int) -> float:
+    warmup = round(settings.warmup_ratio * settings.total_steps)
+    if step < warmup:
+        return base * (step + 1) / warmup
+    share = (step - warmup) / (settings.total_steps - warmup) if settings.total_steps > warmup else 1.0
+    return _half_cosine(base, settings.eta_min, min(share, 1.0))
+
+
 def _half_cosine(start: float, end: float, share: float) -> float:
     return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
 
@@ -126,4 +135,5 @@ FORMULAS: Mapping[str, Callable[[Any, float, int], float]] = {
     "PolynomialLR": _polynomial,
     "OneCycleLR": _one_cycle,
     "CyclicLR": _cyclic,
+    "WarmupCosine": _warmup_cosine,
 }

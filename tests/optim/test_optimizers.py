@@ -114,3 +114,43 @@ def test_adagrad_learning_rate_decays():
 
 def test_a_transformation_is_an_optax_transformation():
     assert isinstance(build_optimizer(NamedSpec.of("Adam")), optax.GradientTransformation)
+
+
+def by_hand(name, x, gradient, steps, learning_rate):
+    """The published rules of Lion, Yogi, AdaBelief and Lamb, with weight decay 0.1."""
+    mean, square = np.zeros_like(x), np.zeros_like(x)
+    if name == "Yogi":
+        mean, square = np.full_like(x, 1e-6), np.full_like(x, 1e-6)
+    path = []
+    for t in range(1, steps + 1):
+        g = gradient(x) + (0.1 * x if name == "Yogi" else 0)
+        if name == "Lion":
+            direction = np.sign(0.9 * mean + 0.1 * g) + 0.1 * x
+            mean = 0.99 * mean + 0.01 * g
+        else:
+            mean = 0.9 * mean + 0.1 * g
+            if name == "Yogi":
+                square = square - 0.001 * np.sign(square - g * g) * g * g
+            elif name == "AdaBelief":
+                square = 0.999 * square + 0.001 * (g - mean) ** 2 + 1e-16
+            else:
+                square = 0.999 * square + 0.001 * g * g
+            eps = {"Yogi": 1e-3, "AdaBelief": 1e-16, "Lamb": 1e-6}[name]
+            direction = mean / (1 - 0.9**t) / (np.sqrt(square / (1 - 0.999**t)) + eps)
+            direction = direction + (0 if name == "Yogi" else 0.1 * x)
+            if name == "Lamb":
+                direction = direction * np.linalg.norm(x) / np.linalg.norm(direction)
+        x = x - learning_rate * direction
+        path.append(x)
+    return np.stack(path)
+
+
+@pytest.mark.parametrize("name", ["Lion", "Yogi", "AdaBelief", "Lamb"])
+def test_rules_without_a_torch_trajectory_are_the_published_ones(name):
+    rng = np.random.default_rng(0)
+    hessian, b, x0 = np.diag([1.0, 3.0, 0.2]), rng.normal(size=3), rng.normal(size=3)
+    with jax.enable_x64(True):
+        spec = NamedSpec.of(name, weight_decay=0.1)
+        path = trajectory(spec, x0, lambda x: hessian @ x - b, 0.01, 40)
+    expected = by_hand(name, x0, lambda x: hessian @ x - b, 40, 0.01)
+    np.testing.assert_allclose(path, expected, rtol=1e-7, atol=1e-9)

@@ -54,3 +54,12 @@ def test_cycles_shrink_as_their_mode_says():
         "CyclicLR", base_lr=0.0, max_lr=1.0, step_size_up=1, step_size_down=3, mode="exp_range", gamma=0.5
     )
     assert (shrinking[1], shrinking[5]) == (0.5, 0.5**5)
+
+
+def test_a_warm_up_is_followed_by_half_a_cosine():
+    found = rates("WarmupCosine", 2.0, 12, total_steps=10, warmup_ratio=0.2, eta_min=0.5)
+    assert found[:3] == [1.0, 2.0, 2.0]
+    assert found[6] == pytest.approx(1.25)
+    assert found[10:] == [0.5, 0.5]
+    assert rates("WarmupCosine", steps=2, total_steps=4, warmup_ratio=0)[0] == 1.0
+    assert rates("WarmupCosine", steps=2, total_steps=1, warmup_ratio=0.9) == [1.0, 0.0]
