@@ -17,7 +17,7 @@ Positive = Annotated[float, Field(gt=0)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 PositiveCount = Annotated[int, Field(gt=0)]
 
-CATEGORICAL_CRITERIA = ("CrossEntropyLoss",)
+CATEGORICAL_CRITERIA = ("CrossEntropyLoss", "NLLLoss")
 REAL_CRITERIA = ("MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss")
 
 

@@ -40,6 +40,7 @@ def _huber(values_BT1: Float[Array, "B T 1"], truth_BT: Num[Array, "B T"]) -> Fl
 
 CRITERIA: Mapping[str, Callable[[Float[Array, "B T _"], Num[Array, "B T"]], Float[Array, "B T"]]] = {
     "CrossEntropyLoss": _cross_entropy,
+    "NLLLoss": _cross_entropy,  # Of log-probabilities, which a model's logits stand for.
     "MSELoss": _squared,
     "L1Loss": _absolute,
     "SmoothL1Loss": _huber,  # With torch's beta of 1 the two are the same.

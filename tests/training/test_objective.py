@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from seqjax.config.optimization import CATEGORICAL_CRITERIA, REAL_CRITERIA
 from seqjax.config.schema import Schema
 from seqjax.config.train import TrainingSpec
 from seqjax.training.batch import Batch
@@ -39,6 +40,7 @@ def by_hand(criterion):
     entropy = -np.take_along_axis(log_probs, IDS[:, 1:, None], -1)[..., 0]
     rows = {
         "CrossEntropyLoss": entropy,
+        "NLLLoss": entropy,
         "MSELoss": error**2,
         "L1Loss": np.abs(error),
         "SmoothL1Loss": huber,
@@ -47,9 +49,13 @@ def by_hand(criterion):
     return rows[criterion]
 
 
+def test_every_name_that_may_be_written_has_a_loss():
+    assert set(CRITERIA) == {*CATEGORICAL_CRITERIA, *REAL_CRITERIA}
+
+
 @pytest.mark.parametrize("criterion", CRITERIA)
 def test_each_criterion_is_a_mean_over_real_positions(criterion):
-    column = "c" if criterion == "CrossEntropyLoss" else "r"
+    column = "c" if criterion in CATEGORICAL_CRITERIA else "r"
     target = Target(column, criterion)
     sums = loss_sums([target], {"c": jnp.asarray(LOGITS), "r": jnp.asarray(OUTPUT)}, batch())[column]
     mask = REAL[:, 1:]
