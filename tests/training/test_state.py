@@ -1,4 +1,5 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -12,7 +13,7 @@ def test_a_new_state_can_be_consumed_and_leaves_the_parameters_alone(case, name)
     recipe, feed = case.recipe(optimizer=name), case.feed()
     before = jax.tree.map(np.array, case.params)
     state = new_state(case.params, recipe.optimizer)
-    constants = Constants(np.full(6, 0.01, np.float32), jax.random.key(0, impl="rbg"))
+    constants = Constants(jnp.full(6, 0.01, jnp.float32), jax.random.key(0, impl="rbg"))
     fold = feed.fold(build_step(recipe))
     state, report = fold((state, empty_report(case.targets)), constants, feed.place(case.order(4)), 0, 2)
     assert int(state.step) == 2
