@@ -198,7 +198,8 @@ def stoppable() -> Iterator[None]:
         del frame
         for other in heeded:
             signal.signal(other, signal.SIG_IGN)
-        signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+        if signal.SIGINT in heeded:
+            signal.signal(signal.SIGINT, lambda *_: os._exit(130))
         raise KeyboardInterrupt if number == signal.SIGINT else Stopped(number)
 
     for number in heeded:

@@ -327,6 +327,14 @@ def test_exit_codes(monkeypatch, capsys, raised, code, said):
     assert capsys.readouterr().err == said
 
 
+@pytest.fixture
+def as_in_a_shell():
+    """Interrupts arrive, though the tests may have been started to ignore them."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize(
     ("name", "code", "said"),
     [
@@ -335,7 +343,7 @@ def test_exit_codes(monkeypatch, capsys, raised, code, said):
         ("SIGINT", 130, "Interrupted.\n"),
     ],
 )
-def test_signals_stop_training(monkeypatch, capsys, name, code, said):
+def test_signals_stop_training(monkeypatch, capsys, as_in_a_shell, name, code, said):
     ended = []
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)]
 
@@ -360,6 +368,23 @@ def test_signals_stop_training(monkeypatch, capsys, name, code, said):
     assert capsys.readouterr().err == said
     assert ended == ["config"]
     assert before == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)]
+
+
+def test_a_signal_that_is_ignored_stays_ignored():
+    def run():
+        with cli.stoppable():
+            os.kill(os.getpid(), signal.SIGINT)
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with pytest.raises(cli.Stopped):
+            run()
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_second_interrupt_ends_at_once():
