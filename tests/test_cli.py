@@ -391,6 +391,7 @@ def test_a_second_interrupt_ends_at_once():
     program = """
 import os, signal, time
 from seqjax.cli import stoppable
+signal.signal(signal.SIGINT, signal.default_int_handler)  # As in a shell, however the tests were started.
 with stoppable():
     try:
         os.kill(os.getpid(), signal.SIGINT)
