@@ -32,6 +32,7 @@ from seqjax.config.metadata import Metadata
 from seqjax.config.resolve import load_metadata, resolve_schema
 from seqjax.config.schema import Schema
 from seqjax.config.train import TrainConfig
+from seqjax.data.columns import OTHER, class_labels
 from seqjax.data.dataset import Windows
 from seqjax.data.formats import load_windows
 from seqjax.data.loader import epoch_order
@@ -392,9 +393,9 @@ def _bar_hook(bar: Advance) -> Hook:
 
 
 def _labels(id_maps: Mapping[str, Mapping[str, int]]) -> dict[str, dict[int, str]]:
-    reserved = {0: "unknown", 1: "other"}
     return {
-        column: reserved | {number: value for value, number in ids.items()} for column, ids in id_maps.items()
+        column: dict(enumerate(class_labels(ids, max(ids.values(), default=OTHER) + 1)))
+        for column, ids in id_maps.items()
     }
 
 

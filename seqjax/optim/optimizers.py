@@ -93,7 +93,9 @@ def _adamax(settings: Adamax) -> optax.GradientTransformation:
 def _radam(settings: RAdam) -> optax.GradientTransformation:
     b1, b2 = settings.betas
     return _with_decay(
-        optax.scale_by_radam(b1, b2, settings.eps), settings.weight_decay, settings.decoupled_weight_decay
+        optax.scale_by_radam(b1, b2, settings.eps),
+        settings.weight_decay,
+        decoupled=settings.decoupled_weight_decay,
     )
 
 
@@ -137,9 +139,7 @@ def _l2(coefficient: float) -> optax.GradientTransformation:
 
 
 def _with_decay(
-    rule: optax.GradientTransformation,
-    coefficient: float,
-    decoupled: bool,  # noqa: FBT001
+    rule: optax.GradientTransformation, coefficient: float, *, decoupled: bool
 ) -> optax.GradientTransformation:
     return optax.chain(rule, _l2(coefficient)) if decoupled else optax.chain(_l2(coefficient), rule)
 
