@@ -37,15 +37,14 @@ BATCHES = {"small": 40, "mid": 5}
 """Batches of an epoch: 10 CPU seconds or less."""
 
 
-def training_config(name: str, dropout: float) -> dict[str, Any]:
-    """The keys of `train.yaml` for a model of `SHAPES`."""
-    shape = SHAPES[name]
+def training_config(shape: dict[str, int], dropout: float, device: str = "cpu") -> dict[str, Any]:
+    """The keys of `train.yaml` for a model of a shape."""
     columns = [*N_CLASSES, "size"]
     third = shape["dim"] // len(columns)
     return {
         "project_root": ".",
         "metadata_config_path": "none.json",
-        "model_name": name,
+        "model_name": "bench",
         "input_columns": columns,
         "target_columns": columns,
         "target_column_types": {**dict.fromkeys(N_CLASSES, "categorical"), "size": "real"},
@@ -65,7 +64,7 @@ def training_config(name: str, dropout: float) -> dict[str, Any]:
             "normalization": "rmsnorm",
         },
         "training_spec": {
-            "device": "cpu",
+            "device": device,
             "epochs": 1000,
             "save_interval_epochs": 1,
             "batch_size": shape["batch"],
@@ -79,8 +78,14 @@ def training_config(name: str, dropout: float) -> dict[str, Any]:
     }
 
 
-def measure(name: str, dropout: float, epochs: int) -> dict[str, float]:
-    """Trains in this process and returns windows per CPU second and per second."""
+def measure(config: dict[str, Any], batches: int, epochs: int) -> dict[str, float]:
+    """Trains in this process and returns windows per CPU second and per second.
+
+    Args:
+      config: The keys of `train.yaml`.
+      batches: Batches of an epoch.
+      epochs: Timed epochs; one more comes before them.
+    """
     from seqjax.allocator import keep_freed_memory
 
     keep_freed_memory()
@@ -91,9 +96,9 @@ def measure(name: str, dropout: float, epochs: int) -> dict[str, float]:
     from seqjax.training.setup import prepare
     from seqjax.training.state import new_state
 
-    config, schema, data = _run_parts(name, dropout)
-    graphdef, params = init(schema, config.model_spec, seed=0)
-    run = prepare(config, schema, graphdef, data, jax.devices()[0])
+    validated, schema, data = _run_parts(config, batches)
+    graphdef, params = init(schema, validated.model_spec, seed=0)
+    run = prepare(validated, schema, graphdef, data, jax.devices()[0])
     cpu = wall = 0.0
     begin = time.process_time(), time.perf_counter()
     for event in run_epochs(run.setup, new_state(params, run.optimizer), 1, epochs + 1):
@@ -107,7 +112,7 @@ def measure(name: str, dropout: float, epochs: int) -> dict[str, float]:
     return {"per_cpu_second": samples / cpu, "per_second": samples / wall}
 
 
-def _run_parts(name: str, dropout: float) -> tuple[Any, Any, Any]:
+def _run_parts(values: dict[str, Any], batches: int) -> tuple[Any, Any, Any]:
     """The config, its columns, and random windows."""
     import numpy as np
 
@@ -118,7 +123,7 @@ def _run_parts(name: str, dropout: float) -> tuple[Any, Any, Any]:
     from seqjax.data.loader import epoch_order
     from seqjax.training.setup import Data
 
-    config = validate(TrainConfig, training_config(name, dropout), "the benchmark")
+    config = validate(TrainConfig, values, "the benchmark")
     schema = Schema(
         n_classes=N_CLASSES,
         categorical_inputs=tuple(N_CLASSES),
@@ -127,7 +132,7 @@ def _run_parts(name: str, dropout: float) -> tuple[Any, Any, Any]:
         seq_length=config.seq_length,
     )
     size, length = config.training_spec.batch_size, config.seq_length
-    count = BATCHES[name] * size
+    count = batches * size
     rng = np.random.default_rng(0)
     rows = count + length
     columns: dict[str, Any] = {
@@ -155,25 +160,28 @@ def measure_apart(name: str, dropout: float, threads: int, epochs: int) -> dict[
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def measure_peer(peer: Path, name: str, dropout: float, threads: int, epochs: int) -> dict[str, float]:
+def measure_peer(
+    peer: Path, config: dict[str, Any], *, batches: int, cores: set[int], epochs: int
+) -> dict[str, float]:
     """The same of another program's `train` command, as a difference of two runs."""
+    size = config["training_spec"]["batch_size"]
     with tempfile.TemporaryDirectory() as folder:
-        write_project(Path(folder), name)
-        short = _peer_seconds(peer, Path(folder), training_config(name, dropout), threads, 1)
-        long = _peer_seconds(peer, Path(folder), training_config(name, dropout), threads, 1 + epochs)
-    samples = BATCHES[name] * SHAPES[name]["batch"] * epochs
+        write_project(Path(folder), config["seq_length"], (batches * size, size))
+        short = _peer_seconds(peer, Path(folder), config, cores, 1)
+        long = _peer_seconds(peer, Path(folder), config, cores, 1 + epochs)
+    samples = batches * size * epochs
     return {"per_cpu_second": samples / (long[0] - short[0]), "per_second": samples / (long[1] - short[1])}
 
 
 def _peer_seconds(
-    peer: Path, project: Path, config: dict[str, Any], threads: int, epochs: int
+    peer: Path, project: Path, config: dict[str, Any], cores: set[int], epochs: int
 ) -> tuple[float, float]:
     """CPU and wall seconds of a run."""
     config = config | {"model_name": f"run{epochs}", "metadata_config_path": "metadata.json"}
     changes = {"epochs": epochs, "save_interval_epochs": 1000, "continue_training": False}
     config["training_spec"] = config["training_spec"] | changes
     (project / "train.yaml").write_text(json.dumps(config), encoding="utf-8")  # JSON is YAML.
-    variables = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    variables = {"OMP_NUM_THREADS": str(len(cores)), "MKL_NUM_THREADS": str(len(cores))}
     begin, used = time.perf_counter(), os.times()
     subprocess.run(
         [peer / "bin" / "sequifier", "train", "--config-path", "train.yaml"],
@@ -181,25 +189,25 @@ def _peer_seconds(
         cwd=project,
         capture_output=True,
         env={**os.environ, **variables},
-        preexec_fn=lambda: os.sched_setaffinity(0, _cores(threads)),
+        preexec_fn=lambda: os.sched_setaffinity(0, cores),
     )
     now = os.times()
     cpu = now.children_user + now.children_system - used.children_user - used.children_system
     return cpu, time.perf_counter() - begin
 
 
-def write_project(project: Path, name: str) -> None:
+def write_project(project: Path, length: int, counts: tuple[int, int]) -> None:
     """Preprocessed windows in the documented long format; those to validate on are one batch."""
     import numpy as np
     import polars as pl
 
     for folder in ("data", "checkpoints", "logs", "models"):
         (project / folder).mkdir()
-    shape, rng = SHAPES[name], np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     columns = [*N_CLASSES, "size"]
     paths = [f"data/bench-split{split}.parquet" for split in range(2)]
-    for path, count in zip(paths, (BATCHES[name] * shape["batch"], shape["batch"]), strict=True):
-        slots = (count, shape["length"] + 1)
+    for path, count in zip(paths, counts, strict=True):
+        slots = (count, length + 1)
         values = np.stack(
             [rng.integers(2, classes, slots).astype(np.float64) for classes in N_CLASSES.values()]
             + [rng.normal(size=slots)],
@@ -264,7 +272,8 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.measure:
         name, dropout, epochs = arguments.measure
-        print(json.dumps(measure(name, float(dropout), int(epochs))))
+        config = training_config(SHAPES[name], float(dropout))
+        print(json.dumps(measure(config, BATCHES[name], int(epochs))))
         return 0
     before = machine()
     cases: list[tuple[str, float, int]] = [
@@ -278,8 +287,15 @@ def main() -> int:
         for case in cases:
             found[case].setdefault("seqjax", []).append(measure_apart(*case, arguments.epochs))
             if arguments.peer:
+                name, dropout, threads = case
                 found[case].setdefault("sequifier", []).append(
-                    measure_peer(arguments.peer, *case, arguments.epochs)
+                    measure_peer(
+                        arguments.peer,
+                        training_config(SHAPES[name], dropout),
+                        batches=BATCHES[name],
+                        cores=_cores(threads),
+                        epochs=arguments.epochs,
+                    )
                 )
     rows = []
     for (name, dropout, threads), programs in found.items():
