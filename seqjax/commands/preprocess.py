@@ -42,7 +42,7 @@ from seqjax.data.id_maps import precomputed_maps
 from seqjax.data.passes import Encoded, Plan, SplitSize, Survey, encoded, survey
 from seqjax.data.splits import Between, ByValue, Splitting, Within
 from seqjax.data.table_files import CsvFiles, TypesWidened
-from seqjax.data.tables import CutOffs, Table, TableReader, Wanted
+from seqjax.data.tables import CutOffs, Table, TableReader, Wanted, open_files
 from seqjax.errors import DataError
 from seqjax.progress import Advance, progress
 
@@ -74,7 +74,8 @@ def preprocess(config: PreprocessConfig) -> Metadata:
     source = resolve_path(config.project_root, config.data_path, or_here=True)
     name = data_name(config.data_path)
     earlier = _earlier_metadata(config)
-    reader = TableReader(source, config.read_format, _wanted(config, earlier))
+    files = open_files(source, config.read_format, max_rows=config.max_rows)
+    reader = TableReader(files, _wanted(config, earlier))
     fingerprint = _fingerprint(config, reader)
     folder = work_path(config.project_root, name)
     try:
@@ -375,7 +376,14 @@ def _wanted(config: PreprocessConfig, earlier: Metadata | None) -> Wanted:
         columns = columns or list(earlier.column_types)
         roles = {name: earlier.kind(name) for name in columns}
     source = "column_roles" if earlier is None else "metadata_config_path"
-    return Wanted(columns, config.max_rows, roles, source, config.missing_real, cut_offs)
+    return Wanted(
+        columns,
+        max_rows=config.max_rows,
+        roles=roles,
+        roles_from=source,
+        missing_real=config.missing_real,
+        cut_offs=cut_offs,
+    )
 
 
 def _fingerprint(config: PreprocessConfig, reader: TableReader) -> dict[str, Any]:

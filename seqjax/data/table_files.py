@@ -68,6 +68,26 @@ class TableFiles(ABC):
     def _header(self, file: Path) -> list[str]: ...
 
 
+class FrameFile(TableFiles):
+    """A polars frame, as the only file of a table."""
+
+    def __init__(self, frame: pl.DataFrame) -> None:
+        self._frame = frame
+        super().__init__([Path("the table")])
+
+    def _header(self, file: Path) -> list[str]:
+        del file
+        return self._frame.columns
+
+    def pieces(self, columns: Sequence[str]) -> Iterator[Piece]:
+        """See `TableFiles`."""
+        frame = self._frame.select(columns)
+        for first, part in zip(
+            range(0, len(frame), ROWS_PER_PIECE), frame.iter_slices(ROWS_PER_PIECE), strict=True
+        ):
+            yield Piece(self.files[0], first, part)
+
+
 class ParquetFiles(TableFiles):
     """Parquet; every file must have the types of the first."""
 

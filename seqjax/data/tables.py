@@ -95,6 +95,8 @@ class Wanted:
 
     selected_columns: Sequence[str] | None = None
     """Feature columns to read; null reads all."""
+    columns_from: str = "selected_columns"
+    """Where they are chosen, for messages."""
     max_rows: int | None = None
     """Use only so many rows, the first in file order; null or 0 uses all."""
     roles: Mapping[str, ColumnKind] = field(default_factory=dict)
@@ -127,13 +129,9 @@ class CheckedPiece:
 class TableReader:
     """A table as a stream of checked pieces."""
 
-    def __init__(self, path: Path, read_format: TableFormat, wanted: Wanted | None = None) -> None:
+    def __init__(self, files: TableFiles, wanted: Wanted | None = None) -> None:
         self._wanted = wanted or Wanted()
-        paths = table_files(path, read_format)
-        csv = read_format == "csv"
-        self.files: TableFiles = (
-            CsvFiles(paths, self._wanted.max_rows or None) if csv else ParquetFiles(paths)
-        )
+        self.files = files
         self.columns = _feature_columns(self.files, self._wanted)
 
     def pieces(self, *, keys_only: bool = False) -> Iterator[CheckedPiece]:
@@ -187,6 +185,18 @@ class TableReader:
         )
 
 
+def open_files(path: Path, read_format: TableFormat, *, max_rows: int | None = None) -> TableFiles:
+    """The files of a table: `path` itself, or those of that format in the folder `path`, nested ones too.
+
+    Args:
+      path: A file or a folder.
+      read_format: Format of the files.
+      max_rows: How many rows will be read at most; null or 0 is all.
+    """
+    paths = table_files(path, read_format)
+    return CsvFiles(paths, max_rows or None) if read_format == "csv" else ParquetFiles(paths)
+
+
 def read_table(
     path: Path,
     read_format: TableFormat,
@@ -206,7 +216,8 @@ def read_table(
     Raises:
       DataError: The table cannot be used; the message names file, column, row and value, and what to do.
     """
-    reader = TableReader(path, read_format, Wanted(selected_columns, max_rows))
+    files = open_files(path, read_format, max_rows=max_rows)
+    reader = TableReader(files, Wanted(selected_columns, max_rows=max_rows))
     while True:
         try:
             pieces = list(reader.pieces())
@@ -271,12 +282,12 @@ def _feature_columns(table: TableFiles, wanted: Wanted) -> list[str]:
             )
         if name not in available:
             raise DataError(
-                f"{files[0]} has no column {name!r} (selected_columns). {suggestion(name, available)}"
+                f"{files[0]} has no column {name!r} ({wanted.columns_from}). {suggestion(name, available)}"
             )
     if "" in columns:
         raise DataError(
             f"{files[0]} has a column without a name (number {headers[0].index('') + 1}). Give it a name, or "
-            "leave it out of selected_columns."
+            f"leave it out of {wanted.columns_from}."
         )
     if not columns or len(set(columns)) < len(columns):
         found = "selected_columns names a column twice" if columns else f"{files[0]} has no feature column"
@@ -340,7 +351,8 @@ def _checked_feature(piece: Piece, column: pl.Series, role: ColumnKind | None, w
     if by_type is None:
         raise DataError(
             f"{piece.file}: column {column.name!r} is of type {column.dtype}, which is neither categorical "
-            "(text, booleans, integers) nor real (floats). Convert it, or leave it out of selected_columns."
+            "(text, booleans, integers) nor real (floats). Convert it, or leave it out of "
+            f"{wanted.columns_from}."
         )
     if (role or by_type) == "categorical":
         if by_type == "real":
@@ -368,8 +380,8 @@ def _checked_feature(piece: Piece, column: pl.Series, role: ColumnKind | None, w
         found = "is empty" if column[row] is None else f"holds {column[row]}"
         raise DataError(
             f"{_place(piece, column, row)} {found}; a real column needs a finite number in every row. Fill "
-            "or drop these rows, leave the column out of selected_columns, or (for empty cells and NaN) set "
-            "missing_real: mean."
+            f"or drop these rows, leave the column out of {wanted.columns_from}, or (for empty cells and NaN) "
+            "set missing_real: mean."
         )
     return column
 

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from seqjax.data import table_files
-from seqjax.data.table_files import CsvFiles, ParquetFiles, TypesWidened
+from seqjax.data.table_files import CsvFiles, FrameFile, ParquetFiles, TypesWidened
 from seqjax.errors import DataError
 
 COLUMNS = ["item", "x", "n"]
@@ -93,3 +93,13 @@ def test_damaged_parquet(tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"t\.parquet cannot be read as parquet: "):
         list(ParquetFiles([path]).pieces(["n", "item"]))
+
+
+def test_a_frame_is_a_file_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table_files, "ROWS_PER_PIECE", 2)
+    frame = pl.DataFrame({"a": [1, 2, 3], "b": ["x", None, "z"]})
+    files = FrameFile(frame)
+    pieces = list(files.pieces(["b"]))
+    assert files.headers == [["a", "b"]]
+    assert [(piece.file.name, piece.first_row) for piece in pieces] == [("the table", 0), ("the table", 2)]
+    assert pl.concat([piece.frame for piece in pieces]).equals(frame.select("b"))
