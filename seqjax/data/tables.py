@@ -380,8 +380,8 @@ def _checked_feature(piece: Piece, column: pl.Series, role: ColumnKind | None, w
         found = "is empty" if column[row] is None else f"holds {column[row]}"
         raise DataError(
             f"{_place(piece, column, row)} {found}; a real column needs a finite number in every row. Fill "
-            f"or drop these rows, leave the column out of {wanted.columns_from}, or (for empty cells and NaN) "
-            "set missing_real: mean."
+            f"or drop these rows, leave the column out of {wanted.columns_from}, or (for empty cells and "
+            "NaN) set missing_real: mean."
         )
     return column
 
