@@ -26,12 +26,13 @@ LAYERS: dict[str, set[str]] = {
     "progress": set(),
     "allocator": set(),
     "compilation_cache": set(),
+    "baselines": set(),
     "config": set(),
     # Sequifier's shards are torch files, which interop reads and writes.
     "data": {"interop"},
     "model": set(),
     "optim": set(),
-    "training": {"model", "optim"},
+    "training": {"model", "optim", "baselines"},
     "sweep": {"training", "model", "optim"},
     "interop": set(),
     # An export is a model that is written down: it traces the model, inside the function that does it.
@@ -46,8 +47,10 @@ LAYERS: dict[str, set[str]] = {
         "interop",
         "artifacts",
         "inference",
+        "reports",
         "allocator",
     },
+    "reports": set(),
     "options": set(),
     "api": {"commands"},
     "cli": {"options", "allocator", "compilation_cache", "commands"},
@@ -65,6 +68,8 @@ NEVER: dict[str, set[str]] = {
     **dict.fromkeys(["errors", "progress", "allocator", "compilation_cache", "config"], HEAVY),
     **dict.fromkeys(["options", "api", "cli", "__init__", "__main__"], HEAVY),
     "data": JAX | GRAPHS,
+    "reports": HEAVY,
+    "baselines": HEAVY | {"tyro", "rich", "yaml"},
     # These must run where only jax, flax, optax, orbax, numpy, pydantic and jaxtyping are installed.
     **dict.fromkeys(["model", "optim", "training", "sweep"], TABLES | GRAPHS | {"tyro", "rich", "yaml"}),
 }
@@ -73,7 +78,7 @@ NEVER: dict[str, set[str]] = {
 LAZY_LAYERS = {"commands": {"api", "cli", "__init__", "__main__"}}
 
 # Packages that are imported inside functions only, wherever they are used: slow, or missing on some machines.
-LAZY_PACKAGES = {"jax2onnx", "onnx", "rich"}
+LAZY_PACKAGES = {"jax2onnx", "onnx", "plotly", "rich", "tensorboardX"}
 
 # Formats that run code when they are read.
 PICKLES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "torch"}

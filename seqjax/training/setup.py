@@ -9,6 +9,7 @@ import numpy as np
 import optax
 from jaxtyping import Int
 
+from seqjax.baselines import fit_baselines
 from seqjax.config.optimization import schedule_length
 from seqjax.config.schema import Schema
 from seqjax.config.train import TrainConfig
@@ -16,7 +17,7 @@ from seqjax.errors import ConfigError, Problem, TrainingError
 from seqjax.model.functional import GraphDef
 from seqjax.optim.optimizers import build_optimizer
 from seqjax.optim.schedules import build_schedule
-from seqjax.training.baselines import fit_baselines, predict_baseline
+from seqjax.training.baselines import predict_baseline
 from seqjax.training.batch import Batch, WindowSource
 from seqjax.training.devices import Device, compiler_options, memory_limit
 from seqjax.training.evaluate import Evaluation, build_evaluate

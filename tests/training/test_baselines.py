@@ -3,9 +3,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from seqjax.baselines import fit_baselines
 from seqjax.config.schema import Schema
 from seqjax.data.loader import epoch_order
-from seqjax.training.baselines import fit_baselines, predict_baseline
+from seqjax.training.baselines import predict_baseline
 from seqjax.training.batch import Batch
 from seqjax.training.evaluate import build_evaluate
 from seqjax.training.feed import ResidentFeed
