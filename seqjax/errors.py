@@ -25,6 +25,15 @@ class TrainingError(SeqjaxError):
     """A run that cannot go on: a non-finite loss, an empty split, a device that is not there."""
 
 
+class MissingPackageError(SeqjaxError):
+    """Something that was asked for needs a package of one of seqjax's extras, which is not installed."""
+
+    def __init__(self, what: str, *, package: str, extra: str) -> None:
+        super().__init__(
+            f'{what} needs {package}, which is not installed here: pip install "seqjax[{extra}]".'
+        )
+
+
 @dataclass(frozen=True)
 class Problem:
     """One thing that is wrong in a configuration: the dotted key path and a sentence about it."""

@@ -1,0 +1,274 @@
+"""One HTML file that shows a report: text, tables and plotly figures, with all that they need inside.
+
+A page loads nothing: plotly.js is copied into it (once, and only if there is a figure), and a content
+security policy forbids the browser to ask anybody. All text is escaped. Colours, those of figures too, follow
+the reader's light or dark scheme by the variables in page.css; page.js draws the figures, switches their
+toggles and sorts tables.
+"""
+
+import html
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from importlib.util import find_spec
+from typing import Protocol, TypeAlias, cast
+
+from seqjax.errors import MissingPackageError
+
+PALETTE = (
+    "#3b82f6",
+    "#f0831e",
+    "#22a06b",
+    "#d6498f",
+    "#8b6be0",
+    "#12a5b5",
+    "#c79a0a",
+    "#e5534b",
+    "#6f9c3d",
+    "#8a94a3",
+)
+"""Colours of a figure's traces, in turn; each can be told from a light and from a dark ground."""
+
+# Unsafe evaluation is what plotly compiles its WebGL traces with.
+_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline' 'unsafe-eval'; "
+    "img-src data: blob:"
+)
+
+Cell: TypeAlias = str | int | float | None
+
+
+class _Array(Protocol):
+    """An array, or a number, of numpy's."""
+
+    def tolist(self) -> object: ...
+
+
+class PlotlyFigure(Protocol):
+    """A `plotly.graph_objects.Figure`."""
+
+    def to_json(self) -> str | None:
+        """The figure as JSON with `data` and `layout`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Text:
+    """Paragraphs, with an empty line between them; line breaks stay."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under headings; the reader can sort them. A column of numbers is aligned right."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    """A cell for each column; null is an empty one."""
+    note: str = ""
+    """A sentence below the table."""
+
+
+@dataclass(frozen=True)
+class Toggle:
+    """A check box over a figure."""
+
+    label: str
+    on: Mapping[str, object]
+    """Changes of the layout while it is checked, such as `{"yaxis.type": "log"}`."""
+    off: Mapping[str, object]
+    """Changes of the layout while it is not."""
+    traces: Sequence[int] = ()
+    """Numbers of the traces that are shown only while it is checked."""
+    checked: bool = False
+    """How it is at first."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A plotly figure. Leave colours of ground, text and lines out: they follow the page.
+
+    Names of traces and titles are read by plotly as its own markup: pass users' words through `plain`.
+    """
+
+    figure: PlotlyFigure | Mapping[str, object]
+    """A plotly Figure, or a mapping with `data` and `layout`; arrays may be numpy's."""
+    caption: str = ""
+    """A sentence below the figure, and what a reader who cannot see it is told."""
+    height: int = 380
+    """Pixels."""
+    toggles: Sequence[Toggle] = ()
+
+
+Part: TypeAlias = Text | Table | Figure
+
+
+@dataclass(frozen=True)
+class Section:
+    """Parts under a heading."""
+
+    title: str
+    parts: Sequence[Part]
+
+
+def page(
+    title: str, sections: Sequence[Section], *, lead: str = "", facts: Mapping[str, Cell] | None = None
+) -> str:
+    """The text of an HTML file.
+
+    Args:
+      title: The heading.
+      sections: What is shown, in order.
+      lead: A sentence or two below the heading.
+      facts: The main results, by name; shown on top.
+
+    Raises:
+      MissingPackageError: There is a figure, and plotly is not installed.
+    """
+    figures = any(isinstance(part, Figure) for section in sections for part in section.parts)
+    body = [
+        f"<h1>{_text(title)}</h1>",
+        f'<p class="lead">{_text(lead)}</p>' if lead else "",
+        _contents(sections) if len(sections) > 2 else "",
+        _facts(facts) if facts else "",
+        *(_section(section, number) for number, section in enumerate(sections, 1)),
+    ]
+    scripts = [
+        f"<script>{_plotly()}</script>" if figures else "",
+        f'<script type="application/json" id="palette">{_json(PALETTE)}</script>',
+        f"<script>{_resource('page.js')}</script>",
+    ]
+    head = [
+        '<meta charset="utf-8">',
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        f"<title>{_text(title)}</title>",
+        f"<style>{_resource('page.css')}</style>",
+    ]
+    parts = ["<!doctype html>", '<html lang="en"><head>', *head, "</head><body><main>", *body, "</main>"]
+    return "\n".join(line for line in [*parts, *scripts, "</body></html>", ""] if line) + "\n"
+
+
+def plain(words: str) -> str:
+    """Words as plotly shows them literally, in a title or in the name of a trace."""
+    return html.escape(words, quote=False)
+
+
+def _contents(sections: Sequence[Section]) -> str:
+    links = (
+        f'<a href="#section-{number}">{_text(section.title)}</a>'
+        for number, section in enumerate(sections, 1)
+    )
+    return f"<nav>{' '.join(links)}</nav>"
+
+
+def _facts(facts: Mapping[str, Cell]) -> str:
+    rows = (
+        f"<div><dt>{_text(name)}</dt><dd>{_text(_shown(value))}</dd></div>" for name, value in facts.items()
+    )
+    return f"<dl>{''.join(rows)}</dl>"
+
+
+def _section(section: Section, number: int) -> str:
+    parts = "\n".join(_part(part) for part in section.parts)
+    return f'<section><h2 id="section-{number}">{_text(section.title)}</h2>\n{parts}\n</section>'
+
+
+def _part(part: Part) -> str:
+    match part:
+        case Text():
+            return "\n".join(f"<p>{_text(words)}</p>" for words in part.text.split("\n\n") if words.strip())
+        case Table():
+            return _table(part)
+        case Figure():
+            return _figure(part)
+
+
+def _table(table: Table) -> str:
+    number = [
+        all(not isinstance(row[column], str) for row in table.rows) for column in range(len(table.columns))
+    ]
+    css = [' class="number"' if numeric else "" for numeric in number]
+    heads = (
+        f'<th scope="col"{kind}><button type="button">{_text(name)}</button></th>'
+        for name, kind in zip(table.columns, css, strict=True)
+    )
+    rows = (
+        "<tr>" + "".join(_cell(cell, kind) for cell, kind in zip(row, css, strict=True)) + "</tr>"
+        for row in table.rows
+    )
+    note = f'<p class="note">{_text(table.note)}</p>' if table.note else ""
+    lines = ["<table><thead><tr>", *heads, "</tr></thead><tbody>", *rows, "</tbody></table>"]
+    return '<div class="table"><div class="scroll">' + "\n".join(lines) + f"</div>{note}</div>"
+
+
+def _cell(value: Cell, css: str) -> str:
+    exact = "" if isinstance(value, str) else f' data-value="{"" if value is None else value}"'
+    return f"<td{css}{exact}>{_text(_shown(value))}</td>"
+
+
+def _figure(part: Figure) -> str:
+    figure = part.figure if isinstance(part.figure, Mapping) else json.loads(part.figure.to_json() or "{}")
+    content = {"data": figure.get("data", []), "layout": _layout(figure.get("layout", {}))}
+    boxes = "".join(_toggle(toggle) for toggle in part.toggles)
+    toggles = f'<div class="toggles">{boxes}</div>' if boxes else ""
+    caption = f"<figcaption>{_text(part.caption)}</figcaption>" if part.caption else ""
+    return (
+        f'<figure>{toggles}<div class="plot" style="height:{part.height}px"></div>{caption}'
+        f'<script type="application/json">{_json(content)}</script></figure>'
+    )
+
+
+def _layout(layout: object) -> dict[str, object]:
+    """A figure's layout without the template that plotly puts into each: the page has its own."""
+    return {key: value for key, value in dict(layout).items() if key != "template"}  # pyright: ignore
+
+
+def _toggle(toggle: Toggle) -> str:
+    change = _text(_json({"on": toggle.on, "off": toggle.off, "traces": list(toggle.traces)}))
+    checked = " checked" if toggle.checked else ""
+    return f'<label><input type="checkbox" data-change="{change}"{checked}>{_text(toggle.label)}</label>'
+
+
+def _shown(value: Cell) -> str:
+    if value is None:
+        return ""
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
+
+
+def _text(words: object) -> str:
+    return html.escape(str(words))
+
+
+def _json(value: object) -> str:
+    """JSON that can stand inside a script element: it holds no `<`."""
+    return json.dumps(_plain_values(value), separators=(",", ":")).replace("<", "\\u003c")
+
+
+def _plain_values(value: object) -> object:
+    """Values as JSON knows them: arrays become lists, and what is not finite becomes null (a gap)."""
+    match value:
+        case None | bool() | str() | int():
+            return value
+        case float():
+            return float(value) if math.isfinite(value) else None
+        case Mapping():
+            return {str(key): _plain_values(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_plain_values(item) for item in value]
+    return _plain_values(cast(_Array, value).tolist())
+
+
+def _resource(name: str) -> str:
+    return resources.files("seqjax.reports").joinpath(name).read_text(encoding="utf-8").strip()
+
+
+def _plotly() -> str:
+    if find_spec("plotly") is None:
+        raise MissingPackageError("A page with figures", package="plotly", extra="plots")
+    from plotly.offline import get_plotlyjs
+
+    return get_plotlyjs()
