@@ -11,6 +11,7 @@ from urllib.parse import urlparse
 import pytest
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
 
 import seqjax
 
@@ -30,14 +31,14 @@ def test_lock_comes_from_public_places_alone():
 def test_lock_is_of_this_project():
     locked = next(package for package in LOCK["package"] if package["name"] == "seqjax")["metadata"]
     assert SpecifierSet(LOCK["requires-python"]) == SpecifierSet(PROJECT["requires-python"])
-    assert set(locked["provides-extras"]) == {"cuda12", "dev", "plots", "ray", "search"}
+    assert set(locked["provides-extras"]) == {"cuda12", "dev", "plots", "ray", "search", "tensorboard"}
     groups = {"": PROJECT["dependencies"], **PROJECT["optional-dependencies"]}
     declared = {(group, *_key(Requirement(text))) for group, texts in groups.items() for text in texts}
     assert declared == {_locked_key(entry) for entry in locked["requires-dist"]}
 
 
 def _key(requirement):
-    return requirement.name, frozenset(requirement.extras), requirement.specifier
+    return canonicalize_name(requirement.name), frozenset(requirement.extras), requirement.specifier
 
 
 def _locked_key(entry):
@@ -60,7 +61,7 @@ def test_installed_command_is_the_declared_one():
     assert {command.value for command in commands} == {PROJECT["scripts"]["seqjax"]}
 
 
-def test_wheel_holds_templates_and_the_typing_marker(tmp_path):
+def test_wheel_holds_all_but_tests_and_tools(tmp_path):
     pytest.importorskip("hatchling", reason="the dev extra is not installed")
     command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
@@ -70,4 +71,5 @@ def test_wheel_holds_templates_and_the_typing_marker(tmp_path):
     templates = {f"seqjax/templates/{path.name}" for path in (ROOT / "seqjax" / "templates").glob("*.yaml")}
     assert templates
     assert names >= templates | {"seqjax/py.typed", "seqjax/cli.py"}
+    assert names >= {"seqjax/reports/page.css", "seqjax/reports/page.js"}
     assert not any(name.startswith(("tests/", "tools/")) for name in names)
