@@ -92,7 +92,8 @@ def measure(config: dict[str, Any], batches: int, epochs: int) -> dict[str, floa
     import jax
 
     from seqjax.model.functional import init
-    from seqjax.training.loop import BatchEvent, run_epochs
+    from seqjax.training.events import BatchEvent
+    from seqjax.training.loop import run_epochs
     from seqjax.training.setup import prepare
     from seqjax.training.state import new_state
 

@@ -41,6 +41,7 @@ from seqjax.model.functional import GraphDef, abstract, init
 from seqjax.progress import Advance, progress
 from seqjax.training.devices import Device, find_device
 from seqjax.training.evaluate import Evaluation
+from seqjax.training.events import BatchEvent, Event, Hook, Standing, StandingEvent
 from seqjax.training.logs import (
     JsonLog,
     TextLog,
@@ -50,16 +51,7 @@ from seqjax.training.logs import (
     loss_values,
     number,
 )
-from seqjax.training.loop import (
-    BatchEvent,
-    Event,
-    Hook,
-    Standing,
-    StandingEvent,
-    evaluate_start,
-    fit,
-    is_finished,
-)
+from seqjax.training.loop import evaluate_start, fit, is_finished
 from seqjax.training.setup import Data, Run, evaluate_baselines, parameter_count, prepare
 from seqjax.training.state import new_state
 

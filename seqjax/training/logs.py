@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from seqjax.training.evaluate import Evaluation
-from seqjax.training.loop import BatchEvent, EpochEvent, Event, StandingEvent
+from seqjax.training.events import BatchEvent, EpochEvent, Event, StandingEvent
 from seqjax.training.metrics import Losses
 
 logger = logging.getLogger(__name__)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from seqjax.training.evaluate import Evaluation
+from seqjax.training.events import BatchEvent, EpochEvent
 from seqjax.training.logs import (
     JsonLog,
     TextLog,
@@ -16,7 +17,6 @@ from seqjax.training.logs import (
     number,
     validation_lines,
 )
-from seqjax.training.loop import BatchEvent, EpochEvent
 from seqjax.training.metrics import Losses
 
 LOSSES = Losses({"cat1": 1.8, "cat2": 1.59, "val": 0.61}, {"cat1": 1.0, "cat2": 1.0, "val": 2.0})

@@ -13,12 +13,10 @@ from seqjax.model import functional
 from seqjax.optim.optimizers import build_optimizer
 from seqjax.optim.schedules import build_schedule
 from seqjax.training.evaluate import Evaluation, build_evaluate
+from seqjax.training.events import BatchEvent, EpochEvent, StandingEvent
 from seqjax.training.feed import ResidentFeed
 from seqjax.training.loop import (
-    BatchEvent,
-    EpochEvent,
     Setup,
-    StandingEvent,
     evaluate_start,
     fit,
     grouped,
