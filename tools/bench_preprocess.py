@@ -33,7 +33,7 @@ import pyarrow.parquet as pq
 
 from seqjax.config.schema import ColumnKind
 from seqjax.data.formats import load_windows
-from seqjax.data.loader import batches
+from seqjax.data.loader import Loader, epoch_order
 
 ROWS_PER_WRITE = 500_000
 PACKAGES = ("seqjax", "numpy", "polars", "pyarrow")
@@ -189,12 +189,13 @@ def reading_speed(path: Path) -> int:
         "realB": "real",
     }
     windows = load_windows(path, "arrow", column_kinds=kinds)
-    for _ in batches(windows, batch_size=128, seed=0):
+    loader, n = Loader(windows), len(windows)
+    for _ in loader.batches(epoch_order(n, 128, seed=0, epoch=0, shuffle=True)):
         pass
-    begin, n = time.process_time(), 0
-    for batch in batches(windows, batch_size=128, seed=1):
-        n += int((batch.padding <= windows.seq_length).sum())
-    return round(n / (time.process_time() - begin))
+    begin, read = time.process_time(), 0
+    for batch in loader.batches(epoch_order(n, 128, seed=0, epoch=1, shuffle=True)):
+        read += int((batch.padding <= windows.seq_length).sum())
+    return round(read / (time.process_time() - begin))
 
 
 def _command(program: str, peer: Path | None) -> list[str]:

@@ -1,19 +1,34 @@
 """Batches in a seeded order that can be left and taken up again at any point.
 
-Everything is a pure function of a batch's number: number -> (epoch, place) -> indices of windows -> arrays.
-So the whole state of an iterator is {"next_index": number}. Grain runs over whole batches, since its cost is
-per element; where Grain is not installed a plain iterator with the same state serves.
+An order is a table: its line k holds the numbers of the windows of batch k. Everything is a pure function of
+a batch's number: number -> line -> indices of windows -> arrays. So the whole state of an iterator is
+{"next_index": number}, and a host of several takes its columns of the table. Grain runs over whole batches,
+since its cost is per element; where Grain is not installed a plain iterator of the same behaviour serves.
+
+    loader = Loader(windows, num_workers=2, max_ram_gb=16)
+    order = epoch_order(len(windows), 128, seed=1010, epoch=1, shuffle=True)
+    for batch in loader.batches(order, begin=17):
+        ...
 """
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int64
 
 from seqjax.data.dataset import Batch, Windows
+
+logger = logging.getLogger(__name__)
+
+BATCHES_AHEAD = 4
+"""How many batches a thread is ahead at most."""
+BYTES_PER_VALUE = 4
+"""Batches hold int32 and float32."""
 
 
 @runtime_checkable
@@ -25,11 +40,15 @@ class BatchIterator(Protocol):
     def __next__(self) -> Batch: ...
 
     def get_state(self) -> dict[str, int]:
-        """{"next_index": number of the next batch, counted from the first epoch}."""
+        """{"next_index": number of the next batch in the order}."""
         ...
 
     def set_state(self, state: dict[str, int]) -> None:
-        """Goes on from a state that `get_state` gave."""
+        """Goes on from a state that `get_state` gave, of this iterator or of another with the same order."""
+        ...
+
+    def close(self) -> None:
+        """Ends the threads; nothing can be read afterwards."""
         ...
 
 
@@ -54,82 +73,151 @@ def epoch_order(
     return order.reshape(n_batches, batch_size)
 
 
-@dataclass(frozen=True)
-class BatchSource:
-    """All batches of all epochs, by number."""
-
-    windows: Windows
-    batch_size: int
-    seed: int
-    shuffle: bool
-    epochs: int
-    columns: tuple[str, ...] | None = None
-
-    @property
-    def batches_per_epoch(self) -> int:
-        """Number of batches an epoch, the partial last one counted."""
-        return -(-len(self.windows) // self.batch_size)
-
-    def __len__(self) -> int:
-        return self.batches_per_epoch * self.epochs
-
-    def __getitem__(self, number: int) -> Batch:
-        epoch, place = divmod(int(number), self.batches_per_epoch)
-        order = _cached_order(
-            len(self.windows), self.batch_size, seed=self.seed, epoch=epoch, shuffle=self.shuffle
-        )
-        return self.windows.gather(order[place], self.columns)
-
-
-def batches(
-    windows: Windows,
-    *,
-    batch_size: int,
-    seed: int,
-    shuffle: bool = True,
-    epochs: int = 1,
-    columns: Sequence[str] | None = None,
-    num_workers: int = 0,
-) -> BatchIterator:
-    """Iterates over batches of `windows`.
+def host_order(
+    order: Int64[np.ndarray, "n_batches batch_size"], host_index: int, host_count: int
+) -> Int64[np.ndarray, "n_batches host_batch_size"]:
+    """The rows of every batch that one of several hosts gathers; every row is one host's.
 
     Args:
-      windows: The data.
-      batch_size: Windows a batch; the last batch of an epoch is filled up with rows that are all padding.
-      seed: Seed of the order.
-      shuffle: Whether each epoch has its own random order.
-      epochs: Number of epochs.
-      columns: Which columns; null gives all.
-      num_workers: Threads that gather ahead (needs Grain); 0 gathers when asked.
+      order: Indices of windows by batch.
+      host_index: Number of the host, from 0.
+      host_count: Number of hosts; where it does not divide the batch size, batches are filled up with -1.
+
+    Returns:
+      The host's columns of the order, equally many for every host.
     """
-    source = BatchSource(
-        windows, batch_size, seed, shuffle, epochs, tuple(columns) if columns is not None else None
-    )
+    size = -(-order.shape[1] // host_count)
+    mine = order[:, host_index * size : (host_index + 1) * size]
+    return np.pad(mine, ((0, 0), (0, size - mine.shape[1])), constant_values=-1)
+
+
+class Loader:
+    """Gathers the batches of one data set, on this host."""
+
+    def __init__(
+        self,
+        windows: Windows,
+        columns: tuple[str, ...] | None = None,
+        *,
+        host: tuple[int, int] = (0, 1),
+        num_workers: int = 0,
+        max_ram_gb: float | None = None,
+    ) -> None:
+        """Settles what to gather and how; nothing is read yet.
+
+        Args:
+          windows: The data, in RAM or memory-mapped.
+          columns: Which columns a batch holds; null gives all.
+          host: Number of this host and of all hosts: batches hold this host's rows alone (see `host_order`).
+          num_workers: Threads that gather ahead; 0 gathers when a batch is asked for.
+          max_ram_gb: Most memory for batches gathered ahead; null knows no limit. At least one is.
+        """
+        self._windows = windows
+        self._columns = columns
+        self._host = host
+        self._num_workers = num_workers
+        self._max_ram_gb = max_ram_gb
+        self._ahead: int | None = None
+
+    def batches(
+        self, order: Int64[np.ndarray, "n_batches batch_size"], begin: int = 0, end: int | None = None
+    ) -> BatchIterator:
+        """Iterates over some batches of an order.
+
+        Args:
+          order: Indices of windows by batch, those of all hosts; -1 gives a row that is all padding.
+          begin: Number of the first batch.
+          end: Number after that of the last batch; null is all.
+
+        Returns:
+          An iterator over `Batch`, whose state is the number of the next batch in `order`, whatever `begin`.
+        """
+        order = host_order(order, *self._host)
+        source = _Source(self._windows, order[:end], self._columns)
+        ahead = self._batches_ahead(order.shape[1])
+        iterator = _iterator(source, min(self._num_workers, ahead), ahead)
+        iterator.set_state({"next_index": begin})
+        return iterator
+
+    def _batches_ahead(self, batch_size: int) -> int:
+        """How many batches are gathered ahead; said in the log once."""
+        if self._num_workers == 0:
+            return 0
+        n_columns = len(self._windows.columns if self._columns is None else self._columns)
+        size = batch_size * BYTES_PER_VALUE * (1 + n_columns * (self._windows.seq_length + 1))
+        ahead = batches_ahead(size, self._num_workers, self._max_ram_gb)
+        if ahead != self._ahead:
+            self._ahead = ahead
+            logger.info(
+                "Reading ahead up to %d batches of %.2f MB with %d threads (max_ram_gb: %s).",
+                *(ahead, size / 1e6, min(self._num_workers, ahead), self._max_ram_gb),
+            )
+        return ahead
+
+
+def batches_ahead(batch_bytes: int, num_workers: int, max_ram_gb: float | None) -> int:
+    """How many batches to gather ahead: some a thread, as far as memory goes, and at least one."""
+    most = BATCHES_AHEAD * num_workers
+    return most if max_ram_gb is None else max(min(most, int(max_ram_gb * 1e9 / batch_bytes)), 1)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Batches by number."""
+
+    windows: Windows
+    order: Int64[np.ndarray, "n_batches host_batch_size"]
+    columns: tuple[str, ...] | None
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, number: int) -> Batch:
+        return self.windows.gather(self.order[number], self.columns)
+
+
+def _iterator(source: _Source, threads: int, ahead: int) -> BatchIterator:
     try:
         import grain
     except ModuleNotFoundError:
-        return PlainIterator(source)
-    options = grain.ReadOptions(num_threads=num_workers, prefetch_buffer_size=4 * num_workers)
-    dataset = grain.MapDataset.range(len(source)).map(source.__getitem__)
-    return iter(dataset.to_iter_dataset(options))
+        return PlainIterator(source.__getitem__, len(source), threads=threads, ahead=ahead)
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
+    return iter(grain.MapDataset.range(len(source)).map(source.__getitem__).to_iter_dataset(options))
 
 
 class PlainIterator:
-    """Iterates over a `BatchSource` with nothing but numpy; its state is the same as Grain's."""
+    """Iterates over batches with nothing but the standard library; its state is the same as Grain's."""
 
-    def __init__(self, source: BatchSource) -> None:
-        self._source = source
+    def __init__(self, gather: Callable[[int], Batch], end: int, *, threads: int, ahead: int) -> None:
+        """Begins with batch 0.
+
+        Args:
+          gather: Gives a batch by its number.
+          end: Number after that of the last batch.
+          threads: Threads that gather; 0 gathers when a batch is asked for.
+          ahead: How many batches are gathered ahead.
+        """
+        self._gather = gather
+        self._end = end
+        self._ahead = ahead
+        self._pool = ThreadPoolExecutor(threads, "batches") if threads else None
+        self._waiting: deque[Future[Batch]] = deque()
         self._next = 0
 
     def __iter__(self) -> Iterator[Batch]:
         return self
 
     def __next__(self) -> Batch:
-        if self._next >= len(self._source):
+        if self._next >= self._end:
             raise StopIteration
-        batch = self._source[self._next]
+        batch = self._gather(self._next) if self._pool is None else self._from(self._pool)
         self._next += 1
         return batch
+
+    def _from(self, pool: ThreadPoolExecutor) -> Batch:
+        for number in range(self._next + len(self._waiting), min(self._next + self._ahead, self._end)):
+            self._waiting.append(pool.submit(self._gather, number))
+        return self._waiting.popleft().result()
 
     def get_state(self) -> dict[str, int]:
         """{"next_index": number of the next batch}."""
@@ -137,11 +225,19 @@ class PlainIterator:
 
     def set_state(self, state: dict[str, int]) -> None:
         """Goes on from a state that `get_state` gave."""
+        if not 0 <= state["next_index"] <= self._end:
+            raise IndexError(f"There is no batch {state['next_index']} of {self._end}.")
         self._next = state["next_index"]
+        self._drop()
 
+    def close(self) -> None:
+        """Ends the threads; nothing can be read afterwards."""
+        self._drop()
+        self._end = 0
+        if self._pool is not None:
+            self._pool.shutdown(wait=False)
 
-@lru_cache(maxsize=4)
-def _cached_order(
-    n: int, batch_size: int, *, seed: int, epoch: int, shuffle: bool
-) -> Int64[np.ndarray, "n_batches batch_size"]:
-    return epoch_order(n, batch_size, seed=seed, epoch=epoch, shuffle=shuffle)
+    def _drop(self) -> None:
+        for future in self._waiting:
+            future.cancel()
+        self._waiting.clear()

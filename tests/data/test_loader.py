@@ -1,6 +1,7 @@
 """Order, padding, and restoring at every state, for both iterators."""
 
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -8,7 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seqjax.data.dataset import Batch, Windows
-from seqjax.data.loader import BatchIterator, PlainIterator, batches, epoch_order
+from seqjax.data.loader import (
+    BATCHES_AHEAD,
+    BatchIterator,
+    Loader,
+    PlainIterator,
+    batches_ahead,
+    epoch_order,
+    host_order,
+)
 
 
 @pytest.fixture
@@ -58,40 +67,126 @@ def test_order_depends_on_seed_and_epoch_alone() -> None:
     assert len({tuple(order(seed, epoch)) for seed in range(3) for epoch in range(3)}) == 9
 
 
-def test_kinds_are_what_they_say(windows: Windows, kind: str) -> None:
-    iterator = batches(windows, batch_size=4, seed=0)
+@pytest.fixture
+def order(windows: Windows) -> np.ndarray:
+    """Two epochs in batches of 5, the last batch of each padded."""
+    n = len(windows)
+    return np.concatenate([epoch_order(n, 5, seed=7, epoch=epoch, shuffle=True) for epoch in range(2)])
+
+
+def test_kinds_are_what_they_say(windows: Windows, order: np.ndarray, kind: str) -> None:
+    iterator = Loader(windows).batches(order)
     assert isinstance(iterator, PlainIterator) == (kind == "plain")
 
 
-def test_epochs_are_reshuffled_and_the_last_batch_is_padded(windows: Windows, kind: str) -> None:
+@pytest.mark.parametrize("num_workers", [0, 1, 3])
+def test_batches_are_those_of_the_order(
+    windows: Windows, order: np.ndarray, kind: str, num_workers: int
+) -> None:
     del kind
-    seen = list(batches(windows, batch_size=5, seed=7, epochs=2))
+    seen = list(Loader(windows, ("item",), num_workers=num_workers).batches(order))
     assert len(seen) == 10
-    epochs = [
-        np.concatenate([batch.columns["item"][:, 0] for batch in part]) for part in (seen[:5], seen[5:])
-    ]
-    for part, first_items in zip((seen[:5], seen[5:]), epochs, strict=True):
-        assert part[-1].padding.tolist() == [0, 0, 0, 3, 3]
+    for batch, indices in zip(seen, order, strict=True):
+        assert _same(batch, windows.gather(indices, ("item",)))
+    for epoch in (seen[:5], seen[5:]):
+        assert epoch[-1].padding.tolist() == [0, 0, 0, 3, 3]
+        first_items = np.concatenate([batch.columns["item"][:, 0] for batch in epoch])
         assert sorted(first_items[:23].tolist()) == list(range(2, 25))
-    assert epochs[0].tolist() != epochs[1].tolist()
-
-
-def _iterator(windows: Windows, num_workers: int = 0) -> BatchIterator:
-    return batches(windows, batch_size=5, seed=7, epochs=2, columns=["item"], num_workers=num_workers)
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_restoring_at_every_state_gives_the_rest(windows: Windows, kind: str, num_workers: int) -> None:
+def test_restoring_at_every_state_gives_the_rest(
+    windows: Windows, order: np.ndarray, kind: str, num_workers: int
+) -> None:
     del kind
-    iterator = _iterator(windows, num_workers)
+
+    def begun() -> BatchIterator:
+        return Loader(windows, num_workers=num_workers).batches(order)
+
+    iterator = begun()
     states, expected = [iterator.get_state()], []
     for batch in iterator:
         expected.append(batch)
         states.append(iterator.get_state())
     assert [state["next_index"] for state in states] == list(range(11))
     for done, state in enumerate(states):
-        restored = _iterator(windows, num_workers)
-        restored.set_state(state)
-        rest = list(restored)
-        assert len(rest) == 10 - done
-        assert all(_same(one, other) for one, other in zip(rest, expected[done:], strict=True))
+        fresh, used = begun(), begun()
+        next(used)
+        for restored in (fresh, used):
+            restored.set_state(state)
+            rest = list(restored)
+            assert len(rest) == 10 - done
+            assert all(_same(one, other) for one, other in zip(rest, expected[done:], strict=True))
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_part_of_an_order_has_the_states_of_the_whole(
+    windows: Windows, order: np.ndarray, kind: str, num_workers: int
+) -> None:
+    del kind
+    whole = list(Loader(windows).batches(order))
+    part = Loader(windows, num_workers=num_workers).batches(order, 3, 7)
+    assert part.get_state() == {"next_index": 3}
+    seen = list(part)
+    assert part.get_state() == {"next_index": 7}
+    assert len(seen) == 4
+    assert all(_same(one, other) for one, other in zip(seen, whole[3:7], strict=True))
+    part.close()
+
+
+@pytest.mark.usefixtures("kind")
+def test_a_state_beyond_the_order_is_refused(windows: Windows, order: np.ndarray) -> None:
+    with pytest.raises(IndexError):
+        Loader(windows).batches(order).set_state({"next_index": 11})
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.integers(1, 40), st.integers(1, 12), st.integers(1, 6))
+def test_hosts_share_every_batch_without_overlap_or_loss(n: int, batch_size: int, hosts: int) -> None:
+    order = epoch_order(n, batch_size, seed=0, epoch=0, shuffle=True)
+    parts = [host_order(order, host, hosts) for host in range(hosts)]
+    assert len({part.shape for part in parts}) == 1, "jax needs equally many rows of every host"
+    together = np.concatenate(parts, axis=1)
+    for whole, shared in zip(order, together, strict=True):
+        assert shared[: len(whole)].tolist() == whole.tolist()
+        assert (shared[len(whole) :] == -1).all()
+
+
+@pytest.mark.usefixtures("kind")
+def test_a_host_gathers_its_rows_alone(windows: Windows, order: np.ndarray) -> None:
+    parts = [list(Loader(windows, host=(host, 2)).batches(order)) for host in range(2)]
+    for number, indices in enumerate(order):
+        rows = np.concatenate([part[number].columns["item"] for part in parts])
+        padding = np.concatenate([part[number].padding for part in parts])
+        assert rows.shape == (6, 3)
+        assert padding[5] == 3, "the batch of 5 is filled up to 2 x 3"
+        assert np.array_equal(rows[:5], windows.gather(indices).columns["item"])
+
+
+def test_memory_bounds_what_is_read_ahead(
+    windows: Windows, order: np.ndarray, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert batches_ahead(1000, 2, None) == 2 * BATCHES_AHEAD
+    assert batches_ahead(1000, 2, 5e-6) == 5
+    assert batches_ahead(1000, 2, 1e-9) == 1
+    loader = Loader(windows, num_workers=2, max_ram_gb=250e-9)
+    with caplog.at_level("INFO"):
+        assert len(list(loader.batches(order))) == 10
+        assert len(list(loader.batches(order))) == 10
+    assert [record.message for record in caplog.records] == [
+        "Reading ahead up to 3 batches of 0.00 MB with 2 threads (max_ram_gb: 2.5e-07)."
+    ]
+
+
+@pytest.mark.parametrize("kind", ["grain", "plain"], indirect=True)
+def test_no_more_is_gathered_than_read_ahead(
+    windows: Windows, order: np.ndarray, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del kind
+    gathered, gather = [], Windows.gather
+    monkeypatch.setattr(Windows, "gather", lambda self, *args: gathered.append(args) or gather(self, *args))
+    iterator = Loader(windows, num_workers=2, max_ram_gb=250e-9).batches(order)
+    next(iterator)
+    iterator.close()
+    time.sleep(0.05)
+    assert 1 <= len(gathered) <= 4, "the one that is taken, and 3 ahead"
