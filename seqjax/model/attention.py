@@ -11,6 +11,7 @@ Shapes leave the batch open as -1: an exported graph then needs no arithmetic to
 """
 
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +39,15 @@ def attention_bias(length: int, valid_BS: Bool[Array, "B S"] | None) -> Float[Ar
     itself_TS = np.eye(length, dtype=np.bool_)
     seen_B1TS = (valid_BS[:, None, None, :] & causal_TS[None, None]) | itself_TS[None, None]
     return jnp.where(seen_B1TS, jnp.float32(0), jnp.float32(-np.inf))
+
+
+class KeysValues(NamedTuple):
+    """What the positions of a window offer to those that attend to them."""
+
+    key_BGSK: Float[Array, "B G S K"]
+    """Keys, rotated where positions are rotary."""
+    value_BGSK: Float[Array, "B G S K"]
+    """Values."""
 
 
 class Attention(nnx.Module):
@@ -71,12 +81,37 @@ class Attention(nnx.Module):
           last: T, how many trailing positions to attend from; None is all S.
         """
         first = 0 if last is None else x_BSD.shape[1] - last
-        query = _split_heads(self.wq(x_BSD[:, first:]), self.n_head)
+        own = None if rope is None else Rotation(rope.cos_TK[first:], rope.sin_TK[first:])
+        offered = self.keys_values(x_BSD, rope)
+        return self.attend(x_BSD[:, first:], offered, bias[:, :, first:], own, drop=drop)
+
+    def keys_values(self, x_BSD: Float[Array, "B S D"], rope: Rotation | None) -> KeysValues:
+        """The keys and values of S positions, whose rotation is `rope`."""
         key, value = (_split_heads(project(x_BSD), self.kv_heads) for project in (self.wk, self.wv))
+        return KeysValues(key if rope is None else rotate(key, rope), value)
+
+    def attend(
+        self,
+        x_BTD: Float[Array, "B T D"],
+        offered: KeysValues,
+        bias: Float[Array, "b 1 T S"],
+        rope: Rotation | None,
+        *,
+        drop: Drop,
+    ) -> Float[Array, "B T D"]:
+        """Attends from T positions, whose rotation is `rope`, to S positions.
+
+        Args:
+          x_BTD: What attends.
+          offered: From `keys_values`, of these or of other positions.
+          bias: 0 where a position may be seen, minus infinity elsewhere.
+          rope: Rotation of the T positions, or None.
+          drop: Dropout of the attention weights.
+        """
+        query = _split_heads(self.wq(x_BTD), self.n_head)
         if rope is not None:
-            query = rotate(query, Rotation(rope.cos_TK[first:], rope.sin_TK[first:]))
-            key = rotate(key, rope)
-        mixed_BHTK = _attend(query, key, value, bias[:, :, first:], drop)
+            query = rotate(query, rope)
+        mixed_BHTK = _attend(query, *offered, bias, drop)
         mixed_BTHK = jnp.transpose(mixed_BHTK, (0, 2, 1, 3))
         _, time, heads, width = mixed_BTHK.shape
         return self.wo(jnp.reshape(mixed_BTHK, (-1, time, heads * width)))

@@ -44,8 +44,18 @@ class Block(nnx.Module):
           last: T, how many trailing positions to compute; None is all S.
         """
         x_BTD = x_BSD if last is None else x_BSD[:, x_BSD.shape[1] - last :]
+        return self.add(x_BTD, self.attn(self.attended(x_BSD), bias, rope, drop=drop, last=last), drop)
+
+    def attended(self, x_BSD: Float[Array, "B S D"]) -> Float[Array, "B S D"]:
+        """What attention reads of the layer's input."""
+        return self.norm1(x_BSD) if self.norm_first else x_BSD
+
+    def add(
+        self, x_BTD: Float[Array, "B T D"], mixed_BTD: Float[Array, "B T D"], drop: Drop
+    ) -> Float[Array, "B T D"]:
+        """The layer's output, from its input and what attention makes of that."""
         if self.norm_first:
-            x_BTD = x_BTD + drop(self.attn(self.norm1(x_BSD), bias, rope, drop=drop, last=last))
+            x_BTD = x_BTD + drop(mixed_BTD)
             return x_BTD + drop(self.ff(self.norm2(x_BTD), drop))
-        x_BTD = self.norm1(x_BTD + drop(self.attn(x_BSD, bias, rope, drop=drop, last=last)))
+        x_BTD = self.norm1(x_BTD + drop(mixed_BTD))
         return self.norm2(x_BTD + drop(self.ff(x_BTD, drop)))

@@ -20,6 +20,7 @@ from seqjax.config.model import ModelSpec
 from seqjax.config.schema import Schema
 from seqjax.model.attention import attention_bias
 from seqjax.model.block import Block
+from seqjax.model.cache import Cache, made_valid, slot_bias, written
 from seqjax.model.dropout import Drop, Dropout, keep_all
 from seqjax.model.embedding import Table, make_encoder
 from seqjax.model.heads import make_head, predictions
@@ -72,9 +73,7 @@ class Transformer(nnx.Module):
           last: P, how many trailing positions to compute; None is all T.
           positions: The position of each item; None is 0 .. T-1.
         """
-        hidden_BPD = self.hidden(inputs, valid_BT, dropout=dropout, last=last, positions=positions)
-        heads = zip(self.targets, self.decoder, strict=True)
-        return {name: head(hidden_BPD).astype(jnp.float32) for (name, _), head in heads}
+        return self._decode(self.hidden(inputs, valid_BT, dropout=dropout, last=last, positions=positions))
 
     def hidden(
         self,
@@ -96,7 +95,7 @@ class Transformer(nnx.Module):
         newest = len(self.layers) - 1
         for index, layer in enumerate(self.layers):
             x_BTD = layer(x_BTD, bias, rope, drop=drop, last=last if index == newest else None)
-        return x_BTD if self.final_norm is None else self.final_norm(x_BTD)
+        return self._finish(x_BTD)
 
     def predict(
         self, inputs: Mapping[str, Num[Array, "B T"]], valid_BT: Bool[Array, "B T"] | None = None
@@ -112,6 +111,52 @@ class Transformer(nnx.Module):
     ) -> Float[Array, "B P D"]:
         """The embedding model: the vectors that the heads read at the last `prediction_length` positions."""
         return self.hidden(inputs, valid_BT, last=self.prediction_length)
+
+    def remember(
+        self, inputs: Mapping[str, Num[Array, "B L"]], valid_BL: Bool[Array, "B L"] | None = None
+    ) -> tuple[dict[str, Float[Array, "B 1 _"]], Cache]:
+        """What a call gives at the last position, and a cache to `proceed` from; rotary models only."""
+        if self.rope is None:
+            raise ValueError("keys and values can only be kept where positions are rotary.")
+        x_BLD = self._embed(inputs, None, keep_all)
+        batch, length, _ = x_BLD.shape
+        bias, rope = (
+            attention_bias(length, valid_BL if self.mask_padding else None),
+            self._rotation(length, None),
+        )
+        kept = []
+        for layer in self.layers:
+            read_BLD = layer.attended(x_BLD)
+            kept.append(layer.attn.keys_values(read_BLD, rope))
+            mixed_BLD = layer.attn.attend(read_BLD, kept[-1], bias, rope, drop=keep_all)
+            x_BLD = layer.add(x_BLD, mixed_BLD, keep_all)
+        seen_BL = (
+            valid_BL if self.mask_padding and valid_BL is not None else jnp.ones((batch, length), jnp.bool_)
+        )
+        return self._decode(self._finish(x_BLD[:, -1:])), Cache(tuple(kept), seen_BL, jnp.int32(length))
+
+    def proceed(
+        self, item: Mapping[str, Num[Array, "B 1"]], cache: Cache
+    ) -> tuple[dict[str, Float[Array, "B 1 _"]], Cache]:
+        """What a call gives at one more item, which sees the newest L, and the cache with that item in it."""
+        slot = cache.position % cache.valid_BL.shape[1]
+        valid_BL = made_valid(cache.valid_BL, slot)
+        bias, rope = slot_bias(valid_BL), self._rotation(1, cache.position[None])
+        x_B1D = self._embed(item, None, keep_all)
+        kept = []
+        for layer, ring in zip(self.layers, cache.layers, strict=True):
+            read_B1D = layer.attended(x_B1D)
+            kept.append(written(ring, layer.attn.keys_values(read_B1D, rope), slot))
+            mixed_B1D = layer.attn.attend(read_B1D, kept[-1], bias, rope, drop=keep_all)
+            x_B1D = layer.add(x_B1D, mixed_B1D, keep_all)
+        return self._decode(self._finish(x_B1D)), Cache(tuple(kept), valid_BL, cache.position + 1)
+
+    def _finish(self, x_BTD: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+        return x_BTD if self.final_norm is None else self.final_norm(x_BTD)
+
+    def _decode(self, hidden_BPD: Float[Array, "B P D"]) -> dict[str, Float[Array, "B P _"]]:
+        heads = zip(self.targets, self.decoder, strict=True)
+        return {name: head(hidden_BPD).astype(jnp.float32) for (name, _), head in heads}
 
     def _embed(
         self, inputs: Mapping[str, Num[Array, "B T"]], positions: Int[Array, "T"] | None, drop: Drop
