@@ -14,10 +14,8 @@ import logging
 import os
 import pkgutil
 import random
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Union
 
 import tyro
@@ -27,6 +25,7 @@ from seqjax.allocator import keep_freed_memory
 from seqjax.compilation_cache import keep_compilations
 from seqjax.errors import ConfigError, Problem, SeqjaxError
 from seqjax.progress import configure_logging
+from seqjax.stopping import Stopped, stoppable
 
 if TYPE_CHECKING:
     from seqjax.config.base import ConfigModel
@@ -169,46 +168,6 @@ def _run(words: list[str]) -> int:
     with stoppable() if command.trains else contextlib.nullcontext():
         run(*((config, _confirm) if command.asks else (config,)))
     return 0
-
-
-class Stopped(KeyboardInterrupt):
-    """A signal other than an interrupt asked the program to save what it has and to end."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.signal = signal.Signals(number)
-
-
-@contextlib.contextmanager
-def stoppable() -> Iterator[None]:
-    """Turns SIGTERM and SIGUSR1 into `Stopped` while the block runs, as SIGINT is into `KeyboardInterrupt`.
-
-    After the first signal the block has time to save: further ones are ignored, but an interrupt, which ends
-    the process at once. A signal that the process was started to ignore (nohup) stays ignored.
-    """
-    if threading.current_thread() is not threading.main_thread():  # Only that one may set handlers.
-        yield
-        return
-    names = ("SIGINT", "SIGTERM", "SIGUSR1")
-    there = [getattr(signal, name) for name in names if hasattr(signal, name)]
-    before = {number: signal.getsignal(number) for number in there}
-    heeded = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
-
-    def stop(number: int, frame: object) -> None:
-        del frame
-        for other in heeded:
-            signal.signal(other, signal.SIG_IGN)
-        if signal.SIGINT in heeded:
-            signal.signal(signal.SIGINT, lambda *_: os._exit(130))
-        raise KeyboardInterrupt if number == signal.SIGINT else Stopped(number)
-
-    for number in heeded:
-        signal.signal(number, stop)
-    try:
-        yield
-    finally:
-        for number in heeded:
-            signal.signal(number, before[number])
 
 
 def _confirm(question: str) -> bool:

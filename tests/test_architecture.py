@@ -18,12 +18,13 @@ MAX_FUNCTION_LINES = 60
 MAX_POSITIONAL_ARGUMENTS = 5
 
 # What every layer may import.
-BASE = {"config", "errors", "progress", "__init__"}
+BASE = {"config", "errors", "progress", "stopping", "__init__"}
 
 # Who may import whom, besides BASE and itself. A file at the top of the package is a layer of its own.
 LAYERS: dict[str, set[str]] = {
     "errors": set(),
     "progress": set(),
+    "stopping": set(),
     "allocator": set(),
     "compilation_cache": set(),
     "baselines": set(),
@@ -65,7 +66,7 @@ HEAVY = JAX | TABLES | GRAPHS
 
 # Third-party packages that a layer never imports, not in a function either.
 NEVER: dict[str, set[str]] = {
-    **dict.fromkeys(["errors", "progress", "allocator", "compilation_cache", "config"], HEAVY),
+    **dict.fromkeys(["errors", "progress", "stopping", "allocator", "compilation_cache", "config"], HEAVY),
     **dict.fromkeys(["options", "api", "cli", "__init__", "__main__"], HEAVY),
     "data": JAX | GRAPHS,
     "reports": HEAVY,

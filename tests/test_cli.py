@@ -370,41 +370,6 @@ def test_signals_stop_training(monkeypatch, capsys, as_in_a_shell, name, code, s
     assert before == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)]
 
 
-def test_a_signal_that_is_ignored_stays_ignored():
-    def run():
-        with cli.stoppable():
-            os.kill(os.getpid(), signal.SIGINT)
-            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(10)
-
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        with pytest.raises(cli.Stopped):
-            run()
-        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def test_a_second_interrupt_ends_at_once():
-    program = """
-import os, signal, time
-from seqjax.cli import stoppable
-signal.signal(signal.SIGINT, signal.default_int_handler)  # As in a shell, however the tests were started.
-with stoppable():
-    try:
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(10)
-    finally:
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(10)
-        print("saved")
-"""
-    done = python("-c", program, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
-
-
 def test_a_fault_of_ours_keeps_its_traceback(monkeypatch):
     monkeypatch.setattr(cli, "_config", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
