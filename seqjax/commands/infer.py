@@ -4,36 +4,34 @@ The model's card says which columns the model reads, how they were encoded and h
 configuration repeats of that is an assertion; every contradiction is reported, with both sides.
 """
 
-import logging
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import cast, get_args
 
-import polars as pl
-
-from seqjax.artifacts.atomic import replacing
 from seqjax.artifacts.card import ModelCard
-from seqjax.artifacts.layout import Layout, part_of
+from seqjax.artifacts.layout import Layout
 from seqjax.artifacts.model_files import resolve_model_path
 from seqjax.config.infer import InferConfig
 from seqjax.config.load import resolve_path
 from seqjax.config.metadata import Metadata
 from seqjax.config.resolve import load_metadata
-from seqjax.config.schema import ColumnKind
 from seqjax.data.dataset import Windows
-from seqjax.data.formats import format_of, is_by_file, load_window_files, load_windows
-from seqjax.errors import ConfigError, DataError, Problem
+from seqjax.data.formats import format_of
+from seqjax.data.table_files import TableFormat
+from seqjax.data.tables import open_files
+from seqjax.errors import ConfigError, Problem
 from seqjax.inference.assertions import contradictions
 from seqjax.inference.engine import Engine
 from seqjax.inference.engines import open_engine
 from seqjax.inference.forecast import embed, forecast
+from seqjax.inference.raw_tables import is_raw, raw_source
+from seqjax.inference.results import Tables, write_files, write_whole
 from seqjax.inference.sample import Reader
 from seqjax.inference.sequifier import card_from_training
+from seqjax.inference.sources import Source, preprocessed_source
 from seqjax.inference.tables import embedding_table, prediction_table, probability_table
-
-logger = logging.getLogger(__name__)
 
 
 def infer(config: InferConfig) -> list[Path]:
@@ -55,63 +53,34 @@ def infer(config: InferConfig) -> list[Path]:
     return [written for path in paths for written in _infer_one(config, path, metadata, data_path)]
 
 
-def _infer_one(config: InferConfig, path: Path, metadata: Metadata | None, data_path: Path) -> Iterator[Path]:
+def _infer_one(config: InferConfig, path: Path, metadata: Metadata | None, data_path: Path) -> list[Path]:
     engine = open_engine(path, partial(card_from_training, config, path), device=config.device)
     problems = list(contradictions(config, metadata, engine.card))
     if problems:
         raise ConfigError(f"The configuration of inference, compared with the model {path.name},", problems)
-    source = _Source(data_path, _read_format(config, metadata, data_path), metadata, engine.card)
-    make_tables = _embedding_tables if config.model_type == "embedding" else _forecast_tables
-    results = make_tables(config, engine, path.stem, source.parts())
-    if is_by_file(source.read_format):
-        yield from _write_files(results, path.stem)
-        return
-    for tables in results:
-        for place, table in tables.items():
-            with replacing(place) as temporary:
-                _write(temporary, table, config.write_format)
-            logger.info("wrote %s (%d rows)", place, len(table))
-            yield place
+    with _source(config, metadata, data_path, engine.card) as source:
+        make_tables = _embedding_tables if config.model_type == "embedding" else _forecast_tables
+        results = make_tables(config, engine, path.stem, source.parts())
+        if source.by_file:
+            return write_files(results, config.write_format, path.stem)
+        return write_whole(results, config.write_format)
 
 
-@dataclass(frozen=True)
-class _Source:
-    """Preprocessed data, as a model reads it."""
-
-    path: Path
-    read_format: str
-    metadata: Metadata | None
-    card: ModelCard
-
-    def parts(self) -> Iterator[Windows]:
-        """The windows: of each file, where results are written file by file, or all at once."""
-        empty = True
-        for windows in self._loaded():
-            if len(windows):
-                empty = False
-                yield windows.crop(self.card.column_schema.seq_length)
-        if empty:
-            raise DataError(f"{self.path} holds no windows, so there is nothing to infer.")
-
-    def _loaded(self) -> Iterator[Windows]:
-        schema = self.card.column_schema
-        kinds: dict[str, ColumnKind] = {name: schema.columns[name] for name in schema.inputs}
-        if is_by_file(self.read_format):
-            yield from load_window_files(
-                self.path, self.read_format, column_kinds=kinds, n_classes=schema.n_classes
-            )
-        else:
-            yield load_windows(
-                self.path,
-                self.read_format,
-                column_kinds=kinds,
-                padding=self.metadata.padding if self.metadata is not None else "null",
-                n_classes=schema.n_classes,
-            )
-
-
-Tables = dict[Path, pl.DataFrame]
-"""Results by the files that they belong in."""
+@contextmanager
+def _source(config: InferConfig, metadata: Metadata | None, path: Path, card: ModelCard) -> Iterator[Source]:
+    """The data: a raw table where its columns say so, preprocessed otherwise."""
+    read_format = _read_format(config, metadata, path)
+    if read_format in get_args(TableFormat) and path.exists():
+        files = open_files(path, cast(TableFormat, read_format))
+        if is_raw(files.headers[0]):
+            with raw_source(files, card, stride=config.stride, missing_real=config.missing_real) as source:
+                yield source
+            return
+    if config.stride is not None:
+        message = f"is of raw tables, but {path} is preprocessed: its windows are cut already. Leave it out."
+        raise ConfigError("The configuration of inference", [Problem("stride", message)])
+    padding = metadata.padding if metadata is not None else "null"
+    yield preprocessed_source(path, read_format, card, padding=padding)
 
 
 def _embedding_tables(
@@ -119,7 +88,12 @@ def _embedding_tables(
 ) -> Iterator[Tables]:
     place = Layout(Path(config.project_root), "").embeddings(model_id, config.write_format)
     for windows in parts:
-        yield {place: embedding_table(embed(engine, windows, batch_size=config.inference_batch_size))}
+        latest = config.forecast_from == "latest"
+        yield {
+            place: embedding_table(
+                embed(engine, windows, batch_size=config.inference_batch_size, latest=latest)
+            )
+        }
 
 
 def _forecast_tables(
@@ -136,7 +110,14 @@ def _forecast_tables(
     )
     steps = (config.autoregression_extra_steps or 0) if config.autoregression else 0
     for windows in parts:
-        result = forecast(engine, windows, read, batch_size=config.inference_batch_size, extra_steps=steps)
+        result = forecast(
+            engine,
+            windows,
+            read,
+            batch_size=config.inference_batch_size,
+            extra_steps=steps,
+            latest=config.forecast_from == "latest",
+        )
         predictions = prediction_table(result, card, targets, map_to_id=config.map_to_id)
         yield {
             layout.predictions(model_id, config.write_format): predictions,
@@ -147,24 +128,6 @@ def _forecast_tables(
                 for name in shown
             },
         }
-
-
-def _write_files(results: Iterable[Tables], model_id: str) -> list[Path]:
-    """Writes the results of each input file to a file of its own, in a folder that is replaced as a whole."""
-    written = []
-    with ExitStack() as renamed_together:
-        folders: dict[Path, Path] = {}
-        for number, tables in enumerate(results):
-            for whole, table in tables.items():
-                place = part_of(whole, model_id, number)
-                if whole not in folders:
-                    folders[whole] = renamed_together.enter_context(replacing(place.parent))
-                    folders[whole].mkdir()
-                _write(folders[whole] / place.name, table, place.suffix[1:])
-                written.append(place)
-    for place in dict.fromkeys(path.parent for path in written):
-        logger.info("wrote %s (%d files)", place, sum(path.parent == place for path in written))
-    return written
 
 
 def _unsupported(config: InferConfig) -> Iterator[Problem]:
@@ -196,11 +159,5 @@ def _read_format(config: InferConfig, metadata: Metadata | None, path: Path) -> 
     if config.read_format is not None:
         return config.read_format
     stated = metadata.write_format if metadata is not None else None
-    return format_of(path) or stated or "parquet"
-
-
-def _write(path: Path, table: pl.DataFrame, extension: str) -> None:
-    if extension == "csv":
-        table.write_csv(path)
-    else:
-        table.write_parquet(path)
+    within = (format_of(file) for file in sorted(path.iterdir())) if path.is_dir() else iter(())
+    return format_of(path) or next(filter(None, within), None) or stated or "parquet"

@@ -23,7 +23,7 @@ class InferConfig(ConfigModel):
     model_type: Literal["generative", "embedding"]
     """Predict the next item, or return the hidden state."""
     data_path: str | None = None
-    """Preprocessed data; null is the last of the metadata's first three splits."""
+    """Preprocessed data, or a raw table; null is the last of the metadata's first three splits."""
     metadata_config_path: str | None = None
     """The JSON file that preprocess wrote; null uses what the model file holds."""
     training_config_path: str = "configs/train.yaml"
@@ -44,6 +44,12 @@ class InferConfig(ConfigModel):
     """Length of the context window; null takes the model's."""
     prediction_length: PositiveInt | None = None
     """Trailing positions to predict; null takes the model's."""
+    forecast_from: Literal["held_out", "latest"] = "held_out"
+    """Predict each window's newest item from those before it, or feed it and predict beyond the data."""
+    stride: PositiveInt | None = None
+    """Of a raw table: the largest step between the windows of a sequence; null takes its newest alone."""
+    missing_real: Literal["error", "mean"] = "error"
+    """Of a raw table: refuse empty cells of real columns, or read them as the column's mean."""
     inference_batch_size: PositiveInt = 128
     """Windows a batch."""
     device: str = "cpu"

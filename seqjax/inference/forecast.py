@@ -12,7 +12,13 @@ from jaxtyping import Float32, Int64, Shaped
 from seqjax.data.dataset import Windows
 from seqjax.inference.engine import Engine
 from seqjax.inference.generate import generate, last_windows
-from seqjax.inference.predict import Read, predict, window_feed
+from seqjax.inference.predict import (
+    Read,
+    positions_predicted,
+    positions_seen,
+    predict,
+    window_feed,
+)
 from seqjax.inference.sample import Readout
 
 
@@ -45,7 +51,13 @@ class Embeddings:
 
 
 def forecast(
-    engine: Engine, windows: Windows, read: Read, *, batch_size: int, extra_steps: int = 0
+    engine: Engine,
+    windows: Windows,
+    read: Read,
+    *,
+    batch_size: int,
+    extra_steps: int = 0,
+    latest: bool = False,
 ) -> Forecast:
     """Predicts the next item of every window's last P positions.
 
@@ -56,15 +68,17 @@ def forecast(
       batch_size: Windows a batch.
       extra_steps: How far to continue each sequence's last window; more than 0 needs P = 1 and targets that
         are the inputs.
+      latest: Whether each window's newest item is shown to the model, which then predicts beyond the data,
+        rather than predicted.
     """
-    readout = predict(engine, windows, read, batch_size=batch_size)
-    length, count = windows.seq_length, engine.card.model_spec.prediction_length
-    positions = windows.positions(np.arange(len(windows)), np.arange(length - count + 1, length + 1))
+    readout = predict(engine, windows, read, batch_size=batch_size, latest=latest)
+    count = engine.card.model_spec.prediction_length
+    positions = positions_predicted(windows, np.arange(len(windows)), count, latest=latest)
     result = _flat(np.repeat(windows.sequence_id, count), positions, readout)
     if not extra_steps:
         return result
     last = last_windows(windows)
-    start = window_feed(windows, last, engine.card.column_schema.inputs)
+    start = window_feed(windows, last, engine.card.column_schema.inputs, latest=latest)
     first = {name: values[last, 0] for name, values in readout.values.items()}
     further = generate(engine, start, first, read, steps=extra_steps, batch_size=batch_size)
     further_positions = positions[last] + np.arange(1, extra_steps + 1)
@@ -73,18 +87,21 @@ def forecast(
     return _reordered(result, continued, np.argsort(owners, kind="stable"))
 
 
-def embed(engine: Engine, windows: Windows, *, batch_size: int) -> Embeddings:
+def embed(engine: Engine, windows: Windows, *, batch_size: int, latest: bool = False) -> Embeddings:
     """The hidden states at every window's last P positions.
 
     Args:
       engine: An embedding model.
       windows: At least one window; their `seq_length` is the model's.
       batch_size: Windows a batch.
+      latest: Whether each window's newest item is shown to the model too.
     """
-    readout = predict(engine, windows, lambda outputs: Readout(outputs, {}), batch_size=batch_size)
+    readout = predict(
+        engine, windows, lambda outputs: Readout(outputs, {}), batch_size=batch_size, latest=latest
+    )
     vectors = readout.values["embedding"]
-    length, count = windows.seq_length, vectors.shape[1]
-    positions = windows.positions(np.arange(len(windows)), np.arange(length - count, length))
+    count = vectors.shape[1]
+    positions = positions_seen(windows, np.arange(len(windows)), count, latest=latest)
     return Embeddings(
         np.repeat(windows.sequence_id, count),
         np.repeat(windows.subsequence_id, count),

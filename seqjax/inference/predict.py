@@ -14,17 +14,20 @@ Feed = tuple[Columns, Bool[np.ndarray, "B L"]]
 Read = Callable[[Outputs], Readout]
 
 
-def predict(engine: Engine, windows: Windows, read: Read, *, batch_size: int) -> Readout:
+def predict(
+    engine: Engine, windows: Windows, read: Read, *, batch_size: int, latest: bool = False
+) -> Readout:
     """What `read` makes of the model's outputs for every window, in order.
 
     Args:
       engine: The model.
-      windows: At least one window; their `seq_length` is the model's. The item to predict is not shown to it.
+      windows: At least one window; their `seq_length` is the model's.
       read: What to keep of a batch of outputs.
       batch_size: Windows a batch.
+      latest: Whether the model is shown each window's newest item, rather than asked for it.
     """
     names = engine.card.column_schema.inputs
-    feeds = (window_feed(windows, chunk, names) for chunk in chunks(len(windows), batch_size))
+    feeds = (window_feed(windows, chunk, names, latest=latest) for chunk in chunks(len(windows), batch_size))
     return run(engine, feeds, read, total=len(windows))
 
 
@@ -45,11 +48,42 @@ def run(engine: Engine, feeds: Iterable[Feed], read: Read, *, total: int) -> Rea
     return joined(parts)
 
 
-def window_feed(windows: Windows, indices: Int64[np.ndarray, "B"], names: Sequence[str]) -> Feed:
-    """The inputs of some windows, without the item to predict, and which positions hold a real item."""
+def window_feed(
+    windows: Windows, indices: Int64[np.ndarray, "B"], names: Sequence[str], *, latest: bool = False
+) -> Feed:
+    """The inputs of some windows, and which positions hold a real item.
+
+    Args:
+      windows: The windows, of L + 1 slots.
+      indices: Which of them.
+      names: The input columns.
+      latest: Whether to show the newest L slots, rather than all but the newest one.
+    """
     batch = windows.gather(indices, names)
-    slots = np.arange(windows.seq_length)
-    return {name: batch.columns[name][:, :-1] for name in names}, slots >= batch.padding[:, None]
+    shown = slice(1, None) if latest else slice(0, -1)
+    slots = np.arange(windows.seq_length + 1)[shown]
+    return {name: batch.columns[name][:, shown] for name in names}, slots >= batch.padding[:, None]
+
+
+def positions_seen(
+    windows: Windows, indices: Int64[np.ndarray, "B"], count: int, *, latest: bool = False
+) -> Int64[np.ndarray, "B P"]:
+    """The positions of the last `count` items that the model is shown; see `window_feed`."""
+    end = windows.seq_length + latest
+    return windows.positions(indices, np.arange(end - count, end))
+
+
+def positions_predicted(
+    windows: Windows, indices: Int64[np.ndarray, "B"], count: int, *, latest: bool = False
+) -> Int64[np.ndarray, "B P"]:
+    """The positions of the items that the last `count` outputs predict; see `window_feed`.
+
+    An item beyond the data has the position of the newest one, plus 1.
+    """
+    if not latest:
+        return windows.positions(indices, np.arange(windows.seq_length + 1)[-count:])
+    seen = positions_seen(windows, indices, count, latest=True)
+    return np.concatenate([seen[:, 1:], seen[:, -1:] + 1], axis=1)
 
 
 def chunks(count: int, size: int) -> Iterator[Int64[np.ndarray, "B"]]:

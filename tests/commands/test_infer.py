@@ -318,6 +318,64 @@ def test_data_that_does_not_fit(project: Project, change, message: str) -> None:
     assert not (project.root / "outputs").exists()
 
 
+RAW = """itemPosition,sequenceId,item,note,price
+13,5,fig,x,102.5
+10,5,apple,x,105
+11,5,fig,x,95
+12,5,apple,x,110
+14,5,fig,x,100
+1,8,fig,x,120
+2,8,apple,x,100
+"""
+"""The rows that DATA was made of."""
+
+
+def test_a_raw_table_is_encoded_as_the_model_needs_it(project: Project) -> None:
+    path = project.root / "data" / "table.csv"
+    path.write_text(RAW)
+    for changes, rows in (
+        ({}, [[5, 14, "fig"], [8, 2, "fig"]]),
+        ({"stride": 1}, [[5, 13, "apple"], [5, 14, "fig"], [8, 2, "fig"]]),
+        ({"forecast_from": "latest"}, [[5, 15, "fig"], [8, 3, "apple"]]),
+    ):
+        project.infer(data_path="data/table.csv", metadata_config_path=None, **changes)
+        found = project.table(f"predictions/{MODEL}-predictions.csv")
+        assert found.select("sequenceId", "itemPosition", "item").rows() == [tuple(row) for row in rows]
+
+
+def test_a_folder_of_raw_parquet(project: Project) -> None:
+    folder = project.root / "data" / "tables"
+    folder.mkdir()
+    table = pl.read_csv(RAW.encode(), schema_overrides={"price": pl.Float64})
+    table[:3].write_parquet(folder / "1.parquet")
+    table[3:].write_parquet(folder / "2.parquet")
+    project.infer(data_path="data/tables", autoregression=True, autoregression_extra_steps=1)
+    found = project.table(f"predictions/{MODEL}-predictions.csv")
+    assert found["itemPosition"].to_list() == [14, 15, 2, 3]
+
+
+def test_the_newest_item_is_fed_where_asked_for(project: Project) -> None:
+    project.infer(forecast_from="latest", autoregression=True, autoregression_extra_steps=2)
+    expected = pl.DataFrame(
+        {
+            "sequenceId": [5, 5, 5, 5, 8, 8, 8],
+            "itemPosition": [14, 15, 16, 17, 3, 4, 5],
+            "price": [100.0, 101.25, 100.625, 100.3125, 100.0, 100.0, 100.0],
+            "item": ["fig", "fig", "fig", "fig", "apple", "apple", "apple"],
+        }
+    )
+    assert_frame_equal(project.table(f"predictions/{MODEL}-predictions.csv"), expected)
+    name = "sequifier-demo-best-embedding-3"
+    project.add_model(name, GENERATIVE.of_kind("embedding"), hidden)
+    project.infer(model_path=name, model_type="embedding", forecast_from="latest")
+    assert project.table(f"embeddings/{name}-embeddings.csv")["itemPosition"].to_list() == [13, 14, 2]
+
+
+def test_windows_of_preprocessed_data_are_cut_already(project: Project) -> None:
+    with pytest.raises(ConfigError, match=r"stride: is of raw tables, but .* is preprocessed"):
+        project.infer(stride=1)
+
+
 def test_windows_that_are_too_short(project: Project) -> None:
     project.add_model("long", fake_card({"item": ITEMS}, {"price": PRICE}, MIXED, seq_length=4), repeat)
     with pytest.raises(DataError, match="windows of seq_length 3, which is less than the 4"):
