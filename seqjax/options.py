@@ -106,7 +106,7 @@ def read_words(words: Sequence[str], annotation: object, name: str) -> object:
     form = _form(annotation)
     if list(words) in NULLS:
         return None
-    if form.many and not (len(words) == 1 and words[0].startswith("[")):
+    if form.many and not (len(words) == 1 and words[0].startswith(("[", "{"))):
         values = list(words) if form.text else [parse_scalar(word) for word in words]
         return values[0] if form.one and len(values) == 1 else values
     return words[0] if form.text and not form.many else parse_yaml(words[0], f"--{name.replace('_', '-')}")
@@ -136,6 +136,8 @@ def _form(annotation: object) -> _Form:
         return _form(members[0])
     if origin in {Union, types.UnionType}:
         forms = [_form(member) for member in members if member is not types.NoneType]
+        if forms[0].many and section_of(members[-1]):
+            return forms[0]  # A list, or a section in its place: one word is a list of one.
         return dataclasses.replace(
             forms[0],
             text=all(form.text for form in forms),

@@ -25,6 +25,7 @@ SEARCH: dict[str, Any] = {
     "hp_search_name": "demo",
     "model_config_write_path": "configs/hp_search/",
     "search_strategy": "grid",
+    "engine": "sequential",
     "override_input": True,
     "export_generative_model": True,
     "export_embedding_model": False,

@@ -39,6 +39,9 @@ Positive = Section.model_fields["rate"].annotation
         (["{a: 1e-3, b: [x]}"], dict[str, float], {"a": 0.001, "b": ["x"]}),
         (["a: 1"], dict[str, int] | None, {"a": 1}),
         (["[1, no]"], Any, [1, "no"]),
+        (["0.1"], list[float] | Section, [0.1]),
+        (["0.1", "0.2"], list[float] | Section, [0.1, 0.2]),
+        (["{rate: 1e-3}"], list[float] | Section, {"rate": 0.001}),
     ],
 )
 def test_words_are_read_by_the_type(words, annotation, value):

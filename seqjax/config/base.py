@@ -13,7 +13,7 @@ import difflib
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar, get_args, get_origin
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
@@ -81,8 +81,15 @@ def section_of(annotation: object) -> type[ConfigModel] | None:
 def closed_section_of(annotation: object) -> type[ConfigModel] | None:
     """The section that a field is, possibly optional, if the keys of the section are known."""
     section = section_of(annotation)
-    inside = get_origin(annotation) in {list, tuple, dict}
+    # In a union with a list, a section is one of the values.
+    inside = any(get_origin(member) in {list, tuple, dict} for member in (annotation, *_plain(annotation)))
     return None if section is None or inside or section.model_config.get("extra") == "allow" else section
+
+
+def _plain(annotation: object) -> list[object]:
+    """The members of a union, without their annotations."""
+    members = get_args(annotation)
+    return [get_args(member)[0] if get_origin(member) is Annotated else member for member in members]
 
 
 @dataclass(frozen=True)

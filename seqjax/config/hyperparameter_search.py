@@ -1,9 +1,9 @@
 """The configuration of `seqjax hyperparameter-search`.
 
-Most keys hold a list of values to try. Lists of one group are linked: the first key of the group is its
-anchor, the others have a value for each of the anchor's, and the values at one place are tried together. What
-a value may be is said in the training configuration; here only the values' types are checked, so that a value
-that suits some combinations and not others stays possible.
+Most keys hold a list of values to try, or a range of numbers. Lists of one group are linked: the first key of
+the group is its anchor, the others have a value for each of the anchor's, and the values at one place are
+tried together. What a value may be is said in the training configuration; here only the values' types are
+checked, so that a value that suits some combinations and not others stays possible.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,11 +14,34 @@ from pydantic import Field, ValidationInfo, field_validator
 from seqjax.config.base import ConfigModel, Problems
 from seqjax.config.model import PositiveInt
 from seqjax.config.optimization import NamedSpec, optimizer_settings, scheduler_settings
+from seqjax.config.sampling import Range, Values, check_key
 from seqjax.config.schema import ColumnKind
 from seqjax.config.train import checked_name
 from seqjax.errors import Problem
 
 Some = Field(min_length=1)
+
+# Keys of one axis are linked. In sequifier's order: of two axes, the later one changes faster.
+MODEL_AXES = (
+    ("dim_model", "n_head", "initial_embedding_dim", "joint_embedding_dim", "feature_embedding_dims"),
+    ("dim_feedforward",),
+    ("num_layers",),
+    ("activation_fn",),
+    ("normalization",),
+    ("positional_encoding",),
+    ("attention_type",),
+    ("norm_first",),
+    ("n_kv_heads",),
+    ("rope_theta",),
+)
+TRAINING_AXES = (
+    ("learning_rate", "epochs", "scheduler"),
+    ("batch_size",),
+    ("dropout",),
+    ("optimizer",),
+    ("accumulation_steps",),
+)
+OUTER_AXES = (("input_columns", "column_types"), ("seq_length",))
 
 
 class ModelSampling(ConfigModel):
@@ -34,9 +57,9 @@ class ModelSampling(ConfigModel):
     """For each dim_model: the same, or null."""
     feature_embedding_dims: list[dict[str, PositiveInt] | None] | None = None
     """For each dim_model: embedding width of each input column; null shares initial_embedding_dim."""
-    num_layers: Annotated[list[PositiveInt], Some]
+    num_layers: Annotated[list[PositiveInt], Some] | Range
     """Numbers of transformer layers."""
-    dim_feedforward: Annotated[list[PositiveInt], Some]
+    dim_feedforward: Annotated[list[PositiveInt], Some] | Range
     """Hidden widths of the feed-forward layers."""
     activation_fn: Annotated[list[Literal["swiglu", "gelu", "relu"]], Some]
     """Feed-forward activations."""
@@ -46,7 +69,7 @@ class ModelSampling(ConfigModel):
     """Normalize before attention and feed-forward (pre-norm) rather than after."""
     positional_encoding: Annotated[list[Literal["learned", "rope"]], Some]
     """Learned absolute positions, or rotary positions inside attention."""
-    rope_theta: Annotated[list[Annotated[float, Field(gt=0)]], Some]
+    rope_theta: Annotated[list[Annotated[float, Field(gt=0)]], Some] | Range
     """Bases of the rotary frequencies."""
     attention_type: Annotated[list[Literal["mha", "mqa", "gqa"]], Some]
     """Multi-head, multi-query or grouped-query attention."""
@@ -59,7 +82,9 @@ class ModelSampling(ConfigModel):
 
     @field_validator("n_head", "initial_embedding_dim", "joint_embedding_dim", "feature_embedding_dims")
     @classmethod
-    def _belongs_to_widths(cls, values: list[Any] | None, info: ValidationInfo) -> list[Any] | None:
+    def _belongs_to_widths(
+        cls, values: list[Any] | Range | None, info: ValidationInfo
+    ) -> list[Any] | Range | None:
         return _linked(values, "dim_model", info)
 
 
@@ -68,17 +93,17 @@ class TrainingSampling(ConfigModel):
 
     device: str = "auto"
     """auto (an accelerator where there is one), cpu, cuda, or mps."""
-    learning_rate: Annotated[list[Annotated[float, Field(gt=0)]], Some]
+    learning_rate: Annotated[list[Annotated[float, Field(gt=0)]], Some] | Range
     """Initial learning rates; the next two keys belong to it, place by place."""
-    epochs: list[PositiveInt]
+    epochs: list[PositiveInt] | Range
     """Maximum number of epochs for each learning_rate."""
     scheduler: list[NamedSpec] | None = None
     """Learning-rate schedule for each learning_rate; null keeps the rate constant."""
-    batch_size: Annotated[list[PositiveInt], Some]
+    batch_size: Annotated[list[PositiveInt], Some] | Range
     """Windows a batch."""
-    accumulation_steps: Annotated[list[PositiveInt], Some]
+    accumulation_steps: Annotated[list[PositiveInt], Some] | Range
     """Batches that are averaged, as one large batch, into one update."""
-    dropout: Annotated[tuple[Annotated[float, Field(ge=0, lt=1)], ...], Some] = (0.0,)
+    dropout: Annotated[tuple[Annotated[float, Field(ge=0, lt=1)], ...], Some] | Range = (0.0,)
     """Dropout probabilities."""
     optimizer: Annotated[tuple[NamedSpec, ...], Some] = (NamedSpec.of("Adam"),)
     """Optimizers by their torch names, with their keyword arguments."""
@@ -127,7 +152,9 @@ class TrainingSampling(ConfigModel):
 
     @field_validator("epochs", "scheduler")
     @classmethod
-    def _belongs_to_rates(cls, values: list[Any] | None, info: ValidationInfo) -> list[Any] | None:
+    def _belongs_to_rates(
+        cls, values: list[Any] | Range | None, info: ValidationInfo
+    ) -> list[Any] | Range | None:
         return _linked(values, "learning_rate", info)
 
     @field_validator("optimizer")
@@ -154,14 +181,33 @@ class HyperparameterSearchConfig(ConfigModel):
     """Name of the search; its runs are called [NAME]-run-0, [NAME]-run-1, and so on."""
     model_config_write_path: str
     """Folder that each run's configuration is written into."""
-    search_strategy: Literal["sample", "grid"] = "sample"
-    """Try n_samples random combinations, or all of them."""
+    search_strategy: Literal["sample", "grid", "halving", "tpe"] = "sample"
+    """sample tries n_samples random combinations; grid tries all of them; halving trains n_samples (or all)
+    for a few epochs and the better ones for longer; tpe lets Optuna choose by the results so far."""
     n_samples: PositiveInt | None = None
-    """Number of runs, all different; required for search_strategy: sample."""
+    """Number of runs, all different; required for search_strategy: sample and tpe."""
+    halving_factor: Annotated[int, Field(ge=2)] = 3
+    """Of so many runs the best one is trained on, for so many times the epochs (halving)."""
+    halving_min_epochs: PositiveInt = 1
+    """Epochs that every run is trained for before the first selection (halving)."""
+    study_storage: Literal["sqlite", "journal"] = "sqlite"
+    """How Optuna's study is kept: a SQLite file, or a journal, which shared file systems can hold (tpe)."""
     seed: int = 1010
     """Random seed, of drawing combinations and of every run."""
-    engine: Literal["sequential"] = "sequential"
-    """How runs are trained: sequential trains one after the other."""
+    engine: Literal["vmap", "sequential", "ray"] = "vmap"
+    """How runs are trained: vmap trains those of one architecture together; sequential trains one after the
+    other; ray does as vmap does on the machines of a Ray cluster."""
+    population_size: PositiveInt | None = None
+    """Largest number of runs that are trained together; null takes as many as fit into memory."""
+    population_runner: Literal["auto", "vmap", "map", "loop"] = "auto"
+    """How a device works on runs that are trained together: vmap all at once, map one after the other in one
+    program, loop with a program for one; auto goes by the device and the size of the model."""
+    ray_address: str | None = None
+    """Address of the Ray cluster; null takes RAY_ADDRESS, or starts one on this machine."""
+    ray_resources: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=lambda: {"CPU": 1.0})
+    """What each group of runs needs on a Ray machine, such as {CPU: 4, GPU: 1}."""
+    ray_retries: Annotated[int, Field(ge=0)] = 3
+    """How often a group is started again whose Ray machine was lost."""
     override_input: bool = False
     """Do not ask before starting."""
     training_data_path: str | None = None
@@ -190,12 +236,15 @@ class HyperparameterSearchConfig(ConfigModel):
     """Columns that the model learns to predict."""
     target_column_types: dict[str, ColumnKind]
     """Kind of each target column: categorical or real."""
-    seq_length: Annotated[list[PositiveInt], Some]
+    seq_length: Annotated[list[PositiveInt], Some] | Range
     """Lengths of the context window; at most that of the preprocessed data."""
     model_hyperparameter_sampling: ModelSampling
     """Architectures."""
     training_hyperparameter_sampling: TrainingSampling
     """Ways of training."""
+    other_sampling: dict[str, Values] = Field(default_factory=dict)
+    """Values to try of any other key of the training configuration, such as
+    training_spec.optimizer.weight_decay."""
 
     @field_validator("hp_search_name")
     @classmethod
@@ -205,22 +254,76 @@ class HyperparameterSearchConfig(ConfigModel):
     @field_validator("n_samples")
     @classmethod
     def _samples_are_counted(cls, count: int | None, info: ValidationInfo) -> int | None:
-        if count is None and info.data.get("search_strategy") == "sample":
-            raise ValueError("is required for search_strategy: sample (or set search_strategy: grid).")
+        strategy = info.data.get("search_strategy")
+        if count is None and strategy in {"sample", "tpe"}:
+            raise ValueError(f"is required for search_strategy: {strategy} (or set search_strategy: grid).")
         return count
 
     @field_validator("column_types")
     @classmethod
-    def _belongs_to_inputs(cls, values: list[Any] | None, info: ValidationInfo) -> list[Any] | None:
+    def _belongs_to_inputs(
+        cls, values: list[Any] | Range | None, info: ValidationInfo
+    ) -> list[Any] | Range | None:
         return _linked(values, "input_columns", info)
 
+    @field_validator("other_sampling")
+    @classmethod
+    def _others_are_keys(cls, others: dict[str, Any]) -> dict[str, Any]:
+        problems = []
+        for key in others:
+            try:
+                check_key(key, searched_elsewhere())
+            except ValueError as error:
+                problems.append(Problem(key, str(error)))
+        if problems:
+            raise Problems(problems)
+        return others
 
-def _linked(values: list[Any] | None, anchor: str, info: ValidationInfo) -> list[Any] | None:
-    """`values`, if there is one for each value of the anchor; null stands for all of them."""
+    @field_validator(
+        "seq_length", "model_hyperparameter_sampling", "training_hyperparameter_sampling", "other_sampling"
+    )
+    @classmethod
+    def _all_can_be_counted(cls, values: Any, info: ValidationInfo) -> Any:  # noqa: ANN401
+        strategy, count = info.data.get("search_strategy"), info.data.get("n_samples")
+        if strategy == "grid" or (strategy == "halving" and count is None and "n_samples" in info.data):
+            other = "sample" if strategy == "grid" else "halving with n_samples"
+            message = f"a range has no end of values to try: set search_strategy: {other}."
+            ranges = [Problem(key, message) for key in ranges_in(values)]
+            if ranges:
+                raise Problems(ranges)
+        return values
+
+
+def ranges_in(values: object) -> list[str]:
+    """The keys of a section whose values are a range; an empty key where `values` is one."""
+    if isinstance(values, Range):
+        return [""]
+    inside = values if isinstance(values, dict) else vars(values) if isinstance(values, ConfigModel) else {}
+    return [key for key, value in inside.items() if isinstance(value, Range)]
+
+
+def searched_elsewhere() -> dict[str, str]:
+    """The keys of the training configuration that are lists elsewhere in a search, and where."""
+    places = {key: key for axis in OUTER_AXES for key in axis}
+    sections = (
+        (MODEL_AXES, "model_spec", "model_hyperparameter_sampling"),
+        (TRAINING_AXES, "training_spec", "training_hyperparameter_sampling"),
+    )
+    for axes, section, sampling in sections:
+        places |= {f"{section}.{key}": f"{sampling}.{key}" for axis in axes for key in axis}
+    return places
+
+
+def _linked(values: list[Any] | Range | None, anchor: str, info: ValidationInfo) -> list[Any] | Range | None:
+    """`values`, if there is one for each value of the anchor; null stands for all of them.
+
+    To the values of a range belongs one value, or another range.
+    """
     expected = info.data.get(anchor)
-    if values is not None and expected is not None and len(values) != len(expected):
+    count = 1 if isinstance(expected, Range) else len(expected or ())
+    if isinstance(values, list) and expected is not None and len(values) != count:
         raise ValueError(
-            f"must have a value for each of {anchor}, {len(expected)} in all (found {len(values)}): they are "
+            f"must have a value for each of {anchor}, {count} in all (found {len(values)}): they are "
             "tried together, place by place."
         )
     return values

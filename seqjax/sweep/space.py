@@ -1,9 +1,10 @@
 """The space of a search: which settings are linked, which are free, and which combination has which number.
 
-A space is a list of axes. A choice on an axis sets one key, or several that are linked; a combination is one
-choice on each axis. Combinations are numbered like the digits of a number whose digits are the axes, so that
-any of them is found, and any number of distinct ones drawn, without listing the space. The order is that of
-sequifier's grid: architectures change fastest, then ways of training, then columns and window lengths.
+A space is a list of axes, and of ranges. A choice on an axis sets one key, or several that are linked; a
+combination is one choice on each axis. Combinations are numbered like the digits of a number whose digits are
+the axes, so that any of them is found, and any number of distinct ones drawn, without listing the space. The
+order is that of sequifier's grid: architectures change fastest, then ways of training, then columns and
+window lengths. A space with ranges has no numbers; its n-th draw depends on the seed and on n alone.
 """
 
 import itertools
@@ -11,13 +12,19 @@ import json
 import math
 import random
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from seqjax.config.base import validate
-from seqjax.config.hyperparameter_search import HyperparameterSearchConfig
+from seqjax.config.base import ConfigModel, validate
+from seqjax.config.hyperparameter_search import (
+    MODEL_AXES,
+    OUTER_AXES,
+    TRAINING_AXES,
+    HyperparameterSearchConfig,
+)
 from seqjax.config.metadata import Metadata
 from seqjax.config.resolve import resolve_schema
+from seqjax.config.sampling import Range, is_whole, parts_of
 from seqjax.config.train import TrainConfig
 from seqjax.errors import ConfigError, Problem
 
@@ -45,24 +52,6 @@ _FIXED_AT_TOP = (
     "export_with_dropout",
     "seed",
 )
-_WIDTHS = ("dim_model", "n_head", "initial_embedding_dim", "joint_embedding_dim", "feature_embedding_dims")
-_RATES = ("learning_rate", "epochs", "scheduler")
-
-# In sequifier's order: of two axes, the later one changes faster.
-_MODEL_AXES = (
-    _WIDTHS,
-    ("dim_feedforward",),
-    ("num_layers",),
-    ("activation_fn",),
-    ("normalization",),
-    ("positional_encoding",),
-    ("attention_type",),
-    ("norm_first",),
-    ("n_kv_heads",),
-    ("rope_theta",),
-)
-_TRAINING_AXES = (_RATES, ("batch_size",), ("dropout",), ("optimizer",), ("accumulation_steps",))
-_OUTER_AXES = (("input_columns", "column_types"), ("seq_length",))
 
 
 @dataclass(frozen=True)
@@ -71,10 +60,12 @@ class Space:
 
     axes: tuple[tuple[Choice, ...], ...]
     """The choices of each axis; the first axis changes fastest."""
+    ranges: Mapping[str, Range] = field(default_factory=dict)
+    """Keys whose values are drawn from a range."""
 
     @property
     def count(self) -> int:
-        """The number of combinations."""
+        """The number of combinations of what is listed."""
         return math.prod(len(axis) for axis in self.axes)
 
     def combination(self, number: int) -> dict[str, Any]:
@@ -89,15 +80,27 @@ class Space:
             settings |= axis[place]
         return settings
 
+    def draw(self, seed: int, number: int) -> dict[str, Any]:
+        """A random combination, with a value of each range.
+
+        Args:
+          seed: Of the search.
+          number: Which draw, from 0.
+        """
+        generator = random.Random(f"{seed} {number}")
+        listed = self.combination(generator.randrange(self.count))
+        return listed | {key: drawn(key, found, generator) for key, found in self.ranges.items()}
+
     @property
     def varied(self) -> tuple[str, ...]:
         """The dotted keys that have several values, in the order of the axes from the slowest."""
-        return tuple(
+        listed = (
             key
             for axis in reversed(self.axes)
             for key in axis[0]
             if any(choice[key] != axis[0][key] for choice in axis)
         )
+        return (*listed, *self.ranges)
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,7 @@ class Candidate:
     run: int
     """The number of its run, from 0."""
     combination: int
-    """Its number in the space."""
+    """Its number in the space; in a space with ranges, that of the draw."""
     settings: Choice
     """What distinguishes it: the keys that the search varies."""
     config: TrainConfig
@@ -135,22 +138,41 @@ class Plan:
 
 def space_of(config: HyperparameterSearchConfig) -> Space:
     """The combinations of a search, linked and free as the documents say."""
-    values = config.model_dump(mode="json")
     groups = (
-        ("", values, _OUTER_AXES),
-        (f"{TRAINING}.", values["training_hyperparameter_sampling"], _TRAINING_AXES),
-        (f"{MODEL}.", values["model_hyperparameter_sampling"], _MODEL_AXES),
+        ("", config, OUTER_AXES),
+        (f"{TRAINING}.", config.training_hyperparameter_sampling, TRAINING_AXES),
+        (f"{MODEL}.", config.model_hyperparameter_sampling, MODEL_AXES),
+        ("", config.other_sampling, [(key,) for key in config.other_sampling]),
     )
-    slowest_first = [_axis(prefix, section, keys) for prefix, section, axes in groups for keys in axes]
-    return Space(tuple(reversed(slowest_first)))
+    axes: list[tuple[Choice, ...]] = []
+    ranges: dict[str, Range] = {}
+    for prefix, section, linked in groups:
+        plain = section.model_dump(mode="json") if isinstance(section, ConfigModel) else section
+        for keys in linked:
+            found = dict(zip(keys, _values(section, keys), strict=True))
+            ranges |= {f"{prefix}{key}": value for key, value in found.items() if isinstance(value, Range)}
+            axes.append(_axis(prefix, plain, tuple(key for key in keys if f"{prefix}{key}" not in ranges)))
+    return Space(tuple(reversed([axis for axis in axes if axis[0]])), ranges)
+
+
+def drawn(key: str, values: Range, generator: random.Random) -> float:
+    """A number of a range, each as likely as any other (on a logarithmic scale, where it says so)."""
+    if is_whole(key, values) and not values.log:
+        return generator.randint(math.ceil(values.low), math.floor(values.high))
+    low, high = (math.log(bound) if values.log else bound for bound in (values.low, values.high))
+    value = generator.uniform(low, high)
+    value = min(max(math.exp(value) if values.log else value, values.low), values.high)
+    # What the configuration says is the value, so it is rounded here rather than where it is written.
+    return round(value) if is_whole(key, values) else float(f"{value:.6g}")
 
 
 def plan(config: HyperparameterSearchConfig, metadata: Metadata) -> Plan:
     """Which runs a search consists of.
 
     A grid is all combinations in order. A sample is `n_samples` distinct ones in an order drawn from the
-    seed, so that a larger sample begins with a smaller one. Combinations that cannot be trained, or that come
-    to the same training as an earlier one, are left out; a sample draws others in their place.
+    seed, so that a larger sample begins with a smaller one. Halving begins with a sample, or with all.
+    Combinations that cannot be trained, or that come to the same training as an earlier one, are left out; a
+    sample draws others in their place.
 
     Args:
       config: The search.
@@ -160,16 +182,23 @@ def plan(config: HyperparameterSearchConfig, metadata: Metadata) -> Plan:
       ConfigError: No combination can be trained, or a grid is too large.
     """
     space = space_of(config)
-    if config.search_strategy == "grid":
+    if config.search_strategy == "grid" or config.n_samples is None:
         if space.count > MAX_GRID:
             problem = (
-                f"grid makes {space.count} combinations, more than {MAX_GRID}: set search_strategy: sample."
+                f"{config.search_strategy} makes {space.count} combinations, more than {MAX_GRID}: set "
+                "search_strategy: sample."
             )
             raise ConfigError(_source(config), [Problem("search_strategy", problem)])
-        return _plan(config, metadata, space, range(space.count), space.count)
-    wanted = min(config.n_samples or 0, space.count)
-    looked_at = itertools.islice(shuffled(space.count, config.seed), 100 * wanted + 1000)
-    return _plan(config, metadata, space, looked_at, wanted)
+        return _plan(config, metadata, enumerate(map(space.combination, range(space.count))), space.count)
+    if space.ranges:
+        wanted = config.n_samples
+        draws: Iterator[tuple[int, Choice]] = (
+            (number, space.draw(config.seed, number)) for number in itertools.count()
+        )
+    else:
+        wanted = min(config.n_samples, space.count)
+        draws = ((number, space.combination(number)) for number in shuffled(space.count, config.seed))
+    return _plan(config, metadata, itertools.islice(draws, 100 * wanted + 1000), wanted)
 
 
 def shuffled(count: int, seed: int) -> Iterator[int]:
@@ -196,11 +225,16 @@ def train_values(config: HyperparameterSearchConfig, settings: Choice, model_nam
     values = config.model_dump(mode="json")
     model, training = values["model_hyperparameter_sampling"], values["training_hyperparameter_sampling"]
     result: dict[str, Any] = {key: values[key] for key in _FIXED_AT_TOP} | {"model_name": model_name}
-    result[MODEL] = _without(model, _MODEL_AXES)
-    result[TRAINING] = _without(training, _TRAINING_AXES)
-    for key, value in settings.items():
-        section, _, name = key.rpartition(".")
-        (result[section] if section else result)[name] = value
+    result[MODEL] = _without(model, MODEL_AXES)
+    result[TRAINING] = _without(training, TRAINING_AXES)
+    # What is set inside of a key comes after the key itself.
+    for key, value in sorted(settings.items(), key=lambda item: len(parts_of(item[0]))):
+        *outer, name = parts_of(key)
+        section = result
+        for part in outer:
+            section[part] = dict(section.get(part) or {})
+            section = section[part]
+        section[name] = value
     return result
 
 
@@ -216,35 +250,57 @@ def run_name(search: str, run: int) -> str:
     return f"{search}-run-{run}"
 
 
+def candidate_of(
+    config: HyperparameterSearchConfig, metadata: Metadata, settings: Choice, *, run: int, number: int
+) -> Candidate:
+    """A combination as a run.
+
+    Args:
+      config: The search.
+      metadata: Of the data.
+      settings: The combination.
+      run: Number of the run.
+      number: Number of the combination.
+
+    Raises:
+      ConfigError: It cannot be trained.
+    """
+    settings = resolved(settings)
+    values = train_values(config, settings, run_name(config.hp_search_name, run))
+    train = validate(TrainConfig, values, f"combination {number}")
+    resolve_schema(train, metadata)
+    return Candidate(run, number, {key: settings[key] for key in space_of(config).varied}, train)
+
+
+def identity(config: TrainConfig) -> str:
+    """What two runs have in common that train the same model."""
+    return json.dumps(config.model_dump(mode="json", exclude={"model_name"}), sort_keys=True)
+
+
 def _plan(
     config: HyperparameterSearchConfig,
     metadata: Metadata,
-    space: Space,
-    numbers: Iterable[int],
+    combinations: Iterable[tuple[int, Choice]],
     wanted: int,
 ) -> Plan:
     candidates: list[Candidate] = []
     skipped: list[Skipped] = []
     first_error: ConfigError | None = None
     seen: dict[str, int] = {}
-    for number in numbers:
+    for number, settings in combinations:
         if len(candidates) == wanted:
             break
-        run, settings = len(candidates), resolved(space.combination(number))
-        name = run_name(config.hp_search_name, run)
         try:
-            train = validate(TrainConfig, train_values(config, settings, name), f"combination {number}")
-            resolve_schema(train, metadata)
+            candidate = candidate_of(config, metadata, settings, run=len(candidates), number=number)
         except ConfigError as error:
             first_error = first_error or error
             skipped.append(Skipped(number, " ".join(map(str, error.problems))))
             continue
-        same = seen.setdefault(_identity(train), number)
+        same = seen.setdefault(identity(candidate.config), number)
         if same != number:
             skipped.append(Skipped(number, f"comes to the same training as combination {same}."))
             continue
-        varied = {key: settings[key] for key in space.varied}
-        candidates.append(Candidate(run, number, varied, train))
+        candidates.append(candidate)
     if not candidates and first_error is not None:
         raise ConfigError(
             f"{_source(config)} has no combination that can be trained ({len(skipped)} tried). The first",
@@ -257,12 +313,15 @@ def _source(config: HyperparameterSearchConfig) -> str:
     return f"The search {config.hp_search_name!r}"
 
 
-def _identity(config: TrainConfig) -> str:
-    return json.dumps(config.model_dump(mode="json", exclude={"model_name"}), sort_keys=True)
+def _values(section: ConfigModel | Mapping[str, Any], keys: tuple[str, ...]) -> list[Any]:
+    return [getattr(section, key) if isinstance(section, ConfigModel) else section[key] for key in keys]
 
 
 def _axis(prefix: str, section: Mapping[str, Any], keys: tuple[str, ...]) -> tuple[Choice, ...]:
+    """The choices of an axis; one that sets nothing where all keys are ranges."""
     given = {f"{prefix}{key}": section[key] for key in keys if section[key] is not None}
+    if not given:
+        return ({},)
     return tuple(dict(zip(given, place, strict=True)) for place in zip(*given.values(), strict=True))
 
 

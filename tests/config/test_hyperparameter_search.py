@@ -49,7 +49,7 @@ def test_every_key_of_a_training_can_be_searched_or_fixed():
             "scheduler.0.step_sizes: unknown key. Did you mean 'step_size'?",
         ),
         ({"model": {"num_layer": [1]}}, "num_layer: unknown key. Did you mean 'num_layers'?"),
-        ({"model": {"num_layers": 2}}, "num_layers: must be a list (found 2)"),
+        ({"model": {"num_layers": 2}}, "num_layers: must be a list or a section of keys and values"),
         ({"model": {"num_layers": []}}, "num_layers: must be a list of 1 or more"),
         (
             {"model": {"activation_fn": ["relu", "gellu"]}},
@@ -58,7 +58,39 @@ def test_every_key_of_a_training_can_be_searched_or_fixed():
         ({"hp_search_nam": "x"}, "hp_search_nam: unknown key. Did you mean 'hp_search_name'?"),
         ({"hp_search_name": "a/b"}, "hp_search_name: must not contain a slash"),
         ({"search_strategy": "sample"}, "n_samples: is required for search_strategy: sample"),
-        ({"engine": "parallel"}, "engine: must be 'sequential'"),
+        ({"engine": "parallel"}, "engine: must be 'vmap', 'sequential' or 'ray'"),
+        ({"search_strategy": "tpe"}, "n_samples: is required for search_strategy: tpe"),
+        (
+            {"training": {"dropout": {"low": 0.1, "high": 0.1}}},
+            "dropout.high: must be greater than low, 0.1 (found 0.1)",
+        ),
+        (
+            {"training": {"dropout": {"low": 0, "high": 0.1, "log": True}}},
+            "dropout.log: true needs low to be above 0 (found 0)",
+        ),
+        (
+            {"training": {"dropout": {"low": 0, "high": 0.5}}},
+            "training_hyperparameter_sampling.dropout: a range has no end of values to try",
+        ),
+        ({"seq_length": {"low": 2, "high": 4}}, "seq_length: a range has no end of values to try"),
+        (
+            {"search_strategy": "halving", "other_sampling": {"seed": {"low": 0, "high": 4}}},
+            "other_sampling.seed: a range has no end of values to try: set search_strategy: halving with",
+        ),
+        (
+            {"training": {"learning_rate": {"low": 0.1, "high": 1}, "epochs": [1, 2]}},
+            "epochs: must have a value for each of learning_rate, 1 in all (found 2)",
+        ),
+        (
+            {"other_sampling": {"training_spec.learning_rat": [1]}},
+            "no such key of the training configuration. Did you mean 'training_spec.learning_rate'?",
+        ),
+        (
+            {"other_sampling": {"training_spec.learning_rate": [1]}},
+            "has a place of its own: training_hyperparameter_sampling.learning_rate.",
+        ),
+        ({"other_sampling": {"model_name": ["a"]}}, "other_sampling.model_name: cannot be varied"),
+        ({"other_sampling": {"seed": []}}, "other_sampling.seed: must be a list of 1 or more"),
         ({"batch_size": [3]}, "batch_size: unknown key. It belongs in training_hyperparameter_sampling."),
     ],
 )

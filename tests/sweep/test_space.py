@@ -261,3 +261,69 @@ def test_a_candidate_is_a_complete_training_configuration_that_is_read_back_equa
     assert spec.optimizer.arguments == {"betas": [0.9, 0.98], "weight_decay": 1e-5}
     assert spec.scheduler.arguments == {"T_max": 2, "eta_min": 1e-7}
     assert (spec.gradient_clip, spec.early_stopping_epochs, spec.accumulation_steps) == (None, 3, 1)
+
+
+def test_ranges_are_drawn_by_seed_and_number():
+    training = {
+        "learning_rate": {"low": 1e-4, "high": 1e-1, "log": True},
+        "epochs": {"low": 2, "high": 5},
+        "dropout": {"low": 0, "high": 0.5},
+    }
+    others = {
+        "training_spec.optimizer.weight_decay": {"low": 0, "high": 1},
+        "training_spec.optimizer.eps": [1e-8, 1e-6],
+        "seed": {"low": 0, "high": 9},
+    }
+
+    def drawn(count, seed):
+        config = search(
+            {"num_layers": [1, 2]},
+            training,
+            other_sampling=others,
+            search_strategy="sample",
+            n_samples=count,
+            seed=seed,
+        )
+        return plan(config, METADATA).candidates
+
+    found = drawn(60, 1)
+    assert [one.settings for one in drawn(20, 1)] == [one.settings for one in found[:20]]
+    assert drawn(5, 2)[0].settings != found[0].settings
+    specs = [one.config.training_spec for one in found]
+    rates = sorted(spec.learning_rate for spec in specs)
+    assert 1e-4 <= rates[0] < rates[20] < 2e-2 < rates[-1] <= 1e-1
+    assert {spec.epochs for spec in specs} == {2, 3, 4, 5}
+    assert {one.config.model_spec.num_layers for one in found} == {1, 2}
+    assert all(0 <= spec.dropout <= 0.5 for spec in specs)
+    # Nothing but the bounds' type would make these whole, and the optimizer's own keys say otherwise.
+    decays = [spec.optimizer.arguments["weight_decay"] for spec in specs]
+    assert len(set(decays)) == 60
+    assert {spec.optimizer.arguments["eps"] for spec in specs} == {1e-8, 1e-6}
+    assert {spec.optimizer.name for spec in specs} == {"Adam"}
+    assert all(isinstance(one.config.seed, int) for one in found)
+    assert set(found[0].settings) == {
+        "training_spec.learning_rate",
+        "training_spec.epochs",
+        "training_spec.dropout",
+        "model_spec.num_layers",
+        *others,
+    }
+
+
+def test_halving_begins_with_all_or_with_a_sample():
+    layers = {"num_layers": [1, 2, 3, 4]}
+    assert len(plan(search(layers, search_strategy="halving"), METADATA).candidates) == 4
+    assert len(plan(search(layers, search_strategy="halving", n_samples=2), METADATA).candidates) == 2
+
+
+def test_a_key_inside_of_another_is_set_after_it():
+    config = search(
+        training={"optimizer": [{"name": "Adam"}, {"name": "SGD", "weight_decay": 0.5}]},
+        other_sampling={
+            "training_spec.optimizer.weight_decay": [0.1],
+            "training_spec.loss_weights.item": [2.0],
+        },
+    )
+    specs = [one.config.training_spec for one in plan(config, METADATA).candidates]
+    assert [spec.optimizer.arguments for spec in specs] == [{"weight_decay": 0.1}] * 2
+    assert [spec.loss_weights for spec in specs] == [{"item": 2.0}] * 2
