@@ -1,6 +1,7 @@
 """Losses over all windows of a data set, of anything that returns a model's outputs: a model, a baseline."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import jax
@@ -10,7 +11,18 @@ from jaxtyping import Array, Float, Int
 
 from seqjax.training.batch import Batch, Tree, target_mask
 from seqjax.training.feed import Feed
-from seqjax.training.metrics import Losses, Sums, added, mean_losses, no_sums
+from seqjax.training.metrics import (
+    Losses,
+    Measured,
+    MetricSums,
+    Sums,
+    added,
+    mean_losses,
+    metric_sums,
+    metric_values,
+    no_metric_sums,
+    no_sums,
+)
 from seqjax.training.objective import Outputs, Target, loss_sums, loss_weights
 
 Predict = Callable[[Tree, Batch], Outputs]
@@ -26,10 +38,13 @@ class Evaluation(NamedTuple):
     """Mean losses over all real positions."""
     shares: dict[str, Float[np.ndarray, "C"]]
     """Share of each class among the predicted classes, by column."""
+    metrics: Mapping[str, Mapping[str, float]] = MappingProxyType({})
+    """How good predictions are, by target and row of `seqjax.training.metrics.METRICS`."""
 
 
 class _Found(NamedTuple):
     sums: dict[str, Sums]
+    metrics: MetricSums
     counts: dict[str, Int[Array, "C"]]
 
 
@@ -39,7 +54,8 @@ def build_evaluate(
     feed: Feed,
     order: Int[np.ndarray, "n B"],
     *,
-    share_columns: dict[str, int] | None = None,
+    share_columns: Mapping[str, int] | None = None,
+    measured: Mapping[str, Measured] | None = None,
 ) -> Callable[[Tree], Evaluation]:
     """A function of parameters that evaluates them; compiled once.
 
@@ -49,15 +65,20 @@ def build_evaluate(
       feed: The data.
       order: Which windows make up which batch; -1 for a row of padding.
       share_columns: Number of classes of each target whose predicted classes are counted.
+      measured: The metrics of each target; null measures none.
     """
-    classes = share_columns or {}
+    classes, measured = share_columns or {}, measured or {}
 
     def step(found: _Found, batch: Batch, index: Int[Array, ""], params: Tree) -> _Found:
         del index
         outputs = predict(params, batch)
         mask_BT = target_mask(batch)
         counts = {name: count + _class_counts(outputs[name], mask_BT) for name, count in found.counts.items()}
-        return _Found(added(found.sums, loss_sums(targets, outputs, batch)), counts)
+        return _Found(
+            added(found.sums, loss_sums(targets, outputs, batch)),
+            added(found.metrics, metric_sums(measured, outputs, batch)),
+            counts,
+        )
 
     fold, placed, n_batches = feed.fold(step), feed.place(order), len(order)
 
@@ -66,11 +87,13 @@ def build_evaluate(
         for begin in range(0, n_batches, _BATCHES_PER_DISPATCH):
             empty = _Found(
                 no_sums(target.name for target in targets),
+                no_metric_sums(measured),
                 {name: jnp.zeros(width, jnp.int32) for name, width in classes.items()},
             )
             found.append(fold(empty, params, placed, begin, min(begin + _BATCHES_PER_DISPATCH, n_batches)))
         losses = mean_losses([part.sums for part in found], loss_weights(targets))
-        return Evaluation(losses, {name: _shares([part.counts[name] for part in found]) for name in classes})
+        shares = {name: _shares([part.counts[name] for part in found]) for name in classes}
+        return Evaluation(losses, shares, metric_values(measured, [part.metrics for part in found]))
 
     return evaluate
 
