@@ -39,6 +39,7 @@ LAYERS: dict[str, set[str]] = {
     # An export is a model that is written down: it traces the model, inside the function that does it.
     "artifacts": {"interop", "model"},
     "inference": {"model", "data", "artifacts", "interop"},
+    "evaluation": {"baselines", "data", "artifacts", "inference", "reports"},
     "commands": {
         "data",
         "model",
@@ -48,6 +49,8 @@ LAYERS: dict[str, set[str]] = {
         "interop",
         "artifacts",
         "inference",
+        "evaluation",
+        "baselines",
         "reports",
         "allocator",
     },
@@ -69,6 +72,7 @@ NEVER: dict[str, set[str]] = {
     **dict.fromkeys(["errors", "progress", "stopping", "allocator", "compilation_cache", "config"], HEAVY),
     **dict.fromkeys(["options", "api", "cli", "__init__", "__main__"], HEAVY),
     "data": JAX | GRAPHS,
+    "evaluation": JAX | GRAPHS,
     "reports": HEAVY,
     "baselines": HEAVY | {"tyro", "rich", "yaml"},
     # These must run where only jax, flax, optax, orbax, numpy, pydantic and jaxtyping are installed.

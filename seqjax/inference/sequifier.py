@@ -14,6 +14,7 @@ from jaxtyping import Bool
 
 from seqjax.artifacts.card import ModelCard, ModelKind, describe_run
 from seqjax.artifacts.model_files import graph_feed
+from seqjax.config.evaluate import EvaluateConfig
 from seqjax.config.infer import InferConfig
 from seqjax.config.load import load_config, resolve_path
 from seqjax.config.resolve import load_metadata, resolve_schema
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
 
-def card_from_training(config: InferConfig, model: Path, kind: ModelKind) -> ModelCard:
+def card_from_training(config: InferConfig | EvaluateConfig, model: Path, kind: ModelKind) -> ModelCard:
     """The card of a model that sequifier trained.
 
     Args:

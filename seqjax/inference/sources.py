@@ -1,6 +1,6 @@
 """Where windows come from: preprocessed data or raw tables, a part at a time."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,12 @@ class Source:
 
 
 def preprocessed_source(
-    path: Path, read_format: str, card: ModelCard, *, padding: Padding = "null"
+    path: Path,
+    read_format: str,
+    card: ModelCard,
+    *,
+    columns: Sequence[str] | None = None,
+    padding: Padding = "null",
 ) -> Source:
     """The windows of preprocessed data, as a model reads them.
 
@@ -32,10 +37,11 @@ def preprocessed_source(
       path: The data.
       read_format: A format of preprocessed data.
       card: The model.
+      columns: The columns to read; null reads the model's inputs.
       padding: How the long format marks padded slots.
     """
     schema = card.column_schema
-    kinds: dict[str, ColumnKind] = {name: schema.columns[name] for name in schema.inputs}
+    kinds: dict[str, ColumnKind] = {name: schema.columns[name] for name in columns or schema.inputs}
 
     def parts() -> Iterator[Windows]:
         empty = True
@@ -44,7 +50,7 @@ def preprocessed_source(
                 empty = False
                 yield windows.crop(schema.seq_length)
         if empty:
-            raise DataError(f"{path} holds no windows, so there is nothing to infer.")
+            raise DataError(f"{path} holds no windows, so there is nothing to predict.")
 
     return Source(parts, by_file=is_by_file(read_format))
 

@@ -1,0 +1,58 @@
+"""The configuration of `seqjax evaluate`."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from seqjax.config.base import ConfigModel
+from seqjax.config.model import PositiveInt
+
+
+class EvaluateConfig(ConfigModel):
+    """Measures how well trained models predict held-out data, beside simple baselines.
+
+    The model file knows its own columns, maps and statistics. The baselines are fitted on the training data.
+    """
+
+    project_root: str
+    """Root folder of the project; relative paths start here. Usually '.'."""
+    model_path: str | list[str]
+    """Model file, or a list of them to compare."""
+    data_path: str | None = None
+    """Held-out data, preprocessed or a raw table; null is the last of the metadata's first three splits."""
+    training_data_path: str | None = None
+    """Preprocessed training data for the baselines; null takes the metadata's first split, or the model's."""
+    metadata_config_path: str | None = None
+    """The JSON file that preprocess wrote; null uses what the model file holds."""
+    training_config_path: str = "configs/train.yaml"
+    """The configuration that a model of sequifier was trained with."""
+    read_format: Literal["parquet", "csv", "pt", "arrow"] | None = None
+    """Format of the data; null takes the metadata's, parquet where it says none."""
+    stride: PositiveInt | None = None
+    """Of a raw table: the largest step between the windows of a sequence; null is 1, every window."""
+    missing_real: Literal["error", "mean"] = "error"
+    """Of a raw table: refuse empty cells of real columns, or read them as the column's mean."""
+    target_columns: list[str] | None = None
+    """Targets to evaluate; null takes all of the model's."""
+    score_reserved: bool = False
+    """Score items whose category is missing (unknown) or was never seen in training (other), too."""
+    bootstrap_samples: Annotated[int, Field(ge=100)] = 1000
+    """Resamples of the sequences that the confidence intervals are read from."""
+    confidence_level: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    """Coverage of the confidence intervals."""
+    calibration_bins: PositiveInt = 15
+    """Bins of equal width over the confidence, for calibration."""
+    confusion_classes: Annotated[int, Field(ge=2)] = 10
+    """How many of the commonest classes are told apart in the confusion table."""
+    examples: Annotated[int, Field(ge=0)] = 6
+    """Windows, drawn at random, that are shown with their predictions."""
+    html: bool = True
+    """Write the HTML page too (its plots need plotly: the extra 'plots')."""
+    report_name: str | None = None
+    """Name of the report's files; null takes the model's, and 'comparison' for several."""
+    inference_batch_size: PositiveInt = 128
+    """Windows a batch."""
+    device: str = "cpu"
+    """cpu or cuda."""
+    seed: int = 1010
+    """Random seed of the resamples, and of the points and windows that are shown."""

@@ -1,0 +1,1 @@
+"""How good predictions are: scores, baselines beside them, intervals, a verdict. numpy alone computes."""

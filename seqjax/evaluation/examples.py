@@ -1,0 +1,102 @@
+"""A few windows, drawn at random, with what was predicted to follow them."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float32, Int64, Shaped
+
+from seqjax.artifacts.card import ModelCard
+from seqjax.data.columns import class_labels, denormalise
+from seqjax.data.dataset import Batch, Windows
+from seqjax.evaluation.draw import RandomRows
+from seqjax.evaluation.result import Example, Guess, Value
+
+SHOWN_ITEMS = 8
+"""Newest items of a window that are shown."""
+SHOWN_CLASSES = 3
+
+
+class Examples:
+    """Draws windows, and keeps what the model says about the newest item of each."""
+
+    def __init__(self, count: int, seed: int, card: ModelCard, targets: Sequence[str]) -> None:
+        self._drawn = RandomRows(count, seed)
+        self._card = card
+        self._targets = targets
+        schema = card.column_schema
+        self._labels = {
+            name: class_labels(card.id_maps.get(name, {}), classes)
+            for name, classes in schema.n_classes.items()
+            if name in schema.columns
+        }
+
+    def add(
+        self,
+        windows: Windows,
+        indices: Int64[np.ndarray, "B"],
+        batch: Batch,
+        outputs: Mapping[str, Float32[np.ndarray, "B P _"]],
+    ) -> None:
+        """Adds the windows at `indices`, which are `batch`, and the model's outputs."""
+        shown = min(SHOWN_ITEMS, windows.seq_length)
+        rows: dict[str, Shaped[np.ndarray, "B ..."]] = {
+            "sequence": windows.sequence_id[indices],
+            "position": windows.positions(indices, np.array([windows.seq_length]))[:, 0],
+            "real": np.minimum(windows.length[indices] - 1, shown),
+        }
+        for name, values in batch.columns.items():
+            rows[f"column {name}"] = values[:, -1 - shown :]
+        for name in self._targets:
+            newest = outputs[name][:, -1]
+            if name in self._labels:
+                likely = np.argsort(-newest, axis=1, kind="stable")[:, :SHOWN_CLASSES]
+                rows[f"likely {name}"] = likely
+                rows[f"probability {name}"] = np.take_along_axis(_probabilities(newest), likely, axis=1)
+            else:
+                rows[f"value {name}"] = newest[:, 0]
+        self._drawn.add(rows)
+
+    def examples(self) -> list[Example]:
+        """The windows that were drawn, in the order of the data."""
+        rows = self._drawn.rows()
+        return [self._example(rows, at) for at in range(len(rows.get("sequence", ())))]
+
+    def _example(self, rows: Mapping[str, Shaped[np.ndarray, "N ..."]], at: int) -> Example:
+        real = int(rows["real"][at])
+        columns = {
+            name.removeprefix("column "): values[at]
+            for name, values in rows.items()
+            if name.startswith("column ")
+        }
+        return Example(
+            sequence_id=int(rows["sequence"][at]),
+            item_position=int(rows["position"][at]),
+            window={
+                name: [self._value(name, value) for value in values[len(values) - 1 - real : -1]]
+                for name, values in columns.items()
+            },
+            targets={name: self._guess(rows, at, name, columns[name][-1]) for name in self._targets},
+        )
+
+    def _guess(
+        self,
+        rows: Mapping[str, Shaped[np.ndarray, "N ..."]],
+        at: int,
+        name: str,
+        truth: Shaped[np.ndarray, ""],
+    ) -> Guess:
+        if name not in self._labels:
+            return Guess(self._value(name, truth), self._value(name, rows[f"value {name}"][at]), None)
+        labels = [self._labels[name][int(id_)] for id_ in rows[f"likely {name}"][at]]
+        likely = dict(zip(labels, rows[f"probability {name}"][at].tolist(), strict=True))
+        return Guess(self._value(name, truth), labels[0], likely)
+
+    def _value(self, name: str, value: Shaped[np.ndarray, ""]) -> Value:
+        if name in self._labels:
+            return self._labels[name][int(value)]
+        return float(denormalise(np.asarray(value, np.float64), self._card.statistics[name]))
+
+
+def _probabilities(log_probs: Float32[np.ndarray, "B C"]) -> Shaped[np.ndarray, "B C"]:
+    exact = np.exp(log_probs.astype(np.float64) - log_probs.max(axis=1, keepdims=True))
+    return exact / exact.sum(axis=1, keepdims=True)

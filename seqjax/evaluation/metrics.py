@@ -1,0 +1,116 @@
+"""Metrics: each a function of sums of scores, over all items or over any part of them.
+
+To add one, add a row. A mean stays a sum and a count until here, so that the sums of parts can be added,
+weighted and resampled.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float64
+
+from seqjax.config.schema import ColumnKind
+from seqjax.evaluation.scores import CLASS_SCORES, REAL_SCORES
+
+Sums = Float64[np.ndarray, "... scores"]
+Values = Float64[np.ndarray, "..."]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One figure."""
+
+    label: str
+    """What people read."""
+    meaning: str
+    """One sentence for those who do not know it."""
+    of: Callable[[Sums], Values]
+    """Its values for sums along the last axis; NaN where it is not defined."""
+    better: Literal["lower", "higher"] | None = None
+    """Which way is better, if it says how good something is."""
+    share: bool = False
+    """Whether it is a share, to be shown in per cent."""
+
+
+def _mean(scores: tuple[str, ...], name: str) -> Callable[[Sums], Values]:
+    at = scores.index(name)
+    return lambda sums: sums[..., at] / sums[..., 0]
+
+
+def _perplexity(sums: Sums) -> Values:
+    return np.exp(_mean(CLASS_SCORES, "nll")(sums))
+
+
+def _rmse(sums: Sums) -> Values:
+    return np.sqrt(_mean(REAL_SCORES, "square")(sums))
+
+
+def _r2(sums: Sums) -> Values:
+    """1 - squared error / squared distance from the mean; undefined where all true values are equal."""
+    count, square, value, value_square = (
+        sums[..., REAL_SCORES.index(name)] for name in ("items", "square", "value", "value_square")
+    )
+    spread = value_square - np.square(value) / count
+    # What is left of equal values by rounding is not a spread.
+    return 1 - square / np.where(spread > 1e-12 * value_square, spread, np.nan)
+
+
+_CLASS_METRICS = {
+    "top1": Metric(
+        "Top-1 accuracy", "how often the most likely class came", _mean(CLASS_SCORES, "top1"), "higher", True
+    ),
+    "top3": Metric(
+        "Top-3 accuracy",
+        "how often one of the three most likely classes came",
+        _mean(CLASS_SCORES, "top3"),
+        "higher",
+        True,
+    ),
+    "top5": Metric(
+        "Top-5 accuracy",
+        "how often one of the five most likely classes came",
+        _mean(CLASS_SCORES, "top5"),
+        "higher",
+        True,
+    ),
+    "nll": Metric(
+        "NLL (nats)",
+        "the mean negative log-probability of what came: it rewards being sure only when right",
+        _mean(CLASS_SCORES, "nll"),
+        "lower",
+    ),
+    "perplexity": Metric(
+        "Perplexity", "exp(NLL): how many equally likely classes the choice is like", _perplexity, "lower"
+    ),
+    "confidence": Metric(
+        "Mean confidence",
+        "the mean probability of the most likely class",
+        _mean(CLASS_SCORES, "confidence"),
+        share=True,
+    ),
+    "entropy": Metric(
+        "Entropy (nats)",
+        "how spread out the predicted probabilities are",
+        _mean(CLASS_SCORES, "entropy"),
+    ),
+}
+_REAL_METRICS = {
+    "mae": Metric("MAE", "the mean distance from the truth", _mean(REAL_SCORES, "absolute"), "lower"),
+    "rmse": Metric("RMSE", "the root of the mean squared distance: large misses weigh more", _rmse, "lower"),
+    "r2": Metric("R²", "the share of the variance that is explained; 1 is perfect", _r2, "higher"),
+    "bias": Metric("Bias", "the mean of prediction less truth", _mean(REAL_SCORES, "error")),
+}
+
+METRICS: Mapping[ColumnKind, Mapping[str, Metric]] = {"categorical": _CLASS_METRICS, "real": _REAL_METRICS}
+"""The metrics of each kind of target, in the order of tables."""
+
+JUDGED_BY: Mapping[ColumnKind, str] = {"categorical": "nll", "real": "rmse"}
+"""The metric that a verdict is about."""
+
+
+def values_of(kind: ColumnKind, sums: Sums) -> dict[str, Values]:
+    """Every metric of a kind; NaN or infinite where it is not defined."""
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        return {name: np.asarray(metric.of(sums)) for name, metric in METRICS[kind].items()}

@@ -1,0 +1,231 @@
+"""What an evaluation found: the content of the JSON report, which docs/evaluate.md documents.
+
+A field is a key. Whatever is not defined (the R² of equal values, an interval of too little data) is null.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Literal, TypeAlias
+
+from seqjax.config.schema import ColumnKind
+from seqjax.evaluation.bootstrap import Estimate
+
+FORMAT = 1
+"""The number of the report's format; it grows when a key changes its meaning or goes."""
+MODEL = "model"
+"""What the model is called among the predictors of a target."""
+
+Outcome = Literal["better", "no better", "worse", "not judged"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A model against the best of the baselines, by one metric."""
+
+    outcome: Outcome
+    text: str
+    """A sentence that says it all."""
+    metric: str
+    """What it is about: a key of `metrics`."""
+    baseline: str | None
+    """The baseline that is best on this data."""
+    difference: Estimate | None
+    """The baseline's figure less the model's; above 0 the model is better."""
+    relative: float | None
+    """The difference as a share of the baseline's figure."""
+
+
+@dataclass(frozen=True)
+class Position:
+    """One position of the prediction window."""
+
+    position: int
+    """1 is the oldest."""
+    items_seen: int
+    """How many items the model sees before it."""
+    items: int
+    """Items scored there."""
+    metrics: Mapping[str, Mapping[str, float | None]]
+    """By predictor and metric."""
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Items of similar confidence."""
+
+    low: float
+    high: float
+    items: int
+    confidence: float | None
+    """Their mean confidence."""
+    accuracy: float | None
+    """How many of them were right."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Whether a model is right as often as it is sure."""
+
+    ece: Mapping[str, float | None]
+    """The expected calibration error of each predictor."""
+    bins: Sequence[Bin]
+    """Of the model."""
+
+
+@dataclass(frozen=True)
+class ConfusionTable:
+    """Items by true class (rows) and predicted class (columns)."""
+
+    labels: Sequence[str]
+    """The commonest true classes, the commonest first."""
+    counts: Sequence[Sequence[int]]
+    """One row and one column a label; the last ones are all other classes together."""
+
+
+@dataclass(frozen=True)
+class Points:
+    """Items drawn at random, in original units."""
+
+    truth: Sequence[float]
+    predictions: Mapping[str, Sequence[float]]
+    """By predictor."""
+
+
+@dataclass(frozen=True)
+class TargetResult:
+    """How well one target is predicted."""
+
+    kind: ColumnKind
+    items: int
+    """Items scored."""
+    not_scored: Mapping[str, int]
+    """Items that were left out, by reason: padding, unknown, other."""
+    pieces: int
+    """Pieces of the data that the intervals are drawn from."""
+    verdict: Verdict
+    metrics: Mapping[str, Mapping[str, Estimate]]
+    """By predictor (the model first) and metric."""
+    positions: Sequence[Position]
+    """Where the model predicts several positions a window; else empty."""
+    classes: Mapping[str, int] | None
+    """Of a categorical target: how many classes there are, occurred and were predicted."""
+    calibration: Calibration | None
+    """Of a categorical target."""
+    confusion: ConfusionTable | None
+    """Of a categorical target."""
+    points: Points | None
+    """Of a real target."""
+
+
+Value: TypeAlias = str | float | None
+
+
+@dataclass(frozen=True)
+class Guess:
+    """What was predicted for one item, and what came."""
+
+    truth: Value
+    prediction: Value
+    likely: Mapping[str, float] | None
+    """Of a categorical target: the most likely classes and their probabilities."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """A window and the prediction of the item after it."""
+
+    sequence_id: int
+    item_position: int
+    """Position of the predicted item."""
+    window: Mapping[str, Sequence[Value]]
+    """The newest items before it, oldest first, by column."""
+    targets: Mapping[str, Guess]
+
+
+@dataclass(frozen=True)
+class Baselines:
+    """Where the baselines come from."""
+
+    fitted_on: str | None
+    """The training data; null if there is none, and then there are no baselines."""
+    windows: int
+    """Windows of it."""
+
+
+@dataclass(frozen=True)
+class ModelResult:
+    """One model."""
+
+    name: str
+    path: str
+    seq_length: int
+    prediction_length: int
+    best_epoch: int | None
+    windows: int
+    sequences: int
+    resampled: str
+    """What the bootstrap draws."""
+    baselines: Baselines
+    verdict: str
+    """All targets in a sentence."""
+    targets: Mapping[str, TargetResult]
+    examples: Sequence[Example]
+    notes: Sequence[str]
+    """What a reader should know."""
+
+
+@dataclass(frozen=True)
+class Rank:
+    """A model beside the best one, by the metric that verdicts are about."""
+
+    model: str
+    figure: Estimate
+    behind: Estimate | None
+    """Its figure less that of the best model; null for the best, and where the scored items differ."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides about the figures besides models and data."""
+
+    confidence_level: float
+    bootstrap_samples: int
+    seed: int
+    calibration_bins: int
+    score_reserved: bool
+
+
+@dataclass(frozen=True)
+class Report:
+    """A whole evaluation."""
+
+    format: int
+    seqjax_version: str
+    created: str
+    """When: ISO 8601, UTC."""
+    data: str
+    """The held-out data."""
+    settings: Settings
+    models: Sequence[ModelResult]
+    comparison: Mapping[str, Sequence[Rank]]
+    """By target, the best model first; empty for a single model."""
+
+
+def to_json(report: Report) -> str:
+    """The report as JSON; what is not finite is null."""
+    return json.dumps(plain(report), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def plain(value: object) -> object:
+    """Dataclasses as mappings, and numbers that are not finite as null."""
+    if is_dataclass(value):
+        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

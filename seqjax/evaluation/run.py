@@ -1,0 +1,198 @@
+"""One model over held-out data, batch by batch: memory holds a part of the data, and sums.
+
+The model is asked as `infer` asks it: each window's last P items are predicted from those before them. What
+holds no item is not scored; nor, unless asked for, are categories that are missing or that no training data
+named, since there is no value to have predicted.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int64
+
+from seqjax.artifacts.card import ModelCard
+from seqjax.baselines import Fitted
+from seqjax.config.evaluate import EvaluateConfig
+from seqjax.data.columns import FIRST_ID, OTHER, UNKNOWN, class_labels
+from seqjax.data.dataset import Batch, Windows
+from seqjax.errors import ArtifactError
+from seqjax.evaluation.examples import Examples
+from seqjax.evaluation.result import Example, TargetResult
+from seqjax.evaluation.tally import Pieces, unit_for
+from seqjax.evaluation.targets import CategoricalRun, Items, RealRun, TargetRun, scored_pieces
+from seqjax.inference.engine import Engine, Outputs
+from seqjax.inference.predict import chunks
+from seqjax.progress import progress
+
+_LIKELY = 100_000
+"""Windows that are looked at to find the commonest of very many classes."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a model did on the data."""
+
+    targets: Mapping[str, TargetResult]
+    examples: list[Example]
+    windows: int
+    sequences: int
+    resampled: str
+    """What the bootstrap draws."""
+    sums: Mapping[str, Float64[np.ndarray, "S scores"]]
+    """By target: the model's sums of each piece of the data that holds a scored item."""
+
+
+class _Batch(NamedTuple):
+    """Windows, and where in the prediction window there is something to score."""
+
+    windows: Batch
+    piece: Int64[np.ndarray, "B"]
+    slots: Int64[np.ndarray, "P"]
+    """The slots that are predicted."""
+    real: Bool[np.ndarray, "B P"]
+    """Which of them hold an item."""
+
+
+def run_model(
+    engine: Engine,
+    parts: Iterable[Windows],
+    baselines: Mapping[str, Fitted],
+    config: EvaluateConfig,
+    *,
+    name: str,
+    total: int | None,
+) -> Found:
+    """Scores a model, and the baselines beside it.
+
+    Args:
+      engine: A generative model.
+      parts: Held-out windows of its seq_length, whole sequences at a time; at least one window.
+      baselines: Fitted baselines by name, for the targets to score.
+      config: Sizes and seeds.
+      name: What to call the model while it works.
+      total: Number of windows, where it is known.
+
+    Raises:
+      ArtifactError: The model returns NaN.
+    """
+    targets = config.target_columns or list(engine.card.column_schema.targets)
+    scorer: _Scorer | None = None
+    sequences, count = 0, 0
+    with progress(f"Evaluating {name}", total, "windows") as bar:
+        for windows in parts:
+            scorer = scorer or _Scorer(engine, windows, baselines, config, targets)
+            sequences += len(np.unique(windows.sequence_id))
+            count += len(windows)
+            for chunk in chunks(len(windows), config.inference_batch_size):
+                scorer.add(windows, chunk)
+                bar.advance(len(chunk))
+    assert scorer is not None, "a source has at least one window"
+    return scorer.found(windows=count, sequences=sequences)
+
+
+class _Scorer:
+    def __init__(
+        self,
+        engine: Engine,
+        first: Windows,
+        baselines: Mapping[str, Fitted],
+        config: EvaluateConfig,
+        targets: list[str],
+    ) -> None:
+        self._engine = engine
+        self._config = config
+        self._count = engine.card.model_spec.prediction_length
+        self._columns = tuple(dict.fromkeys((*engine.card.column_schema.inputs, *targets)))
+        self._pieces = Pieces(unit_for(first.sequence_id, first.seq_length))
+        self._seq_length = first.seq_length
+        self._examples = Examples(config.examples, config.seed, engine.card, targets)
+        self._runs = {
+            target: _target_run(
+                target,
+                engine.card,
+                {name: fitted[target] for name, fitted in baselines.items() if target in fitted},
+                config,
+                first,
+            )
+            for target in targets
+        }
+        self._not_scored = {target: dict.fromkeys(_reasons(run), 0) for target, run in self._runs.items()}
+
+    def add(self, windows: Windows, indices: Int64[np.ndarray, "B"]) -> None:
+        """Scores the windows at `indices`."""
+        gathered = windows.gather(indices, self._columns)
+        seen = np.arange(windows.seq_length) >= gathered.padding[:, None]
+        inputs = {name: gathered.columns[name][:, :-1] for name in self._engine.card.column_schema.inputs}
+        outputs = self._engine.predict(inputs, seen)
+        slots = np.arange(windows.seq_length + 1 - self._count, windows.seq_length + 1)
+        batch = _Batch(
+            gathered,
+            self._pieces.numbers(windows.sequence_id[indices], windows.subsequence_id[indices]),
+            slots,
+            slots >= gathered.padding[:, None],
+        )
+        for target, run in self._runs.items():
+            self._score(target, run, batch, outputs)
+        if self._config.examples:
+            self._examples.add(windows, indices, gathered, outputs)
+
+    def found(self, *, windows: int, sequences: int) -> Found:
+        """What was found in so many windows of so many sequences."""
+        count = len(self._pieces)
+        return Found(
+            targets={
+                name: run.result(count, self._seq_length, self._not_scored[name])
+                for name, run in self._runs.items()
+            },
+            examples=self._examples.examples(),
+            windows=windows,
+            sequences=sequences,
+            resampled=str(self._pieces.unit),
+            sums={name: scored_pieces(run.tallies, count)[:, 0] for name, run in self._runs.items()},
+        )
+
+    def _score(self, target: str, run: TargetRun, batch: _Batch, outputs: Outputs) -> None:
+        output = outputs[target]
+        if np.isnan(output).any():
+            raise ArtifactError(
+                f"The model's output for {target!r} is not a number (NaN), so it cannot be evaluated. "
+                "Was it exported after its training diverged?"
+            )
+        values = batch.windows.columns[target]
+        truth = values[:, batch.slots]
+        scored = batch.real
+        counts = self._not_scored[target]
+        counts["padding"] += int((~batch.real).sum())
+        if "unknown" in counts and not self._config.score_reserved:
+            counts["unknown"] += int((batch.real & (truth == UNKNOWN)).sum())
+            counts["other"] += int((batch.real & (truth == OTHER)).sum())
+            scored = scored & (truth >= FIRST_ID)
+        before = batch.slots - 1
+        known = before >= batch.windows.padding[:, None]
+        window, position = np.nonzero(scored)
+        items = Items(truth[scored], values[:, before][scored], known[scored], batch.piece[window], position)
+        run.add(items, output[scored])
+
+
+def _target_run(
+    target: str,
+    card: ModelCard,
+    baselines: Fitted,
+    config: EvaluateConfig,
+    first: Windows,
+) -> TargetRun:
+    schema, count = card.column_schema, card.model_spec.prediction_length
+    if schema.targets[target] == "real":
+        return RealRun(card.statistics[target], baselines, config, n_positions=count)
+    labels = class_labels(card.id_maps.get(target, {}), schema.n_classes[target])
+    likely = first.gather(np.arange(min(len(first), _LIKELY)), (target,)).columns[target][:, -1]
+    return CategoricalRun(labels, baselines, config, n_positions=count, likely=likely)
+
+
+def _reasons(run: TargetRun) -> Iterator[str]:
+    yield "padding"
+    if isinstance(run, CategoricalRun):
+        yield "unknown"
+        yield "other"

@@ -1,0 +1,105 @@
+"""Running sums of scores, by piece of the data and by position of the prediction window.
+
+The pieces are what the bootstrap draws from: whole sequences, since the windows of one overlap and its items
+depend on each other. Where there are too few sequences to draw from, they are blocks of consecutive windows.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64, Int64, Integer
+
+ENOUGH_SEQUENCES = 20
+"""Fewer sequences are cut into blocks."""
+BLOCKS = 50
+"""About how many blocks they are cut into."""
+LARGEST_NUMBER_OF_PIECES = 1 << 16
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What a piece of the data is."""
+
+    block: int | None = None
+    """Consecutive windows of a sequence; null is the whole sequence."""
+
+    def __str__(self) -> str:
+        return "sequences" if self.block is None else f"blocks of {self.block} consecutive windows"
+
+
+def unit_for(sequence_id: Int64[np.ndarray, "W"], seq_length: int) -> Unit:
+    """Sequences where there are enough of them, else blocks that are longer than a window.
+
+    Args:
+      sequence_id: The sequence of each window of the data, or of the first part of it.
+      seq_length: L, the number of input items of a window.
+    """
+    if len(np.unique(sequence_id)) >= ENOUGH_SEQUENCES:
+        return Unit()
+    return Unit(block=max(seq_length + 1, -(-len(sequence_id) // BLOCKS)))
+
+
+class Pieces:
+    """Numbers the pieces that windows belong to, in the order in which they appear."""
+
+    def __init__(self, unit: Unit) -> None:
+        self.unit = unit
+        self._numbers: dict[tuple[int, int], int] = {}
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def numbers(
+        self, sequence_id: Int64[np.ndarray, "B"], subsequence_id: Int64[np.ndarray, "B"]
+    ) -> Int64[np.ndarray, "B"]:
+        """The piece of each window; when there are very many pieces, later ones share a number."""
+        block = subsequence_id // self.unit.block if self.unit.block else np.zeros_like(subsequence_id)
+        keys = zip(sequence_id.tolist(), block.tolist(), strict=True)
+        return np.array([self._number(key) for key in keys], np.int64)
+
+    def _number(self, key: tuple[int, int]) -> int:
+        known = self._numbers.get(key)
+        if known is not None:
+            return known
+        if len(self._numbers) == LARGEST_NUMBER_OF_PIECES:
+            return hash(key) % LARGEST_NUMBER_OF_PIECES
+        return self._numbers.setdefault(key, len(self._numbers))
+
+
+class Tally:
+    """Sums of the scores of one predictor."""
+
+    def __init__(self, n_scores: int, n_positions: int) -> None:
+        self._by_piece = np.zeros((64, n_scores))
+        self.by_position: Float64[np.ndarray, "P scores"] = np.zeros((n_positions, n_scores))
+
+    def add(
+        self,
+        piece: Integer[np.ndarray, "N"],
+        position: Integer[np.ndarray, "N"],
+        scores: Float64[np.ndarray, "N scores"],
+    ) -> None:
+        """Adds items.
+
+        Args:
+          piece: The number of each item's piece.
+          position: The item's place in the prediction window, from 0.
+          scores: One row an item.
+        """
+        found, place = np.unique(piece, return_inverse=True)
+        self._reserve(int(found[-1]) + 1 if len(found) else 0)
+        np.add.at(self.by_position, position, scores)
+        summed = np.zeros((len(found), scores.shape[1]))
+        np.add.at(summed, place, scores)
+        self._by_piece[found] += summed
+
+    def by_piece(self, count: int) -> Float64[np.ndarray, "S scores"]:
+        """The sums of each of `count` pieces."""
+        self._reserve(count)
+        return self._by_piece[:count]
+
+    def _reserve(self, rows: int) -> None:
+        have = len(self._by_piece)
+        if rows > have:
+            more = max(rows, 2 * have) - have
+            self._by_piece = np.concatenate([self._by_piece, np.zeros((more, self._by_piece.shape[1]))])

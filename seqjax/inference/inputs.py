@@ -1,0 +1,93 @@
+"""What a configuration of `infer` or `evaluate` names: metadata, data, and the windows in it."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeAlias, cast, get_args
+
+from seqjax.artifacts.card import ModelCard
+from seqjax.config.evaluate import EvaluateConfig
+from seqjax.config.infer import InferConfig
+from seqjax.config.load import resolve_path
+from seqjax.config.metadata import Metadata
+from seqjax.config.resolve import load_metadata
+from seqjax.data.formats import format_of
+from seqjax.data.table_files import TableFormat
+from seqjax.data.tables import open_files
+from seqjax.errors import ConfigError, Problem
+from seqjax.inference.raw_tables import is_raw, raw_source
+from seqjax.inference.sources import Source, preprocessed_source
+
+DataConfig: TypeAlias = InferConfig | EvaluateConfig
+
+
+def metadata_of(config: DataConfig) -> Metadata | None:
+    """The metadata that a configuration names, if it names any."""
+    if config.metadata_config_path is None:
+        return None
+    return load_metadata(resolve_path(config.project_root, config.metadata_config_path, or_here=True))
+
+
+def data_path_of(config: DataConfig, metadata: Metadata | None) -> Path:
+    """The data: what `data_path` says, or the last of the metadata's first three splits.
+
+    Raises:
+      ConfigError: There is neither.
+    """
+    if config.data_path is not None:
+        return resolve_path(config.project_root, config.data_path, or_here=True)
+    if metadata is None:
+        message = "is required where metadata_config_path is null, since no split is known then."
+        raise ConfigError("The configuration", [Problem("data_path", message)])
+    splits = metadata.split_paths
+    return resolve_path(config.project_root, splits[min(2, len(splits) - 1)], or_here=True)
+
+
+@contextmanager
+def source_of(
+    config: DataConfig,
+    metadata: Metadata | None,
+    path: Path,
+    card: ModelCard,
+    *,
+    columns: Sequence[str] | None = None,
+    every_window: bool = False,
+) -> Iterator[Source]:
+    """The windows of data: of a raw table where its columns say so, of preprocessed data otherwise.
+
+    Args:
+      config: The format, and how raw tables are cut.
+      metadata: What preprocess wrote about preprocessed data.
+      path: The data.
+      card: The model that reads it.
+      columns: The columns to read; null reads the model's inputs.
+      every_window: Whether a raw table gives all windows where `stride` is null, not each sequence's newest.
+
+    Yields:
+      The windows; readable until the block ends.
+
+    Raises:
+      ConfigError: There is a `stride`, but no raw table.
+      DataError: The data cannot be used.
+    """
+    read_format = config.read_format or read_format_of(path, metadata)
+    if read_format in get_args(TableFormat) and path.exists():
+        files = open_files(path, cast(TableFormat, read_format))
+        if is_raw(files.headers[0]):
+            stride = config.stride or (1 if every_window else None)
+            missing = config.missing_real
+            with raw_source(files, card, columns=columns, stride=stride, missing_real=missing) as source:
+                yield source
+            return
+    if config.stride is not None:
+        message = f"is of raw tables, but {path} is preprocessed: its windows are cut already. Leave it out."
+        raise ConfigError("The configuration", [Problem("stride", message)])
+    padding = metadata.padding if metadata is not None else "null"
+    yield preprocessed_source(path, read_format, card, columns=columns, padding=padding)
+
+
+def read_format_of(path: Path, metadata: Metadata | None) -> str:
+    """The format of data as far as its name, its folder or the metadata say it; else parquet."""
+    stated = metadata.write_format if metadata is not None else None
+    within = (format_of(file) for file in sorted(path.iterdir())) if path.is_dir() else iter(())
+    return format_of(path) or next(filter(None, within), None) or stated or "parquet"
