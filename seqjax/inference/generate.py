@@ -1,20 +1,40 @@
 """Autoregression: the last window of each sequence is continued by feeding predictions back.
 
-Each sequence is a row of one fixed array per column. The row begins with the window's L inputs; behind them
-go the prediction that the window itself gave, and then one value a step. Step k reads the L values that begin
-at slot k: the window slides, nothing is copied.
+Targets that are inputs are fed back, other targets are only returned; every input has to be a target. Rows
+are continued in batches of equal size. An engine that scans does all steps of a batch in compiled functions;
+any other is called once a step, on fixed arrays: the row of a sequence begins with its window's L inputs,
+behind them go the prediction that the window itself gave and then one value a step. Step k reads the L values
+that begin at slot k, so the window slides and nothing is copied.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Int64, Shaped
+from jaxtyping import Bool, Float32, Int64, Shaped
 
 from seqjax.data.dataset import Windows
 from seqjax.inference.engine import Engine
-from seqjax.inference.predict import Feed, Read, chunks
-from seqjax.inference.sample import Readout, joined
-from seqjax.progress import progress
+from seqjax.inference.predict import Feed
+from seqjax.inference.sample import Reader, Reading, Readout, joined
+from seqjax.inference.scan import Scan, steps_at_once
+from seqjax.progress import Advance, progress
+
+GenerationCache = Literal["exact", "rolling"]
+
+
+@runtime_checkable
+class Scanner(Protocol):
+    """An engine that continues windows inside compiled functions."""
+
+    def scan(self, reading: Reading, *, rolling: bool) -> Scan:
+        """The functions that continue windows.
+
+        Args:
+          reading: What is read at each step; its values are fed back.
+          rolling: Whether keys and values are kept, rather than each window computed again.
+        """
+        ...
 
 
 def last_windows(windows: Windows) -> Int64[np.ndarray, "S"]:
@@ -28,52 +48,102 @@ def generate(
     engine: Engine,
     start: Feed,
     first: Mapping[str, Shaped[np.ndarray, "S"]],
-    read: Read,
+    read: Reader,
     *,
     steps: int,
     batch_size: int,
+    cache: GenerationCache = "exact",
 ) -> Readout:
     """Continues S windows by `steps` predictions.
 
     Args:
-      engine: A model that predicts each of its input columns at the last position.
+      engine: A model that predicts each of its input columns, at the last position alone.
       start: The inputs of the windows (S, L), and which of their positions hold a real item.
       first: What the windows themselves predict, by target: ids or standardised values.
-      read: What to keep of a batch of outputs; its values are fed back.
+      read: What to keep of the outputs; its values are fed back.
       steps: How many further predictions to make, at least 1.
-      batch_size: Windows a batch.
+      batch_size: The most windows a batch.
+      cache: Compute each window again, or go on from kept keys and values (a `Scanner` alone does).
 
     Returns:
       The readouts of each step, the steps along the second axis: (S, steps).
     """
-    inputs, valid_mask = start
-    rows, length = valid_mask.shape
-    valid = np.concatenate([valid_mask, np.ones((rows, steps), np.bool_)], axis=1)
-    columns = {name: _extended(values, first[name], steps) for name, values in inputs.items()}
+    rows = len(start[1])
+    uniforms = read.further(rows, steps)
+    scan = engine.scan(read.reading, rolling=cache == "rolling") if isinstance(engine, Scanner) else None
+    parts = []
+    with progress("Autoregression", rows * steps, "items") as bar:
+        for chunk in _even_chunks(rows, batch_size):
+            batch = _Batch(
+                {name: values[chunk] for name, values in start[0].items()},
+                start[1][chunk],
+                {name: first[name][chunk] for name in start[0]},
+                {name: values[chunk] for name, values in uniforms.items()},
+            )
+            if scan is None:
+                parts.append(_by_step(engine, batch, read, steps=steps, bar=bar))
+            else:
+                classes = engine.card.column_schema.n_classes
+                most = steps_at_once(read.reading, classes, rows=len(chunk), steps=steps)
+                parts.append(_by_scan(scan, batch, steps=steps, most=most, bar=bar))
+    whole = joined(parts)
+    return Readout(*({name: values[:rows] for name, values in field.items()} for field in whole))
+
+
+class _Batch(NamedTuple):
+    """Windows that are continued together."""
+
+    inputs: dict[str, Shaped[np.ndarray, "B L"]]
+    valid_mask: Bool[np.ndarray, "B L"]
+    first: dict[str, Shaped[np.ndarray, "B"]]
+    uniforms: dict[str, Float32[np.ndarray, "B steps"]]
+
+
+def _by_scan(scan: Scan, batch: _Batch, *, steps: int, most: int, bar: Advance) -> Readout:
+    """Continues a batch in compiled functions of `most` steps, the last of which may go too far."""
+    beyond = -steps % most
+    uniforms = {name: np.pad(values, ((0, 0), (0, beyond))) for name, values in batch.uniforms.items()}
+    state = scan.begin(batch.inputs, batch.valid_mask, batch.first)
     taken = []
-    with progress("Autoregression", steps, "steps") as bar:
-        for step in range(1, steps + 1):
-            window = slice(step, step + length)
-            parts = [
-                read(
-                    engine.predict(
-                        {name: column[chunk, window] for name, column in columns.items()},
-                        valid[chunk, window],
-                    )
-                )
-                for chunk in chunks(rows, batch_size)
-            ]
-            taken.append(joined(parts))
-            if step < steps:
-                for name, column in columns.items():
-                    column[:, step + length] = taken[-1].values[name][:, 0]
-            bar.advance()
+    for done in range(0, steps, most):
+        numbers = {name: values[:, done : done + most] for name, values in uniforms.items()}
+        state, readout = scan.advance(state, numbers, steps=most)
+        taken.append(readout)
+        bar.advance(len(batch.valid_mask) * min(most, steps - done))
+    whole = _side_by_side(taken)
+    return Readout(*({name: values[:, :steps] for name, values in field.items()} for field in whole))
+
+
+def _by_step(engine: Engine, batch: _Batch, read: Reader, *, steps: int, bar: Advance) -> Readout:
+    """Continues a batch by one call of the engine a step."""
+    rows, length = batch.valid_mask.shape
+    valid = np.concatenate([batch.valid_mask, np.ones((rows, steps), np.bool_)], axis=1)
+    columns = {name: _extended(values, batch.first[name], steps) for name, values in batch.inputs.items()}
+    taken = []
+    for step in range(1, steps + 1):
+        window = slice(step, step + length)
+        outputs = engine.predict(
+            {name: column[:, window] for name, column in columns.items()}, valid[:, window]
+        )
+        numbers = {name: values[:, step - 1 : step] for name, values in batch.uniforms.items()}
+        taken.append(read.read(outputs, numbers))
+        if step < steps:
+            for name, column in columns.items():
+                column[:, step + length] = taken[-1].values[name][:, 0]
+        bar.advance(rows)
     return _side_by_side(taken)
 
 
+def _even_chunks(rows: int, most: int) -> Iterator[Int64[np.ndarray, "B"]]:
+    """The numbers below `rows` in batches of one size, at most `most`; the last number may be repeated."""
+    size = -(-rows // -(-rows // most))
+    for first in range(0, rows, size):
+        yield np.minimum(np.arange(first, first + size), rows - 1)
+
+
 def _extended(
-    values: Shaped[np.ndarray, "S L"], first: Shaped[np.ndarray, "S"], steps: int
-) -> Shaped[np.ndarray, "S _"]:
+    values: Shaped[np.ndarray, "B L"], first: Shaped[np.ndarray, "B"], steps: int
+) -> Shaped[np.ndarray, "B _"]:
     column = np.zeros((len(values), values.shape[1] + steps), values.dtype)
     column[:, : values.shape[1]] = values
     column[:, values.shape[1]] = first

@@ -15,6 +15,8 @@ from seqjax.artifacts.card import ModelCard
 from seqjax.artifacts.model_files import forward_function, graph_feed
 from seqjax.errors import ConfigError, Problem
 from seqjax.inference.engine import Columns, Outputs
+from seqjax.inference.sample import Reading
+from seqjax.inference.scan import Scan
 from seqjax.interop.names import from_sequifier
 from seqjax.interop.onnx_session import DEVICES
 
@@ -44,9 +46,10 @@ class JaxEngine:
         self._card = card
         params = from_sequifier(parameters, card.column_schema, card.model_spec)
         self._params = jax.device_put(params, _device(device))
-        graphdef, _ = abstract(card.column_schema, card.model_spec)
-        self._apply = jax.jit(forward_function(graphdef, card))
+        self._graphdef, _ = abstract(card.column_schema, card.model_spec)
+        self._apply = jax.jit(forward_function(self._graphdef, card))
         self._sizes: list[int] = []
+        self._scans: dict[tuple[Reading, bool], Scan] = {}
 
     @property
     def card(self) -> ModelCard:
@@ -63,6 +66,13 @@ class JaxEngine:
         with jax.default_matmul_precision("highest"):
             values = jax.device_get(self._apply(self._params, *arrays))
         return {name: np.asarray(value)[:count] for name, value in zip(card.outputs, values, strict=True)}
+
+    def scan(self, reading: Reading, *, rolling: bool) -> Scan:
+        """See `generate.Scanner.scan`; rolling needs rotary positions."""
+        key = reading, rolling
+        if key not in self._scans:
+            self._scans[key] = Scan(self._graphdef, self._params, reading, rolling=rolling)
+        return self._scans[key]
 
     def _size(self, count: int) -> int:
         """The size to fill a batch of `count` up to."""

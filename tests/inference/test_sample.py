@@ -1,10 +1,12 @@
 """Draws follow the distribution, repeat with the seed, and depend on nothing else."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from seqjax.config.schema import ColumnKind
-from seqjax.inference.sample import Reader, sample_classes
+from seqjax.inference.sample import Reader, SamplingRule, draw
 
 PROBABILITIES = np.array([0.0, 0.05, 0.3, 0.0, 0.6, 0.05, 0.0])
 
@@ -15,15 +17,44 @@ def log_probs(rows: int, probabilities: np.ndarray = PROBABILITIES) -> np.ndarra
     return np.broadcast_to(row, (rows, 1, len(row)))
 
 
-def test_frequencies_match_the_probabilities() -> None:
+RULES = {
+    "as predicted": (SamplingRule(), PROBABILITIES),
+    "sharper": (SamplingRule(temperature=0.5), PROBABILITIES**2),
+    "flatter": (SamplingRule(temperature=2.0), PROBABILITIES**0.5),
+    # Of the two classes of probability 0.05, the lower id is the third most probable.
+    "top_k": (SamplingRule(top_k=3), PROBABILITIES * [0, 1, 1, 0, 1, 0, 0]),
+    "top_p": (SamplingRule(top_p=0.61), PROBABILITIES * [0, 0, 1, 0, 1, 0, 0]),
+    "all": (SamplingRule(2.0, top_k=3, top_p=0.75), PROBABILITIES**0.5 * [0, 0, 1, 0, 1, 0, 0]),
+}
+
+
+@pytest.mark.parametrize(("rule", "weights"), RULES.values(), ids=RULES)
+def test_frequencies_match_the_probabilities(rule: SamplingRule, weights: np.ndarray) -> None:
     rows = 40_000
-    read = Reader({"item": "categorical"}, sampled=["item"], seed=3)
+    read = Reader({"item": "categorical"}, sampled=["item"], seed=3, rule=rule)
     counts = np.bincount(read({"item": log_probs(rows)}).values["item"][:, 0], minlength=7)
-    possible = PROBABILITIES > 0
+    possible = weights > 0
     assert not counts[~possible].any()
-    expected = rows * PROBABILITIES[possible]
+    expected = rows * weights[possible] / weights.sum()
     chi_square = ((counts[possible] - expected) ** 2 / expected).sum()
-    assert chi_square < 16.27  # The 0.999 quantile for 3 degrees of freedom.
+    quantiles = {1: 10.83, 2: 13.82, 3: 16.27}  # Of order 0.999, by degrees of freedom.
+    assert chi_square < quantiles[possible.sum() - 1]
+
+
+@pytest.mark.parametrize("rule", [rule for rule, _ in RULES.values()], ids=RULES)
+def test_jax_draws_what_numpy_draws(rule: SamplingRule) -> None:
+    rng = np.random.default_rng(5)
+    logs = jax.nn.log_softmax(jnp.asarray(rng.normal(size=(3000, 1, 40)) * 3, jnp.float32))
+    uniform = rng.random((3000, 1), np.float32)
+    found = jax.jit(lambda logs, uniform: draw(logs, uniform, rule))(logs, uniform)
+    expected = draw(np.asarray(logs), uniform, rule)
+    # The numbers that fall on a border but for rounding are about one in a million.
+    assert (np.asarray(found) != expected).sum() <= 1
+
+
+def test_the_most_probable_class_always_remains() -> None:
+    rule = SamplingRule(top_k=1, top_p=1e-9)
+    assert set(draw(log_probs(9), np.linspace(0, 0.99, 9)[:, None], rule)[:, 0].tolist()) == {4}
 
 
 @pytest.mark.parametrize("uniform", [0.0, 0.5, np.nextafter(1.0, 0.0)])
@@ -33,13 +64,13 @@ def test_impossible_classes_are_never_drawn(uniform: float) -> None:
     probabilities[:, 3] += 1e-9
     with np.errstate(divide="ignore"):
         logs = np.log(probabilities / probabilities.sum(axis=1, keepdims=True)).astype(np.float32)[:, None]
-    drawn = sample_classes(logs, np.full((200, 1), uniform))
+    drawn = draw(logs, np.full((200, 1), uniform))
     assert (np.take_along_axis(probabilities[:, None], drawn[..., None], axis=-1) > 0).all()
 
 
 def test_inverse_of_the_cumulative_distribution() -> None:
     uniform = np.array([[0.0], [0.049], [0.051], [0.349], [0.351], [0.949], [0.951], [0.9999]])
-    assert sample_classes(log_probs(8), uniform)[:, 0].tolist() == [1, 1, 2, 2, 4, 4, 5, 5]
+    assert draw(log_probs(8), uniform)[:, 0].tolist() == [1, 1, 2, 2, 4, 4, 5, 5]
 
 
 def test_draws_repeat_with_the_seed_and_ignore_batches_and_other_targets() -> None:
