@@ -1,6 +1,7 @@
 """Losses over all windows of a data set, of anything that returns a model's outputs: a model, a baseline."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -42,10 +43,51 @@ class Evaluation(NamedTuple):
     """How good predictions are, by target and row of `seqjax.training.metrics.METRICS`."""
 
 
-class _Found(NamedTuple):
+class Found(NamedTuple):
+    """Sums over some batches."""
+
     sums: dict[str, Sums]
     metrics: MetricSums
     counts: dict[str, Int[Array, "C"]]
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """What is evaluated, and by what."""
+
+    predict: Predict
+    targets: tuple[Target, ...]
+    """What counts, and how."""
+    share_columns: Mapping[str, int] = field(default_factory=dict)
+    """Number of classes of each target whose predicted classes are counted."""
+    measured: Mapping[str, Measured] = field(default_factory=dict)
+    """The metrics of each target."""
+
+    def empty(self) -> Found:
+        """Sums over no batch."""
+        return Found(
+            no_sums(target.name for target in self.targets),
+            no_metric_sums(self.measured),
+            {name: jnp.zeros(width, jnp.int32) for name, width in self.share_columns.items()},
+        )
+
+    def step(self, found: Found, batch: Batch, index: Int[Array, ""], params: Tree) -> Found:
+        """A step of a fold: the sums with those of one more batch."""
+        del index
+        outputs = self.predict(params, batch)
+        mask_BT = target_mask(batch)
+        counts = {name: count + _class_counts(outputs[name], mask_BT) for name, count in found.counts.items()}
+        return Found(
+            added(found.sums, loss_sums(self.targets, outputs, batch)),
+            added(found.metrics, metric_sums(self.measured, outputs, batch)),
+            counts,
+        )
+
+    def result(self, parts: Sequence[Found]) -> Evaluation:
+        """What the sums of all batches amount to; waits for the device."""
+        losses = mean_losses([part.sums for part in parts], loss_weights(self.targets))
+        shares = {name: _shares([part.counts[name] for part in parts]) for name in self.share_columns}
+        return Evaluation(losses, shares, metric_values(self.measured, [part.metrics for part in parts]))
 
 
 def build_evaluate(
@@ -67,35 +109,23 @@ def build_evaluate(
       share_columns: Number of classes of each target whose predicted classes are counted.
       measured: The metrics of each target; null measures none.
     """
-    classes, measured = share_columns or {}, measured or {}
-
-    def step(found: _Found, batch: Batch, index: Int[Array, ""], params: Tree) -> _Found:
-        del index
-        outputs = predict(params, batch)
-        mask_BT = target_mask(batch)
-        counts = {name: count + _class_counts(outputs[name], mask_BT) for name, count in found.counts.items()}
-        return _Found(
-            added(found.sums, loss_sums(targets, outputs, batch)),
-            added(found.metrics, metric_sums(measured, outputs, batch)),
-            counts,
-        )
-
-    fold, placed, n_batches = feed.fold(step), feed.place(order), len(order)
+    evaluator = Evaluator(predict, tuple(targets), share_columns or {}, measured or {})
+    fold, placed, n_batches = feed.fold(evaluator.step), feed.place(order), len(order)
 
     def evaluate(params: Tree) -> Evaluation:
-        found = []
-        for begin in range(0, n_batches, _BATCHES_PER_DISPATCH):
-            empty = _Found(
-                no_sums(target.name for target in targets),
-                no_metric_sums(measured),
-                {name: jnp.zeros(width, jnp.int32) for name, width in classes.items()},
-            )
-            found.append(fold(empty, params, placed, begin, min(begin + _BATCHES_PER_DISPATCH, n_batches)))
-        losses = mean_losses([part.sums for part in found], loss_weights(targets))
-        shares = {name: _shares([part.counts[name] for part in found]) for name in classes}
-        return Evaluation(losses, shares, metric_values(measured, [part.metrics for part in found]))
+        return evaluator.result(
+            [fold(evaluator.empty(), params, placed, *bounds) for bounds in dispatches(n_batches)]
+        )
 
     return evaluate
+
+
+def dispatches(n_batches: int) -> list[tuple[int, int]]:
+    """The (first batch, end) of each dispatch of an evaluation."""
+    return [
+        (begin, min(begin + _BATCHES_PER_DISPATCH, n_batches))
+        for begin in range(0, n_batches, _BATCHES_PER_DISPATCH)
+    ]
 
 
 def _class_counts(logits_BTC: Float[Array, "B T C"], mask_BT: Array) -> Int[Array, "C"]:
