@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from seqjax.api import infer, make, preprocess, search, train
+    from seqjax.api import infer, load_model, make, preprocess, search, train
     from seqjax.config.hyperparameter_search import HyperparameterSearchConfig
     from seqjax.config.infer import InferConfig
     from seqjax.config.make import MakeConfig
@@ -31,6 +31,7 @@ __all__ = [
     "TrainingSpec",
     "__version__",
     "infer",
+    "load_model",
     "make",
     "preprocess",
     "search",
@@ -48,6 +49,7 @@ _HOMES = {
     "TrainConfig": "seqjax.config.train",
     "TrainingSpec": "seqjax.config.train",
     "infer": "seqjax.api",
+    "load_model": "seqjax.api",
     "make": "seqjax.api",
     "preprocess": "seqjax.api",
     "search": "seqjax.api",

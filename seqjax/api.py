@@ -1,4 +1,4 @@
-"""The commands as Python functions: `seqjax.train("configs/train.yaml")` is `seqjax train`.
+"""The commands as Python functions: `seqjax.train("configs/train.yaml")` is `seqjax train`; trained models too.
 
 A config is a model such as `TrainConfig`, a mapping of the same shape as the YAML, or the path of a YAML
 file; `overrides`, nested as the YAML is, are laid over it. A command's code is imported when it is called.
@@ -19,6 +19,7 @@ from seqjax.config.train import TrainConfig
 
 if TYPE_CHECKING:
     from seqjax.commands.train import TrainResult
+    from seqjax.inference.model import Model
 
 Values: TypeAlias = Mapping[str, Any]
 Source: TypeAlias = Values | str | PathLike[str]
@@ -81,6 +82,32 @@ def infer(config: InferConfig | Source, overrides: Values | None = None) -> list
     from seqjax.commands.infer import infer as run
 
     return run(as_config(InferConfig, config, overrides))
+
+
+def load_model(
+    path: str | PathLike[str],
+    *,
+    project_root: str | PathLike[str] = ".",
+    device: str = "cpu",
+    training_config_path: str = "configs/train.yaml",
+) -> "Model":
+    """Opens a trained model to predict, embed and generate with, in Python.
+
+    Args:
+      path: The model file, or its name in models/ of the project.
+      project_root: The project; relative paths start there.
+      device: auto, cpu, cuda or cuda:N.
+      training_config_path: The configuration that a model of sequifier was trained with; other models
+        describe themselves.
+
+    Returns:
+      The model: `.predict(table)`, `.probabilities(table)`, `.embed(table)`, `.generate(table, steps=...)`.
+    """
+    from seqjax.inference.model import load
+
+    return load(
+        path, project_root=str(project_root), device=device, training_config_path=training_config_path
+    )
 
 
 def search(

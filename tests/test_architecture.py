@@ -56,7 +56,7 @@ LAYERS: dict[str, set[str]] = {
     },
     "reports": set(),
     "options": set(),
-    "api": {"commands"},
+    "api": {"commands", "inference"},
     "cli": {"options", "allocator", "compilation_cache", "commands"},
     "__init__": {"api"},
     "__main__": {"cli"},
@@ -80,7 +80,10 @@ NEVER: dict[str, set[str]] = {
 }
 
 # Layers that are imported inside functions only, so that help and config mistakes load none of them.
-LAZY_LAYERS = {"commands": {"api", "cli", "__init__", "__main__"}}
+LAZY_LAYERS = {
+    "commands": {"api", "cli", "__init__", "__main__"},
+    "inference": {"api", "cli", "__init__", "__main__"},
+}
 
 # Packages that are imported inside functions only, wherever they are used: slow, or missing on some machines.
 LAZY_PACKAGES = {"jax2onnx", "onnx", "plotly", "rich", "tensorboardX"}

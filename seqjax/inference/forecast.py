@@ -10,16 +10,11 @@ import numpy as np
 from jaxtyping import Float32, Int64, Shaped
 
 from seqjax.data.dataset import Windows
-from seqjax.inference.engine import Engine
+from seqjax.inference.engine import Engine, Outputs
 from seqjax.inference.generate import generate, last_windows
-from seqjax.inference.predict import (
-    Read,
-    positions_predicted,
-    positions_seen,
-    predict,
-    window_feed,
-)
-from seqjax.inference.sample import Readout
+from seqjax.inference.predict import positions_predicted, positions_seen, predict, window_feed
+from seqjax.inference.sample import Reader, Readout
+from seqjax.progress import Advance
 
 
 @dataclass(frozen=True)
@@ -53,11 +48,12 @@ class Embeddings:
 def forecast(
     engine: Engine,
     windows: Windows,
-    read: Read,
+    read: Reader,
     *,
     batch_size: int,
     extra_steps: int = 0,
     latest: bool = False,
+    bar: Advance | None = None,
 ) -> Forecast:
     """Predicts the next item of every window's last P positions.
 
@@ -70,8 +66,9 @@ def forecast(
         are the inputs.
       latest: Whether each window's newest item is shown to the model, which then predicts beyond the data,
         rather than predicted.
+      bar: Told of windows that are done.
     """
-    readout = predict(engine, windows, read, batch_size=batch_size, latest=latest)
+    readout = predict(engine, windows, read, batch_size=batch_size, latest=latest, bar=bar)
     count = engine.card.model_spec.prediction_length
     positions = positions_predicted(windows, np.arange(len(windows)), count, latest=latest)
     result = _flat(np.repeat(windows.sequence_id, count), positions, readout)
@@ -87,7 +84,9 @@ def forecast(
     return _reordered(result, continued, np.argsort(owners, kind="stable"))
 
 
-def embed(engine: Engine, windows: Windows, *, batch_size: int, latest: bool = False) -> Embeddings:
+def embed(
+    engine: Engine, windows: Windows, *, batch_size: int, latest: bool = False, bar: Advance | None = None
+) -> Embeddings:
     """The hidden states at every window's last P positions.
 
     Args:
@@ -95,10 +94,13 @@ def embed(engine: Engine, windows: Windows, *, batch_size: int, latest: bool = F
       windows: At least one window; their `seq_length` is the model's.
       batch_size: Windows a batch.
       latest: Whether each window's newest item is shown to the model too.
+      bar: Told of windows that are done.
     """
-    readout = predict(
-        engine, windows, lambda outputs: Readout(outputs, {}), batch_size=batch_size, latest=latest
-    )
+
+    def read(outputs: Outputs) -> Readout:
+        return Readout(outputs, {})
+
+    readout = predict(engine, windows, read, batch_size=batch_size, latest=latest, bar=bar)
     vectors = readout.values["embedding"]
     count = vectors.shape[1]
     positions = positions_seen(windows, np.arange(len(windows)), count, latest=latest)

@@ -1,6 +1,6 @@
 """A model over all windows of a data set, batch by batch."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Int64
@@ -8,14 +8,20 @@ from jaxtyping import Bool, Int64
 from seqjax.data.dataset import Windows
 from seqjax.inference.engine import Columns, Engine, Outputs
 from seqjax.inference.sample import Readout, joined
-from seqjax.progress import progress
+from seqjax.progress import Advance
 
 Feed = tuple[Columns, Bool[np.ndarray, "B L"]]
 Read = Callable[[Outputs], Readout]
 
 
 def predict(
-    engine: Engine, windows: Windows, read: Read, *, batch_size: int, latest: bool = False
+    engine: Engine,
+    windows: Windows,
+    read: Read,
+    *,
+    batch_size: int,
+    latest: bool = False,
+    bar: Advance | None = None,
 ) -> Readout:
     """What `read` makes of the model's outputs for every window, in order.
 
@@ -25,26 +31,15 @@ def predict(
       read: What to keep of a batch of outputs.
       batch_size: Windows a batch.
       latest: Whether the model is shown each window's newest item, rather than asked for it.
+      bar: Told of windows that are done.
     """
     names = engine.card.column_schema.inputs
-    feeds = (window_feed(windows, chunk, names, latest=latest) for chunk in chunks(len(windows), batch_size))
-    return run(engine, feeds, read, total=len(windows))
-
-
-def run(engine: Engine, feeds: Iterable[Feed], read: Read, *, total: int) -> Readout:
-    """Runs the model on consecutive batches of inputs.
-
-    Args:
-      engine: The model.
-      feeds: The inputs, and which of their positions hold a real item, of each batch.
-      read: What to keep of a batch of outputs.
-      total: Windows in all batches together.
-    """
     parts = []
-    with progress("Inference", total, "windows") as bar:
-        for inputs, valid_mask in feeds:
-            parts.append(read(engine.predict(inputs, valid_mask)))
-            bar.advance(len(valid_mask))
+    for chunk in chunks(len(windows), batch_size):
+        inputs, valid_mask = window_feed(windows, chunk, names, latest=latest)
+        parts.append(read(engine.predict(inputs, valid_mask)))
+        if bar is not None:
+            bar.advance(len(chunk))
     return joined(parts)
 
 

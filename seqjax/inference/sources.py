@@ -1,8 +1,11 @@
 """Where windows come from: preprocessed data or raw tables, a part at a time."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int64
 
 from seqjax.artifacts.card import ModelCard
 from seqjax.config.schema import ColumnKind
@@ -66,3 +69,15 @@ def _loaded(
         yield from load_window_files(path, read_format, column_kinds=kinds, n_classes=n_classes)
     else:
         yield load_windows(path, read_format, column_kinds=kinds, padding=padding, n_classes=n_classes)
+
+
+def taken(windows: Windows, indices: Int64[np.ndarray, "B"]) -> Windows:
+    """Some of the windows, over the same rows."""
+    return replace(
+        windows,
+        start=windows.start[indices],
+        length=windows.length[indices],
+        sequence_id=windows.sequence_id[indices],
+        subsequence_id=windows.subsequence_id[indices],
+        start_item_position=windows.start_item_position[indices],
+    )

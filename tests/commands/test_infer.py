@@ -10,7 +10,6 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from seqjax.artifacts.card import ModelCard
-from seqjax.commands import infer as command
 from seqjax.commands.infer import infer
 from seqjax.config.base import validate
 from seqjax.config.infer import InferConfig
@@ -19,6 +18,7 @@ from seqjax.config.schema import ColumnKind
 from seqjax.data import torch_shards
 from seqjax.data.formats import load_windows
 from seqjax.errors import ArtifactError, ConfigError, DataError
+from seqjax.inference import model as opening
 from tests.engines import FakeEngine, fake_card
 
 PRICE = Statistics(mean=100.0, std=10.0)
@@ -75,7 +75,7 @@ class Project:
         self.write_metadata({})
         (root / "data" / "x-split2.csv").write_text(DATA)
         self._engines: dict[str, FakeEngine] = {}
-        monkeypatch.setattr(command, "open_engine", lambda path, describe, device: self._engines[path.stem])
+        monkeypatch.setattr(opening, "open_engine", lambda path, describe, device: self._engines[path.stem])
         self.add_model(MODEL, GENERATIVE, repeat)
 
     def add_model(self, name: str, card: ModelCard, compute) -> None:

@@ -1,0 +1,209 @@
+"""A trained model that is ready to use: what `seqjax.load_model` returns, and what `seqjax infer` runs.
+
+    model = seqjax.load_model("models/sequifier-shop-best-20.onnx")
+    next_items = model.predict("data/shop.parquet", forecast_from="latest")
+
+A table is a polars frame or a path: raw, in the documented input format, or preprocessed. Options are the
+keys of infer.yaml that say what to predict, with their names and defaults.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from os import PathLike
+from pathlib import Path
+from typing import Literal, TypedDict, Unpack
+
+import polars as pl
+
+from seqjax.artifacts.card import ModelCard
+from seqjax.artifacts.model_files import resolve_model_path
+from seqjax.config.base import validate
+from seqjax.config.infer import InferConfig
+from seqjax.config.metadata import Metadata
+from seqjax.data.table_files import FrameFile
+from seqjax.errors import ConfigError, Problem
+from seqjax.inference.assertions import contradictions
+from seqjax.inference.engine import Engine
+from seqjax.inference.engines import open_engine
+from seqjax.inference.generate import last_windows
+from seqjax.inference.inputs import metadata_of, source_of
+from seqjax.inference.outputs import Output, Outputs, outputs
+from seqjax.inference.raw_tables import raw_source
+from seqjax.inference.sequifier import card_from_training
+from seqjax.inference.sources import Source, taken
+
+Table = pl.DataFrame | str | PathLike[str]
+"""A frame, or the path of a file or folder; raw or preprocessed."""
+
+
+class DataOptions(TypedDict, total=False):
+    """How data is read, and what of it the model is shown; see the keys of `InferConfig`."""
+
+    read_format: Literal["parquet", "csv", "pt", "arrow"] | None
+    metadata_config_path: str | None
+    forecast_from: Literal["held_out", "latest"]
+    stride: int | None
+    missing_real: Literal["error", "mean"]
+    inference_batch_size: int
+
+
+class PredictOptions(DataOptions, total=False):
+    """What is predicted, too; see the keys of `InferConfig`."""
+
+    target_columns: list[str] | None
+    map_to_id: bool
+    sample_from_distribution_columns: list[str] | None
+    seed: int
+
+
+class Model:
+    """A generative or an embedding model."""
+
+    def __init__(self, engine: Engine, name: str) -> None:
+        """Takes what runs the model, and what it is called in messages."""
+        self._engine = engine
+        self.name = name
+
+    @classmethod
+    def opened(cls, path: Path, config: InferConfig) -> "Model":
+        """The model in a file.
+
+        Args:
+          path: The file.
+          config: The device, and where the training configuration of a model of sequifier is.
+
+        Raises:
+          ArtifactError: The file is missing, damaged or no model.
+          ConfigError: There is no such device, or no training configuration where one is needed.
+        """
+        describe = partial(card_from_training, config, path)
+        return cls(open_engine(path, describe, device=config.device), path.name)
+
+    @property
+    def card(self) -> ModelCard:
+        """What the model says about itself: columns, architecture, maps, statistics, training."""
+        return self._engine.card
+
+    def predict(self, table: Table, **options: Unpack[PredictOptions]) -> pl.DataFrame:
+        """The next item of each window's last P positions (P is the model's `prediction_length`, usually 1).
+
+        Args:
+          table: The data. A raw table gives each sequence's newest window, or windows `stride` apart.
+          options: Keys of infer.yaml.
+
+        Returns:
+          One row a predicted item: sequenceId, itemPosition, then the targets.
+
+        Raises:
+          ConfigError: An option is wrong, or does not suit the model.
+          DataError: The table cannot be used.
+        """
+        return self._tables(table, options)[Output("predictions")]
+
+    def probabilities(self, table: Table, **options: Unpack[PredictOptions]) -> dict[str, pl.DataFrame]:
+        """The distribution of each categorical target, by target.
+
+        Args:
+          table: The data.
+          options: Keys of infer.yaml.
+
+        Returns:
+          Frames with a column a class, called by its label, and the rows of `predict`.
+        """
+        tables = self._tables(table, {**options, "output_probabilities": True})
+        return {output.target: frame for output, frame in tables.items() if output.kind == "probabilities"}
+
+    def embed(self, table: Table, **options: Unpack[DataOptions]) -> pl.DataFrame:
+        """The hidden states at each window's last P positions; of an embedding model.
+
+        Args:
+          table: The data.
+          options: Keys of infer.yaml.
+
+        Returns:
+          One row a hidden state: sequenceId, subsequenceId, itemPosition, then its components "0", "1", ...
+        """
+        return self._tables(table, options, "embedding")[Output("embeddings")]
+
+    def generate(self, table: Table, *, steps: int, **options: Unpack[PredictOptions]) -> pl.DataFrame:
+        """Continues each sequence by feeding predictions back.
+
+        Args:
+          table: The data; each sequence's newest window is continued.
+          steps: How many items to predict of each sequence.
+          options: Keys of infer.yaml; with `forecast_from: latest` the first item is the one after the data.
+
+        Returns:
+          `steps` rows a sequence: sequenceId, itemPosition, then the targets.
+        """
+        if steps < 1:
+            raise ConfigError("generate", [Problem("steps", f"must be at least 1 (found {steps}).")])
+        further = {"autoregression": True, "autoregression_extra_steps": steps - 1}
+        return self._tables(table, {**options, **further}, newest=True)[Output("predictions")]
+
+    def outputs(self, config: InferConfig, source: Source) -> Iterator[Outputs]:
+        """The results for each part of the data.
+
+        Args:
+          config: What to predict; see `check`.
+          source: The data.
+        """
+        return outputs(config, self._engine, source)
+
+    def check(self, config: InferConfig, metadata: Metadata | None = None) -> None:
+        """Raises a `ConfigError` with everything in which a configuration contradicts the model."""
+        problems = list(contradictions(config, metadata, self.card))
+        if problems:
+            raise ConfigError(
+                f"The configuration of inference, compared with the model {self.name},", problems
+            )
+
+    def _tables(
+        self,
+        table: Table,
+        options: Mapping[str, object],
+        kind: Literal["generative", "embedding"] = "generative",
+        *,
+        newest: bool = False,
+    ) -> dict[Output, pl.DataFrame]:
+        given = {"project_root": ".", "model_path": self.name, "model_type": kind, **options}
+        config = validate(InferConfig, given, "the options")
+        self.check(config, metadata_of(config))
+        with self._source(table, config) as source:
+            parts = list(self.outputs(config, _newest(source) if newest else source))
+        return {output: pl.concat([part[output] for part in parts]) for output in parts[0]}
+
+    @contextmanager
+    def _source(self, table: Table, config: InferConfig) -> Iterator[Source]:
+        if isinstance(table, pl.DataFrame):
+            missing = config.missing_real
+            opened = raw_source(FrameFile(table), self.card, stride=config.stride, missing_real=missing)
+        else:
+            opened = source_of(config, metadata_of(config), Path(table), self.card)
+        with opened as source:
+            yield source
+
+
+def load(path: str | PathLike[str], **settings: str) -> Model:
+    """The model in a file; see `seqjax.load_model`.
+
+    Args:
+      path: The file, or its name in models/ of the project.
+      settings: Keys of infer.yaml that say where the project is and what to run on.
+
+    Raises:
+      ArtifactError: There is no such file, or it is no model.
+      ConfigError: There is no such device, or no training configuration where one is needed.
+    """
+    values = {"model_path": str(path), "model_type": "generative", **settings}
+    config = validate(InferConfig, values, "load_model")
+    return Model.opened(resolve_model_path(config.project_root, str(path)), config)
+
+
+def _newest(source: Source) -> Source:
+    """The last window of each sequence."""
+    return replace(
+        source, parts=lambda: (taken(part, last_windows(part)) for part in source.parts()), total=None
+    )

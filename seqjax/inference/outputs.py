@@ -1,0 +1,82 @@
+"""From a configuration, a model and data to result tables, part by part.
+
+What `seqjax infer` writes to files and what the Python API returns are these tables.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from typing import Literal, NamedTuple
+
+import polars as pl
+
+from seqjax.config.infer import InferConfig
+from seqjax.inference.engine import Engine
+from seqjax.inference.forecast import embed, forecast
+from seqjax.inference.sample import Reader
+from seqjax.inference.sources import Source
+from seqjax.inference.tables import embedding_table, prediction_table, probability_table
+from seqjax.progress import progress
+
+
+class Output(NamedTuple):
+    """Which table."""
+
+    kind: Literal["predictions", "probabilities", "embeddings"]
+    target: str = ""
+    """The target whose probabilities they are."""
+
+
+Outputs = Mapping[Output, pl.DataFrame]
+
+
+def outputs(config: InferConfig, engine: Engine, source: Source) -> Iterator[Outputs]:
+    """The results for each part of the data; every part holds the same tables.
+
+    Args:
+      config: What to predict; it does not contradict the model.
+      engine: The model.
+      source: The data.
+    """
+    return (_embeddings if config.model_type == "embedding" else _forecasts)(config, engine, source)
+
+
+def _embeddings(config: InferConfig, engine: Engine, source: Source) -> Iterator[Outputs]:
+    with progress("Inference", source.total, "windows") as bar:
+        for windows in source.parts():
+            embeddings = embed(
+                engine,
+                windows,
+                batch_size=config.inference_batch_size,
+                latest=config.forecast_from == "latest",
+                bar=bar,
+            )
+            yield {Output("embeddings"): embedding_table(embeddings)}
+
+
+def _forecasts(config: InferConfig, engine: Engine, source: Source) -> Iterator[Outputs]:
+    """The predictions, and the probabilities of each target that are asked for."""
+    card = engine.card
+    kinds = card.column_schema.targets
+    targets = config.target_columns or list(kinds)
+    shown = [name for name in targets if config.output_probabilities and kinds[name] == "categorical"]
+    # All targets are read, whichever are asked for: they may have to be fed back, and draws stay the same.
+    read = Reader(
+        kinds, sampled=config.sample_from_distribution_columns or (), seed=config.seed, keep_log_probs=shown
+    )
+    steps = (config.autoregression_extra_steps or 0) if config.autoregression else 0
+    # Autoregression has a bar of its own, and a terminal shows one at a time.
+    with nullcontext() if steps else progress("Inference", source.total, "windows") as bar:
+        for windows in source.parts():
+            result = forecast(
+                engine,
+                windows,
+                read,
+                batch_size=config.inference_batch_size,
+                extra_steps=steps,
+                latest=config.forecast_from == "latest",
+                bar=bar,
+            )
+            yield {
+                Output("predictions"): prediction_table(result, card, targets, map_to_id=config.map_to_id),
+                **{Output("probabilities", name): probability_table(result, card, name) for name in shown},
+            }

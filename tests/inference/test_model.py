@@ -1,0 +1,108 @@
+"""A model in Python: frames in, frames out, and the results that `seqjax infer` writes."""
+
+from pathlib import Path
+from typing import get_type_hints
+
+import numpy as np
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+import seqjax
+from seqjax.config.infer import InferConfig
+from seqjax.config.metadata import Statistics
+from seqjax.errors import ArtifactError, ConfigError, DataError
+from seqjax.inference.model import Model, PredictOptions
+from tests.engines import FakeEngine, fake_card
+
+CARD = fake_card(
+    {"item": {"apple": 2, "fig": 3}},
+    {"price": Statistics(mean=100.0, std=10.0)},
+    {"price": "real", "item": "categorical"},
+)
+TABLE = pl.DataFrame(
+    {
+        "sequenceId": [5, 5, 5, 5, 5, 8, 8],
+        "itemPosition": [10, 11, 12, 13, 14, 1, 2],
+        "item": ["apple", "fig", "apple", "fig", "fig", "fig", "apple"],
+        "price": [105.0, 95, 110, 102.5, 100, 120, 100],
+    }
+)
+
+
+def repeat(inputs, valid_mask):
+    """Predicts the newest item again, and half of the newest price."""
+    ids = inputs["item"][:, -1:, None]
+    return {
+        "item": np.log(np.where(np.arange(4) == ids, 0.7, 0.1)),
+        "price": inputs["price"][:, -1:, None] / 2,
+    }
+
+
+@pytest.fixture
+def model() -> Model:
+    return Model(FakeEngine(CARD, repeat), "fake.onnx")
+
+
+def test_predictions_of_a_frame(model: Model) -> None:
+    expected = pl.DataFrame(
+        {"sequenceId": [5, 8], "itemPosition": [14, 2], "price": [101.25, 110.0], "item": ["fig", "fig"]},
+        schema_overrides={"price": pl.Float32},
+    )
+    assert_frame_equal(model.predict(TABLE), expected)
+    latest = model.predict(TABLE, forecast_from="latest", target_columns=["item"], map_to_id=False)
+    assert latest.rows() == [(5, 15, 3), (8, 3, 2)]
+    assert model.card is CARD
+
+
+@pytest.mark.parametrize("write_format", ["csv", "parquet"])
+def test_a_path_gives_what_a_frame_gives(model: Model, tmp_path: Path, write_format: str) -> None:
+    path = tmp_path / f"table.{write_format}"
+    getattr(TABLE, f"write_{write_format}")(path)
+    assert_frame_equal(model.predict(str(path), stride=1), model.predict(TABLE, stride=1))
+
+
+def test_probabilities_have_the_rows_of_predictions(model: Model) -> None:
+    (table,) = model.probabilities(TABLE, stride=1).values()
+    assert table.columns == ["unknown", "other", "apple", "fig"]
+    assert table["fig"].to_list() == pytest.approx([0.1, 0.7, 0.7])
+
+
+def test_sequences_go_on(model: Model) -> None:
+    rows = model.generate(TABLE, steps=3, forecast_from="latest")
+    assert rows["sequenceId"].to_list() == [5] * 3 + [8] * 3
+    assert rows["itemPosition"].to_list() == [15, 16, 17, 3, 4, 5]
+    assert rows["price"].to_list() == [100.0] * 6
+    (once,) = model.generate(TABLE.head(5), steps=1, stride=1).rows()
+    assert once == (5, 14, 101.25, "fig")
+
+
+def test_embeddings() -> None:
+    def hidden(inputs, valid_mask):
+        return {"embedding": np.stack([inputs["price"][:, -1:]] * 4, axis=-1)}
+
+    model = Model(FakeEngine(CARD.of_kind("embedding"), hidden), "fake.onnx")
+    table = model.embed(TABLE)
+    assert table.columns == ["sequenceId", "subsequenceId", "itemPosition", "0", "1", "2", "3"]
+    assert table["itemPosition"].to_list() == [13, 1]
+    with pytest.raises(ConfigError, match="model_type: the configuration says generative"):
+        model.predict(TABLE)
+
+
+def test_mistakes_are_explained(model: Model) -> None:
+    with pytest.raises(ConfigError, match=r"forecast_frm: unknown key\. Did you mean 'forecast_from'"):
+        model.predict(TABLE, forecast_frm="latest")  # type: ignore[call-arg]
+    with pytest.raises(ConfigError, match=r"predicts no 'itm'\. Did you mean 'item'"):
+        model.predict(TABLE, target_columns=["itm"])
+    with pytest.raises(ConfigError, match="steps: must be at least 1"):
+        model.generate(TABLE, steps=0)
+    with pytest.raises(DataError, match="the table has no column 'price'"):
+        model.predict(TABLE.drop("price"))
+    with pytest.raises(ArtifactError, match="no such model file"):
+        seqjax.load_model("models/none.onnx")
+
+
+def test_options_are_keys_of_infer() -> None:
+    keys = get_type_hints(InferConfig)
+    for name, kind in get_type_hints(PredictOptions).items():
+        assert kind == keys[name], name
