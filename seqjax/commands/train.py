@@ -46,9 +46,9 @@ from seqjax.training.logs import (
     JsonLog,
     TextLog,
     baseline_lines,
+    evaluation_values,
     json_log,
     log_files,
-    loss_values,
     number,
 )
 from seqjax.training.loop import evaluate_start, fit, is_finished
@@ -177,7 +177,7 @@ class _Job:
         baselines = evaluate_baselines(prepared, self._schema, data)
         for line in baseline_lines(baselines):
             logger.info(line)
-        log.write("baselines", {name: loss_values(found.losses) for name, found in baselines.items()})
+        log.write("baselines", {name: evaluation_values(found) for name, found in baselines.items()})
         standing = start if start is not None and finished else self._train(prepared, start, baselines, log)
         # A finished run whose files are there writes none: what was exported stays as it is.
         best = self._export("best", standing, graphdef, data, missing_only=finished)
@@ -245,7 +245,8 @@ class _Job:
         known = epoch_order(
             len(validation), min(size, max(len(validation), 1)), seed=config.seed, epoch=0, shuffle=False
         )
-        return Data(training, validation, order, known)
+        statistics = self._metadata.selected_columns_statistics
+        return Data(training, validation, order, known, {name: row.std for name, row in statistics.items()})
 
     def _load(self, name: str) -> Windows:
         config, metadata = self._config, self._metadata

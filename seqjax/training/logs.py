@@ -67,11 +67,13 @@ def validation_lines(
         names = labels.get(column, {})
         shown = (f"{names.get(index, index)}: {share:.5f}" for index, share in enumerate(shares) if share > 0)
         lines.append(f"[INFO] {column}: {' | '.join(shown)}")
+    for target, metrics in event.evaluation.metrics.items():
+        lines.append(f"[INFO] Metrics of {target} | {' | '.join(_metric_words(metrics))}")
     return [*lines, RULE]
 
 
 def baseline_lines(baselines: Mapping[str, Evaluation]) -> list[str]:
-    """The lines that compare baselines: in sum, and by target where there are several."""
+    """The lines that compare baselines: in sum, by target where there are several, and by metric."""
     totals = " | ".join(f"{name}: {number(found.losses.total)}" for name, found in baselines.items())
     lines = [f"[INFO] Baselines | {totals}"]
     targets = list(next(iter(baselines.values())).losses.by_target) if baselines else []
@@ -80,6 +82,10 @@ def baseline_lines(baselines: Mapping[str, Evaluation]) -> list[str]:
             f"{name}: {number(found.losses.weighted[target])}" for name, found in baselines.items()
         )
         lines.append(f"[INFO] Baselines of {target} | {parts}")
+    for target in targets:
+        found = {name: baseline.metrics.get(target, {}) for name, baseline in baselines.items()}
+        words = [f"{name}: {', '.join(_metric_words(metrics))}" for name, metrics in found.items() if metrics]
+        lines += [f"[INFO] Baseline metrics of {target} | {' | '.join(words)}"] if words else []
     return lines
 
 
@@ -186,12 +192,22 @@ def _batch_values(event: BatchEvent) -> dict[str, object]:
     }
 
 
+def evaluation_values(evaluation: Evaluation) -> dict[str, object]:
+    """What an evaluation found as JSON: the losses, and `metrics` by target."""
+    metrics = {target: dict(found) for target, found in evaluation.metrics.items()}
+    return {**loss_values(evaluation.losses), "metrics": metrics}
+
+
 def _epoch_values(event: EpochEvent) -> dict[str, object]:
-    values: dict[str, object] = {"epoch": event.epoch, **loss_values(event.evaluation.losses)}
+    values: dict[str, object] = {"epoch": event.epoch, **evaluation_values(event.evaluation)}
     if event.training is not None:
         values["training"] = loss_values(event.training)
     shares = {name: [float(share) for share in found] for name, found in event.evaluation.shares.items()}
     return values | {"learning_rate": event.learning_rate, "seconds": event.seconds, "shares": shares}
+
+
+def _metric_words(metrics: Mapping[str, float]) -> list[str]:
+    return [f"{name} {value:.5g}" for name, value in metrics.items()]
 
 
 def _file_handler(path: Path, level: int) -> logging.Handler:

@@ -1,7 +1,7 @@
 """From a configuration and windows to a run: feeds, compiled steps, schedule, order."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import jax
@@ -23,6 +23,7 @@ from seqjax.training.devices import Device, compiler_options, memory_limit
 from seqjax.training.evaluate import Evaluation, build_evaluate
 from seqjax.training.feed import Feed, build_feed
 from seqjax.training.loop import Setup
+from seqjax.training.metrics import measured_targets
 from seqjax.training.objective import Outputs, build_targets
 from seqjax.training.state import Params
 from seqjax.training.step import Recipe, build_step, forward
@@ -40,6 +41,8 @@ class Data:
     """Training batches of an epoch (counted from 1); -1 for a row of padding."""
     validation_order: Order
     """Validation batches, every window once."""
+    std: Mapping[str, float] = field(default_factory=dict)
+    """Standard deviation of real columns, in whose units metrics are told."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,7 @@ def prepare(config: TrainConfig, schema: Schema, graphdef: GraphDef, data: Data,
             validation,
             data.validation_order,
             share_columns={name: schema.n_classes[name] for name in spec.class_share_log_columns},
+            measured=measured_targets(schema, data.std),
         ),
         targets=targets,
         key=jax.random.key(config.seed % 2**32),
@@ -109,10 +113,11 @@ def prepare(config: TrainConfig, schema: Schema, graphdef: GraphDef, data: Data,
 
 def evaluate_baselines(run: Run, schema: Schema, data: Data) -> Mapping[str, Evaluation]:
     """What simple predictors, fitted on the training data, reach on the validation data, by name."""
+    measured = measured_targets(schema, data.std)
     return {
-        name: build_evaluate(predict_baseline, run.setup.targets, run.validation, data.validation_order)(
-            fitted
-        )
+        name: build_evaluate(
+            predict_baseline, run.setup.targets, run.validation, data.validation_order, measured=measured
+        )(fitted)
         for name, fitted in fit_baselines(data.training, schema).items()
     }
 

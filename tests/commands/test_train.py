@@ -52,7 +52,7 @@ def project(tmp_path, monkeypatch):
         id_maps={"item": {"a": 2, "b": 3, "c": 4}},
         split_paths=["data/d-split0.parquet", "data/d-split1.parquet"],
         column_types={"item": "Int64", "price": "Float64"},
-        selected_columns_statistics={"price": Statistics(std=1.0, mean=0.0)},
+        selected_columns_statistics={"price": Statistics(std=2.5, mean=0.0)},
         seq_length=LENGTH,
         write_format="parquet",
         padding="null",
@@ -144,6 +144,20 @@ def test_a_run_leaves_models_checkpoints_and_logs(project):
     assert "[INFO] item: " in text
     rates = [event["learning_rate"] for event in events(root, "validation")]
     assert rates == pytest.approx([0.01, 0.01, 0.009, 0.0081, 0.00729], rel=1e-6)
+
+
+def test_metrics_are_logged_in_the_units_of_the_table(project):
+    root, _ = project
+    train(config(root, training={"epochs": 1}))
+    (baselines,) = events(root, "baselines")
+    for found in [*events(root, "validation"), baselines["marginal"], baselines["last value"]]:
+        losses, metrics = found["losses"], found["metrics"]
+        assert metrics["item"]["perplexity"] == pytest.approx(np.exp(losses["item"]["loss"]), rel=1e-5)
+        assert metrics["price"]["rmse"] == pytest.approx(2.5 * losses["price"]["loss"] ** 0.5, rel=1e-5)
+        assert list(metrics["item"]) == ["perplexity", "top_1_accuracy", "top_3_accuracy"]
+    text = (root / "logs/sequifier-demo-rank0-3.txt").read_text()
+    assert text.count("[INFO] Metrics of price | mae ") == 2
+    assert "[INFO] Baseline metrics of item | last value: perplexity " in text
 
 
 def test_a_resumed_run_is_the_uninterrupted_one_bit_by_bit(project):

@@ -7,9 +7,14 @@ from seqjax.data.loader import epoch_order
 from seqjax.training.batch import Batch
 from seqjax.training.evaluate import build_evaluate
 from seqjax.training.feed import ResidentFeed, StreamedFeed
-from seqjax.training.metrics import mean_losses
+from seqjax.training.metrics import Measured, mean_losses
 from seqjax.training.objective import loss_sums, loss_weights
 from seqjax.training.step import forward
+
+MEASURED = {
+    "item": Measured(("perplexity", "top_1_accuracy", "top_3_accuracy")),
+    "value": Measured(("mae", "rmse"), 3.0),
+}
 
 
 def evaluated(case, size, *, feed: type[ResidentFeed | StreamedFeed] = ResidentFeed):
@@ -21,6 +26,7 @@ def evaluated(case, size, *, feed: type[ResidentFeed | StreamedFeed] = ResidentF
         case.feed(feed),
         order,
         share_columns={"item": 5},
+        measured=MEASURED,
     )
     return evaluate(case.params)
 
@@ -55,4 +61,26 @@ def test_shares_are_of_real_positions_only(case, by_hand):
     chosen = np.asarray(outputs["item"]).argmax(-1)[real]
     np.testing.assert_allclose(
         evaluated(case, 4).shares["item"], np.bincount(chosen, minlength=5) / len(chosen)
+    )
+
+
+@pytest.mark.parametrize("size", [4, 21])
+def test_metrics_are_of_all_real_positions(case, by_hand, size):
+    outputs, _, batch = by_hand
+    real = np.arange(1, 7)[None] >= np.asarray(batch.padding)[:, None]
+    logits, ids = np.asarray(outputs["item"])[real], np.asarray(batch.columns["item"])[:, 1:][real]
+    error = (np.asarray(outputs["value"])[..., 0] - np.asarray(batch.columns["value"])[:, 1:])[real] * 3.0
+    entropy = np.log(np.exp(logits).sum(-1)) - logits[np.arange(len(ids)), ids]
+    ranks = (-logits).argsort(-1).argsort(-1)[np.arange(len(ids)), ids]
+    found = evaluated(case, size).metrics
+    assert found["item"] == pytest.approx(
+        {
+            "perplexity": np.exp(entropy.mean()),
+            "top_1_accuracy": (ranks < 1).mean(),
+            "top_3_accuracy": (ranks < 3).mean(),
+        },
+        rel=1e-5,
+    )
+    assert found["value"] == pytest.approx(
+        {"mae": np.abs(error).mean(), "rmse": np.sqrt((error**2).mean())}, rel=1e-5
     )

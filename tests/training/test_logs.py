@@ -23,7 +23,8 @@ LOSSES = Losses({"cat1": 1.8, "cat2": 1.59, "val": 0.61}, {"cat1": 1.0, "cat2": 
 BATCH = BatchEvent(
     epoch=1, batch=5, batches=15, count=5, losses=LOSSES, learning_rate=3e-3, seconds=0.615, samples=80
 )
-VALIDATION = EpochEvent(0, Evaluation(LOSSES, {"cat1": np.asarray([0.0, 0.25, 0.75])}), 3e-3, 0.004)
+METRICS = {"cat1": {"perplexity": 6.0496475, "top_1_accuracy": 0.5}, "val": {"mae": 0.25, "rmse": 1e-7}}
+VALIDATION = EpochEvent(0, Evaluation(LOSSES, {"cat1": np.asarray([0.0, 0.25, 0.75])}, METRICS), 3e-3, 0.004)
 
 
 @pytest.mark.parametrize(
@@ -58,6 +59,8 @@ def test_validation_lines():
         "| LR  3.00e-3",
         "[INFO]  - cat1_loss:  1.80e0, cat2_loss:  1.59e0, val_loss:  1.22e0",
         "[INFO] cat1: other: 0.25000 | d: 0.75000",
+        "[INFO] Metrics of cat1 | perplexity 6.0496 | top_1_accuracy 0.5",
+        "[INFO] Metrics of val | mae 0.25 | rmse 1e-07",
         "-" * 89,
     ]
 
@@ -76,6 +79,10 @@ def test_baselines_by_target():
     lines = baseline_lines({"last value": VALIDATION.evaluation})
     assert lines[0] == "[INFO] Baselines | last value:  4.61e0"
     assert lines[3] == "[INFO] Baselines of val | last value:  1.22e0"
+    assert lines[4:] == [
+        "[INFO] Baseline metrics of cat1 | last value: perplexity 6.0496, top_1_accuracy 0.5",
+        "[INFO] Baseline metrics of val | last value: mae 0.25, rmse 1e-07",
+    ]
 
 
 def test_files_hold_their_levels_and_go_on(tmp_path):
@@ -103,6 +110,7 @@ def test_json_lines(tmp_path):
     validation, batch = map(json.loads, path.read_text().splitlines())
     assert validation["event"] == "validation"
     assert validation["shares"]["cat1"] == [0.0, 0.25, 0.75]
+    assert validation["metrics"] == METRICS
     assert batch["loss"] == pytest.approx(4.61)
     assert batch["losses"]["val"] == {"loss": 0.61, "weighted": 1.22}
     assert batch["samples_per_second"] == pytest.approx(80 / 0.615)
