@@ -1,4 +1,4 @@
-"""The commands as Python functions: `seqjax.train("configs/train.yaml")` is `seqjax train`; trained models too.
+"""The commands and trained models in Python: `seqjax.train("configs/train.yaml")` is `seqjax train`.
 
 A config is a model such as `TrainConfig`, a mapping of the same shape as the YAML, or the path of a YAML
 file; `overrides`, nested as the YAML is, are laid over it. A command's code is imported when it is called.
