@@ -2,16 +2,18 @@
 
 Picture a long strip per column with every item written once, and a frame of L + 1 slots that is laid on it. A
 frame that reaches over the beginning of its sequence is padded: its leading slots hold id 0 or value 0.0, and
-`padding` counts them. Batches are gathered by index arithmetic; the strips may be memory-mapped.
+`padding` counts them. Batches are gathered by index arithmetic; the strips may be memory-mapped, in one
+piece or several (see `spliced.py`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int32, Int64, Integer, Shaped
 
+from seqjax.data.spliced import Spliced, parts_of, spliced
 from seqjax.errors import DataError
 
 
@@ -28,7 +30,7 @@ class Batch(NamedTuple):
 class Windows:
     """W windows of up to L + 1 items over N rows."""
 
-    columns: dict[str, Shaped[np.ndarray, "N"]]
+    columns: Mapping[str, Shaped[np.ndarray, "N"] | Spliced]
     """Encoded rows: ids in the smallest signed integer type, or float32."""
     start: Int64[np.ndarray, "W"]
     """Row of each window's first real item."""
@@ -40,7 +42,7 @@ class Windows:
     """The number of each window in its sequence."""
     start_item_position: Int64[np.ndarray, "W"]
     """Position of slot 0: that of the first real item, less the padding."""
-    item_position: Int64[np.ndarray, "N"] | None
+    item_position: Int64[np.ndarray, "N"] | Spliced | None
     """Each row's own position, where the format keeps it."""
     seq_length: int
     """L, the number of input items."""
@@ -79,10 +81,11 @@ class Windows:
         slots = np.arange(self.seq_length + 1)
         length = self.length[indices]
         padding = np.where(indices < 0, np.int32(len(slots)), np.int32(len(slots)) - length)
-        rows = (self.start[indices] + length)[:, None] + (slots - len(slots))
+        start = self.start[indices]
+        rows = (start + length)[:, None] + (slots - len(slots))
         padded = slots < padding[:, None] if padding.any() else None
         if padded is not None:
-            rows[padded] = 0
+            np.maximum(rows, start[:, None], out=rows)
         names = self.columns if columns is None else columns
         return Batch({name: _take(self.columns[name], rows, padded) for name in names}, padding)
 
@@ -102,28 +105,44 @@ class Windows:
             return counted
         padding = self.seq_length + 1 - self.length[indices][:, None]
         rows = self.start[indices][:, None] + np.maximum(slots - padding, 0)
-        return np.where(slots >= padding, self.item_position[rows], counted)
+        return np.where(slots >= padding, self.item_position.take(rows), counted)
+
+    def in_ram(self) -> "Windows":
+        """The same windows with rows that are in memory, in one piece; those that are stay as they are."""
+        return replace(
+            self,
+            columns={name: _in_ram(column) for name, column in self.columns.items()},
+            item_position=None if self.item_position is None else _in_ram(self.item_position),
+        )
 
 
 def joined(parts: Sequence[Windows]) -> Windows:
-    """One data set of several, at least one, with the same columns and seq_length; the rows are copied."""
+    """One data set of several, at least one, with the same columns and seq_length; no row is copied."""
     n_rows = [len(next(iter(part.columns.values()))) for part in parts]
     first_row = np.cumsum([0, *n_rows[:-1]], dtype=np.int64)
     positions = [part.item_position for part in parts if part.item_position is not None]
     return Windows(
-        columns={name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns},
+        columns={name: _spliced([part.columns[name] for part in parts]) for name in parts[0].columns},
         start=np.concatenate([part.start + first for part, first in zip(parts, first_row, strict=True)]),
         length=np.concatenate([part.length for part in parts]),
         sequence_id=np.concatenate([part.sequence_id for part in parts]),
         subsequence_id=np.concatenate([part.subsequence_id for part in parts]),
         start_item_position=np.concatenate([part.start_item_position for part in parts]),
-        item_position=np.concatenate(positions) if len(positions) == len(parts) else None,
+        item_position=_spliced(positions) if len(positions) == len(parts) else None,
         seq_length=parts[0].seq_length,
     )
 
 
+def _in_ram(column: Shaped[np.ndarray, "N"] | Spliced) -> Shaped[np.ndarray, "N"]:
+    return column if isinstance(column, np.ndarray) and column.flags.owndata else np.array(column)
+
+
+def _spliced(columns: Sequence[Shaped[np.ndarray, "_"] | Spliced]) -> Shaped[np.ndarray, "N"] | Spliced:
+    return spliced([part for column in columns for part in parts_of(column)])
+
+
 def _take(
-    column: Shaped[np.ndarray, "N"],
+    column: Shaped[np.ndarray, "N"] | Spliced,
     rows: Int64[np.ndarray, "B slots"],
     padded: Bool[np.ndarray, "B slots"] | None,
 ) -> Shaped[np.ndarray, "B slots"]:

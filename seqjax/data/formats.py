@@ -8,6 +8,7 @@ in `shards.py`; torch's, `pt`, in `torch_shards.py`.
 """
 
 import itertools
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,13 +25,20 @@ from seqjax.data import shards, torch_shards
 from seqjax.data.columns import id_dtype
 from seqjax.data.dataset import Windows
 from seqjax.data.padding import leading_zeros
+from seqjax.data.spliced import parts_of
 from seqjax.errors import DataError
+
+logger = logging.getLogger(__name__)
 
 Padding = Literal["null", "zero"]
 
 KEYS = ("sequenceId", "subsequenceId", "startItemPosition", "inputCol")
 ROWS_PER_BLOCK = 1 << 18
 """Rows of the long format that are made at a time."""
+BYTES_PER_CELL, TIMES_SIZE_OF_PT = 45, 4
+"""Memory that reading took at its peak when measured: of the long format, and of pt files."""
+SAMPLE_BYTES = 1 << 16
+"""How much of a csv file is looked at to know how many cells it holds."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +71,8 @@ class Format:
     """Reads a folder file by file, where results are to be written file by file too."""
     marker: str | None = None
     """A file that a folder of this format holds."""
+    memory: Callable[[Path], int] | None = None
+    """About how many bytes reading needs; null where the data stays on disk."""
 
 
 def load_windows(
@@ -72,8 +82,9 @@ def load_windows(
     column_kinds: Mapping[str, ColumnKind],
     padding: Padding = "null",
     n_classes: Mapping[str, int] | None = None,
+    max_ram_gb: float | None = None,
 ) -> Windows:
-    """Reads preprocessed data.
+    """Reads preprocessed data; arrow stays on disk, mapped into memory.
 
     Args:
       path: A file, or the folder of an arrow data set.
@@ -81,12 +92,16 @@ def load_windows(
       column_kinds: The columns to read, in the order that the result shall have.
       padding: How a long format marks padded slots; sequifier's own files have zeros.
       n_classes: Where given, ids of a column must be below it.
+      max_ram_gb: Most memory to use, in GB; null knows no limit.
 
     Raises:
-      DataError: The data is missing, damaged, or lacks a column.
+      DataError: The data is missing, damaged, lacks a column, or needs more memory than allowed.
     """
-    windows = _format(path, read_format).read(path, column_kinds, padding)
-    _check_ids(path, windows, n_classes or {})
+    row = _format(path, read_format)
+    if max_ram_gb is not None:
+        _check_memory(path, read_format, row, max_ram_gb)
+    windows = row.read(path, column_kinds, padding)
+    _check_values(path, windows, n_classes or {})
     return windows
 
 
@@ -111,7 +126,7 @@ def load_window_files(
     read_files = _format(path, read_format).read_files
     assert read_files is not None, read_format
     for windows in read_files(path, column_kinds):
-        _check_ids(path, windows, n_classes or {})
+        _check_values(path, windows, n_classes or {})
         yield windows
 
 
@@ -136,11 +151,33 @@ def _format(path: Path, name: str) -> Format:
     return FORMATS[name]
 
 
-def _check_ids(path: Path, windows: Windows, n_classes: Mapping[str, int]) -> None:
-    for name, classes in n_classes.items():
-        ids = windows.columns.get(name, np.zeros(0, np.int8))
-        low, high = ids.min(initial=0), ids.max(initial=0)
-        if low < 0 or high >= classes:
+def _check_memory(path: Path, name: str, row: Format, max_ram_gb: float) -> None:
+    if row.memory is None:
+        logger.info("%s stays on disk, and is read from there as it is needed.", path)
+        return
+    needed = row.memory(path) / 1e9
+    if needed > max_ram_gb:
+        raise DataError(
+            f"{path} needs about {needed:.3g} GB of memory, but max_ram_gb allows {max_ram_gb:g}: only the "
+            f"format arrow can be read from disk as it is needed, and this is {name}. Preprocess with "
+            "write_format: arrow, or raise max_ram_gb."
+        )
+    logger.info(
+        "%s is loaded into memory (about %.3g GB while it is read): only the format arrow can be read from "
+        "disk as it is needed, and this is %s.",
+        *(path, needed, name),
+    )
+
+
+def _check_values(path: Path, windows: Windows, n_classes: Mapping[str, int]) -> None:
+    for name, column in windows.columns.items():
+        parts = parts_of(column)
+        low = np.min([part.min(initial=0) for part in parts])
+        high = np.max([part.max(initial=0) for part in parts])
+        if not np.isfinite([low, high]).all():
+            raise DataError(f"{path}: column {name!r} holds NaN or infinity. Run preprocess again.")
+        classes = n_classes.get(name)
+        if classes is not None and (low < 0 or high >= classes):
             raise DataError(
                 f"{path}: column {name!r} holds id {low if low < 0 else high}, but its {classes} classes "
                 f"have the ids 0 to {classes - 1}. Data and metadata are of different runs of preprocess."
@@ -219,14 +256,18 @@ def _read_csv(path: Path, column_kinds: Mapping[str, ColumnKind], padding: Paddi
 
 
 def _read_parquet(path: Path, column_kinds: Mapping[str, ColumnKind], padding: Padding) -> Windows:
-    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
-    if not files:
-        raise DataError(f"{path} holds no .parquet file. Run preprocess first, or check the path.")
     try:
-        frame = pl.concat([pl.read_parquet(file) for file in files])
+        frame = pl.concat([pl.read_parquet(file) for file in _parquet_files(path)])
     except (OSError, pl.exceptions.PolarsError) as error:
         raise _unreadable(path, "parquet", error) from error
     return _from_long(path, frame, column_kinds, padding)
+
+
+def _parquet_files(path: Path) -> list[Path]:
+    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+    if not files:
+        raise DataError(f"{path} holds no .parquet file. Run preprocess first, or check the path.")
+    return files
 
 
 def _from_long(
@@ -372,6 +413,21 @@ def _unreadable(path: Path, read_format: str, error: Exception) -> DataError:
     return DataError(f"{path} cannot be read as {read_format}: {reason}. Check the file, and read_format.")
 
 
+def _csv_memory(path: Path) -> int:
+    with path.open("rb") as file:
+        sample = file.read(SAMPLE_BYTES)
+    cells = sample.count(b",") + sample.count(b"\n")
+    return BYTES_PER_CELL * cells * path.stat().st_size // max(len(sample), 1)
+
+
+def _parquet_memory(path: Path) -> int:
+    try:
+        parts = [pq.read_metadata(file) for file in _parquet_files(path)]
+    except (OSError, pa.ArrowException) as error:
+        raise _unreadable(path, "parquet", error) from error
+    return BYTES_PER_CELL * sum(part.num_rows * part.num_columns for part in parts)
+
+
 # Folders
 # ------------------------------------------------------------------------------------
 
@@ -395,9 +451,15 @@ def _read_pt(path: Path, column_kinds: Mapping[str, ColumnKind], padding: Paddin
     return torch_shards.read(path, column_kinds)
 
 
+def _pt_memory(path: Path) -> int:
+    return TIMES_SIZE_OF_PT * sum(file.stat().st_size for file in path.glob("*.pt"))
+
+
 FORMATS: dict[str, Format] = {
-    "csv": Format(".csv", _write_csv, _read_csv),
-    "parquet": Format(".parquet", _write_parquet, _read_parquet),
+    "csv": Format(".csv", _write_csv, _read_csv, memory=_csv_memory),
+    "parquet": Format(".parquet", _write_parquet, _read_parquet, memory=_parquet_memory),
     "arrow": Format("", _write_arrow, _read_arrow, marker=shards.MANIFEST),
-    "pt": Format("", _write_pt, _read_pt, torch_shards.read_files, marker=torch_shards.METADATA),
+    "pt": Format(
+        "", _write_pt, _read_pt, torch_shards.read_files, marker=torch_shards.METADATA, memory=_pt_memory
+    ),
 }

@@ -15,8 +15,8 @@ One record batch means one contiguous buffer a column, so that a column of any s
 and a batch is gathered by plain indexing. Such a file can still be written bit by bit: its numbers of rows
 and windows are known beforehand, so it is laid out at full size, and every chunk is written to its place in
 each buffer. That also makes an interrupted run easy to take up, since writing a chunk twice does no harm. So
-`ShardWriter` makes a single shard whatever its size; several, as other programs may write, are read too, and
-copied together.
+`ShardWriter` makes a single shard whatever its size; several, as other programs may write, are mapped too and
+read as one (see `spliced.py`); only their index of windows is copied.
 """
 
 import hashlib
@@ -173,7 +173,7 @@ def write(path: Path, windows: Windows) -> None:
 
 
 def read(path: Path, column_kinds: Mapping[str, ColumnKind], *, verify: bool = False) -> Windows:
-    """Maps a folder of shards into memory; several shards are copied together.
+    """Maps a folder of shards into memory.
 
     Args:
       path: The folder.
@@ -259,8 +259,8 @@ def _row_arrays(windows: Windows) -> dict[str, np.ndarray]:
     length = np.diff(windows.start[first], append=len(windows.item_position))
     return {
         "sequenceId": np.repeat(windows.sequence_id[first], length),
-        "itemPosition": windows.item_position,
-        **windows.columns,
+        "itemPosition": np.asarray(windows.item_position),
+        **{name: np.asarray(column) for name, column in windows.columns.items()},
     }
 
 

@@ -44,8 +44,8 @@ class WindowSource(Protocol):
     """What training needs to know of a data set: flat columns, and where each window lies in them."""
 
     @property
-    def columns(self) -> Mapping[str, Shaped[np.ndarray, "N"]]:
-        """Encoded rows of each column."""
+    def columns(self) -> Mapping[str, Any]:
+        """Encoded rows of each column: an (N,) array, or what NumPy can make one of; it knows `nbytes`."""
         ...
 
     @property

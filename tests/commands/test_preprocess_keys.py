@@ -56,6 +56,10 @@ def _windows(metadata: Metadata, split: int = 0) -> Windows:
     return load_windows(Path(metadata.split_paths[split]), metadata.write_format, column_kinds=kinds)
 
 
+def _column(metadata: Metadata, name: str, split: int = 0) -> np.ndarray:
+    return np.asarray(_windows(metadata, split).columns[name])
+
+
 def _sequences(metadata: Metadata) -> list[set[int]]:
     return [set(_windows(metadata, k).sequence_id.tolist()) for k in range(len(metadata.split_paths))]
 
@@ -95,7 +99,7 @@ def test_missing_real_is_the_mean() -> None:
     metadata = _run(missing_real="mean")
     assert metadata.selected_columns_statistics["price"].mean == pytest.approx((0 + 2 + 3 + 4 + 5) / 5)
     assert metadata.missing_real == "mean"
-    values = _windows(metadata).columns["price"]
+    values = _column(metadata, "price")
     assert values[1] == 0.0
     assert np.isfinite(values).all()
     _table(price=[float("nan") if row % 10 == 1 else float(row) for row in range(100)])
@@ -111,7 +115,7 @@ def test_max_categories_keeps_the_most_frequent(caplog: pytest.LogCaptureFixture
     metadata = _run(max_categories={"item": 3}, fit_on="all")
     assert metadata.id_maps == {"item": {"a": 2, "b": 3, "e": 4}}
     assert "20 rows hold a value that its id map lacks" in caplog.text
-    assert _windows(metadata).columns["item"][:6].tolist() == [2, 2, 3, 3, 3, 1]
+    assert _column(metadata, "item")[:6].tolist() == [2, 2, 3, 3, 3, 1]
 
 
 def test_an_earlier_run_is_applied(project: Path) -> None:
@@ -123,12 +127,12 @@ def test_an_earlier_run_is_applied(project: Path) -> None:
     assert (second.id_maps, second.column_types) == (first.id_maps, first.column_types)
     assert second.selected_columns_statistics == first.selected_columns_statistics
     assert second.fit_on == "all"
-    assert _windows(second).columns["item"][:5].tolist() == [3, 1, 3, 1, 3]
+    assert _column(second, "item")[:5].tolist() == [3, 1, 3, 1, 3]
     mean, std = (
         first.selected_columns_statistics["price"].mean,
         first.selected_columns_statistics["price"].std,
     )
-    assert _windows(second).columns["price"][1] == pytest.approx((2 - mean) / std, rel=1e-6)
+    assert _column(second, "price")[1] == pytest.approx((2 - mean) / std, rel=1e-6)
     assert list(_run(metadata_config_path="first.json", selected_columns=["price"]).column_types) == ["price"]
     with pytest.raises(DataError, match=r"first.json says nothing about column 'extra'"):
         _run(metadata_config_path="first.json", selected_columns=["extra"])
@@ -146,7 +150,7 @@ def test_between_sequences_keeps_sequences_whole() -> None:
     splits = _sequences(metadata)
     assert [len(split) for split in splits] == [12, 4, 4]
     assert set.union(*splits) == set(range(20))
-    assert sum(len(_windows(metadata, k).columns["item"]) for k in range(3)) == 200
+    assert sum(len(_column(metadata, "item", k)) for k in range(3)) == 200
     assert _sequences(_run(split_method="between_sequences")) == splits
     assert _sequences(_run(split_method="between_sequences", seed=3)) != splits
     assert splits[0] != set(range(12))
@@ -174,7 +178,7 @@ def test_by_value_divides_by_a_column(column: str, values: list | None, cut_offs
         split_ratios="absent",
         selected_columns=["item"],
     )
-    positions = [set(_windows(metadata, k).item_position.tolist()) for k in range(3)]  # type: ignore
+    positions = [set(np.asarray(_windows(metadata, k).item_position).tolist()) for k in range(3)]
     assert positions == [{0, 1, 2, 3, 4}, {5, 6, 7}, {8, 9}]
     assert list(metadata.column_types) == ["item"]
     assert (metadata.split_column, metadata.split_values) == (column, cut_offs)
@@ -195,7 +199,7 @@ def test_by_value_with_dates(kind: Any, cut_off: str) -> None:
     changes = {"split_method": "by_value", "split_column": "day", "split_ratios": "absent"}
     changes |= {"data_path": "data/t.parquet", "read_format": "parquet", "selected_columns": ["item"]}
     metadata = _run(**changes, split_values=[cut_off], stride_by_split=[1, 1])
-    assert [len(_windows(metadata, k).columns["item"]) for k in range(2)] == [50, 50]
+    assert [len(_column(metadata, "item", k)) for k in range(2)] == [50, 50]
     with pytest.raises(DataError, match=r"'day' \(split_column\) is of type Date.* cannot be compared with"):
         _run(**changes, split_values=["yesterday"], stride_by_split=[1, 1])
 

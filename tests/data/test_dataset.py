@@ -32,9 +32,9 @@ def test_gather(windows: Windows) -> None:
 
 
 def test_gather_leaves_the_rows_alone(windows: Windows) -> None:
-    windows.columns["price"].flags.writeable = False
+    np.asarray(windows.columns["price"]).flags.writeable = False
     windows.gather(np.array([2]))
-    assert windows.columns["item"].tolist() == list(range(2, 10))
+    assert np.asarray(windows.columns["item"]).tolist() == list(range(2, 10))
 
 
 def test_crop_keeps_the_newest_slots(windows: Windows) -> None:
@@ -60,3 +60,13 @@ def test_positions_are_the_rows_own_and_count_back_into_the_padding(windows: Win
 def test_positions_count_on_where_the_format_keeps_none(windows: Windows) -> None:
     without = Windows(**{**windows.__dict__, "item_position": None})
     assert without.positions(np.array([1, 2]), np.array([0, 3])).tolist() == [[14, 17], [98, 101]]
+
+
+def test_in_ram_copies_what_is_elsewhere(windows: Windows) -> None:
+    mapped = Windows(**{**windows.__dict__, "columns": {"item": np.asarray(windows.columns["item"])[:]}})
+    copied = mapped.in_ram()
+    for name, column in mapped.columns.items():
+        assert np.array_equal(np.asarray(copied.columns[name]), np.asarray(column))
+        assert not np.shares_memory(np.asarray(copied.columns[name]), np.asarray(column))
+    assert copied.item_position is windows.item_position
+    assert copied.in_ram().columns["item"] is copied.columns["item"]

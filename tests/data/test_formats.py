@@ -242,7 +242,7 @@ def test_unknown_format(tmp_path: Path) -> None:
 
 def test_shards_with_negative_ids_are_refused(tmp_path: Path) -> None:
     windows = _windows(["item"])
-    windows.columns["item"][3] = -2
+    np.asarray(windows.columns["item"])[3] = -2
     path = _write(tmp_path, "arrow", windows)
     with pytest.raises(DataError, match="column 'item' holds id -2"):
         load_windows(path, "arrow", column_kinds={"item": "categorical"}, n_classes={"item": 9})
@@ -263,3 +263,27 @@ def test_files_together_are_the_whole(tmp_path: Path, name: str) -> None:
     assert np.concatenate([part.sequence_id for part in parts]).tolist() == windows.sequence_id.tolist()
     with pytest.raises(DataError, match="column 'item' holds id"):
         list(load_window_files(tmp_path / "x", name, column_kinds=KINDS, n_classes={"item": 3}))
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_memory_is_limited_where_data_must_be_loaded(
+    tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = _write(tmp_path, name, _windows(list(KINDS)))
+    with caplog.at_level("INFO"):
+        load_windows(path, name, column_kinds=KINDS, max_ram_gb=1.0)
+    (record,) = caplog.records
+    assert ("stays on disk" if name == "arrow" else "is loaded into memory (about") in record.message
+    if name == "arrow":
+        load_windows(path, name, column_kinds=KINDS, max_ram_gb=1e-9)
+        return
+    with pytest.raises(DataError, match=r"but max_ram_gb allows 1e-09: .* write_format: arrow") as caught:
+        load_windows(path, name, column_kinds=KINDS, max_ram_gb=1e-9)
+    assert str(path) in str(caught.value)
+
+
+def test_shards_with_nan_are_refused(tmp_path: Path) -> None:
+    windows = _windows(["größe, cm"])
+    np.asarray(windows.columns["größe, cm"])[3] = np.nan
+    with pytest.raises(DataError, match="column 'größe, cm' holds NaN or infinity"):
+        load_windows(_write(tmp_path, "arrow", windows), "arrow", column_kinds={"größe, cm": "real"})

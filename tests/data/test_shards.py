@@ -14,6 +14,7 @@ import pytest
 from seqjax.config.schema import ColumnKind
 from seqjax.data import shards
 from seqjax.data.dataset import Windows
+from seqjax.data.spliced import parts_of
 from seqjax.data.splits import sequences
 from seqjax.data.windows import cut
 from seqjax.errors import DataError
@@ -47,15 +48,14 @@ def _chunk(windows: Windows, sequences_of: range) -> Windows:
     first = np.flatnonzero(windows.subsequence_id == 0)
     begin, end = first[sequences_of.start], [*first, len(windows)][sequences_of.stop]
     rows = slice(windows.start[begin], ([*windows.start, len(windows.columns["item"])])[end])
-    assert windows.item_position is not None
     return Windows(
-        {name: column[rows] for name, column in windows.columns.items()},
+        {name: np.asarray(column)[rows] for name, column in windows.columns.items()},
         windows.start[begin:end] - windows.start[begin],
         windows.length[begin:end],
         windows.sequence_id[begin:end],
         windows.subsequence_id[begin:end],
         windows.start_item_position[begin:end],
-        windows.item_position[rows],
+        np.asarray(windows.item_position)[rows],
         windows.seq_length,
     )
 
@@ -96,22 +96,43 @@ def test_a_writer_goes_on_where_another_stopped(tmp_path: Path, windows: Windows
         assert (tmp_path / "x" / file.name).read_bytes() == file.read_bytes()
 
 
-def test_several_shards_are_read_as_one(tmp_path: Path, windows: Windows) -> None:
-    manifest = {}
-    for number, part in enumerate([range(2), range(2, 3), range(3, 5)]):
-        shards.write(tmp_path / "x" if number == 0 else tmp_path / "y", _chunk(windows, part))
-        if number:
-            more = json.loads((tmp_path / "y" / "manifest.json").read_text())["shards"][0]
-            for file in more.values():
-                name = file["path"].replace("00000", f"{number:05d}")
-                (tmp_path / "y" / file["path"]).rename(tmp_path / "x" / name)
-                file["path"] = name
-            manifest["shards"].append(more)
-            shutil.rmtree(tmp_path / "y")
-        else:
-            manifest = json.loads((tmp_path / "x" / "manifest.json").read_text())
-    (tmp_path / "x" / "manifest.json").write_text(json.dumps(manifest))
-    _assert_same(shards.read(tmp_path / "x", KINDS), windows)
+def _write_several(folder: Path, windows: Windows, parts: list[range]) -> None:
+    """A shard for each part, as another program might write them."""
+    manifest: dict = {}
+    for number, part in enumerate(parts):
+        shards.write(folder / "part", _chunk(windows, part))
+        manifest = manifest or {**json.loads((folder / "part" / "manifest.json").read_text()), "shards": []}
+        shard = json.loads((folder / "part" / "manifest.json").read_text())["shards"][0]
+        for file in shard.values():
+            name = file["path"].replace("00000", f"{number:05d}")
+            (folder / "part" / file["path"]).rename(folder / name)
+            file["path"] = name
+        manifest["shards"].append(shard)
+        shutil.rmtree(folder / "part")
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize("cuts", [[0, 2, 3, 5], [0, 1, 2, 3, 4, 5], [0, 4, 5]])
+def test_several_shards_are_read_as_one(tmp_path: Path, windows: Windows, cuts: list[int]) -> None:
+    _write_several(tmp_path, windows, [range(begin, end) for begin, end in itertools.pairwise(cuts)])
+    allocated = pa.total_allocated_bytes()
+    found = shards.read(tmp_path, KINDS)
+    assert pa.total_allocated_bytes() - allocated < 1024
+    for name, column in found.columns.items():
+        parts = parts_of(column)
+        assert len(parts) == len(cuts) - 1
+        assert not any(part.flags.owndata or part.flags.writeable for part in parts), name
+    _assert_same(found, windows)
+    rng = np.random.default_rng(0)
+    for one, other in [(found, windows), (found.crop(2), windows.crop(2)), (found.in_ram(), windows)]:
+        indices = rng.integers(-1, len(windows), 200)
+        batch, expected = one.gather(indices), other.gather(indices)
+        assert batch.padding.tolist() == expected.padding.tolist()
+        for name in KINDS:
+            np.testing.assert_array_equal(batch.columns[name], expected.columns[name])
+        real = indices[indices >= 0]
+        slots = np.arange(one.seq_length + 1)
+        np.testing.assert_array_equal(one.positions(real, slots), other.positions(real, slots))
 
 
 def test_a_shard_holds_each_row_once_and_says_what_it_is(tmp_path: Path, windows: Windows) -> None:
@@ -129,7 +150,11 @@ def test_data_stays_on_disk(tmp_path: Path, windows: Windows) -> None:
     allocated = pa.total_allocated_bytes()
     found = shards.read(tmp_path / "x", KINDS)
     assert pa.total_allocated_bytes() - allocated < 1024
-    assert not any(column.flags.owndata or column.flags.writeable for column in found.columns.values())
+    (only,) = {len(parts_of(column)) for column in found.columns.values()}
+    assert only == 1
+    assert not any(
+        part.flags.owndata or part.flags.writeable for part in map(np.asarray, found.columns.values())
+    )
 
 
 def _edit_manifest(folder: Path, change: Callable[[dict], None]) -> None:

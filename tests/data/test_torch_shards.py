@@ -77,8 +77,8 @@ def test_numbers_of_files_are_as_wide_as_sequifiers(tmp_path: Path, count: int, 
 def test_an_item_of_zeros_is_no_padding_in_our_files(folder: Path) -> None:
     # The first item of the second sequence has id 4, and that of the third, its only one, is the newest.
     windows = _windows()
-    windows.columns["item"][9:11] = 0
-    windows.columns["price"][9:11] = 0
+    np.asarray(windows.columns["item"])[9:11] = 0
+    np.asarray(windows.columns["price"])[9:11] = 0
     ours = folder.with_name("zeros")
     write(ours, windows, stem="zeros", sequences_per_file=9)
     assert read(ours, KINDS).length.tolist() == windows.length.tolist()
