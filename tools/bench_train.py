@@ -95,14 +95,13 @@ def measure(config: dict[str, Any], batches: int, epochs: int) -> dict[str, floa
     from seqjax.training.events import BatchEvent
     from seqjax.training.loop import run_epochs
     from seqjax.training.setup import prepare
-    from seqjax.training.state import new_state
 
     validated, schema, data = _run_parts(config, batches)
     graphdef, params = init(schema, validated.model_spec, seed=0)
     run = prepare(validated, schema, graphdef, data, jax.devices()[0])
     cpu = wall = 0.0
     begin = time.process_time(), time.perf_counter()
-    for event in run_epochs(run.setup, new_state(params, run.optimizer), 1, epochs + 1):
+    for event in run_epochs(run.setup, run.begin(params), 1, epochs + 1):
         if isinstance(event, BatchEvent):
             if event.epoch > 1:
                 cpu += time.process_time() - begin[0]

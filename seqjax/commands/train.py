@@ -53,7 +53,6 @@ from seqjax.training.logs import (
 )
 from seqjax.training.loop import evaluate_start, fit, is_finished
 from seqjax.training.setup import Data, Run, evaluate_baselines, parameter_count, prepare
-from seqjax.training.state import new_state
 
 logger = logging.getLogger(__name__)
 
@@ -134,7 +133,6 @@ def train(config: TrainConfig) -> TrainResult:
         logger.info("--- Starting Training for model: %s ---", config.model_name)
         logger.info("categorical_columns = %s", list(schema.categorical_inputs))
         logger.info("real_columns = %s", list(schema.real_inputs))
-        _log_precision(config, device)
         log.write("start", {"model": config.model_name, "config": config.model_dump(mode="json")})
         result = _Job(config, metadata, schema, layout, device).run(log)
         logger.info("--- Training Complete ---")
@@ -163,6 +161,7 @@ class _Job:
         data = self._load_data()
         graphdef, shapes = abstract(self._schema, config.model_spec)
         prepared = prepare(config, self._schema, graphdef, data, self._device)
+        logger.info("[INFO] Number formats: %s", prepared.precision.describe())
         start = None if epoch is None else self._restore(epoch, prepared, shapes)
         finished = start is not None and is_finished(
             start, epochs=spec.epochs, patience=spec.early_stopping_epochs
@@ -210,10 +209,10 @@ class _Job:
                 logger.info(
                     "[INFO] Initializing new model with %s parameters.", number(parameter_count(params))
                 )
-                before = evaluate_start(setup, params)
+                begin = prepared.begin(params)
+                before = evaluate_start(setup, begin.params)
                 text(before)
                 log(before)
-                begin = new_state(params, prepared.optimizer)
             else:
                 path, count = self._layout.checkpoint(start.epoch), parameter_count(start.state.params)
                 logger.info(
@@ -291,7 +290,9 @@ class _Job:
 
     def _restore(self, epoch: int, prepared: Run, shapes: dict[str, Any]) -> Standing:
         path = self._layout.checkpoint(epoch)
-        like = jax.eval_shape(lambda params: (new_state(params, prepared.optimizer), params), shapes)
+        like = jax.eval_shape(
+            lambda params: (prepared.begin(params), prepared.precision.keep(params)), shapes
+        )
         info, (state, best) = load_info(path), load_tree(path, like)
         return Standing(epoch, state, best, info["best_epoch"], info["best_loss"], info["stale"])
 
@@ -390,8 +391,3 @@ def _labels(id_maps: Mapping[str, Mapping[str, int]]) -> dict[str, dict[int, str
         column: dict(enumerate(class_labels(ids, max(ids.values(), default=OTHER) + 1)))
         for column, ids in id_maps.items()
     }
-
-
-def _log_precision(config: TrainConfig, device: Device) -> None:
-    if config.training_spec.layer_autocast and device.platform != "cpu":
-        logger.info("[INFO] layer_autocast has no effect yet: everything is computed in float32.")

@@ -12,11 +12,12 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from seqjax.config.base import ConfigModel, Problems
+from seqjax.config.layers import DTypeName, LayerType
 from seqjax.config.model import PositiveInt
 from seqjax.config.optimization import NamedSpec, optimizer_settings, scheduler_settings
 from seqjax.config.sampling import Range, Values, check_key
 from seqjax.config.schema import ColumnKind
-from seqjax.config.train import checked_name
+from seqjax.config.train import PositiveFloat, Smoothing, checked_name
 from seqjax.errors import Problem
 
 Some = Field(min_length=1)
@@ -113,6 +114,12 @@ class TrainingSampling(ConfigModel):
     """Weight of each target's loss in the sum; null weighs all by 1."""
     class_weights: dict[str, list[Annotated[float, Field(ge=0)]]] | None = None
     """Weight of each class (ids 0 and 1 included) of categorical targets."""
+    label_smoothing: Smoothing | dict[str, Smoothing] = 0.0
+    """Share of the truth that training spreads over all classes: for all categorical targets, or for each."""
+    huber_delta: PositiveFloat | dict[str, PositiveFloat] = 1.0
+    """Error from which HuberLoss is linear: for all such targets, or for each."""
+    smooth_l1_beta: PositiveFloat | dict[str, PositiveFloat] = 1.0
+    """Error from which SmoothL1Loss is linear: for all such targets, or for each."""
     save_interval_epochs: PositiveInt
     """Save a checkpoint every so many epochs."""
     keep_checkpoints: PositiveInt | None = 3
@@ -141,10 +148,10 @@ class TrainingSampling(ConfigModel):
     """Train on all devices."""
     world_size: PositiveInt = 1
     """Number of devices that a distributed run expects."""
-    layer_type_dtypes: dict[Literal["linear", "embedding", "norm", "decoder"], str] | None = None
-    """Number format of each kind of layer."""
+    layer_type_dtypes: dict[LayerType, DTypeName] | None = None
+    """Number format in which each kind of layer keeps its parameters and computes; null is float32."""
     layer_autocast: bool = True
-    """Compute in bfloat16 on accelerators that have it, with float32 parameters."""
+    """Compute in bfloat16 on accelerators that have it where layer_type_dtypes does not say otherwise."""
     backend: str = "nccl"
     """Has no effect: read so that sequifier's files are accepted."""
     device_max_concat_length: int = 12

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from seqjax.config.base import ConfigModel, Problems, suggestion
+from seqjax.config.layers import DTypeName, LayerType
 from seqjax.config.model import ModelSpec, PositiveInt
 from seqjax.config.optimization import (
     CATEGORICAL_CRITERIA,
@@ -16,6 +17,9 @@ from seqjax.config.optimization import (
 )
 from seqjax.config.schema import ColumnKind
 from seqjax.errors import Problem
+
+Smoothing = Annotated[float, Field(ge=0, lt=1)]
+PositiveFloat = Annotated[float, Field(gt=0)]
 
 
 class TrainingSpec(ConfigModel):
@@ -48,6 +52,12 @@ class TrainingSpec(ConfigModel):
     """Weight of each target's loss in the sum; null weighs all by 1."""
     class_weights: dict[str, list[Annotated[float, Field(ge=0)]]] | None = None
     """Weight of each class (ids 0 and 1 included) of categorical targets."""
+    label_smoothing: Smoothing | dict[str, Smoothing] = 0.0
+    """Share of the truth that training spreads over all classes: for all categorical targets, or for each."""
+    huber_delta: PositiveFloat | dict[str, PositiveFloat] = 1.0
+    """Error from which HuberLoss is linear: for all such targets, or for each."""
+    smooth_l1_beta: PositiveFloat | dict[str, PositiveFloat] = 1.0
+    """Error from which SmoothL1Loss is linear: for all such targets, or for each."""
     accumulation_steps: PositiveInt | None = None
     """Batches that are averaged, as one large batch, into one update."""
     gradient_clip: Annotated[float, Field(gt=0)] | None = 0.5
@@ -72,10 +82,10 @@ class TrainingSpec(ConfigModel):
     """Train on all devices."""
     world_size: PositiveInt = 1
     """Number of devices that a distributed run expects."""
-    layer_type_dtypes: dict[Literal["linear", "embedding", "norm", "decoder"], str] | None = None
-    """Number format of each kind of layer."""
+    layer_type_dtypes: dict[LayerType, DTypeName] | None = None
+    """Number format in which each kind of layer keeps its parameters and computes; null is float32."""
     layer_autocast: bool = True
-    """Compute in bfloat16 on accelerators that have it, with float32 parameters."""
+    """Compute in bfloat16 on accelerators that have it where layer_type_dtypes does not say otherwise."""
     backend: str = "nccl"
     """Has no effect: read so that sequifier's files are accepted."""
     device_max_concat_length: int = 12
@@ -118,17 +128,6 @@ class TrainingSpec(ConfigModel):
         if distributed:
             raise ValueError("true is not supported yet: training uses one device. Set distributed: false.")
         return distributed
-
-    @field_validator("layer_type_dtypes")
-    @classmethod
-    def _layers_are_float32(cls, dtypes: dict[str, str] | None) -> dict[str, str] | None:
-        other = {name: dtype for name, dtype in (dtypes or {}).items() if dtype != "float32"}
-        if other:
-            raise ValueError(
-                f"only float32 is supported yet (found {', '.join(f'{k}: {v}' for k, v in other.items())}). "
-                "Leave layer_type_dtypes out."
-            )
-        return dtypes
 
 
 class TrainConfig(ConfigModel):
@@ -233,7 +232,11 @@ class TrainConfig(ConfigModel):
         types = info.data.get("target_column_types")
         if types is None:
             return spec
-        problems = [*_criterion_problems(spec, types), *_weight_problems(spec, types)]
+        problems = [
+            *_criterion_problems(spec, types),
+            *_weight_problems(spec, types),
+            *_argument_problems(spec),
+        ]
         if problems:
             raise Problems(problems)
         return spec
@@ -288,4 +291,20 @@ def _weight_problems(spec: TrainingSpec, types: dict[str, ColumnKind]) -> list[P
         wrong = [name for name in columns if name not in categorical]
         if wrong:
             problems.append(Problem(key, f"must name categorical targets {categorical} (found {wrong})."))
+    return problems
+
+
+def _argument_problems(spec: TrainingSpec) -> list[Problem]:
+    problems = []
+    for key, arguments, criteria in (
+        ("label_smoothing", spec.label_smoothing, CATEGORICAL_CRITERIA),
+        ("huber_delta", spec.huber_delta, ("HuberLoss",)),
+        ("smooth_l1_beta", spec.smooth_l1_beta, ("SmoothL1Loss",)),
+    ):
+        targets = [target for target, name in spec.criterion.items() if name in criteria]
+        wrong = [name for name in arguments if name not in targets] if isinstance(arguments, dict) else []
+        if wrong:
+            problems.append(
+                Problem(key, f"must name targets with {' or '.join(criteria)} {targets} (found {wrong}).")
+            )
     return problems

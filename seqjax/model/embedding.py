@@ -36,8 +36,9 @@ class RealEncoder(nnx.Module):
         self.bias = parameter(draw(rng, (width,)))
 
     def __call__(self, values_BT: Float[Array, "B T"]) -> Float[Array, "B T E"]:
-        """The vectors of `values_BT`, standardised numbers."""
-        return dense(_as_vectors(values_BT), self.weight[...], self.bias[...])
+        """The float32 vectors of `values_BT`, standardised numbers: a narrower format would round them."""
+        weight, bias = (part[...].astype(jnp.float32) for part in (self.weight, self.bias))
+        return dense(_as_vectors(values_BT), weight, bias)
 
 
 class DirectEncoder(nnx.Module):

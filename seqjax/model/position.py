@@ -39,8 +39,9 @@ def rotation(positions_T: Int[Array, "T"] | Int[np.ndarray, "T"], width: int, th
 
 
 def rotate(x_BHTK: Float[Array, "B H T K"], by: Rotation) -> Float[Array, "B H T K"]:
-    """Turns each position's pairs by that position's angles."""
-    first, second = jnp.split(x_BHTK, 2, axis=-1)
+    """Turns each position's pairs by that position's angles, in float32."""
+    wide_BHTK = x_BHTK.astype(jnp.float32)
+    first, second = jnp.split(wide_BHTK, 2, axis=-1)
     turned_BHTK = jnp.concatenate([-second, first], axis=-1)
-    cos, sin = (part[None, None].astype(x_BHTK.dtype) for part in by)
-    return x_BHTK * cos + turned_BHTK * sin
+    cos, sin = (part[None, None] for part in by)
+    return (wide_BHTK * cos + turned_BHTK * sin).astype(x_BHTK.dtype)

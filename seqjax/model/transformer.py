@@ -14,6 +14,7 @@ from collections.abc import Mapping
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Num
 
 from seqjax.config.model import ModelSpec
@@ -63,6 +64,7 @@ class Transformer(nnx.Module):
         dropout: Dropout | None = None,
         last: int | None = None,
         positions: Int[Array, "T"] | None = None,
+        dtype: DTypeLike = jnp.float32,
     ) -> dict[str, Float[Array, "B P _"]]:
         """Each target's float32 logits (B, P, C), or standardised values (B, P, 1).
 
@@ -72,8 +74,12 @@ class Transformer(nnx.Module):
           dropout: A fresh one for this pass; None drops nothing.
           last: P, how many trailing positions to compute; None is all T.
           positions: The position of each item; None is 0 .. T-1.
+          dtype: Format of the vectors between layers; a layer computes in that of its weights.
         """
-        return self._decode(self.hidden(inputs, valid_BT, dropout=dropout, last=last, positions=positions))
+        hidden_BPD = self.hidden(
+            inputs, valid_BT, dropout=dropout, last=last, positions=positions, dtype=dtype
+        )
+        return self._decode(hidden_BPD)
 
     def hidden(
         self,
@@ -83,12 +89,13 @@ class Transformer(nnx.Module):
         dropout: Dropout | None = None,
         last: int | None = None,
         positions: Int[Array, "T"] | None = None,
+        dtype: DTypeLike = jnp.float32,
     ) -> Float[Array, "B P D"]:
         """The vectors that the heads read; the arguments are those of a call."""
         if self.mask_padding and valid_BT is None:
             raise ValueError("this model keeps padding out of attention (mask_padding): valid_BT is needed.")
         drop = keep_all if dropout is None else dropout
-        x_BTD = self._embed(inputs, positions, drop)
+        x_BTD = self._embed(inputs, positions, drop).astype(dtype)
         length = x_BTD.shape[1]
         bias = attention_bias(length, valid_BT if self.mask_padding else None)
         rope = self._rotation(length, positions)

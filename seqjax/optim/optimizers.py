@@ -1,17 +1,18 @@
-"""Optimizers under torch's names, as optax transformations: one builder a name in `BUILDERS`.
+"""Optimizers under torch's names: one builder a name in `BUILDERS`.
 
-A transformation turns gradients into a *direction*; the step subtracts `learning_rate * direction`. The rate
-stays outside, a plain traced number a step, and scales decoupled weight decay as torch does. Where optax
-has torch's rule it is used; the other rules are here. A test holds each row to torch's trajectory.
+Where optax has torch's rule it is used; the other rules are in `rules.py`. A test holds each row to a
+trajectory of torch, or to the published formula.
+
+Every hyperparameter that is a number may be a traced value: a builder does arithmetic with it, and looks at
+it only to leave out what does nothing (`is_off`). What a state consists of is decided by the settings that an
+optimizer was built with; `Optimizer.with_values` changes numbers and never that.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeAlias
+from dataclasses import dataclass, replace
+from typing import Any
 
-import jax
-import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int
 
 from seqjax.config.optimization import (
     SGD,
@@ -26,68 +27,113 @@ from seqjax.config.optimization import (
     Lion,
     NAdam,
     NamedSpec,
+    OptimizerSettings,
     RAdam,
     RMSprop,
     Yogi,
     optimizer_settings,
 )
+from seqjax.optim.parts import Path, replaced, widened, without
+from seqjax.optim.rule import Number, Params, Rule, State, decayed, directed, is_off
+from seqjax.optim.rules import scale_by_ademamix, scale_by_nadam, scale_by_sum_of_squares
 
-Scalar: TypeAlias = Float[Array, ""]
-Params: TypeAlias = optax.Params
+
+@dataclass(frozen=True)
+class Optimizer:
+    """An optimizer by name, with its checked keyword arguments, for all parameters or some of them."""
+
+    name: str
+    settings: OptimizerSettings
+    frozen: frozenset[Path] = frozenset()
+    """Parameters that never move; there is no state for them."""
+
+    @property
+    def rule(self) -> Rule:
+        """How the parameters that are not frozen move."""
+        built = BUILDERS[self.name](self.settings)
+        return built if isinstance(built, Rule) else directed(built)
+
+    def init(self, params: Params) -> State:
+        """The state before the first update, in float32 (or wider, where the parameters are)."""
+        return self.rule.init(widened(self.moving(params)))
+
+    def moving(self, params: Params) -> Params:
+        """The parameters (or what belongs to them, such as gradients) that are not frozen."""
+        return without(params, self.frozen) if self.frozen else params
+
+    def joined(self, params: Params, moving: Params) -> Params:
+        """All parameters, of which those that are not frozen are replaced."""
+        return replaced(params, moving) if self.frozen else moving
+
+    def with_values(self, values: Mapping[str, Number | tuple[Number, ...]]) -> "Optimizer":
+        """The same optimizer with other values of some keyword arguments, which may be traced.
+
+        Args:
+          values: By the names of the keyword arguments, such as weight_decay or betas. A `momentum` or
+            `lr_decay` of 0 must stay so: without it there is no state for it.
+        """
+        return replace(self, settings=self.settings.model_copy(update=dict(values)))
+
+    def with_momentum(self, momentum: Number) -> "Optimizer":
+        """The same optimizer with another momentum, or first of its betas; it must have either."""
+        betas = getattr(self.settings, "betas", None)
+        return self.with_values(
+            {"momentum": momentum} if betas is None else {"betas": (momentum, *betas[1:])}
+        )
 
 
-def build_optimizer(spec: NamedSpec) -> optax.GradientTransformation:
-    """The transformation that an `optimizer` section asks for.
+def build_optimizer(spec: NamedSpec, *, frozen: frozenset[Path] = frozenset()) -> Optimizer:
+    """The optimizer that an `optimizer` section asks for.
 
-    Returns:
-      A transformation of gradients into descent directions; parameters move by minus the learning rate times
-      them. `update` needs the parameters.
+    Args:
+      spec: Name and keyword arguments.
+      frozen: The parameters that never move, by the keys that lead to them.
     """
-    settings = optimizer_settings(spec)
-    return BUILDERS[spec.name](settings)
+    return Optimizer(spec.name, optimizer_settings(spec), frozen)
 
 
 def _adam(settings: Adam) -> optax.GradientTransformation:
     b1, b2 = settings.betas
-    return optax.chain(_l2(settings.weight_decay), optax.scale_by_adam(b1, b2, settings.eps))
+    return optax.chain(decayed(settings.weight_decay), optax.scale_by_adam(b1, b2, settings.eps))
 
 
 def _adamw(settings: AdamW) -> optax.GradientTransformation:
     b1, b2 = settings.betas
-    return optax.chain(optax.scale_by_adam(b1, b2, settings.eps), _l2(settings.weight_decay))
+    return optax.chain(optax.scale_by_adam(b1, b2, settings.eps), decayed(settings.weight_decay))
 
 
 def _sgd(settings: SGD) -> optax.GradientTransformation:
-    momentum = optax.trace(settings.momentum, settings.nesterov) if settings.momentum else optax.identity()
-    return optax.chain(_l2(settings.weight_decay), momentum)
+    return optax.chain(
+        decayed(settings.weight_decay), _momentum(settings.momentum, nesterov=settings.nesterov)
+    )
 
 
 def _rmsprop(settings: RMSprop) -> optax.GradientTransformation:
     scale = optax.scale_by_stddev if settings.centered else optax.scale_by_rms
     return optax.chain(
-        _l2(settings.weight_decay),
+        decayed(settings.weight_decay),
         scale(settings.alpha, settings.eps, eps_in_sqrt=False),
-        optax.trace(settings.momentum) if settings.momentum else optax.identity(),
+        _momentum(settings.momentum),
     )
 
 
 def _adagrad(settings: Adagrad) -> optax.GradientTransformation:
     return optax.chain(
-        _l2(settings.weight_decay),
-        _scale_by_sum_of_squares(settings.initial_accumulator_value, settings.eps),
-        optax.scale_by_schedule(lambda step: 1 / (1 + step * settings.lr_decay))
-        if settings.lr_decay
-        else optax.identity(),
+        decayed(settings.weight_decay),
+        scale_by_sum_of_squares(settings.initial_accumulator_value, settings.eps),
+        optax.identity()
+        if is_off(settings.lr_decay)
+        else optax.scale_by_schedule(lambda step: 1 / (1 + step * settings.lr_decay)),
     )
 
 
 def _adadelta(settings: Adadelta) -> optax.GradientTransformation:
-    return optax.chain(_l2(settings.weight_decay), optax.scale_by_adadelta(settings.rho, settings.eps))
+    return optax.chain(decayed(settings.weight_decay), optax.scale_by_adadelta(settings.rho, settings.eps))
 
 
 def _adamax(settings: Adamax) -> optax.GradientTransformation:
     b1, b2 = settings.betas
-    return optax.chain(_l2(settings.weight_decay), optax.scale_by_adamax(b1, b2, settings.eps))
+    return optax.chain(decayed(settings.weight_decay), optax.scale_by_adamax(b1, b2, settings.eps))
 
 
 def _radam(settings: RAdam) -> optax.GradientTransformation:
@@ -101,182 +147,51 @@ def _radam(settings: RAdam) -> optax.GradientTransformation:
 
 def _nadam(settings: NAdam) -> optax.GradientTransformation:
     return _with_decay(
-        _scale_by_nadam(settings), settings.weight_decay, decoupled=settings.decoupled_weight_decay
+        scale_by_nadam(settings), settings.weight_decay, decoupled=settings.decoupled_weight_decay
     )
 
 
 def _ademamix(settings: AdEMAMix) -> optax.GradientTransformation:
-    return optax.chain(_scale_by_ademamix(settings), _l2(settings.weight_decay))
+    return optax.chain(scale_by_ademamix(settings), decayed(settings.weight_decay))
 
 
 def _lion(settings: Lion) -> optax.GradientTransformation:
     b1, b2 = settings.betas
-    return optax.chain(optax.scale_by_lion(b1, b2), _l2(settings.weight_decay))
+    return optax.chain(optax.scale_by_lion(b1, b2), decayed(settings.weight_decay))
 
 
 def _yogi(settings: Yogi) -> optax.GradientTransformation:
     b1, b2 = settings.betas
     rule = optax.scale_by_yogi(b1, b2, settings.eps, initial_accumulator_value=settings.initial_accumulator)
-    return optax.chain(_l2(settings.weight_decay), rule)
+    return optax.chain(decayed(settings.weight_decay), rule)
 
 
 def _adabelief(settings: AdaBelief) -> optax.GradientTransformation:
     b1, b2 = settings.betas
     rule = optax.scale_by_belief(b1, b2, eps=settings.eps, eps_root=settings.eps)
-    return optax.chain(rule, _l2(settings.weight_decay))
+    return optax.chain(rule, decayed(settings.weight_decay))
 
 
 def _lamb(settings: Lamb) -> optax.GradientTransformation:
     b1, b2 = settings.betas
     return optax.chain(
-        optax.scale_by_adam(b1, b2, settings.eps), _l2(settings.weight_decay), optax.scale_by_trust_ratio()
+        optax.scale_by_adam(b1, b2, settings.eps),
+        decayed(settings.weight_decay),
+        optax.scale_by_trust_ratio(),
     )
 
 
-def _l2(coefficient: float) -> optax.GradientTransformation:
-    """Adds `coefficient` times the parameters: an L2 term before a rule, decoupled decay after it."""
-    return optax.add_decayed_weights(coefficient) if coefficient else optax.identity()
+def _momentum(decay: Number, *, nesterov: bool = False) -> optax.GradientTransformation:
+    return optax.identity() if is_off(decay) else optax.trace(decay, nesterov)
 
 
 def _with_decay(
-    rule: optax.GradientTransformation, coefficient: float, *, decoupled: bool
+    rule: optax.GradientTransformation, coefficient: Number, *, decoupled: bool
 ) -> optax.GradientTransformation:
-    return optax.chain(rule, _l2(coefficient)) if decoupled else optax.chain(_l2(coefficient), rule)
+    return optax.chain(rule, decayed(coefficient)) if decoupled else optax.chain(decayed(coefficient), rule)
 
 
-def _transformation(
-    init: Callable[[Params], Any], rule: Callable[[Params, Any], tuple[Params, Any]]
-) -> optax.GradientTransformation:
-    """Optax's form of a rule that does not look at the parameters."""
-
-    def update(
-        updates: optax.Updates, state: optax.OptState, params: Params | None = None
-    ) -> tuple[optax.Updates, optax.OptState]:
-        del params
-        return rule(updates, state)
-
-    return optax.GradientTransformation(lambda params: init(params), update)
-
-
-class SumOfSquaresState(NamedTuple):
-    """State of Adagrad."""
-
-    total: Params
-
-
-def _scale_by_sum_of_squares(initial: float, eps: float) -> optax.GradientTransformation:
-    """Divides by `sqrt(sum of squares) + eps`; optax's own puts eps inside the root."""
-
-    def init(params: Params) -> SumOfSquaresState:
-        return SumOfSquaresState(jax.tree.map(lambda p: jnp.full_like(p, initial), params))
-
-    def update(grads: Params, state: SumOfSquaresState) -> tuple[Params, SumOfSquaresState]:
-        total = jax.tree.map(lambda s, g: s + g * g, state.total, grads)
-        return jax.tree.map(lambda g, s: g / (jnp.sqrt(s) + eps), grads, total), SumOfSquaresState(total)
-
-    return _transformation(init, update)
-
-
-class NAdamState(NamedTuple):
-    """State of NAdam: steps done, product of the momenta so far, the two means."""
-
-    steps: Int[Array, ""]
-    product: Scalar
-    mean: Params
-    square: Params
-
-
-def _scale_by_nadam(settings: NAdam) -> optax.GradientTransformation:
-    b1, b2 = settings.betas
-
-    def momentum(step: Scalar) -> Scalar:
-        return b1 * (1 - 0.5 * 0.96 ** (step * settings.momentum_decay))
-
-    def init(params: Params) -> NAdamState:
-        zeros = jax.tree.map(jnp.zeros_like, params)
-        return NAdamState(jnp.zeros((), jnp.int32), jnp.ones((), _dtype(params)), zeros, zeros)
-
-    def update(grads: Params, state: NAdamState) -> tuple[Params, NAdamState]:
-        steps = state.steps + 1
-        step = steps.astype(state.product.dtype)
-        now, following = momentum(step), momentum(step + 1)
-        product = state.product * now
-        mean, square = _ema(state.mean, grads, b1), _ema_of_squares(state.square, grads, b2)
-        correction = 1 - b2**step
-        by_gradient, by_mean = (1 - now) / (1 - product), following / (1 - product * following)
-        directions = jax.tree.map(
-            lambda g, m, v: (by_gradient * g + by_mean * m) / (jnp.sqrt(v / correction) + settings.eps),
-            grads,
-            mean,
-            square,
-        )
-        return directions, NAdamState(steps, product, mean, square)
-
-    return _transformation(init, update)
-
-
-class AdEMAMixState(NamedTuple):
-    """State of AdEMAMix: steps done, the fast mean, the mean square, the slow mean."""
-
-    steps: Int[Array, ""]
-    fast: Params
-    square: Params
-    slow: Params
-
-
-def _scale_by_ademamix(settings: AdEMAMix) -> optax.GradientTransformation:
-    b1, b2, _ = settings.betas
-
-    def init(params: Params) -> AdEMAMixState:
-        zeros = jax.tree.map(jnp.zeros_like, params)
-        return AdEMAMixState(jnp.zeros((), jnp.int32), zeros, zeros, zeros)
-
-    def update(grads: Params, state: AdEMAMixState) -> tuple[Params, AdEMAMixState]:
-        steps = state.steps + 1
-        step = steps.astype(_dtype(grads))
-        alpha, b3 = _ademamix_warm_up(settings, step)
-        fast, slow = _ema(state.fast, grads, b1), _ema(state.slow, grads, b3)
-        square = _ema_of_squares(state.square, grads, b2)
-        root = jnp.sqrt(1 - b2**step)
-        # The slow mean is divided by the fast mean's bias correction too: that is sequifier's rule.
-        directions = jax.tree.map(
-            lambda m1, m2, v: (m1 + alpha * m2) / (jnp.sqrt(v) / root + settings.eps) / (1 - b1**step),
-            fast,
-            slow,
-            square,
-        )
-        return directions, AdEMAMixState(steps, fast, square, slow)
-
-    return _transformation(init, update)
-
-
-def _ademamix_warm_up(settings: AdEMAMix, step: Scalar) -> tuple[Scalar, Scalar]:
-    """Weight and decay of the slow mean at a step, counted from 1.
-
-    The weight grows in a straight line; the decay so that the half-life does.
-    """
-    b1, _, b3 = settings.betas
-    if settings.T_alpha_beta3 is None:
-        return jnp.full_like(step, settings.alpha), jnp.full_like(step, b3)
-    share = jnp.minimum(step / settings.T_alpha_beta3, 1.0)
-    fast, slow = jnp.log(jnp.asarray(b1, step.dtype)), jnp.log(jnp.asarray(b3, step.dtype))
-    decay = jnp.exp(fast * slow / ((1 - share) * slow + share * fast))
-    return share * settings.alpha, jnp.minimum(decay, b3)
-
-
-def _ema(mean: Params, grads: Params, decay: float | Scalar) -> Params:
-    return jax.tree.map(lambda m, g: decay * m + (1 - decay) * g, mean, grads)
-
-
-def _ema_of_squares(mean: Params, grads: Params, decay: float) -> Params:
-    return jax.tree.map(lambda m, g: decay * m + (1 - decay) * g * g, mean, grads)
-
-
-def _dtype(tree: Params) -> jnp.dtype:
-    return jnp.result_type(*jax.tree.leaves(tree))
-
-
-BUILDERS: Mapping[str, Callable[[Any], optax.GradientTransformation]] = {
+BUILDERS: Mapping[str, Callable[[Any], optax.GradientTransformation | Rule]] = {
     "Adam": _adam,
     "AdamW": _adamw,
     "SGD": _sgd,

@@ -3,16 +3,19 @@
     loss_c = sum(weight * loss) / sum(weight),   loss = sum_c loss_weight_c * loss_c
 
 A position's weight is 0 on padding, else 1, or the class weight of the true class: torch's own weighted
-mean. A loss is a row of `CRITERIA`: a function of outputs and truth without any reduction.
+mean. A loss is a row of `CRITERIA`: a function of outputs and truth without any reduction. The numbers of a
+`Target` may be traced values, so that the members of a population can differ in them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeAlias
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Float32, Num
+from jaxtyping import Array, Float, Num
 
 from seqjax.config.schema import Schema
 from seqjax.config.train import TrainingSpec
@@ -22,59 +25,97 @@ from seqjax.training.metrics import Sums
 Outputs = dict[str, Float[Array, "B T _"]]
 
 
-def _cross_entropy(logits_BTC: Float[Array, "B T C"], ids_BT: Num[Array, "B T"]) -> Float[Array, "B T"]:
-    return optax.softmax_cross_entropy_with_integer_labels(logits_BTC, ids_BT)
-
-
-def _squared(values_BT1: Float[Array, "B T 1"], truth_BT: Num[Array, "B T"]) -> Float[Array, "B T"]:
-    return jnp.square(values_BT1[..., 0] - truth_BT)
-
-
-def _absolute(values_BT1: Float[Array, "B T 1"], truth_BT: Num[Array, "B T"]) -> Float[Array, "B T"]:
-    return jnp.abs(values_BT1[..., 0] - truth_BT)
-
-
-def _huber(values_BT1: Float[Array, "B T 1"], truth_BT: Num[Array, "B T"]) -> Float[Array, "B T"]:
-    return optax.huber_loss(values_BT1[..., 0], truth_BT, delta=1.0)
-
-
-CRITERIA: Mapping[str, Callable[[Float[Array, "B T _"], Num[Array, "B T"]], Float[Array, "B T"]]] = {
-    "CrossEntropyLoss": _cross_entropy,
-    "NLLLoss": _cross_entropy,  # Of log-probabilities, which a model's logits stand for.
-    "MSELoss": _squared,
-    "L1Loss": _absolute,
-    "SmoothL1Loss": _huber,  # With torch's beta of 1 the two are the same.
-    "HuberLoss": _huber,
-}
+Number: TypeAlias = float | Float[Array, ""]
 
 
 @dataclass(frozen=True)
 class Target:
-    """A column to predict, and how its errors count."""
+    """A column to predict, and how its errors count. All numbers may be traced."""
 
     name: str
     criterion: str
-    loss_weight: float = 1.0
-    class_weights: Float32[np.ndarray, "C"] | None = None
+    loss_weight: Number = 1.0
+    class_weights: Float[np.ndarray, "C"] | Float[Array, "C"] | None = None
+    label_smoothing: Number = 0.0
+    """Share of the truth that is spread evenly over all classes."""
+    threshold: Number = 1.0
+    """The error at which SmoothL1Loss (its `beta`) or HuberLoss (its `delta`) turns from square to linear."""
+
+
+Criterion: TypeAlias = Callable[[Float[Array, "B T _"], Num[Array, "B T"], Target], Float[Array, "B T"]]
+"""(outputs, truth, target) -> loss of each position."""
+
+
+def _cross_entropy(
+    logits_BTC: Float[Array, "B T C"], ids_BT: Num[Array, "B T"], target: Target
+) -> Float[Array, "B T"]:
+    del target
+    return optax.softmax_cross_entropy_with_integer_labels(logits_BTC, ids_BT)
+
+
+def _squared(
+    values_BT1: Float[Array, "B T 1"], truth_BT: Num[Array, "B T"], target: Target
+) -> Float[Array, "B T"]:
+    del target
+    return jnp.square(values_BT1[..., 0] - truth_BT)
+
+
+def _absolute(
+    values_BT1: Float[Array, "B T 1"], truth_BT: Num[Array, "B T"], target: Target
+) -> Float[Array, "B T"]:
+    del target
+    return jnp.abs(values_BT1[..., 0] - truth_BT)
+
+
+def _huber(
+    values_BT1: Float[Array, "B T 1"], truth_BT: Num[Array, "B T"], target: Target
+) -> Float[Array, "B T"]:
+    error_BT, delta = jnp.abs(values_BT1[..., 0] - truth_BT), target.threshold
+    small_BT = jnp.minimum(error_BT, delta)
+    return 0.5 * small_BT * small_BT + delta * (error_BT - small_BT)
+
+
+def _smooth_l1(
+    values_BT1: Float[Array, "B T 1"], truth_BT: Num[Array, "B T"], target: Target
+) -> Float[Array, "B T"]:
+    return _huber(values_BT1, truth_BT, target) / target.threshold
+
+
+CRITERIA: Mapping[str, Criterion] = {
+    "CrossEntropyLoss": _cross_entropy,
+    "NLLLoss": _cross_entropy,  # Of log-probabilities, which a model's logits stand for.
+    "MSELoss": _squared,
+    "L1Loss": _absolute,
+    "SmoothL1Loss": _smooth_l1,
+    "HuberLoss": _huber,
+}
 
 
 def build_targets(schema: Schema, spec: TrainingSpec) -> tuple[Target, ...]:
     """The targets of a run, in the schema's order."""
     loss_weights, class_weights = spec.loss_weights or {}, spec.class_weights or {}
+    thresholds = {"HuberLoss": spec.huber_delta, "SmoothL1Loss": spec.smooth_l1_beta}
     return tuple(
         Target(
             name,
             spec.criterion[name],
             loss_weights.get(name, 1.0),
             np.asarray(class_weights[name], np.float32) if name in class_weights else None,
+            _argument(spec.label_smoothing, name, 0.0) if kind == "categorical" else 0.0,
+            _argument(thresholds.get(spec.criterion[name], 1.0), name, 1.0),
         )
-        for name in schema.targets
+        for name, kind in schema.targets.items()
     )
+
+
+def without_smoothing(targets: Sequence[Target]) -> tuple[Target, ...]:
+    """The targets as they are evaluated: by the plain loss."""
+    return tuple(replace(target, label_smoothing=0.0) for target in targets)
 
 
 def loss_weights(targets: Sequence[Target]) -> dict[str, float]:
     """The weight of each target's loss in the sum."""
-    return {target.name: target.loss_weight for target in targets}
+    return {target.name: float(target.loss_weight) for target in targets}
 
 
 def position_weights(target: Target, batch: Batch) -> Float[Array, "B T"]:
@@ -100,10 +141,14 @@ def loss_sums(targets: Sequence[Target], outputs: Outputs, batch: Batch) -> dict
     """
     sums = {}
     for target in targets:
+        output, truth_BT = outputs[target.name], targets_of(batch, target.name)
         weight_BT = position_weights(target, batch)
-        loss_BT = CRITERIA[target.criterion](outputs[target.name], targets_of(batch, target.name))
+        loss_BT = CRITERIA[target.criterion](output, truth_BT, target)
         # A product would turn an infinite loss on padding into NaN.
         total = jnp.where(weight_BT > 0, weight_BT * loss_BT, 0.0).sum()
+        if not _is_zero(target.label_smoothing):
+            spread_BT = jnp.where(target_mask(batch), _loss_of_all_classes(target, output), 0.0)
+            total = (1 - target.label_smoothing) * total + target.label_smoothing * spread_BT.sum()
         sums[target.name] = Sums(total, weight_BT.sum())
     return sums
 
@@ -122,3 +167,20 @@ def weighted_loss(
         for target in targets
     ]
     return jnp.stack(parts).sum()
+
+
+def _loss_of_all_classes(target: Target, logits_BTC: Float[Array, "B T C"]) -> Float[Array, "B T"]:
+    """The mean cross-entropy over all classes, each with its class weight, as in torch's label smoothing."""
+    losses_BTC = -jax.nn.log_softmax(logits_BTC, axis=-1)
+    if target.class_weights is not None:
+        losses_BTC = losses_BTC * jnp.asarray(target.class_weights)
+    return losses_BTC.mean(-1)
+
+
+def _is_zero(value: Number) -> bool:
+    """Whether a number is known to be 0; one that is traced is not."""
+    return isinstance(value, int | float) and value == 0
+
+
+def _argument(given: float | Mapping[str, float], target: str, default: float) -> float:
+    return given.get(target, default) if isinstance(given, Mapping) else given

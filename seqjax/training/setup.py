@@ -6,7 +6,6 @@ from typing import TypeAlias
 
 import jax
 import numpy as np
-import optax
 from jaxtyping import Int
 
 from seqjax.baselines import fit_baselines
@@ -15,17 +14,18 @@ from seqjax.config.schema import Schema
 from seqjax.config.train import TrainConfig
 from seqjax.errors import ConfigError, Problem, TrainingError
 from seqjax.model.functional import GraphDef
-from seqjax.optim.optimizers import build_optimizer
+from seqjax.optim.optimizers import Optimizer, build_optimizer
 from seqjax.optim.schedules import build_schedule
 from seqjax.training.baselines import predict_baseline
 from seqjax.training.batch import Batch, WindowSource
 from seqjax.training.devices import Device, compiler_options, memory_limit
 from seqjax.training.evaluate import Evaluation, build_evaluate
 from seqjax.training.feed import Feed, build_feed
-from seqjax.training.loop import Setup
 from seqjax.training.metrics import measured_targets
-from seqjax.training.objective import Outputs, build_targets
-from seqjax.training.state import Params
+from seqjax.training.loop import Setup
+from seqjax.training.objective import Outputs, build_targets, without_smoothing
+from seqjax.training.precision import Precision, build_precision
+from seqjax.training.state import Params, TrainState, new_state
 from seqjax.training.step import Recipe, build_step, forward
 
 Order: TypeAlias = Int[np.ndarray, "n_batches B"]
@@ -50,8 +50,14 @@ class Run:
     """A run that is ready to start."""
 
     setup: Setup
-    optimizer: optax.GradientTransformation
+    optimizer: Optimizer
     validation: Feed
+    precision: Precision
+
+    def begin(self, params: Params) -> TrainState:
+        """The state before the first update, from float32 parameters."""
+        kept = self.precision.keep(params)
+        return new_state(kept, self.optimizer, is_scaled=self.precision.is_scaled)
 
 
 def prepare(config: TrainConfig, schema: Schema, graphdef: GraphDef, data: Data, device: Device) -> Run:
@@ -81,34 +87,38 @@ def prepare(config: TrainConfig, schema: Schema, graphdef: GraphDef, data: Data,
         return build_feed(windows, tuple(schema.columns), limit=limit, compiler_options=options)
 
     targets = build_targets(schema, spec)
-    apply = forward(graphdef, schema.inputs, spec.dropout)
+    evaluated = without_smoothing(targets)
+    precision = build_precision(spec.layer_type_dtypes, autocast=spec.layer_autocast, device=device)
+    apply = forward(graphdef, schema.inputs, precision)
     optimizer = build_optimizer(spec.optimizer)
     accumulation = min(spec.accumulation_steps or 1, n_batches)
     training, validation = feed(data.training), feed(data.validation)
+
+    recipe = Recipe(apply, targets, optimizer, accumulation, spec.gradient_clip, spec.dropout)
 
     def predict(params: Params, batch: Batch) -> Outputs:
         return apply(params, batch, None)
 
     setup = Setup(
         feed=training,
-        fold=training.fold(build_step(Recipe(apply, targets, optimizer, accumulation, spec.gradient_clip))),
+        fold=training.fold(build_step(recipe)),
         order=data.order,
         learning_rate=build_schedule(spec.scheduler, spec.learning_rate),
         evaluate=build_evaluate(
             predict,
-            targets,
+            evaluated,
             validation,
             data.validation_order,
             share_columns={name: schema.n_classes[name] for name in spec.class_share_log_columns},
             measured=measured_targets(schema, data.std),
         ),
-        targets=targets,
+        targets=evaluated,
         key=jax.random.key(config.seed % 2**32),
         accumulation=accumulation,
         log_interval=spec.log_interval,
         step_on_batch=spec.scheduler_step_on == "batch",
     )
-    return Run(setup, optimizer, validation)
+    return Run(setup, optimizer, validation, precision)
 
 
 def evaluate_baselines(run: Run, schema: Schema, data: Data) -> Mapping[str, Evaluation]:

@@ -5,10 +5,12 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, Int
 
+from seqjax.optim.optimizers import Optimizer
+from seqjax.optim.rule import State
 from seqjax.training.batch import Tree
+from seqjax.training.precision import LossScale, first_scale
 
 Params: TypeAlias = dict[str, Any]
 
@@ -17,20 +19,28 @@ class TrainState(NamedTuple):
     """Everything that the next step depends on, the data and the run's constants apart."""
 
     params: Params
-    """Parameters, as the model holds them."""
-    opt_state: optax.OptState
+    """Parameters, in the formats in which they are kept; these are evaluated and exported."""
+    opt_state: State
     """The optimizer's state."""
     step: Int[Array, ""]
-    """Updates done; the key of a step's dropout is drawn from it."""
+    """Steps made; what a step draws (dropout, rounding) depends on it."""
+    loss_scale: LossScale | None = None
+    """The factor of the loss, where float16 needs one."""
 
 
-def new_state(params: Params, optimizer: optax.GradientTransformation) -> TrainState:
+def new_state(params: Params, optimizer: Optimizer, *, is_scaled: bool = False) -> TrainState:
     """The state before the first update.
 
     Every leaf has a buffer of its own, since a step consumes them all: an optimizer may start two of its
     statistics from one array, and the caller keeps `params`.
+
+    Args:
+      params: Parameters, in the formats in which they are kept.
+      optimizer: What will move them.
+      is_scaled: Whether losses must be scaled (`Precision.is_scaled`).
     """
-    state = TrainState(params, optimizer.init(params), jnp.zeros((), jnp.int32))
+    scale = first_scale() if is_scaled else None
+    state = TrainState(params, optimizer.init(params), jnp.zeros((), jnp.int32), scale)
     return jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), state)
 
 

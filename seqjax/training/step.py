@@ -1,40 +1,61 @@
-"""One update of the parameters, as a pure function.
+"""One update of the parameters, as a pure function of state, batch and constants.
 
 An update sees one large batch: `accumulation` micro-batches whose gradients are added up. The weights of
 the whole are known before any micro-batch is computed, so that the sum equals the gradient of the large
 batch.
+
+What a `Recipe` consists of is compiled in. Its numbers are too, unless `Constants` bring other values for
+them: those are traced, so that one compiled step serves any values, and `jax.vmap` over constants (and
+states) trains a population whose members differ in
+
+* learning rates (and a cycled momentum), by update;
+* dropout rate, gradient clip, weight decay, betas and the optimizer's other numbers;
+* loss weights, class weights and label smoothing;
+* the key, and so the seed.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from seqjax.model.dropout import Dropout
 from seqjax.model.functional import GraphDef, merge
+from seqjax.optim.optimizers import Optimizer
+from seqjax.optim.parts import widened
 from seqjax.training.batch import Batch, inputs_of, valid_mask
 from seqjax.training.feed import Step
 from seqjax.training.metrics import Sums, added, no_sums
-from seqjax.training.objective import Outputs, Target, loss_sums, total_weights, weighted_loss
+from seqjax.training.objective import Number, Outputs, Target, loss_sums, total_weights, weighted_loss
+from seqjax.training.precision import FLOAT32, Precision, next_scale, rounded
 from seqjax.training.state import Params, TrainState
 
-Apply = Callable[[Params, Batch, Key[Array, ""] | None], Outputs]
-"""(params, batch, dropout key or None) -> outputs at all L positions."""
+Apply = Callable[[Params, Batch, Dropout | None], Outputs]
+"""(params, batch, dropout or None) -> outputs at all L positions."""
+Values: TypeAlias = Mapping[str, Any]
 
 NO_UPDATE = -1
+_ROUNDING = 1 << 31
+"""Told apart from the numbers of micro-batches, which dropout keys are folded with."""
 
 
 class Constants(NamedTuple):
-    """What a run of updates is given besides its state and data."""
+    """What a run of updates is given besides its state and data. Every leaf is a traced value."""
 
     learning_rates: Float[Array, "n"]
     """Learning rate of each update of the epoch."""
     key: Key[Array, ""]
-    """The run's dropout key."""
+    """The run's key, from its seed; dropout and rounding draw from it."""
+    values: Values | None = None
+    """Numbers to use in place of the recipe's: `dropout` and `clip`, a scalar each; `loss_weight`,
+    `class_weights` and `label_smoothing`, a mapping from target to scalar (classes: a vector) each;
+    `optimizer`, a mapping from keyword argument to scalar (betas: a tuple of scalars)."""
+    momenta: Float[Array, "n"] | None = None
+    """Momentum of each update of the epoch, in place of the optimizer's."""
 
 
 class Report(NamedTuple):
@@ -44,6 +65,8 @@ class Report(NamedTuple):
     """Losses of each target."""
     first_bad: Int[Array, ""]
     """First update of the epoch whose loss or gradient was not finite; -1 if none."""
+    skipped: Int[Array, ""]
+    """Updates that were left out because a scaled gradient was not finite (float16 only)."""
 
 
 @dataclass(frozen=True)
@@ -52,32 +75,58 @@ class Recipe:
 
     apply: Apply
     targets: tuple[Target, ...]
-    optimizer: optax.GradientTransformation
+    optimizer: Optimizer
     accumulation: int = 1
     """Micro-batches a batch."""
-    clip: float | None = None
+    clip: Number | None = None
     """Largest global gradient norm; null does not clip."""
+    dropout: Number = 0.0
+    """Probability."""
+
+    def with_values(self, values: Values) -> "Recipe":
+        """The same recipe with other numbers, which may be traced: see `Constants.values`."""
+        own = {name: values[name] for name in ("dropout", "clip") if name in values}
+        by_target = {
+            name: values[name]
+            for name in ("loss_weight", "class_weights", "label_smoothing")
+            if name in values
+        }
+        targets = tuple(
+            replace(
+                target,
+                **{name: given[target.name] for name, given in by_target.items() if target.name in given},
+            )
+            for target in self.targets
+        )
+        return replace(
+            self, **own, targets=targets, optimizer=self.optimizer.with_values(values.get("optimizer", {}))
+        )
 
 
-def forward(graphdef: GraphDef, inputs: Sequence[str], dropout: float) -> Apply:
+def forward(graphdef: GraphDef, inputs: Sequence[str], precision: Precision = FLOAT32) -> Apply:
     """The model as a function of its parameters.
 
     Args:
       graphdef: From `seqjax.model.functional`.
       inputs: The model's input columns.
-      dropout: Probability, where a key is given.
+      precision: In which formats it computes.
     """
+    names = tuple(inputs)
 
-    def apply(params: Params, batch: Batch, key: Key[Array, ""] | None) -> Outputs:
-        drop = None if key is None or dropout == 0 else Dropout(dropout, key)
-        return merge(graphdef, params)(inputs_of(batch, tuple(inputs)), valid_mask(batch), dropout=drop)
+    def apply(params: Params, batch: Batch, dropout: Dropout | None) -> Outputs:
+        model = merge(graphdef, precision.compute(params))
+        return model(inputs_of(batch, names), valid_mask(batch), dropout=dropout, dtype=precision.between)
 
     return apply
 
 
 def empty_report(targets: Sequence[Target]) -> Report:
     """A report on no update."""
-    return Report(no_sums(target.name for target in targets), jnp.full((), NO_UPDATE, jnp.int32))
+    return Report(
+        no_sums(target.name for target in targets),
+        jnp.full((), NO_UPDATE, jnp.int32),
+        jnp.zeros((), jnp.int32),
+    )
 
 
 def build_step(recipe: Recipe) -> Step[tuple[TrainState, Report]]:
@@ -90,42 +139,92 @@ def build_step(recipe: Recipe) -> Step[tuple[TrainState, Report]]:
         carry: tuple[TrainState, Report], batch: Batch, index: Int[Array, ""], constants: Constants
     ) -> tuple[TrainState, Report]:
         state, report = carry
+        current = recipe.with_values(constants.values or {})
+        if constants.momenta is not None:
+            current = replace(current, optimizer=current.optimizer.with_momentum(constants.momenta[index]))
         key = jax.random.fold_in(constants.key, state.step)
-        sums, grads = _gradient(recipe, state.params, batch, key)
+        sums, grads = _gradient(current, state, batch, key)
         norm = optax.tree.norm(grads)
-        if recipe.clip is not None:
-            scale = jnp.minimum(1.0, recipe.clip / (norm + 1e-6))
+        if current.clip is not None:
+            scale = jnp.minimum(1.0, current.clip / (norm + 1e-6))
             grads = jax.tree.map(lambda grad: grad * scale, grads)
-        directions, opt_state = recipe.optimizer.update(grads, state.opt_state, state.params)
-        rate = constants.learning_rates[index]
-        params = jax.tree.map(lambda p, d: p - (rate * d).astype(p.dtype), state.params, directions)
         finite = jnp.isfinite(norm + sum(part.total for part in sums.values()))
-        first_bad = jnp.where((report.first_bad == NO_UPDATE) & ~finite, index, report.first_bad)
-        return TrainState(params, opt_state, state.step + 1), Report(added(report.sums, sums), first_bad)
+        moved = _moved(current.optimizer, state, grads, constants.learning_rates[index], key)
+        return _settled(state, moved, finite), _reported(report, sums, finite, index, state)
 
     return step
 
 
 def _gradient(
-    recipe: Recipe, params: Params, batch: Batch, key: Key[Array, ""]
+    recipe: Recipe, state: TrainState, batch: Batch, key: Key[Array, ""]
 ) -> tuple[dict[str, Sums], Params]:
+    """Losses, and the gradient with respect to what moves, in float32."""
     weights = total_weights(recipe.targets, batch)
+    optimizer = recipe.optimizer
+    point = optimizer.rule.point(widened(optimizer.moving(state.params)), state.opt_state)
+    factor = 1.0 if state.loss_scale is None else state.loss_scale.scale
 
-    def loss(params: Params, part: Batch, key: Key[Array, ""]) -> tuple[Float[Array, ""], dict[str, Sums]]:
-        sums = loss_sums(recipe.targets, recipe.apply(params, part, key), part)
-        return weighted_loss(recipe.targets, sums, weights), sums
+    def loss(moving: Params, part: Batch, key: Key[Array, ""]) -> tuple[Float[Array, ""], dict[str, Sums]]:
+        params = optimizer.joined(state.params, moving)
+        outputs = recipe.apply(params, part, _dropout(recipe.dropout, key))
+        sums = loss_sums(recipe.targets, outputs, part)
+        return factor * weighted_loss(recipe.targets, sums, weights), sums
 
     gradient = jax.grad(loss, has_aux=True)
     if recipe.accumulation == 1:
-        grads, sums = gradient(params, batch, key)
-        return sums, grads
+        grads, sums = gradient(point, batch, key)
+    else:
 
-    def add(
-        carry: tuple[dict[str, Sums], Params], part: tuple[Batch, Int[Array, ""]]
-    ) -> tuple[tuple[dict[str, Sums], Params], None]:
-        grads, sums = gradient(params, part[0], jax.random.fold_in(key, part[1]))
-        return (added(carry[0], sums), jax.tree.map(jnp.add, carry[1], grads)), None
+        def add(
+            carry: tuple[Params, dict[str, Sums]], part: tuple[Batch, Int[Array, ""]]
+        ) -> tuple[tuple[Params, dict[str, Sums]], None]:
+            grads, sums = gradient(point, part[0], jax.random.fold_in(key, part[1]))
+            return (jax.tree.map(jnp.add, carry[0], grads), added(carry[1], sums)), None
 
-    parts = jax.tree.map(lambda leaf: leaf.reshape(recipe.accumulation, -1, *leaf.shape[1:]), batch)
-    start = no_sums(target.name for target in recipe.targets), jax.tree.map(jnp.zeros_like, params)
-    return jax.lax.scan(add, start, (parts, jnp.arange(recipe.accumulation)))[0]
+        parts = jax.tree.map(lambda leaf: leaf.reshape(recipe.accumulation, -1, *leaf.shape[1:]), batch)
+        start = jax.tree.map(jnp.zeros_like, point), no_sums(target.name for target in recipe.targets)
+        grads, sums = jax.lax.scan(add, start, (parts, jnp.arange(recipe.accumulation)))[0]
+    if state.loss_scale is not None:
+        grads = jax.tree.map(lambda grad: grad / factor, grads)
+    return sums, grads
+
+
+def _dropout(rate: Number, key: Key[Array, ""]) -> Dropout | None:
+    return None if isinstance(rate, int | float) and rate == 0 else Dropout(rate, key)
+
+
+def _moved(
+    optimizer: Optimizer, state: TrainState, grads: Params, rate: Float[Array, ""], key: Key[Array, ""]
+) -> TrainState:
+    """The state after an update, whatever the gradient is."""
+    kept = optimizer.moving(state.params)
+    wide, opt_state = optimizer.rule.update(grads, state.opt_state, widened(kept), rate)
+    moving = rounded(wide, kept, jax.random.fold_in(key, _ROUNDING))
+    return state._replace(
+        params=optimizer.joined(state.params, moving), opt_state=opt_state, step=state.step + 1
+    )
+
+
+def _settled(state: TrainState, moved: TrainState, finite: Bool[Array, ""]) -> TrainState:
+    """The state after an update; under a loss scale, one that is not finite changes nothing but the scale."""
+    if state.loss_scale is None:
+        return moved
+    params, opt_state = jax.tree.map(
+        lambda new, old: jnp.where(finite, new, old),
+        (moved.params, moved.opt_state),
+        (state.params, state.opt_state),
+    )
+    return TrainState(params, opt_state, moved.step, next_scale(state.loss_scale, finite))
+
+
+def _reported(
+    report: Report, sums: dict[str, Sums], finite: Bool[Array, ""], index: Int[Array, ""], state: TrainState
+) -> Report:
+    """The report with one more update. A scale that can still be lowered excuses one that is not finite."""
+    excused = jnp.bool_(False) if state.loss_scale is None else ~finite & (state.loss_scale.scale > 1)
+    bad = ~finite & ~excused
+    first_bad = jnp.where((report.first_bad == NO_UPDATE) & bad, index, report.first_bad)
+    clean = {
+        name: jax.tree.map(lambda part: jnp.where(excused, 0.0, part), found) for name, found in sums.items()
+    }
+    return Report(added(report.sums, clean), first_bad, report.skipped + excused)

@@ -84,7 +84,7 @@ def test_a_cycle_knows_its_length():
     ("changes", "message"),
     [
         ({"distributed": True}, "distributed: true is not supported yet"),
-        ({"layer_type_dtypes": {"linear": "bfloat16"}}, "layer_type_dtypes: only float32"),
+        ({"layer_type_dtypes": {"linear": "int8"}}, "layer_type_dtypes.linear: must be 'float32'"),
     ],
 )
 def test_keys_without_an_effect_are_refused_where_they_would_change_one(changes, message):

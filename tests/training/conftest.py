@@ -48,8 +48,9 @@ class Case:
 
     def recipe(self, *, accumulation=1, clip=None, dropout=0.0, optimizer="AdamW") -> Recipe:
         """An update of the model."""
-        apply = forward(self.graphdef, self.schema.inputs, dropout)
-        return Recipe(apply, self.targets, build_optimizer(NamedSpec.of(optimizer)), accumulation, clip)
+        apply = forward(self.graphdef, self.schema.inputs)
+        built = build_optimizer(NamedSpec.of(optimizer))
+        return Recipe(apply, self.targets, built, accumulation, clip, dropout)
 
     def state(self, recipe: Recipe):
         """A new state that may be consumed."""

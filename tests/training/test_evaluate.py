@@ -18,7 +18,7 @@ MEASURED = {
 
 
 def evaluated(case, size, *, feed: type[ResidentFeed | StreamedFeed] = ResidentFeed):
-    apply = forward(case.graphdef, case.schema.inputs, 0.5)
+    apply = forward(case.graphdef, case.schema.inputs)
     order = epoch_order(len(case.windows), size, seed=0, epoch=0, shuffle=False)
     evaluate = build_evaluate(
         lambda params, batch: apply(params, batch, None),
@@ -36,9 +36,7 @@ def by_hand(case):
     """Outputs, losses and the whole data as one batch."""
     host = case.windows.gather(np.arange(len(case.windows)), case.columns)
     batch = Batch(jax.tree.map(jnp.asarray, host.columns), jnp.asarray(host.padding))
-    outputs = jax.jit(lambda p, b: forward(case.graphdef, case.schema.inputs, 0.0)(p, b, None))(
-        case.params, batch
-    )
+    outputs = jax.jit(lambda p, b: forward(case.graphdef, case.schema.inputs)(p, b, None))(case.params, batch)
     losses = mean_losses([loss_sums(case.targets, outputs, batch)], loss_weights(case.targets))
     return outputs, losses, batch
 

@@ -156,7 +156,7 @@ def test_a_chain_is_learnt_to_near_its_entropy_rate():
     )
     spec = ModelSpec(initial_embedding_dim=16, dim_model=16, n_head=2, dim_feedforward=32, num_layers=1)
     graphdef, params = functional.init(schema, spec, seed=0)
-    apply, targets = forward(graphdef, schema.inputs, 0.0), (Target("item", "CrossEntropyLoss"),)
+    apply, targets = forward(graphdef, schema.inputs), (Target("item", "CrossEntropyLoss"),)
     recipe = Recipe(apply, targets, build_optimizer(NamedSpec.of("AdamW")), 1, 0.5)
     train, valid = (ResidentFeed(windows[split], ("item",)) for split in ("train", "valid"))
     known = epoch_order(len(windows["valid"]), size, seed=0, epoch=0, shuffle=False)

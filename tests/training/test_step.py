@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 import logging
 
@@ -15,6 +16,7 @@ from seqjax.data.dataset import Windows
 from seqjax.interop.names import from_sequifier, to_sequifier
 from seqjax.model import functional
 from seqjax.optim.optimizers import build_optimizer
+from seqjax.training.batch import Batch
 from seqjax.training.feed import ResidentFeed, StreamedFeed
 from seqjax.training.loop import grouped
 from seqjax.training.metrics import mean_losses
@@ -136,7 +138,7 @@ def test_every_architecture_trains_a_step(architecture):
     criteria = {"categorical": "CrossEntropyLoss", "real": "MSELoss"}
     targets = tuple(Target(name, criteria[kind]) for name, kind in schema.targets.items())
     recipe = Recipe(
-        forward(graphdef, schema.inputs, 0.1), targets, build_optimizer(NamedSpec.of("Adam")), 1, 0.5
+        forward(graphdef, schema.inputs), targets, build_optimizer(NamedSpec.of("Adam")), 1, 0.5, 0.1
     )
     source = ResidentFeed(windows, tuple(schema.columns), compiler_options=FAST_TO_COMPILE)
     fold, order = source.fold(build_step(recipe)), source.place(np.asarray([[0, 1, 2, 3, -1]]))
@@ -169,7 +171,7 @@ def test_weights_follow_those_of_sequifier(shared):
     spec = config.training_spec
     targets = build_targets(schema, spec)
     recipe = Recipe(
-        forward(graphdef, schema.inputs, 0.0), targets, build_optimizer(spec.optimizer), 1, spec.gradient_clip
+        forward(graphdef, schema.inputs), targets, build_optimizer(spec.optimizer), 1, spec.gradient_clip
     )
     source = ResidentFeed(windows, tuple(schema.columns))
     batches = len(golden["perm"]) // 32  # sequifier drops the rest
@@ -184,6 +186,62 @@ def test_weights_follow_those_of_sequifier(shared):
             np.testing.assert_allclose(
                 found[name], expected, atol=1e-5, err_msg=f"{name} after epoch {epoch}"
             )
+
+
+def test_a_population_differs_in_traced_values_and_each_member_trains_as_it_would_alone(case):
+    recipe, batch = case.recipe(dropout=0.1, clip=0.5), case.windows.gather(case.order(8)[0], case.columns)
+    batch = Batch(jax.tree.map(jnp.asarray, {**batch.columns}), jnp.asarray(batch.padding))
+    members = [
+        {
+            "dropout": jnp.float32(dropout),
+            "clip": jnp.float32(clip),
+            "loss_weight": {"item": jnp.float32(0.7 + dropout), "value": jnp.float32(1.3)},
+            "class_weights": {"item": jnp.asarray(case.targets[0].class_weights) + dropout},
+            "label_smoothing": {"item": jnp.float32(dropout)},
+            "optimizer": {"weight_decay": jnp.float32(decay), "betas": (jnp.float32(0.9), jnp.float32(b2))},
+        }
+        for dropout, clip, decay, b2 in [(0.0, 0.5, 0.0, 0.999), (0.3, 1e-3, 0.1, 0.9)]
+    ]
+    rates, keys = jnp.asarray([[1e-2], [3e-3]]), jax.random.split(KEY, 2)
+    constants = [Constants(rates[i], keys[i], members[i]) for i in range(2)]
+    step = build_step(recipe)
+
+    def one(state, constants):
+        carry = state, empty_report(case.targets)
+        return step(step(carry, batch, jnp.int32(0), constants), batch, jnp.int32(0), constants)
+
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *constants)
+    states = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), case.state(recipe))
+    together = jax.jit(jax.vmap(one))(states, stacked)
+    for index in range(2):
+        alone = jax.jit(one)(case.state(recipe), constants[index])
+        member = jax.tree.map(lambda leaf, index=index: leaf[index], together)
+        assert_close(alone[0].params, member[0].params, rtol=1e-4, atol=1e-6)
+        assert_close(alone[1].sums, member[1].sums, rtol=1e-5)
+    first, second = together[0].params["decoder"]["0"]["bias"]
+    assert not np.allclose(first, second)
+
+
+def test_traced_values_are_those_that_are_compiled_in(case):
+    order, constants = case.order(4), Constants(jnp.full(6, 0.01), KEY)
+    traced = {
+        "dropout": jnp.float32(0.2),
+        "clip": jnp.float32(0.3),
+        "label_smoothing": {"item": jnp.float32(0.1)},
+        "optimizer": {"weight_decay": jnp.float32(0.3)},
+    }
+    fixed = dataclasses.replace(
+        case.recipe(dropout=0.2, clip=0.3),
+        targets=(dataclasses.replace(case.targets[0], label_smoothing=0.1), case.targets[1]),
+        optimizer=build_optimizer(NamedSpec.of("AdamW", weight_decay=0.3)),
+    )
+    found = []
+    for recipe, values in ((fixed, None), (case.recipe(), traced)):
+        feed = case.feed()
+        fold, carry = feed.fold(build_step(recipe)), (case.state(recipe), empty_report(case.targets))
+        found.append(fold(carry, constants._replace(values=values), feed.place(order), 0, 6))
+    assert_close(found[0][0].params, found[1][0].params, rtol=1e-4, atol=1e-5)
+    assert_close(found[0][1].sums, found[1][1].sums, rtol=1e-5)
 
 
 def _weights(golden, prefix):
