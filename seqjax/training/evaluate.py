@@ -109,7 +109,13 @@ def build_evaluate(
       share_columns: Number of classes of each target whose predicted classes are counted.
       measured: The metrics of each target; null measures none.
     """
-    evaluator = Evaluator(predict, tuple(targets), share_columns or {}, measured or {})
+    return evaluation(Evaluator(predict, tuple(targets), share_columns or {}, measured or {}), feed, order)
+
+
+def evaluation(
+    evaluator: Evaluator, feed: Feed, order: Int[np.ndarray, "n B"]
+) -> Callable[[Tree], Evaluation]:
+    """The same, from what is evaluated."""
     fold, placed, n_batches = feed.fold(evaluator.step), feed.place(order), len(order)
 
     def evaluate(params: Tree) -> Evaluation:

@@ -19,7 +19,7 @@ from seqjax.optim.schedules import build_schedule
 from seqjax.training.baselines import predict_baseline
 from seqjax.training.batch import Batch, WindowSource
 from seqjax.training.devices import Device, compiler_options, memory_limit
-from seqjax.training.evaluate import Evaluation, build_evaluate
+from seqjax.training.evaluate import Evaluation, Evaluator, build_evaluate, evaluation
 from seqjax.training.feed import Feed, build_feed
 from seqjax.training.metrics import measured_targets
 from seqjax.training.loop import Setup
@@ -53,6 +53,8 @@ class Run:
     optimizer: Optimizer
     validation: Feed
     precision: Precision
+    recipe: Recipe
+    evaluator: Evaluator
 
     def begin(self, params: Params) -> TrainState:
         """The state before the first update, from float32 parameters."""
@@ -60,7 +62,15 @@ class Run:
         return new_state(kept, self.optimizer, is_scaled=self.precision.is_scaled)
 
 
-def prepare(config: TrainConfig, schema: Schema, graphdef: GraphDef, data: Data, device: Device) -> Run:
+def prepare(
+    config: TrainConfig,
+    schema: Schema,
+    graphdef: GraphDef,
+    data: Data,
+    device: Device,
+    *,
+    beside: Run | None = None,
+) -> Run:
     """Puts a run together.
 
     Args:
@@ -69,6 +79,7 @@ def prepare(config: TrainConfig, schema: Schema, graphdef: GraphDef, data: Data,
       graphdef: The model.
       data: The windows.
       device: The device to compute on; must be jax's default device.
+      beside: Another run on the same data, whose copy of it on the device is used.
 
     Raises:
       TrainingError: A split is empty.
@@ -92,33 +103,35 @@ def prepare(config: TrainConfig, schema: Schema, graphdef: GraphDef, data: Data,
     apply = forward(graphdef, schema.inputs, precision)
     optimizer = build_optimizer(spec.optimizer)
     accumulation = min(spec.accumulation_steps or 1, n_batches)
-    training, validation = feed(data.training), feed(data.validation)
+    if beside is None:
+        training, validation = feed(data.training), feed(data.validation)
+    else:
+        training, validation = beside.setup.feed, beside.validation
 
     recipe = Recipe(apply, targets, optimizer, accumulation, spec.gradient_clip, spec.dropout)
 
     def predict(params: Params, batch: Batch) -> Outputs:
         return apply(params, batch, None)
 
+    evaluator = Evaluator(
+        predict,
+        evaluated,
+        {name: schema.n_classes[name] for name in spec.class_share_log_columns},
+        measured_targets(schema, data.std),
+    )
     setup = Setup(
         feed=training,
         fold=training.fold(build_step(recipe)),
         order=data.order,
         learning_rate=build_schedule(spec.scheduler, spec.learning_rate),
-        evaluate=build_evaluate(
-            predict,
-            evaluated,
-            validation,
-            data.validation_order,
-            share_columns={name: schema.n_classes[name] for name in spec.class_share_log_columns},
-            measured=measured_targets(schema, data.std),
-        ),
+        evaluate=evaluation(evaluator, validation, data.validation_order),
         targets=evaluated,
         key=jax.random.key(config.seed % 2**32),
         accumulation=accumulation,
         log_interval=spec.log_interval,
         step_on_batch=spec.scheduler_step_on == "batch",
     )
-    return Run(setup, optimizer, validation, precision)
+    return Run(setup, optimizer, validation, precision, recipe, evaluator)
 
 
 def evaluate_baselines(run: Run, schema: Schema, data: Data) -> Mapping[str, Evaluation]:
