@@ -1,7 +1,8 @@
 """What a user sees while a command works: a bar on a terminal, log lines always.
 
-Both go to stderr, through one rich console on a terminal, so that a log line does not tear the bar. Where
-stderr is no terminal, or rich is not installed, there is no bar, and log lines are plain text.
+Under the bar stand the numbers that the work shows of itself. All goes to stderr, through one rich console on
+a terminal, so that a log line does not tear the bar. Where stderr is no terminal, or rich is not installed,
+there is no bar, and log lines are plain text.
 """
 
 import functools
@@ -25,7 +26,7 @@ class Advance:
 
         Args:
           n: How many.
-          shown: What to show beside the bar from now on, such as `loss="1.23"`.
+          shown: What to show under the bar from now on, such as `loss="1.23"`.
         """
 
 
@@ -37,8 +38,9 @@ class _Bar(Advance):
 
     def advance(self, n: int = 1, **shown: object) -> None:
         self._shown |= shown
-        beside = "  ".join(f"{name} {value}" for name, value in self._shown.items())
-        self._bar.update(self._task, advance=n, shown=beside)
+        # A name and its value stay on one line: the space between them does not break.
+        numbers = "  ".join(f"{name}\N{NO-BREAK SPACE}{value}" for name, value in self._shown.items())
+        self._bar.update(self._task, advance=n, shown=numbers)
 
 
 @contextmanager
@@ -53,18 +55,32 @@ def progress(description: str, total: int | None, unit: str) -> Iterator[Advance
     if not _on_terminal():
         yield Advance()
         return
+    with _view() as bar:
+        yield _Bar(bar, bar.add_task(description, total=total, unit=unit, shown=""))
+
+
+def _view() -> "Progress":
+    """A bar with the numbers of its task on the lines below."""
+    from rich.console import RenderableType
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.text import Text
+
+    class View(Progress):
+        def get_renderables(self) -> Iterator[RenderableType]:
+            yield self.make_tasks_table(self.tasks)
+            for task in self.tasks:
+                if task.fields["shown"]:
+                    yield Text(task.fields["shown"])
 
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[unit]}", markup=False),
+        TextColumn("{task.fields[unit]}  ETA", markup=False),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[shown]}", markup=False),
     )
-    with Progress(*columns, console=_console(), transient=True) as bar:
-        yield _Bar(bar, bar.add_task(description, total=total, unit=unit, shown=""))
+    # The time that remains is told from the last ten minutes, since a unit of work may take a minute.
+    return View(*columns, console=_console(), transient=True, speed_estimate_period=600)
 
 
 def configure_logging(level: int = logging.INFO) -> None:

@@ -52,7 +52,19 @@ def test_on_a_terminal_the_bar_counts_and_shows(terminal):
         bar.advance(lr=0.1)
     assert "epoch [red]1" in stream.getvalue()
     assert "3/3" in stream.getvalue()
-    assert "loss 0.5  lr 0.1" in stream.getvalue()
+    assert "ETA" in stream.getvalue()
+    assert "loss\N{NO-BREAK SPACE}0.5  lr\N{NO-BREAK SPACE}0.1" in stream.getvalue()
+
+
+def test_on_a_narrow_terminal_the_numbers_take_several_lines(terminal, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    stream = terminal()
+    shown = {f"number_{index}": f"value_{index}" for index in range(6)}
+    with progress("train", 3, "batches") as bar:
+        bar.advance(1, **shown)
+    lines = stream.getvalue().split("\n")
+    for name, value in shown.items():
+        assert any(f"{name}\N{NO-BREAK SPACE}{value}" in line for line in lines)
 
 
 def test_a_log_line_goes_to_stderr_as_it_is(capsys, logger):
