@@ -7,7 +7,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from seqjax.api import infer, load_model, make, preprocess, search, train
+    from seqjax.api import evaluate, infer, load_model, make, preprocess, search, train
+    from seqjax.config.evaluate import EvaluateConfig
     from seqjax.config.hyperparameter_search import HyperparameterSearchConfig
     from seqjax.config.infer import InferConfig
     from seqjax.config.make import MakeConfig
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "EvaluateConfig",
     "HyperparameterSearchConfig",
     "InferConfig",
     "MakeConfig",
@@ -30,6 +32,7 @@ __all__ = [
     "TrainConfig",
     "TrainingSpec",
     "__version__",
+    "evaluate",
     "infer",
     "load_model",
     "make",
@@ -39,6 +42,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "EvaluateConfig": "seqjax.config.evaluate",
     "HyperparameterSearchConfig": "seqjax.config.hyperparameter_search",
     "InferConfig": "seqjax.config.infer",
     "MakeConfig": "seqjax.config.make",
@@ -48,6 +52,7 @@ _HOMES = {
     "SeqjaxError": "seqjax.errors",
     "TrainConfig": "seqjax.config.train",
     "TrainingSpec": "seqjax.config.train",
+    "evaluate": "seqjax.api",
     "infer": "seqjax.api",
     "load_model": "seqjax.api",
     "make": "seqjax.api",

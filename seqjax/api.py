@@ -9,6 +9,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from seqjax.config.evaluate import EvaluateConfig
 from seqjax.config.hyperparameter_search import HyperparameterSearchConfig
 from seqjax.config.infer import InferConfig
 from seqjax.config.load import as_config
@@ -19,6 +20,7 @@ from seqjax.config.train import TrainConfig
 
 if TYPE_CHECKING:
     from seqjax.commands.train import TrainResult
+    from seqjax.evaluation.result import Report
     from seqjax.inference.model import Model
 
 Values: TypeAlias = Mapping[str, Any]
@@ -108,6 +110,21 @@ def load_model(
     return load(
         path, project_root=str(project_root), device=device, training_config_path=training_config_path
     )
+
+
+def evaluate(config: EvaluateConfig | Source, overrides: Values | None = None) -> "Report":
+    """Measures how well trained models predict held-out data, and writes the report.
+
+    Args:
+      config: The models, the data, and how to measure.
+      overrides: Values that replace those of `config`.
+
+    Returns:
+      Metrics with intervals, baselines and verdicts, as the JSON file holds them.
+    """
+    from seqjax.commands.evaluate import evaluate as run
+
+    return run(as_config(EvaluateConfig, config, overrides))
 
 
 def search(

@@ -29,6 +29,7 @@ from seqjax.stopping import Stopped, stoppable
 
 if TYPE_CHECKING:
     from seqjax.config.base import ConfigModel
+    from seqjax.evaluation.tables import Sheet
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +56,8 @@ class Command:
     """Whether it runs training steps, which need the allocator and the cache of compiled programs set."""
     asks: bool = False
     """Whether its function takes, second, what asks the user a question that is answered by yes or no."""
+    shows: str | None = None
+    """What makes the tables to print of its result, as `module:name`; null prints nothing."""
 
 
 _RANDOMIZE = ("-r", "Draw the seed at random, whatever it is set to, and log it.")
@@ -112,6 +115,19 @@ COMMANDS: Mapping[str, Command] = {
             ),
         },
     ),
+    "evaluate": Command(
+        summary="Measure how well models predict held-out data, beside simple baselines.",
+        model="seqjax.config.evaluate:EvaluateConfig",
+        function="seqjax.commands.evaluate:evaluate",
+        config_path="configs/evaluate.yaml",
+        short={
+            "data_path": ["-dp"],
+            "metadata_config_path": ["-mc"],
+            "model_path": ["-mp"],
+            "seed": ["-s"],
+        },
+        shows="seqjax.evaluation.tables:sheets",
+    ),
     "hyperparameter-search": Command(
         summary="Train many models, each with other settings, and rank them.",
         model="seqjax.config.hyperparameter_search:HyperparameterSearchConfig",
@@ -166,8 +182,28 @@ def _run(words: list[str]) -> int:
         keep_compilations()
     run: Callable[..., object] = pkgutil.resolve_name(command.function)
     with stoppable() if command.trains else contextlib.nullcontext():
-        run(*((config, _confirm) if command.asks else (config,)))
+        result = run(*((config, _confirm) if command.asks else (config,)))
+    if command.shows is not None:
+        _print_tables(pkgutil.resolve_name(command.shows)(result))
     return 0
+
+
+def _print_tables(sheets: "Sequence[Sheet]") -> None:
+    """Prints tables to stdout, as wide as the terminal, or as they need where there is none."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    for sheet in sheets:
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        for heading in sheet.table.columns:
+            table.add_column(Text(heading))
+        for row in sheet.table.rows:
+            table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
+        console.print(Text(sheet.title, style="bold"))
+        console.print(table)
 
 
 def _confirm(question: str) -> bool:

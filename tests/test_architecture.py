@@ -56,8 +56,8 @@ LAYERS: dict[str, set[str]] = {
     },
     "reports": set(),
     "options": set(),
-    "api": {"commands", "inference"},
-    "cli": {"options", "allocator", "compilation_cache", "commands"},
+    "api": {"commands", "inference", "evaluation"},
+    "cli": {"options", "allocator", "compilation_cache", "commands", "evaluation"},
     "__init__": {"api"},
     "__main__": {"cli"},
 }
@@ -83,6 +83,7 @@ NEVER: dict[str, set[str]] = {
 LAZY_LAYERS = {
     "commands": {"api", "cli", "__init__", "__main__"},
     "inference": {"api", "cli", "__init__", "__main__"},
+    "evaluation": {"api", "cli", "__init__", "__main__"},
 }
 
 # Packages that are imported inside functions only, wherever they are used: slow, or missing on some machines.

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from seqjax.config.base import closed_section_of
+from seqjax.config.evaluate import EvaluateConfig
 from seqjax.config.hyperparameter_search import HyperparameterSearchConfig
 from seqjax.config.infer import InferConfig
 from seqjax.config.load import PLACEHOLDERS, load_config
@@ -21,6 +22,7 @@ MODELS = {
     "preprocess": PreprocessConfig,
     "train": TrainConfig,
     "infer": InferConfig,
+    "evaluate": EvaluateConfig,
     "hyperparameter_search": HyperparameterSearchConfig,
 }
 
@@ -35,6 +37,7 @@ FILLED = {
         "    item: CrossEntropyLoss",
     ],
     "infer": ["model_path: models/sequifier-first-best-10.onnx", "data_path: data/events-split2.parquet"],
+    "evaluate": ["model_path: models/sequifier-first-best-10.onnx", "data_path: data/events-split2.parquet"],
     "hyperparameter_search": [
         "metadata_config_path: configs/metadata_configs/events.json",
         "hp_search_name: first",

@@ -3,7 +3,8 @@
 logs/sequifier-<model>-rank<r>-2.txt, -3.txt, .jsonl       checkpoints/<model>/epoch-<n>/
 models/sequifier-<model>-best|last[-embedding]-<epoch>.<ext>
 outputs/predictions/<id>-predictions.<ext>                 outputs/embeddings/<id>-embeddings.<ext>
-outputs/probabilities/<id>-<target>-probabilities.<ext>    (<id> is a model file's name without its ending)
+outputs/probabilities/<id>-<target>-probabilities.<ext>    outputs/evaluations/<id>-evaluation.json|html
+                                                           (<id> is a model file's name without its ending)
 
 Results of data that is read file by file (pt) have a folder in place of each file under outputs/, with
 <id>-<k>-predictions.<ext>, <id>-<k>-probabilities.<ext> or <id>-<k>-embeddings.<ext> for input file k.
@@ -69,6 +70,10 @@ class Layout:
     def embeddings(self, model_id: str, extension: str) -> Path:
         """The embeddings of a model."""
         return self.root / "outputs" / "embeddings" / f"{model_id}-embeddings.{extension}"
+
+    def evaluation(self, name: str, extension: str) -> Path:
+        """The report of an evaluation: json or html."""
+        return self.root / "outputs" / "evaluations" / f"{name}-evaluation.{extension}"
 
     def _log(self, ending: str) -> Path:
         return self.root / "logs" / f"sequifier-{self.model_name}-rank{ending}"

@@ -14,7 +14,7 @@ from seqjax.errors import ConfigError, Problem
 logger = logging.getLogger(__name__)
 
 FOLDERS = ("configs/metadata_configs", "data", "models", "checkpoints", "outputs", "logs")
-TEMPLATES = ("preprocess.yaml", "train.yaml", "infer.yaml", "hyperparameter_search.yaml")
+TEMPLATES = ("preprocess.yaml", "train.yaml", "infer.yaml", "evaluate.yaml", "hyperparameter_search.yaml")
 IGNORED = ("models/", "logs/", "checkpoints/", "outputs/", "data/", ".DS_Store")
 
 

@@ -205,6 +205,8 @@ class Report:
     seqjax_version: str
     created: str
     """When: ISO 8601, UTC."""
+    files: Sequence[str]
+    """Where the report is written."""
     data: str
     """The held-out data."""
     settings: Settings

@@ -51,7 +51,7 @@ def source_of(
     card: ModelCard,
     *,
     columns: Sequence[str] | None = None,
-    every_window: bool = False,
+    default_stride: int | None = None,
 ) -> Iterator[Source]:
     """The windows of data: of a raw table where its columns say so, of preprocessed data otherwise.
 
@@ -61,7 +61,7 @@ def source_of(
       path: The data.
       card: The model that reads it.
       columns: The columns to read; null reads the model's inputs.
-      every_window: Whether a raw table gives all windows where `stride` is null, not each sequence's newest.
+      default_stride: What `stride` is for a raw table where it is null; see `raw_source`.
 
     Yields:
       The windows; readable until the block ends.
@@ -74,7 +74,7 @@ def source_of(
     if read_format in get_args(TableFormat) and path.exists():
         files = open_files(path, cast(TableFormat, read_format))
         if is_raw(files.headers[0]):
-            stride = config.stride or (1 if every_window else None)
+            stride = config.stride or default_stride
             missing = config.missing_real
             with raw_source(files, card, columns=columns, stride=stride, missing_real=missing) as source:
                 yield source

@@ -22,7 +22,7 @@ def made(path):
 def test_a_project_has_the_documented_structure(tmp_path):
     project = made(tmp_path / "deep" / "project")
     assert project == tmp_path / "deep" / "project"
-    names = ["hyperparameter_search", "infer", "preprocess", "train"]
+    names = ["evaluate", "hyperparameter_search", "infer", "preprocess", "train"]
     assert files(project) == [".gitignore", *(f"configs/{name}.yaml" for name in names)]
     assert folders(project) == [
         "checkpoints",

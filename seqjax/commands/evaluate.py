@@ -1,0 +1,242 @@
+"""`seqjax evaluate`: how well trained models predict held-out data, beside simple baselines.
+
+The held-out data is read as `infer` reads it. The baselines are fitted on the training data: what the
+configuration names, else the first split of its metadata, else what the model file says it was trained on;
+never on the held-out data. One report comes out, as JSON and as a page.
+"""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+
+import seqjax
+from seqjax.artifacts.atomic import replacing
+from seqjax.artifacts.card import ModelCard
+from seqjax.artifacts.layout import Layout
+from seqjax.artifacts.model_files import resolve_model_path
+from seqjax.baselines import Fitted, fit_baselines
+from seqjax.config.evaluate import EvaluateConfig
+from seqjax.config.infer import InferConfig
+from seqjax.config.load import resolve_path
+from seqjax.config.metadata import Metadata
+from seqjax.config.resolve import load_metadata
+from seqjax.config.schema import Schema
+from seqjax.data.dataset import Windows, joined
+from seqjax.errors import ConfigError, MissingPackageError, Problem
+from seqjax.evaluation.compare import compare
+from seqjax.evaluation.page import report_page
+from seqjax.evaluation.result import FORMAT, Baselines, ModelResult, Report, Settings, to_json
+from seqjax.evaluation.run import Found, run_model
+from seqjax.evaluation.verdict import summary
+from seqjax.inference.assertions import contradictions
+from seqjax.inference.engine import Engine
+from seqjax.inference.engines import open_engine
+from seqjax.inference.inputs import data_path_of, metadata_of, read_format_of, source_of
+from seqjax.inference.sequifier import card_from_training
+
+logger = logging.getLogger(__name__)
+
+_FITTED_ROWS = 1_000_000
+"""Rows of a raw table that baselines are fitted on."""
+
+
+def evaluate(config: EvaluateConfig) -> Report:
+    """Evaluates one or several models.
+
+    Args:
+      config: Which models, which data, how to measure.
+
+    Returns:
+      The report, which is written too.
+
+    Raises:
+      ConfigError: Model, data and configuration contradict each other.
+      ArtifactError: A model is missing or damaged.
+      DataError: The data is missing, damaged or of other columns.
+      MissingPackageError: A page is asked for, and plotly is not installed.
+    """
+    if config.html and find_spec("plotly") is None:
+        what = "The page that evaluate writes (html: false leaves it out)"
+        raise MissingPackageError(what, package="plotly", extra="plots")
+    metadata = metadata_of(config)
+    data_path = data_path_of(config, metadata)
+    names = [config.model_path] if isinstance(config.model_path, str) else config.model_path
+    paths = [resolve_model_path(config.project_root, name) for name in names]
+    engines = {_unique(path, paths): (path, _open(config, path, metadata)) for path in dict.fromkeys(paths)}
+    results: dict[str, ModelResult] = {}
+    found: dict[str, Found] = {}
+    for name, (path, engine) in engines.items():
+        found[name], baselines, notes = _evaluate_one(config, engine, metadata, data_path, name)
+        results[name] = _result(name, path, engine.card, found[name], baselines=baselines, notes=notes)
+    places = _places(config, list(engines))
+    report = Report(
+        format=FORMAT,
+        seqjax_version=seqjax.__version__,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        files=[str(place) for place in places.values()],
+        data=str(data_path),
+        settings=Settings(**{name: getattr(config, name) for name in Settings.__dataclass_fields__}),
+        models=list(results.values()),
+        comparison=compare(found, config),
+    )
+    _write(report, places)
+    return report
+
+
+def _open(config: EvaluateConfig, path: Path, metadata: Metadata | None) -> Engine:
+    engine = open_engine(path, partial(card_from_training, config, path), device=config.device)
+    if engine.card.kind != "generative":
+        message = f"{path.name} is an embedding model, which predicts nothing. Name the generative model."
+        raise ConfigError("The configuration of evaluate", [Problem("model_path", message)])
+    asserted = InferConfig(
+        project_root=config.project_root,
+        model_path=str(path),
+        model_type="generative",
+        target_columns=config.target_columns,
+    )
+    problems = list(contradictions(asserted, metadata, engine.card))
+    if problems:
+        raise ConfigError(f"The configuration of evaluate, compared with the model {path.name},", problems)
+    return engine
+
+
+def _evaluate_one(
+    config: EvaluateConfig, engine: Engine, metadata: Metadata | None, data_path: Path, name: str
+) -> tuple[Found, Baselines, list[str]]:
+    card = engine.card
+    targets = config.target_columns or list(card.column_schema.targets)
+    training, notes = _training_data(config, metadata, card), []
+    fitted: dict[str, Fitted] = {}
+    baselines = Baselines(None, 0)
+    if training is None:
+        notes.append(
+            "The training data was not found, so there are no baselines and no verdict: name it by "
+            "training_data_path."
+        )
+        logger.warning(notes[-1])
+    else:
+        windows = _training_windows(config, training, card, targets)
+        fitted = fit_baselines(windows, _schema_of(card, targets))
+        baselines = Baselines(str(training.path), len(windows))
+        if training.path.resolve() == data_path.resolve():
+            notes.append("This is the training data, not held-out data: the figures are too good.")
+            logger.warning(notes[-1])
+    columns = tuple(dict.fromkeys((*card.column_schema.inputs, *targets)))
+    with source_of(config, metadata, data_path, card, columns=columns, default_stride=1) as source:
+        found = run_model(engine, source.parts(), fitted, config, name=name, total=source.total)
+    return found, baselines, [*notes, *_notes(found, config, card)]
+
+
+def _notes(found: Found, config: EvaluateConfig, card: ModelCard) -> Iterator[str]:
+    """What a reader should know about the figures."""
+    for name, target in found.targets.items():
+        share = {key: target.not_scored.get(key, 0) for key in ("unknown", "other")}
+        if any(share.values()) and not config.score_reserved:
+            yield (
+                f"{name}: {share['unknown']:,} items without a value (unknown) and {share['other']:,} whose "
+                "value the training data lacks (other) are not scored; score_reserved: true scores them."
+            )
+        if target.classes is not None and target.classes["occurred"] == 1:
+            yield f"{name}: a single class occurs, so that any predictor of it is right."
+    unread = [name for name in found.targets if name not in card.column_schema.inputs]
+    if unread:
+        yield f"The model does not see the past of {', '.join(unread)}; the baselines do."
+
+
+def _result(
+    name: str, path: Path, card: ModelCard, found: Found, *, baselines: Baselines, notes: Sequence[str]
+) -> ModelResult:
+    return ModelResult(
+        name=name,
+        path=str(path),
+        seq_length=card.column_schema.seq_length,
+        prediction_length=card.model_spec.prediction_length,
+        best_epoch=card.best_epoch,
+        windows=found.windows,
+        sequences=found.sequences,
+        resampled=found.resampled,
+        baselines=baselines,
+        verdict=summary(found.targets),
+        targets=found.targets,
+        examples=found.examples,
+        notes=notes,
+    )
+
+
+@dataclass(frozen=True)
+class _TrainingData:
+    path: Path
+    metadata: Metadata | None
+    """What preprocess wrote about it."""
+
+
+def _training_data(
+    config: EvaluateConfig, metadata: Metadata | None, card: ModelCard
+) -> _TrainingData | None:
+    """Where the training data lies, if it is known and still there."""
+    if config.training_data_path is not None:
+        path = resolve_path(config.project_root, config.training_data_path, or_here=True)
+        return _TrainingData(path, metadata)
+    if metadata is None:
+        named = card.train_config.get("metadata_config_path")
+        place = resolve_path(config.project_root, named, or_here=True) if named else None
+        metadata = load_metadata(place) if place is not None and place.is_file() else None
+    names: list[str] = [card.train_config.get("training_data_path") or ""]
+    names += metadata.split_paths[:1] if metadata is not None else []
+    for name in filter(None, names):
+        path = resolve_path(config.project_root, name, or_here=True)
+        if path.exists():
+            return _TrainingData(path, metadata)
+    return None
+
+
+def _training_windows(
+    config: EvaluateConfig, training: _TrainingData, card: ModelCard, targets: Sequence[str]
+) -> Windows:
+    """The windows that baselines are fitted on: all, or of a raw table about its first million rows."""
+    read_format = read_format_of(training.path, training.metadata)
+    # Windows that do not overlap show each row of a raw table once.
+    stride = card.column_schema.seq_length + 1
+    settings = config.model_copy(update={"read_format": read_format, "stride": None})
+    parts, rows = [], 0
+    with source_of(
+        settings, training.metadata, training.path, card, columns=tuple(targets), default_stride=stride
+    ) as source:
+        for part in source.parts():
+            parts.append(part)
+            rows += int(part.length.sum())
+            if rows > _FITTED_ROWS:
+                break
+    return parts[0] if len(parts) == 1 else joined(parts)
+
+
+def _schema_of(card: ModelCard, targets: Sequence[str]) -> Schema:
+    schema = card.column_schema
+    return schema.model_copy(update={"targets": {name: schema.targets[name] for name in targets}})
+
+
+def _unique(path: Path, paths: Sequence[Path]) -> str:
+    """The name of a model: its file's, with the suffix or folder where others are called the same."""
+    if sum(other.stem == path.stem for other in set(paths)) == 1:
+        return path.stem
+    return path.name if sum(other.name == path.name for other in set(paths)) == 1 else str(path)
+
+
+def _places(config: EvaluateConfig, names: Sequence[str]) -> dict[str, Path]:
+    """Where the report goes, by the kind of file."""
+    layout = Layout(Path(config.project_root), "")
+    name = config.report_name or (Path(names[0]).name if len(names) == 1 else "comparison")
+    kinds = ("json", "html") if config.html else ("json",)
+    return {kind: layout.evaluation(name, kind) for kind in kinds}
+
+
+def _write(report: Report, places: Mapping[str, Path]) -> None:
+    writers = {"json": to_json, "html": report_page}
+    for kind, place in places.items():
+        with replacing(place) as temporary:
+            temporary.write_text(writers[kind](report), encoding="utf-8")
+        logger.info("wrote %s", place)

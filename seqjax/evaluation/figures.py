@@ -1,0 +1,258 @@
+"""The plots of a report, as plotly reads them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64
+
+from seqjax.evaluation.metrics import JUDGED_BY, METRICS
+from seqjax.evaluation.result import MODEL, Bin, ConfusionTable, Points, TargetResult
+from seqjax.evaluation.tables import OTHERS
+from seqjax.reports.page import PALETTE, Figure, plain
+
+MOST_POINTS = 800
+"""Points of a scatter plot: more hide each other and slow the page down."""
+_RESIDUAL_BINS = 60
+_MODEL, _RIVAL, _GREY = PALETTE[0], PALETTE[1], PALETTE[9]
+
+
+def beside_baselines(target: TargetResult) -> Figure:
+    """The metric that the target is judged by, of every predictor, with intervals."""
+    key = JUDGED_BY[target.kind]
+    names = list(target.metrics)[::-1]
+    found = [target.metrics[name][key] for name in names]
+    values = [estimate.value for estimate in found]
+    trace = {
+        "type": "scatter",
+        "mode": "markers",
+        "x": values,
+        "y": [plain(name) for name in names],
+        "marker": {"size": 12, "color": [_MODEL if name == MODEL else _GREY for name in names]},
+        "error_x": {
+            "type": "data",
+            "symmetric": False,
+            "array": [(item.high or 0) - (item.value or 0) if item.high is not None else 0 for item in found],
+            "arrayminus": [
+                (item.value or 0) - (item.low or 0) if item.low is not None else 0 for item in found
+            ],
+            "color": _GREY,
+        },
+        "hovertemplate": "%{y}: %{x:.4g}<extra></extra>",
+    }
+    layout = {
+        "xaxis": {"title": {"text": METRICS[target.kind][key].label}, "rangemode": "tozero"},
+        "yaxis": {"type": "category", "range": [-0.5, len(names) - 0.5]},
+        "showlegend": False,
+    }
+    caption = (
+        "Further left is better; the lines are the intervals in which the figure would mostly fall again."
+    )
+    return Figure({"data": [trace], "layout": layout}, caption, height=110 + 40 * len(names))
+
+
+def reliability(bins: Sequence[Bin]) -> Figure:
+    """Confidence against accuracy."""
+    filled = [item for item in bins if item.items]
+    most = max((item.items for item in filled), default=1)
+    diagonal = {
+        "type": "scatter",
+        "mode": "lines",
+        "x": [0, 1],
+        "y": [0, 1],
+        "line": {"dash": "dot", "color": _GREY},
+        "name": "perfect calibration",
+        "hoverinfo": "skip",
+    }
+    points = {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "x": [item.confidence for item in filled],
+        "y": [item.accuracy for item in filled],
+        "customdata": [item.items for item in filled],
+        "marker": {"color": _MODEL, "size": [6 + 18 * (item.items / most) ** 0.5 for item in filled]},
+        "line": {"color": _MODEL, "width": 1},
+        "name": MODEL,
+        "hovertemplate": "sure: %{x:.1%}<br>right: %{y:.1%}<br>%{customdata} items<extra></extra>",
+    }
+    axis = {"range": [0, 1.04], "tickformat": ".0%"}
+    layout = {
+        "xaxis": {**axis, "title": {"text": "how sure the model is"}},
+        "yaxis": {**axis, "title": {"text": "how often it is right"}},
+    }
+    caption = (
+        "Below the dotted line the model is surer than it should be, above it is better than it says. "
+        "Larger points stand for more items."
+    )
+    return Figure({"data": [diagonal, points], "layout": layout}, caption)
+
+
+def confusion(table: ConfusionTable) -> Figure:
+    """Shares of the predicted classes among the items of each true class."""
+    labels = [_short(label) for label in (*table.labels, OTHERS)]
+    counts = np.asarray(table.counts, np.float64)
+    used = counts.sum(axis=1) > 0
+    predicted = counts.sum(axis=0) > 0
+    predicted[: len(table.labels)] = True
+    rows = counts[used][:, predicted]
+    shares = rows / rows.sum(axis=1, keepdims=True)
+    across = [label for label, there in zip(labels, predicted, strict=True) if there]
+    down = [label for label, there in zip(labels, used, strict=True) if there]
+    trace = {
+        "type": "heatmap",
+        "x": across,
+        "y": down,
+        "z": shares,
+        "zmin": 0,
+        "zmax": 1,
+        "customdata": rows,
+        "text": [[f"{value:.0%}" if value >= 0.005 else "" for value in line] for line in shares],
+        "texttemplate": "%{text}",
+        "colorscale": [[0, "rgba(59,130,246,0.03)"], [1, "rgba(59,130,246,0.95)"]],
+        "showscale": False,
+        "hovertemplate": "came: %{y}<br>predicted: %{x}<br>%{customdata} items, %{z:.1%}<extra></extra>",
+    }
+    layout = {
+        "xaxis": {"title": {"text": "predicted"}, "type": "category", "showgrid": False},
+        "yaxis": {
+            "title": {"text": "what came"},
+            "type": "category",
+            "autorange": "reversed",
+            "showgrid": False,
+        },
+    }
+    caption = (
+        "Each row is a class that came, and what was predicted for it: a perfect model fills the diagonal."
+    )
+    return Figure({"data": [trace], "layout": layout}, caption, height=170 + 34 * len(down))
+
+
+def residuals(points: Points, rival: str | None) -> list[Figure]:
+    """Prediction against truth, the residuals, and the residuals against the prediction."""
+    truth = np.asarray(points.truth, np.float64)
+    predicted = np.asarray(points.predictions[MODEL], np.float64)
+    shown = slice(None, None, -(-len(truth) // MOST_POINTS) or 1)
+    low, high = float(min(truth.min(), predicted.min())), float(max(truth.max(), predicted.max()))
+    against_truth = {
+        "data": [
+            _line([low, high], [low, high], "perfect prediction"),
+            _dots(truth[shown], predicted[shown], "came: %{x:.4g}<br>predicted: %{y:.4g}<extra></extra>"),
+        ],
+        "layout": _axes("what came", "predicted"),
+    }
+    against_prediction = {
+        "data": [
+            _line([float(predicted.min()), float(predicted.max())], [0, 0], "no error"),
+            _dots(
+                predicted[shown],
+                (predicted - truth)[shown],
+                "predicted: %{x:.4g}<br>too high by: %{y:.4g}<extra></extra>",
+            ),
+        ],
+        "layout": _axes("predicted", "prediction less truth"),
+    }
+    return [
+        Figure(
+            against_truth, "Items drawn at random: the closer to the dotted line, the better.", height=360
+        ),
+        _histogram(points, truth, rival),
+        Figure(
+            against_prediction,
+            "A slope or a bend says that the model is off in one direction where it predicts such values.",
+            height=340,
+        ),
+    ]
+
+
+def _histogram(points: Points, truth: Float64[np.ndarray, "N"], rival: str | None) -> Figure:
+    errors = {name: np.asarray(points.predictions[name], np.float64) - truth for name in _shown(rival)}
+    # A few far misses must not squeeze all the others into one bar.
+    reach = max(float(np.quantile(np.abs(values), 0.99)) for values in errors.values()) or 1.0
+    edges = np.linspace(-reach, reach, _RESIDUAL_BINS + 1)
+    middle = (edges[:-1] + edges[1:]) / 2
+    data = [
+        {
+            "type": "scatter",
+            "mode": "lines",
+            "line": {"shape": "hvh", "color": color, "width": 2},
+            "fill": "tozeroy" if name == MODEL else "none",
+            "x": _rounded(middle),
+            "y": np.histogram(values, edges)[0] / max(len(values), 1),
+            "name": plain(name),
+            "hovertemplate": "about %{x:.3g}: %{y:.1%}<extra>%{fullData.name}</extra>",
+        }
+        for (name, values), color in zip(errors.items(), (_MODEL, _RIVAL), strict=False)
+    ]
+    layout = _axes("prediction less truth", "share of items")
+    layout["yaxis"]["tickformat"] = ".0%"
+    beside = f" and of the best baseline, {rival}" if rival else ""
+    caption = (
+        f"The errors of the model{beside}; 1 % of the items may lie outside. Narrow and around 0 is good."
+    )
+    return Figure({"data": data, "layout": layout}, caption, height=320)
+
+
+def by_position(target: TargetResult) -> Figure:
+    """The judged metric along the prediction window."""
+    key = JUDGED_BY[target.kind]
+    rival = target.verdict.baseline
+    seen = [position.items_seen for position in target.positions]
+    data = [
+        {
+            "type": "scatter",
+            "mode": "lines+markers",
+            "x": seen,
+            "y": [position.metrics[name][key] for position in target.positions],
+            "name": plain(name),
+            "line": {"color": color},
+        }
+        for name, color in zip(_shown(rival), (_MODEL, _RIVAL), strict=False)
+    ]
+    layout = _axes("items that the model sees before", METRICS[target.kind][key].label)
+    layout["yaxis"]["rangemode"] = "tozero"
+    return Figure(
+        {"data": data, "layout": layout}, "Whether more context helps: lower is better.", height=320
+    )
+
+
+def _shown(rival: str | None) -> list[str]:
+    """The predictors that are drawn together."""
+    return [MODEL] if rival is None else [MODEL, rival]
+
+
+def _axes(x: str, y: str) -> dict[str, Any]:
+    return {"xaxis": {"title": {"text": x}}, "yaxis": {"title": {"text": y}}}
+
+
+def _line(x: Sequence[float], y: Sequence[float], name: str) -> Mapping[str, object]:
+    line = {"dash": "dot", "color": _GREY}
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "x": x,
+        "y": y,
+        "line": line,
+        "name": name,
+        "hoverinfo": "skip",
+    }
+
+
+def _dots(x: Float64[np.ndarray, "N"], y: Float64[np.ndarray, "N"], hover: str) -> Mapping[str, object]:
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "x": _rounded(x),
+        "y": _rounded(y),
+        "marker": {"size": 5, "opacity": 0.45, "color": _MODEL},
+        "name": "items",
+        "hovertemplate": hover,
+    }
+
+
+def _rounded(values: Float64[np.ndarray, "N"]) -> list[float]:
+    """Values with as many digits as a plot can show, so that the page stays small."""
+    return [float(f"{value:.5g}") for value in values]
+
+
+def _short(label: str) -> str:
+    return plain(label if len(label) <= 24 else f"{label[:23]}…")

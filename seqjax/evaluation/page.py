@@ -1,0 +1,123 @@
+"""The HTML page of a report: the verdict, then tables, then plots with a sentence each."""
+
+from collections.abc import Iterator, Mapping
+
+from seqjax.config.schema import ColumnKind
+from seqjax.evaluation import figures
+from seqjax.evaluation.metrics import METRICS
+from seqjax.evaluation.result import ModelResult, Report, TargetResult
+from seqjax.evaluation.tables import (
+    classes_table,
+    example_table,
+    judging_label,
+    metrics_table,
+    positions_table,
+    ranks_table,
+    verdict_table,
+)
+from seqjax.reports.page import Cell, Part, Section, Text, page
+
+
+def report_page(report: Report) -> str:
+    """The text of the HTML file."""
+    several = len(report.models) > 1
+    sections = [*_comparison(report)]
+    for model in report.models:
+        sections += _model_sections(model, f"{model.name}: " if several else "")
+    sections.append(_reading(report))
+    if several:
+        title = f"{len(report.models)} models on {_file_name(report.data)}"
+        lead = "\n".join(f"{model.name}: {model.verdict}" for model in report.models)
+    else:
+        title = f"{report.models[0].name} on {_file_name(report.data)}"
+        lead = report.models[0].verdict
+    return page(title, sections, lead=lead, facts=_facts(report))
+
+
+def _facts(report: Report) -> Mapping[str, Cell]:
+    first = report.models[0]
+    facts: dict[str, Cell] = {
+        "Held-out data": report.data,
+        "Windows": f"{first.windows:,}",
+        "Sequences": f"{first.sequences:,}",
+        "Baselines fitted on": first.baselines.fitted_on or "no training data",
+        "Evaluated": report.created,
+    }
+    return facts
+
+
+def _comparison(report: Report) -> Iterator[Section]:
+    if not report.comparison:
+        return
+    parts: list[Part] = []
+    for target, ranks in report.comparison.items():
+        parts.append(
+            Text(f"{target}, by {judging_label(report.models[0].targets[target])}, lower is better:")
+        )
+        parts.append(ranks_table(ranks))
+    yield Section("The models side by side", parts)
+
+
+def _model_sections(model: ModelResult, prefix: str) -> Iterator[Section]:
+    parts: list[Part] = [verdict_table(model)]
+    if model.notes:
+        parts.append(Text("\n\n".join(model.notes)))
+    yield Section(f"{prefix}Verdict", parts)
+    for name, target in model.targets.items():
+        yield Section(f"{prefix}{name}", list(_target_parts(target)))
+    if model.examples:
+        yield Section(f"{prefix}Examples", list(_example_parts(model)))
+
+
+def _target_parts(target: TargetResult) -> Iterator[Part]:
+    yield Text(target.verdict.text)
+    yield metrics_table(target)
+    left_out = [f"{count:,} {reason}" for reason, count in target.not_scored.items() if count]
+    if left_out:
+        yield Text(f"{target.items:,} items scored; not scored: {', '.join(left_out)}.")
+    yield figures.beside_baselines(target)
+    if target.positions:
+        yield positions_table(target)
+        yield figures.by_position(target)
+    if target.calibration is not None and target.items:
+        yield figures.reliability(target.calibration.bins)
+    if target.confusion is not None and target.items:
+        yield classes_table(target.confusion)
+        yield figures.confusion(target.confusion)
+    if target.points is not None and target.points.truth:
+        yield from figures.residuals(target.points, target.verdict.baseline)
+
+
+def _example_parts(model: ModelResult) -> Iterator[Part]:
+    yield Text("Windows drawn at random: the newest items that the model saw, and the item after them.")
+    for example in model.examples:
+        yield Text(f"Sequence {example.sequence_id}, item {example.item_position}")
+        yield example_table(example, model.targets)
+
+
+def _reading(report: Report) -> Section:
+    model, settings = report.models[0], report.settings
+    kinds: list[ColumnKind] = [
+        kind
+        for kind in ("categorical", "real")
+        if any(target.kind == kind for found in report.models for target in found.targets.values())
+    ]
+    metrics = [f"{row.label}: {row.meaning}." for kind in kinds for row in METRICS[kind].values()]
+    if "categorical" in kinds:
+        metrics.append("ECE: the mean distance between how sure the model is and how often it is right.")
+    baselines = (
+        "Baselines are counted, not trained. Last value: the same again (a category at the rate at which one "
+        "repeats). Marginal: the share of each class, or the mean. First-order Markov: what follows the last "
+        "class how often, or a straight line through the last value."
+    )
+    level = f"{settings.confidence_level:.0%}"
+    intervals = (
+        f"Brackets are {level} intervals: {settings.bootstrap_samples:,} times, {model.resampled} were drawn "
+        "with replacement from the held-out data, and everything was computed again. A difference is called "
+        "better or worse only if its interval lies on one side of 0."
+    )
+    return Section("How to read this", [Text(baselines), Text(intervals), Text("\n".join(metrics))])
+
+
+def _file_name(path: str) -> str:
+    return path.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
