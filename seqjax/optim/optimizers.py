@@ -1,7 +1,7 @@
 """Optimizers under torch's names: one builder a name in `BUILDERS`.
 
-Where optax has torch's rule it is used; the other rules are in `rules.py`. A test holds each row to a
-trajectory of torch, or to the published formula.
+Where optax has torch's rule it is used; the other rules are in the files beside this one. A test holds each
+row to a trajectory of torch, or to the published formula.
 
 Every hyperparameter that is a number may be a traced value: a builder does arithmetic with it, and looks at
 it only to leave out what does nothing (`is_off`). What a state consists of is decided by the settings that an
@@ -14,7 +14,8 @@ from typing import Any
 
 import optax
 
-from seqjax.config.optimization import (
+from seqjax.config.optimization import NamedSpec, optimizer_settings
+from seqjax.config.optimizers import (
     SGD,
     AdaBelief,
     Adadelta,
@@ -24,18 +25,28 @@ from seqjax.config.optimization import (
     AdamW,
     AdEMAMix,
     Lamb,
+    Lars,
     Lion,
     NAdam,
-    NamedSpec,
     OptimizerSettings,
     RAdam,
     RMSprop,
     Yogi,
-    optimizer_settings,
 )
+from seqjax.optim.factored import adafactor
+from seqjax.optim.muon import muon
 from seqjax.optim.parts import Path, replaced, widened, without
 from seqjax.optim.rule import Number, Params, Rule, State, decayed, directed, is_off
-from seqjax.optim.rules import scale_by_ademamix, scale_by_nadam, scale_by_sum_of_squares
+from seqjax.optim.rules import (
+    dampened_momentum,
+    scale_by_ademamix,
+    scale_by_amsgrad,
+    scale_by_lars,
+    scale_by_nadam,
+    scale_by_novograd,
+    scale_by_sum_of_squares,
+)
+from seqjax.optim.schedule_free import schedule_free_adamw
 
 
 @dataclass(frozen=True)
@@ -93,19 +104,31 @@ def build_optimizer(spec: NamedSpec, *, frozen: frozenset[Path] = frozenset()) -
 
 
 def _adam(settings: Adam) -> optax.GradientTransformation:
-    b1, b2 = settings.betas
-    return optax.chain(decayed(settings.weight_decay), optax.scale_by_adam(b1, b2, settings.eps))
+    return optax.chain(decayed(settings.weight_decay), _adam_rule(settings))
 
 
 def _adamw(settings: AdamW) -> optax.GradientTransformation:
-    b1, b2 = settings.betas
-    return optax.chain(optax.scale_by_adam(b1, b2, settings.eps), decayed(settings.weight_decay))
+    return optax.chain(_adam_rule(settings), decayed(settings.weight_decay))
+
+
+def _adam_rule(settings: Adam) -> optax.GradientTransformation:
+    if settings.amsgrad:
+        return scale_by_amsgrad(settings.betas, settings.eps)
+    return optax.scale_by_adam(*settings.betas, settings.eps)
 
 
 def _sgd(settings: SGD) -> optax.GradientTransformation:
-    return optax.chain(
-        decayed(settings.weight_decay), _momentum(settings.momentum, nesterov=settings.nesterov)
-    )
+    return optax.chain(decayed(settings.weight_decay), _sgd_momentum(settings))
+
+
+def _lars(settings: Lars) -> optax.GradientTransformation:
+    return optax.chain(scale_by_lars(settings), _sgd_momentum(settings))
+
+
+def _sgd_momentum(settings: SGD | Lars) -> optax.GradientTransformation:
+    if is_off(settings.dampening) or is_off(settings.momentum):
+        return _momentum(settings.momentum, nesterov=settings.nesterov)
+    return dampened_momentum(settings.momentum, settings.dampening)
 
 
 def _rmsprop(settings: RMSprop) -> optax.GradientTransformation:
@@ -206,4 +229,10 @@ BUILDERS: Mapping[str, Callable[[Any], optax.GradientTransformation | Rule]] = {
     "Yogi": _yogi,
     "AdaBelief": _adabelief,
     "Lamb": _lamb,
+    "Lars": _lars,
+    "NovoGrad": scale_by_novograd,
+    "Adafactor": adafactor,
+    "Muon": muon,
+    "AdamWScheduleFree": schedule_free_adamw,
+    "LARS": _lars,
 }

@@ -1,4 +1,4 @@
-"""Update rules of torch that optax does not have, or has in another form."""
+"""Update rules of torch and torch_optimizer that optax does not have, or has in another form."""
 
 from typing import NamedTuple
 
@@ -7,8 +7,17 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
-from seqjax.config.optimization import AdEMAMix, NAdam
-from seqjax.optim.rule import Params, Scalar, dtype_of, ema, ema_of_squares, transformation
+from seqjax.config.optimizers import AdEMAMix, Lars, NAdam, NovoGrad
+from seqjax.optim.rule import (
+    Number,
+    Params,
+    Scalar,
+    dtype_of,
+    ema,
+    ema_of_squares,
+    is_off,
+    transformation,
+)
 
 
 class SumOfSquaresState(NamedTuple):
@@ -120,3 +129,105 @@ def _ademamix_warm_up(settings: AdEMAMix, step: Scalar) -> tuple[Scalar, Scalar]
     fast, slow = jnp.log(jnp.asarray(b1, step.dtype)), jnp.log(jnp.asarray(b3, step.dtype))
     decay = jnp.exp(fast * slow / ((1 - share) * slow + share * fast))
     return share * settings.alpha, jnp.minimum(decay, b3)
+
+
+class DampenedState(NamedTuple):
+    """State of dampened momentum: steps done, the sum of gradients."""
+
+    steps: Int[Array, ""]
+    total: Params
+
+
+def dampened_momentum(momentum: Number, dampening: Number) -> optax.GradientTransformation:
+    """A decaying sum in which every gradient but the first counts `1 - dampening`, as torch has it."""
+
+    def init(params: Params) -> DampenedState:
+        return DampenedState(jnp.zeros((), jnp.int32), jax.tree.map(jnp.zeros_like, params))
+
+    def update(grads: Params, state: DampenedState, params: Params) -> tuple[Params, DampenedState]:
+        del params
+        share = jnp.where(state.steps == 0, 1.0, 1.0 - dampening)
+        total = jax.tree.map(lambda t, g: momentum * t + share.astype(g.dtype) * g, state.total, grads)
+        return total, DampenedState(state.steps + 1, total)
+
+    return transformation(init, update)
+
+
+class AMSGradState(NamedTuple):
+    """State of AMSGrad: steps done, the two means, the largest mean square so far."""
+
+    steps: Int[Array, ""]
+    mean: Params
+    square: Params
+    largest: Params
+
+
+def scale_by_amsgrad(betas: tuple[Number, Number], eps: Number) -> optax.GradientTransformation:
+    """Adam over the largest mean square so far, which is corrected for its start after the comparison."""
+    b1, b2 = betas
+
+    def init(params: Params) -> AMSGradState:
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        return AMSGradState(jnp.zeros((), jnp.int32), zeros, zeros, zeros)
+
+    def update(grads: Params, state: AMSGradState, params: Params) -> tuple[Params, AMSGradState]:
+        del params
+        steps = state.steps + 1
+        step = steps.astype(dtype_of(grads))
+        mean, square = ema(state.mean, grads, b1), ema_of_squares(state.square, grads, b2)
+        largest = jax.tree.map(jnp.maximum, state.largest, square)
+        root = jnp.sqrt(1 - b2**step)
+        directions = jax.tree.map(lambda m, v: m / (1 - b1**step) / (jnp.sqrt(v) / root + eps), mean, largest)
+        return directions, AMSGradState(steps, mean, square, largest)
+
+    return transformation(init, update)
+
+
+class NovoGradState(NamedTuple):
+    """State of NovoGrad: the sum of gradients, the mean square norm of each tensor, the largest so far."""
+
+    total: Params
+    square: Params
+    largest: Params
+
+
+def scale_by_novograd(settings: NovoGrad) -> optax.GradientTransformation:
+    """Momentum of gradients that are divided by the norm of their tensor, as torch_optimizer has it."""
+    b1, b2 = settings.betas
+
+    def init(params: Params) -> NovoGradState:
+        scalars = jax.tree.map(lambda p: jnp.zeros((), p.dtype), params)
+        return NovoGradState(jax.tree.map(jnp.zeros_like, params), scalars, scalars)
+
+    def update(grads: Params, state: NovoGradState, params: Params) -> tuple[Params, NovoGradState]:
+        norms = jax.tree.map(lambda g: jnp.sum(g * g), grads)
+        square = jax.tree.map(lambda v, n: jnp.where(v == 0, n, b2 * v + (1 - b2) * n), state.square, norms)
+        largest = jax.tree.map(jnp.maximum, state.largest, square)
+        share = 1 - b1 if settings.grad_averaging else 1.0
+        total = jax.tree.map(
+            lambda m, g, v, p: (
+                b1 * m + share * (g / (jnp.sqrt(v) + settings.eps) + settings.weight_decay * p)
+            ),
+            state.total,
+            grads,
+            largest if settings.amsgrad else square,
+            params,
+        )
+        return total, NovoGradState(total, square, largest)
+
+    return transformation(init, update)
+
+
+def scale_by_lars(settings: Lars) -> optax.GradientTransformation:
+    """Decayed gradients, each tensor's as long as a share of the tensor; but as they are without decay."""
+
+    def scaled(grad: Array, param: Array) -> Array:
+        size, length = jnp.linalg.norm(param), jnp.linalg.norm(grad)
+        factor = settings.trust_coefficient * size / (length + settings.weight_decay * size + settings.eps)
+        return jnp.where((size > 0) & (length > 0), factor * (grad + settings.weight_decay * param), grad)
+
+    def update(grads: Params, state: optax.EmptyState, params: Params) -> tuple[Params, optax.EmptyState]:
+        return jax.tree.map(scaled, grads, params), state
+
+    off = is_off(settings.weight_decay)
+    return optax.identity() if off else transformation(lambda params: optax.EmptyState(), update)

@@ -8,7 +8,8 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from seqjax.config.optimization import (
+from seqjax.config.optimization import NamedSpec, scheduler_settings
+from seqjax.config.schedulers import (
     ConstantLR,
     CosineAnnealingLR,
     CosineAnnealingWarmRestarts,
@@ -16,12 +17,10 @@ from seqjax.config.optimization import (
     ExponentialLR,
     LinearLR,
     MultiStepLR,
-    NamedSpec,
     OneCycleLR,
     PolynomialLR,
     StepLR,
     WarmupCosine,
-    scheduler_settings,
 )
 
 Schedule = Callable[[int], float]

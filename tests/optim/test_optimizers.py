@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -6,6 +7,8 @@ import numpy as np
 import pytest
 
 from seqjax.config.optimization import OPTIMIZERS, NamedSpec
+from seqjax.config.optimizers import Muon
+from seqjax.optim.muon import orthogonal
 from seqjax.optim.optimizers import BUILDERS, build_optimizer
 
 
@@ -15,7 +18,8 @@ def trajectory(spec, x0, gradient, learning_rate, steps):
     state = optimizer.init(x)
     path = []
     for _ in range(steps):
-        x, state = optimizer.rule.update({"x": gradient(x["x"])}, state, x, learning_rate)
+        here = optimizer.rule.point(x, state)
+        x, state = optimizer.rule.update({"x": gradient(here["x"])}, state, x, learning_rate)
         path.append(np.asarray(x["x"]))
     return np.stack(path)
 
@@ -52,6 +56,96 @@ def test_trajectories_are_those_of_torch(shared):
             np.testing.assert_allclose(
                 path, case["xs"], rtol=1e-6, atol=1e-6, err_msg=f"{case['name']} {case['kwargs']}"
             )
+
+
+TRAJECTORIES = json.loads((Path(__file__).parent / "trajectories.json").read_text())
+
+
+@pytest.mark.parametrize("case", TRAJECTORIES["rows"], ids=lambda case: f"{case['name']}-{case['arguments']}")
+def test_a_matrix_and_a_vector_move_as_under_torch(case):
+    with jax.enable_x64(True):
+        problem = {name: jnp.asarray(value) for name, value in TRAJECTORIES["problem"].items()}
+        optimizer = build_optimizer(NamedSpec.of(case["name"], **case["arguments"]))
+        params = {"W": problem["W"]} | ({} if case["name"] == "Muon" else {"b": problem["b"]})
+        state, update = optimizer.init(params), jax.jit(optimizer.rule.update)
+        for expected in case["path"]:
+            grads = {"W": problem["A"].T @ (problem["A"] @ params["W"] - problem["B"])}
+            grads |= {"b": params["b"] - problem["c"]} if "b" in params else {}
+            params, state = update(grads, state, params, case["learning_rate"])
+            for name, values in expected.items():
+                np.testing.assert_allclose(params[name], values, rtol=1e-6, atol=1e-7, err_msg=name)
+
+
+def test_muon_leaves_what_is_no_hidden_matrix_to_adamw():
+    rng = np.random.default_rng(0)
+    tree = {
+        "encoder": {"0": {"weight": rng.normal(size=(5, 3))}},
+        "layers": {"0": {"ff": {"w1": {"weight": rng.normal(size=(4, 3)), "bias": rng.normal(size=4)}}}},
+        "decoder": {"0": {"weight": rng.normal(size=(5, 3))}},
+    }
+    with jax.enable_x64(True):
+        params = jax.tree.map(jnp.asarray, tree)
+        grads = jax.tree.map(lambda p: jnp.sin(3 * p), params)
+        spec = NamedSpec.of("Muon", adamw_lr_factor=0.5, adamw_betas=(0.8, 0.9), adamw_weight_decay=0.3)
+        muon = build_optimizer(spec)
+        found, _ = muon.rule.update(grads, muon.init(params), params, 0.1)
+        adamw = build_optimizer(NamedSpec.of("AdamW", betas=(0.8, 0.9), weight_decay=0.3))
+        expected, _ = adamw.rule.update(grads, adamw.init(params), params, 0.05)
+    matrix = found["layers"]["0"]["ff"]["w1"].pop("weight")
+    other = expected["layers"]["0"]["ff"]["w1"].pop("weight")
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9), found, expected)
+    assert not np.allclose(matrix, other)
+
+
+def test_newton_schulz_makes_singular_values_alike():
+    matrix = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
+    values = np.linalg.svd(orthogonal(jnp.asarray(matrix), Muon()), compute_uv=False)
+    assert (values > 0.6).all()
+    assert (values < 1.3).all()
+
+
+def schedule_free_by_hand(x, gradient, learning_rate, steps, *, betas, decay, warm_up):
+    """The published code, which keeps y and z; returns the average at each step."""
+    b1, b2 = betas
+    y, z, square, weights, highest, path = x.copy(), x.copy(), np.zeros_like(x), 0.0, 0.0, []
+    for k in range(steps):
+        rate = learning_rate * min(1.0, (k + 1) / max(warm_up, 1))
+        highest = max(highest, rate)
+        weights += highest**2
+        share = highest**2 / weights
+        g = gradient(y)
+        square = b2 * square + (1 - b2) * g * g
+        step = g / (np.sqrt(square / (1 - b2 ** (k + 1))) + 1e-8) + decay * y
+        y = y + share * (z - y) + rate * (b1 * (1 - share) - 1) * step
+        z = z - rate * step
+        path.append((y - (1 - b1) * z) / b1)
+    return np.stack(path)
+
+
+@pytest.mark.parametrize(("warm_up", "decay"), [(0, 0.0), (5, 0.1)])
+def test_schedule_free_keeps_the_average_as_its_parameters(warm_up, decay):
+    target, x0 = np.array([0.2, -1.0, 3.0]), np.array([1.0, 0.5, -0.3])
+    expected = schedule_free_by_hand(
+        x0, lambda x: x - target, 0.05, 20, betas=(0.9, 0.99), decay=decay, warm_up=warm_up
+    )
+    with jax.enable_x64(True):
+        spec = NamedSpec.of("AdamWScheduleFree", betas=(0.9, 0.99), weight_decay=decay, warmup_steps=warm_up)
+        path = trajectory(spec, x0, lambda x: x - jnp.asarray(target), 0.05, 20)
+    np.testing.assert_allclose(path, expected, rtol=1e-9)
+
+
+def test_frozen_parameters_have_no_state_and_do_not_move():
+    params = {"a": {"x": jnp.ones(3)}, "b": {"x": jnp.ones(2), "y": jnp.ones(1)}}
+    optimizer = build_optimizer(NamedSpec.of("Adam"), frozen=frozenset({("a", "x"), ("b", "y")}))
+    assert {leaf.shape for leaf in jax.tree.leaves(optimizer.init(params))} == {(), (2,)}
+    moving = optimizer.moving(params)
+    assert list(moving) == ["b"]
+    joined = optimizer.joined(params, jax.tree.map(lambda leaf: leaf + 1, moving))
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        joined,
+        {"a": {"x": np.ones(3)}, "b": {"x": np.full(2, 2.0), "y": np.ones(1)}},
+    )
 
 
 def ademamix_by_hand(x, gradient, learning_rate, steps, *, betas, alpha, warm_up, decay):

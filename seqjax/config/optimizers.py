@@ -1,0 +1,327 @@
+"""Arguments of each optimizer that may be named, with its torch defaults; `optim` builds them."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from seqjax.config.base import ConfigModel
+
+NonNegative = Annotated[float, Field(ge=0)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+PositiveCount = Annotated[int, Field(gt=0)]
+
+
+class OptimizerSettings(ConfigModel):
+    """What every torch optimizer accepts; none of it changes a result."""
+
+    foreach: bool | None = None
+    """Has no effect: about torch's kernels."""
+    fused: bool | None = None
+    """Has no effect: about torch's kernels."""
+    capturable: bool = False
+    """Has no effect: about torch's kernels."""
+    differentiable: bool = False
+    """Has no effect: about torch's kernels."""
+    maximize: Literal[False] = False
+    """A loss is minimized."""
+
+
+class Adam(OptimizerSettings):
+    """Adam, with weight decay as an L2 term in the gradient."""
+
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
+    """Decay of the mean and of the mean square of the gradient."""
+    eps: NonNegative = 1e-8
+    """Added to the root of the mean square."""
+    weight_decay: NonNegative = 0.0
+    """L2 coefficient."""
+    amsgrad: bool = False
+    """Divide by the largest mean square so far."""
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay."""
+
+    weight_decay: NonNegative = 0.01
+    """Share of a parameter that is taken off per unit of learning rate."""
+
+
+class SGD(OptimizerSettings):
+    """Gradient descent with momentum."""
+
+    momentum: Decay = 0.0
+    """Decay of the sum of gradients."""
+    dampening: NonNegative = 0.0
+    """Share of each gradient that momentum leaves out."""
+    weight_decay: NonNegative = 0.0
+    """L2 coefficient."""
+    nesterov: bool = False
+    """Look ahead by one step of momentum."""
+
+    @field_validator("nesterov")
+    @classmethod
+    def _nesterov_needs_momentum(cls, nesterov: bool, info: ValidationInfo) -> bool:
+        if nesterov and (info.data.get("momentum") == 0 or info.data.get("dampening") != 0):
+            raise ValueError("true needs momentum above 0, and no dampening.")
+        return nesterov
+
+
+class RMSprop(OptimizerSettings):
+    """Gradient over the root of its mean square."""
+
+    alpha: Decay = 0.99
+    """Decay of the mean square."""
+    eps: NonNegative = 1e-8
+    """Added to the root."""
+    weight_decay: NonNegative = 0.0
+    """L2 coefficient."""
+    momentum: Decay = 0.0
+    """Decay of the sum of steps."""
+    centered: bool = False
+    """Divide by the standard deviation instead."""
+
+
+class Adagrad(OptimizerSettings):
+    """Gradient over the root of the sum of its squares."""
+
+    lr_decay: NonNegative = 0.0
+    """The learning rate is divided by 1 + steps * lr_decay."""
+    weight_decay: NonNegative = 0.0
+    """L2 coefficient."""
+    initial_accumulator_value: NonNegative = 0.0
+    """Start of the sum of squares."""
+    eps: NonNegative = 1e-10
+    """Added to the root."""
+
+
+class Adadelta(OptimizerSettings):
+    """Steps whose size follows the mean square of earlier steps."""
+
+    rho: Decay = 0.9
+    """Decay of both mean squares."""
+    eps: NonNegative = 1e-6
+    """Added inside both roots."""
+    weight_decay: NonNegative = 0.0
+    """L2 coefficient."""
+
+
+class Adamax(OptimizerSettings):
+    """Adam with the largest recent gradient in place of the mean square."""
+
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
+    """Decay of the mean and of the largest gradient."""
+    eps: NonNegative = 1e-8
+    """Added to the gradient's size."""
+    weight_decay: NonNegative = 0.0
+    """L2 coefficient."""
+
+
+class NAdam(OptimizerSettings):
+    """Adam with Nesterov momentum, whose momentum warms up."""
+
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
+    """Decay of the mean and of the mean square of the gradient."""
+    eps: NonNegative = 1e-8
+    """Added to the root of the mean square."""
+    weight_decay: NonNegative = 0.0
+    """Weight decay: an L2 term, or decoupled."""
+    momentum_decay: NonNegative = 4e-3
+    """Rate of the momentum's warm-up."""
+    decoupled_weight_decay: bool = False
+    """Decay parameters as AdamW does."""
+
+
+class RAdam(OptimizerSettings):
+    """Adam that waits until its mean square can be trusted."""
+
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
+    """Decay of the mean and of the mean square of the gradient."""
+    eps: NonNegative = 1e-8
+    """Added to the root of the mean square."""
+    weight_decay: NonNegative = 0.0
+    """Weight decay: an L2 term, or decoupled."""
+    decoupled_weight_decay: bool = False
+    """Decay parameters as AdamW does."""
+
+
+class AdEMAMix(OptimizerSettings):
+    """Adam with a second, much slower mean of the gradient; weight decay is decoupled."""
+
+    betas: tuple[Decay, Decay, Decay] = (0.9, 0.999, 0.9999)
+    """Decay of the fast mean, of the mean square and of the slow mean."""
+    eps: NonNegative = 1e-8
+    """Added to the root of the mean square."""
+    weight_decay: NonNegative = 0.0
+    """Share of a parameter that is taken off per unit of learning rate."""
+    alpha: NonNegative = 5.0
+    """Weight of the slow mean."""
+    T_alpha_beta3: PositiveCount | None = None
+    """Steps over which alpha and the slow decay warm up; null uses them from the start."""
+
+
+class Lion(OptimizerSettings):
+    """The sign of a mean of the gradient; weight decay is decoupled."""
+
+    betas: tuple[Decay, Decay] = (0.9, 0.99)
+    """Weight of the mean in a step, and decay of the mean."""
+    weight_decay: NonNegative = 0.0
+    """Share of a parameter that is taken off per unit of learning rate."""
+
+
+class Yogi(OptimizerSettings):
+    """Adam whose mean square moves by no more than the square of the gradient."""
+
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
+    """Decay of the mean, and rate of the mean square."""
+    eps: NonNegative = 1e-3
+    """Added to the root of the mean square."""
+    initial_accumulator: NonNegative = 1e-6
+    """Start of the mean square and of the mean."""
+    weight_decay: NonNegative = 0.0
+    """L2 coefficient."""
+
+
+class AdaBelief(OptimizerSettings):
+    """Adam with the variance of the gradient around its mean, as optax computes it; decay is decoupled."""
+
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
+    """Decay of the mean and of the variance."""
+    eps: NonNegative = 1e-16
+    """Added to the variance, and to its root."""
+    weight_decay: NonNegative = 0.0
+    """Share of a parameter that is taken off per unit of learning rate."""
+
+
+class Lamb(OptimizerSettings):
+    """AdamW whose step in each tensor is as long as the tensor is, as optax computes it."""
+
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
+    """Decay of the mean and of the mean square of the gradient."""
+    eps: NonNegative = 1e-6
+    """Added to the root of the mean square."""
+    weight_decay: NonNegative = 0.0
+    """Share of a parameter that is added to the step before it is scaled."""
+
+
+class Lars(OptimizerSettings):
+    """SGD whose step in each tensor is as long as a share of the tensor, as in torch_optimizer."""
+
+    momentum: Decay = 0.0
+    """Decay of the sum of steps."""
+    dampening: NonNegative = 0.0
+    """Share of each step that momentum leaves out."""
+    weight_decay: NonNegative = 0.0
+    """L2 coefficient; at 0, steps are not scaled either."""
+    nesterov: bool = False
+    """Look ahead by one step of momentum."""
+    trust_coefficient: NonNegative = 0.01
+    """That share."""
+    eps: NonNegative = 1e-8
+    """Added to the norm of the gradient."""
+
+    @field_validator("nesterov")
+    @classmethod
+    def _nesterov_needs_momentum(cls, nesterov: bool, info: ValidationInfo) -> bool:
+        if nesterov and (info.data.get("momentum") == 0 or info.data.get("dampening") != 0):
+            raise ValueError("true needs momentum above 0, and no dampening.")
+        return nesterov
+
+
+class NovoGrad(OptimizerSettings):
+    """Momentum of gradients that are divided by the norm of their tensor, as in torch_optimizer."""
+
+    betas: tuple[Decay, Decay] = (0.95, 0.0)
+    """Decay of the sum of gradients and of the mean square norm."""
+    eps: NonNegative = 1e-8
+    """Added to the root of the mean square norm."""
+    weight_decay: NonNegative = 0.0
+    """Share of a parameter that is added to its divided gradient."""
+    grad_averaging: bool = False
+    """Take a mean of gradients rather than a sum."""
+    amsgrad: bool = False
+    """Divide by the largest norm so far."""
+
+
+class Adafactor(OptimizerSettings):
+    """Adam without momentum whose mean square of a matrix is kept by row and column, as in torch."""
+
+    beta2_decay: Annotated[float, Field(le=0)] = -0.8
+    """Exponent of the step in the weight of a new square."""
+    eps: tuple[NonNegative | None, NonNegative] = (None, 1e-3)
+    """Least root of the mean square (null: of the number format), and least size of a tensor."""
+    d: Annotated[float, Field(ge=1)] = 1.0
+    """Largest root mean square of a step, relative to the learning rate."""
+    weight_decay: NonNegative = 0.0
+    """Share of a parameter that is taken off per unit of learning rate."""
+
+
+class Muon(OptimizerSettings):
+    """Orthogonal momentum for the matrices of the layers, as in torch; AdamW for all other parameters."""
+
+    momentum: Decay = 0.95
+    """Decay of the mean of the gradient."""
+    nesterov: bool = True
+    """Look ahead by one step of momentum."""
+    weight_decay: NonNegative = 0.1
+    """Share of a matrix that is taken off per unit of learning rate."""
+    ns_coefficients: tuple[float, float, float] = (3.4445, -4.775, 2.0315)
+    """Coefficients of a Newton-Schulz step."""
+    ns_steps: Annotated[int, Field(gt=0, lt=100)] = 5
+    """Newton-Schulz steps."""
+    eps: NonNegative = 1e-7
+    """Least norm to divide by."""
+    adjust_lr_fn: Literal["original", "match_rms_adamw"] | None = None
+    """Scale of the rate: sqrt(max(1, rows / columns)) (null, original), or 0.2 sqrt(max(rows, columns)), with
+    which one learning rate suits both parts."""
+    adamw_betas: tuple[Decay, Decay] = (0.9, 0.999)
+    """Decay of AdamW's mean and mean square."""
+    adamw_eps: NonNegative = 1e-8
+    """Added to the root of AdamW's mean square."""
+    adamw_weight_decay: NonNegative = 0.01
+    """Share of the other parameters that is taken off per unit of learning rate."""
+    adamw_lr_factor: NonNegative = 1.0
+    """Learning rate of AdamW, relative to that of Muon."""
+
+
+class AdamWScheduleFree(OptimizerSettings):
+    """AdamW that averages what it visits and needs no schedule; the average is evaluated and exported."""
+
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
+    """Share of the average in where gradients are taken, and decay of the mean square."""
+    eps: NonNegative = 1e-8
+    """Added to the root of the mean square."""
+    weight_decay: NonNegative = 0.0
+    """Share of a parameter that is taken off per unit of learning rate."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """Updates over which the learning rate grows in a straight line."""
+    r: NonNegative = 0.0
+    """Exponent of the step in the weights of the average."""
+    weight_lr_power: NonNegative = 2.0
+    """Exponent of the learning rate in the weights of the average."""
+
+
+OPTIMIZERS: dict[str, type[OptimizerSettings]] = {
+    row.__name__: row
+    for row in (
+        Adam,
+        AdamW,
+        SGD,
+        AdEMAMix,
+        RMSprop,
+        Adagrad,
+        Adadelta,
+        Adamax,
+        NAdam,
+        RAdam,
+        Lion,
+        Yogi,
+        AdaBelief,
+        Lamb,
+        Lars,
+        NovoGrad,
+        Adafactor,
+        Muon,
+        AdamWScheduleFree,
+    )
+}
+OPTIMIZERS["LARS"] = Lars  # Its name in torch_optimizer.
