@@ -19,7 +19,8 @@ def bin_sums(
     """
     place = np.clip(np.ceil(confidence * n_bins).astype(np.int64) - 1, 0, n_bins - 1)
     weights = (None, confidence, right.astype(np.float64))
-    return np.stack([np.bincount(place, weights=weight, minlength=n_bins) for weight in weights], axis=1)
+    counts = [np.bincount(place, weights=weight, minlength=n_bins) for weight in weights]
+    return np.stack(counts, axis=1).astype(np.float64)
 
 
 def expected_error(sums: Float64[np.ndarray, "bins 3"]) -> float:

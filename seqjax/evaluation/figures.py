@@ -14,6 +14,8 @@ from seqjax.reports.page import PALETTE, Figure, plain
 MOST_POINTS = 800
 """Points of a scatter plot: more hide each other and slow the page down."""
 _RESIDUAL_BINS = 60
+_WIDE = 8
+"""A scale is logarithmic if the largest figure is so many times the smallest."""
 _MODEL, _RIVAL, _GREY = PALETTE[0], PALETTE[1], PALETTE[9]
 
 
@@ -40,14 +42,20 @@ def beside_baselines(target: TargetResult) -> Figure:
         },
         "hovertemplate": "%{y}: %{x:.4g}<extra></extra>",
     }
+    ends = [end for item in found for end in (item.value, item.low) if end is not None]
+    # One hopeless baseline must not squeeze the others together.
+    wide = min(ends, default=0) > 0 and max(ends) > _WIDE * min(ends)
+    scale = {"type": "log", "dtick": "D2"} if wide else {"rangemode": "tozero"}
     layout = {
-        "xaxis": {"title": {"text": METRICS[target.kind][key].label}, "rangemode": "tozero"},
+        "xaxis": {"title": {"text": METRICS[target.kind][key].label}, **scale},
         "yaxis": {"type": "category", "range": [-0.5, len(names) - 0.5]},
         "showlegend": False,
     }
     caption = (
-        "Further left is better; the lines are the intervals in which the figure would mostly fall again."
+        "Further left is better. The lines are intervals: with other sequences, figures would vary so much."
     )
+    if wide:
+        caption += " The scale is logarithmic."
     return Figure({"data": [trace], "layout": layout}, caption, height=110 + 40 * len(names))
 
 

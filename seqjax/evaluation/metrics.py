@@ -15,7 +15,7 @@ from seqjax.config.schema import ColumnKind
 from seqjax.evaluation.scores import CLASS_SCORES, REAL_SCORES
 
 Sums = Float64[np.ndarray, "... scores"]
-Values = Float64[np.ndarray, "..."]
+Values = Float64[np.ndarray, "..."] | np.float64
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,8 @@ class Metric:
     """Which way is better, if it says how good something is."""
     share: bool = False
     """Whether it is a share, to be shown in per cent."""
+    in_units: bool = False
+    """Whether it is in the units of the target."""
 
 
 def _mean(scores: tuple[str, ...], name: str) -> Callable[[Sums], Values]:
@@ -59,30 +61,37 @@ def _r2(sums: Sums) -> Values:
 
 _CLASS_METRICS = {
     "top1": Metric(
-        "Top-1 accuracy", "how often the most likely class came", _mean(CLASS_SCORES, "top1"), "higher", True
+        "Top-1 accuracy",
+        "how often the most likely class came",
+        _mean(CLASS_SCORES, "top1"),
+        better="higher",
+        share=True,
     ),
     "top3": Metric(
         "Top-3 accuracy",
         "how often one of the three most likely classes came",
         _mean(CLASS_SCORES, "top3"),
-        "higher",
-        True,
+        better="higher",
+        share=True,
     ),
     "top5": Metric(
         "Top-5 accuracy",
         "how often one of the five most likely classes came",
         _mean(CLASS_SCORES, "top5"),
-        "higher",
-        True,
+        better="higher",
+        share=True,
     ),
     "nll": Metric(
         "NLL (nats)",
         "the mean negative log-probability of what came: it rewards being sure only when right",
         _mean(CLASS_SCORES, "nll"),
-        "lower",
+        better="lower",
     ),
     "perplexity": Metric(
-        "Perplexity", "exp(NLL): how many equally likely classes the choice is like", _perplexity, "lower"
+        "Perplexity",
+        "exp(NLL): among how many equally likely classes the choice would be as hard",
+        _perplexity,
+        better="lower",
     ),
     "confidence": Metric(
         "Mean confidence",
@@ -97,10 +106,22 @@ _CLASS_METRICS = {
     ),
 }
 _REAL_METRICS = {
-    "mae": Metric("MAE", "the mean distance from the truth", _mean(REAL_SCORES, "absolute"), "lower"),
-    "rmse": Metric("RMSE", "the root of the mean squared distance: large misses weigh more", _rmse, "lower"),
-    "r2": Metric("R²", "the share of the variance that is explained; 1 is perfect", _r2, "higher"),
-    "bias": Metric("Bias", "the mean of prediction less truth", _mean(REAL_SCORES, "error")),
+    "mae": Metric(
+        "MAE",
+        "the mean distance from the truth",
+        _mean(REAL_SCORES, "absolute"),
+        better="lower",
+        in_units=True,
+    ),
+    "rmse": Metric(
+        "RMSE",
+        "the root of the mean squared distance: large misses weigh more",
+        _rmse,
+        better="lower",
+        in_units=True,
+    ),
+    "r2": Metric("R²", "the share of the variance that is explained; 1 is perfect", _r2, better="higher"),
+    "bias": Metric("Bias", "the mean of prediction less truth", _mean(REAL_SCORES, "error"), in_units=True),
 }
 
 METRICS: Mapping[ColumnKind, Mapping[str, Metric]] = {"categorical": _CLASS_METRICS, "real": _REAL_METRICS}

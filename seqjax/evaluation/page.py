@@ -1,6 +1,7 @@
 """The HTML page of a report: the verdict, then tables, then plots with a sentence each."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from seqjax.config.schema import ColumnKind
 from seqjax.evaluation import figures
@@ -9,13 +10,12 @@ from seqjax.evaluation.result import ModelResult, Report, TargetResult
 from seqjax.evaluation.tables import (
     classes_table,
     example_table,
-    judging_label,
     metrics_table,
     positions_table,
     ranks_table,
     verdict_table,
 )
-from seqjax.reports.page import Cell, Part, Section, Text, page
+from seqjax.reports.page import Cell, Part, Section, Table, Text, page
 
 
 def report_page(report: Report) -> str:
@@ -41,7 +41,7 @@ def _facts(report: Report) -> Mapping[str, Cell]:
         "Windows": f"{first.windows:,}",
         "Sequences": f"{first.sequences:,}",
         "Baselines fitted on": first.baselines.fitted_on or "no training data",
-        "Evaluated": report.created,
+        "Evaluated": f"{report.created[:16].replace('T', ' ')} UTC",
     }
     return facts
 
@@ -51,15 +51,13 @@ def _comparison(report: Report) -> Iterator[Section]:
         return
     parts: list[Part] = []
     for target, ranks in report.comparison.items():
-        parts.append(
-            Text(f"{target}, by {judging_label(report.models[0].targets[target])}, lower is better:")
-        )
-        parts.append(ranks_table(ranks))
+        found = next(model.targets[target] for model in report.models if target in model.targets)
+        parts += [Text(target), _unbroken(ranks_table(ranks, found))]
     yield Section("The models side by side", parts)
 
 
 def _model_sections(model: ModelResult, prefix: str) -> Iterator[Section]:
-    parts: list[Part] = [verdict_table(model)]
+    parts: list[Part] = [_unbroken(verdict_table(model))]
     if model.notes:
         parts.append(Text("\n\n".join(model.notes)))
     yield Section(f"{prefix}Verdict", parts)
@@ -71,7 +69,7 @@ def _model_sections(model: ModelResult, prefix: str) -> Iterator[Section]:
 
 def _target_parts(target: TargetResult) -> Iterator[Part]:
     yield Text(target.verdict.text)
-    yield metrics_table(target)
+    yield _unbroken(metrics_table(target))
     left_out = [f"{count:,} {reason}" for reason, count in target.not_scored.items() if count]
     if left_out:
         yield Text(f"{target.items:,} items scored; not scored: {', '.join(left_out)}.")
@@ -117,6 +115,15 @@ def _reading(report: Report) -> Section:
         "better or worse only if its interval lies on one side of 0."
     )
     return Section("How to read this", [Text(baselines), Text(intervals), Text("\n".join(metrics))])
+
+
+def _unbroken(table: Table) -> Table:
+    """The table with intervals that a narrow page does not break."""
+    rows = [
+        [cell.replace(", ", ",\u00a0") if isinstance(cell, str) else cell for cell in row]
+        for row in table.rows
+    ]
+    return replace(table, rows=rows)
 
 
 def _file_name(path: str) -> str:

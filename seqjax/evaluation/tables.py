@@ -1,6 +1,8 @@
 """The tables of a report, as a terminal and a page show them alike."""
 
+import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from seqjax.evaluation.bootstrap import Estimate
@@ -10,7 +12,6 @@ from seqjax.evaluation.result import (
     ConfusionTable,
     Example,
     ModelResult,
-    Position,
     Rank,
     Report,
     TargetResult,
@@ -20,6 +21,8 @@ from seqjax.reports.page import Cell, Table
 
 OTHERS = "all others"
 _COLUMNS_OF_AN_EXAMPLE = 8
+_PLACES = 3
+_MOST_PLACES = 6
 
 
 class Sheet(NamedTuple):
@@ -34,8 +37,7 @@ def sheets(report: Report) -> list[Sheet]:
     found = []
     several = len(report.models) > 1
     for target, ranks in report.comparison.items():
-        label = judging_label(report.models[0].targets[target])
-        found.append(Sheet(f"{target}: the models by {label}, lower is better", ranks_table(ranks)))
+        found.append(Sheet(f"{target}: the models side by side", ranks_table(ranks, _any(report, target))))
     for model in report.models:
         found.append(Sheet(f"{model.name}: {model.verdict}", verdict_table(model)))
         for name, target in model.targets.items():
@@ -44,26 +46,40 @@ def sheets(report: Report) -> list[Sheet]:
     return found
 
 
-def judging_label(target: TargetResult) -> str:
-    """The metric that a target is judged by, as people read it."""
-    return METRICS[target.kind][JUDGED_BY[target.kind]].label
+def _any(report: Report, target: str) -> TargetResult:
+    return next(model.targets[target] for model in report.models if target in model.targets)
 
 
 def verdict_table(model: ModelResult) -> Table:
     """One row a target: how it was judged."""
-    rows = [[name, target.verdict.text] for name, target in model.targets.items()]
-    return Table(["Target", "Verdict"], rows)
+    heads = ["Target", "Verdict", "By", "Model", "Best baseline", "Difference"]
+    return Table(heads, [_verdict_row(name, target) for name, target in model.targets.items()])
 
 
-def ranks_table(ranks: Sequence[Rank]) -> Table:
-    """One row a model, the best first."""
+def _verdict_row(name: str, target: TargetResult) -> list[Cell]:
+    verdict = target.verdict
+    metric = METRICS[target.kind][verdict.metric]
+    shown = partial(figure, metric, places=places_of(target), with_interval=False)
+    row: list[Cell] = [name, verdict.outcome, metric.label, shown(target.metrics[MODEL][verdict.metric])]
+    if verdict.baseline is None or verdict.difference is None:
+        return [*row, "", ""]
+    rival = f"{shown(target.metrics[verdict.baseline][verdict.metric])} ({verdict.baseline})"
+    difference = figure(metric, verdict.difference, places=places_of(target), with_interval=True)
+    share_of_it = "" if verdict.relative is None else f", {verdict.relative:.0%}"
+    return [*row, rival, f"{difference}{share_of_it}"]
+
+
+def ranks_table(ranks: Sequence[Rank], target: TargetResult) -> Table:
+    """One row a model, the best first; `target` is what any of them found."""
+    metric = METRICS[target.kind][JUDGED_BY[target.kind]]
+    shown = partial(figure, metric, places=places_of(target), with_interval=True)
     rows: list[list[Cell]] = []
     for rank in ranks:
-        behind = "the best" if rank is ranks[0] else "not comparable"
-        if rank.behind is not None:
-            behind = f"{number(rank.behind.value)}{interval(rank.behind)}"
-        rows.append([rank.model, f"{number(rank.figure.value)}{interval(rank.figure)}", behind])
-    return Table(["Model", "Figure", "Behind the best"], rows)
+        behind = "the best" if rank is ranks[0] else "other items were scored"
+        rows.append(
+            [rank.model, shown(rank.figure), behind if rank.behind is None else f"+{shown(rank.behind)}"]
+        )
+    return Table(["Model", metric.label, "Behind the best"], rows, note="Lower is better.")
 
 
 def metrics_table(target: TargetResult, *, intervals_of: Sequence[str] | None = None) -> Table:
@@ -74,11 +90,14 @@ def metrics_table(target: TargetResult, *, intervals_of: Sequence[str] | None = 
       intervals_of: Predictors whose intervals are shown; null shows all.
     """
     names = list(target.metrics)
-    shown = names if intervals_of is None else intervals_of
+    shown, places = names if intervals_of is None else intervals_of, places_of(target)
     rows: list[list[Cell]] = [
         [
             metric.label,
-            *(figure(metric, target.metrics[name][key], with_interval=name in shown) for name in names),
+            *(
+                figure(metric, target.metrics[name][key], places=places, with_interval=name in shown)
+                for name in names
+            ),
         ]
         for key, metric in METRICS[target.kind].items()
     ]
@@ -89,22 +108,24 @@ def metrics_table(target: TargetResult, *, intervals_of: Sequence[str] | None = 
 
 def positions_table(target: TargetResult) -> Table:
     """One row a position of the prediction window: the model's figures, and the best baseline's."""
-    rival = target.verdict.baseline
-    judged = METRICS[target.kind][JUDGED_BY[target.kind]]
-    metrics = METRICS[target.kind]
-    heads = ["Position", "Items seen", "Items", *(metric.label for metric in metrics.values())]
+    rival, judged, metrics = target.verdict.baseline, JUDGED_BY[target.kind], METRICS[target.kind]
+    columns = [(MODEL, key, metric.label) for key, metric in metrics.items()]
     if rival is not None:
-        heads.append(f"{judged.label}, {rival}")
-    return Table(heads, [_position_row(position, metrics, rival, target) for position in target.positions])
-
-
-def _position_row(
-    position: Position, metrics: Mapping[str, Metric], rival: str | None, target: TargetResult
-) -> list[Cell]:
-    figures: list[Cell] = [position.metrics[MODEL][key] for key in metrics]
-    if rival is not None:
-        figures.append(position.metrics[rival][JUDGED_BY[target.kind]])
-    return [position.position, position.items_seen, position.items, *figures]
+        columns.append((rival, judged, f"{metrics[judged].label}, {rival}"))
+    places = places_of(target)
+    rows: list[list[Cell]] = [
+        [
+            position.position,
+            position.items_seen,
+            position.items,
+            *(
+                figure(metrics[key], Estimate(position.metrics[name][key]), places=places)
+                for name, key, _ in columns
+            ),
+        ]
+        for position in target.positions
+    ]
+    return Table(["Position", "Items seen", "Items", *(label for _, _, label in columns)], rows)
 
 
 def classes_table(confusion: ConfusionTable) -> Table:
@@ -162,26 +183,40 @@ def _likely(classes: Mapping[str, float] | None) -> str:
     return ", ".join(f"{label} {share(probability)}" for label, probability in (classes or {}).items())
 
 
-def figure(metric: Metric, estimate: Estimate, *, with_interval: bool) -> str:
-    """A figure as text, with its interval if it has one."""
-    show = share if metric.share else number
-    return show(estimate.value) + (interval(estimate, share=metric.share) if with_interval else "")
+def figure(metric: Metric, estimate: Estimate, *, places: int | None, with_interval: bool = False) -> str:
+    """A figure as text, with its interval if it has one.
+
+    Args:
+      metric: What it is.
+      estimate: The figure.
+      places: Decimal places of what is in the target's units; see `places_of`.
+      with_interval: Whether to add the interval.
+    """
+
+    def shown(value: float | None) -> str:
+        return share(value) if metric.share else number(value, places if metric.in_units else _PLACES)
+
+    if not with_interval or estimate.low is None or estimate.high is None:
+        return shown(estimate.value)
+    return f"{shown(estimate.value)} [{shown(estimate.low)}, {shown(estimate.high)}]"
 
 
-def interval(estimate: Estimate, *, share: bool = False) -> str:
-    """An interval in brackets, after a space; empty if there is none."""
-    if estimate.low is None or estimate.high is None:
-        return ""
-    if share:
-        return f" [{estimate.low:.1%}, {estimate.high:.1%}]"
-    return f" [{number(estimate.low)}, {number(estimate.high)}]"
+def places_of(target: TargetResult) -> int | None:
+    """Decimal places at which the figures of a target differ visibly; null for very small units."""
+    if target.kind == "categorical":
+        return _PLACES
+    errors = [found["mae"].value for found in target.metrics.values()]
+    smallest = min((error for error in errors if error), default=1.0)
+    places = max(2 - math.floor(math.log10(smallest)), 0)
+    return None if places > _MOST_PLACES else places
 
 
-def number(value: float | None) -> str:
-    """Three or four significant digits; a dash for what is not defined."""
+def number(value: float | None, places: int | None = None) -> str:
+    """A number with so many decimal places, or else three significant digits; a dash for none."""
     if value is None:
         return "–"
-    return f"{value:.4g}" if abs(value) >= 1 else f"{value:.3g}"
+    text = f"{value:.3g}" if places is None else f"{value:,.{places}f}"
+    return text.removeprefix("-") if float(text.replace(",", "")) == 0 else text
 
 
 def share(value: float | None) -> str:
@@ -191,4 +226,4 @@ def share(value: float | None) -> str:
 
 def cell(value: Value) -> str:
     """A value of the data."""
-    return number(value) if isinstance(value, float) else str(value)
+    return f"{value:.5g}" if isinstance(value, float) else str(value)

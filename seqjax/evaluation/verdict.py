@@ -61,24 +61,21 @@ def _sentence(outcome: Outcome, metric: str, best: str, difference: Estimate, re
     rival = f"than the best baseline ({best})"
     if difference.value is None:
         return f"Not judged: the {name} is not finite."
+    way = "lower" if difference.value > 0 else "higher"
     size = f"{abs(difference.value):.3g}{unit}"
-    share = f" ({abs(relative):.0%})" if relative is not None else ""
+    share = f", {abs(relative):.0%}" if relative is not None else ""
     if difference.low is None or difference.high is None:
-        way = "lower" if difference.value > 0 else "higher"
         return (
             f"Not judged: the {name} is {size} {way} {rival}, but there is too little data to say whether "
             "that is chance."
         )
-    ends = sorted(
-        [difference.low, difference.high] if outcome != "worse" else [-difference.high, -difference.low]
-    )
-    interval = f"[{ends[0]:.3g}, {ends[1]:.3g}]"
-    match outcome:
-        case "better":
-            return f"Better {rival}: {name} lower by {size} {interval}{share}."
-        case "worse":
-            return f"Worse {rival}: {name} higher by {size} {interval}{share}."
-    return f"No better {rival}: the difference in {name} is {difference.value:.3g}{unit} {interval}."
+    ends = (difference.low, difference.high)
+    if difference.value <= 0:
+        ends = (-difference.high, -difference.low)
+    by = f"{name} {way} by {size} [{ends[0]:.3g}, {ends[1]:.3g}]"
+    if outcome == "no better":
+        return f"No better {rival}: {by}, which may be chance."
+    return f"{outcome.capitalize()} {rival}: {by}{share}."
 
 
 def summary(targets: Mapping[str, TargetResult]) -> str:
@@ -89,7 +86,7 @@ def summary(targets: Mapping[str, TargetResult]) -> str:
     better = by_outcome.get("better", [])
     count = len(targets)
     if len(better) == count:
-        subject = "the target" if count == 1 else f"all {count} targets"
+        subject = {1: "the target", 2: "both targets"}.get(count, f"all {count} targets")
         return f"Better than the best baseline on {subject}: {_listed(better)}."
     sentences = []
     if better:
