@@ -1,4 +1,4 @@
-"""Writes how torch's and torch_optimizer's own optimizers move, for `tests/optim/trajectories.json`.
+"""Writes how torch's and torch_optimizer's optimizers and schedules move: `tests/optim/trajectories.json`.
 
     python -m tools.optimizer_trajectories OUT.json
 
@@ -38,6 +38,23 @@ ROWS: list[tuple[str, dict[str, Any], float]] = [
 ]
 
 
+SCHEDULES: list[tuple[str, dict[str, Any]]] = [
+    ("OneCycleLR", {"max_lr": 0.05, "total_steps": 20}),
+    ("OneCycleLR", {"max_lr": 0.05, "total_steps": 20, "three_phase": True, "anneal_strategy": "linear"}),
+    ("CyclicLR", {"base_lr": 0.001, "max_lr": 0.1, "step_size_up": 3, "step_size_down": 5}),
+    ("CyclicLR", {"base_lr": 0.001, "max_lr": 0.1, "step_size_up": 4, "mode": "exp_range", "gamma": 0.9}),
+    ("ReduceLROnPlateau", {"patience": 1}),
+    ("ReduceLROnPlateau", {"patience": 0, "factor": 0.5, "cooldown": 2, "min_lr": 0.001}),
+    ("ReduceLROnPlateau", {"patience": 2, "factor": 0.3, "threshold": 0.05, "threshold_mode": "abs"}),
+    ("ReduceLROnPlateau", {"patience": 1, "mode": "max", "threshold": 0.01}),
+]
+
+
+def losses() -> list[float]:
+    """Validation losses that fall, and then no longer do."""
+    return [round(1 / (1 + min(step, 6)) + 0.05 * math.sin(2.1 * step), 4) for step in range(20)]
+
+
 def problem() -> dict[str, list[Any]]:
     """A, B and c, and where W and b start: numbers without a pattern."""
     numbers = iter(round(math.sin(3.7 * index + 1.3), 3) for index in range(100))
@@ -73,6 +90,23 @@ def trajectory(
     return {"path": found}
 
 
+def curve(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Learning rate and momentum at each step of torch's schedule; plateaus are told the loss after it."""
+    torch = importlib.import_module("torch")
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.01, momentum=0.5)
+    schedule = getattr(torch.optim.lr_scheduler, name)(optimizer, **arguments)
+    rates, momenta = [], []
+    for loss in losses():
+        rates.append(optimizer.param_groups[0]["lr"])
+        momenta.append(optimizer.param_groups[0]["momentum"])
+        optimizer.step()
+        if name == "ReduceLROnPlateau":
+            schedule.step(loss)
+        elif len(rates) < len(losses()):
+            schedule.step()
+    return {"name": name, "arguments": arguments, "rates": rates, "momenta": momenta}
+
+
 def find(name: str) -> tuple[type, str] | None:
     """An optimizer by name, and the package and version it is from."""
     for package in ("torch.optim", "torch_optimizer"):
@@ -105,7 +139,11 @@ def main() -> None:
             there = [{**row, "origin": optimizer[1], **computed}]
         rows += there
     lines = ",\n".join(json.dumps(row) for row in rows)
+    known_curves = json.loads(out.read_text())["schedules"] if out.exists() else []
+    curves = known_curves or [curve(name, arguments) for name, arguments in SCHEDULES]
+    curve_lines = ",\n".join(json.dumps(row) for row in curves)
     head = f'"origin": "tools/optimizer_trajectories.py",\n"problem": {json.dumps(problem())}'
+    head += f',\n"losses": {losses()},\n"schedules": [\n{curve_lines}\n]'
     out.write_text(f'{{{head},\n"rows": [\n{lines}\n]}}\n')
 
 

@@ -95,7 +95,7 @@ class PolynomialLR(SchedulerSettings):
 
 
 class OneCycleLR(SchedulerSettings):
-    """Up to max_lr and down to almost nothing in one cycle; momentum is not cycled."""
+    """Up to max_lr and down to almost nothing in one cycle."""
 
     max_lr: Positive
     """Highest learning rate."""
@@ -109,12 +109,12 @@ class OneCycleLR(SchedulerSettings):
     """Share of the cycle that goes up."""
     anneal_strategy: Literal["cos", "linear"] = "cos"
     """Shape of both halves."""
-    cycle_momentum: Literal[False] = False
-    """Momentum stays as the optimizer has it."""
-    base_momentum: float = 0.85
-    """Has no effect: momentum is not cycled."""
-    max_momentum: float = 0.95
-    """Has no effect: momentum is not cycled."""
+    cycle_momentum: bool = True
+    """Move the optimizer's momentum (or the first of its betas) the other way."""
+    base_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.85
+    """Momentum at the highest learning rate."""
+    max_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.95
+    """Momentum at the lowest learning rates."""
     div_factor: Positive = 25.0
     """The cycle starts at max_lr / div_factor."""
     final_div_factor: Positive = 1e4
@@ -150,23 +150,44 @@ class CyclicLR(SchedulerSettings):
     """Whether the height stays, halves each cycle, or shrinks by gamma each step."""
     gamma: Positive = 1.0
     """Factor of exp_range."""
-    cycle_momentum: Literal[False] = False
-    """Momentum stays as the optimizer has it."""
-    base_momentum: float = 0.8
-    """Has no effect: momentum is not cycled."""
-    max_momentum: float = 0.9
-    """Has no effect: momentum is not cycled."""
+    cycle_momentum: bool = True
+    """Move the optimizer's momentum (or the first of its betas) the other way."""
+    base_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.8
+    """Momentum at the highest learning rate."""
+    max_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Momentum at the lowest learning rate."""
 
 
 class WarmupCosine(SchedulerSettings):
     """Up to the learning rate in a straight line, then half a cosine down to eta_min."""
 
-    total_steps: PositiveCount
-    """Steps in all."""
+    total_steps: PositiveCount | None = None
+    """Steps in all; null takes those of the whole training."""
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of the steps that go up."""
     eta_min: NonNegative = 0.0
     """Learning rate at the end, and after it."""
+
+
+class ReduceLROnPlateau(SchedulerSettings):
+    """Multiplies the learning rate by factor when the validation loss has stopped to fall; steps by epoch."""
+
+    mode: Literal["min", "max"] = "min"
+    """Whether lower or higher is better; of a loss, lower is."""
+    factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Factor."""
+    patience: Annotated[int, Field(ge=0)] = 10
+    """Epochs without improvement that are put up with."""
+    threshold: NonNegative = 1e-4
+    """By how much the best must be beaten."""
+    threshold_mode: Literal["rel", "abs"] = "rel"
+    """Whether threshold is a share of the best, or a difference from it."""
+    cooldown: Annotated[int, Field(ge=0)] = 0
+    """Epochs after a reduction that count for nothing."""
+    min_lr: NonNegative = 0.0
+    """Lowest learning rate."""
+    eps: NonNegative = 1e-8
+    """A reduction by no more than this is not made."""
 
 
 SCHEDULERS: dict[str, type[SchedulerSettings]] = {
@@ -183,5 +204,6 @@ SCHEDULERS: dict[str, type[SchedulerSettings]] = {
         OneCycleLR,
         CyclicLR,
         WarmupCosine,
+        ReduceLROnPlateau,
     )
 }

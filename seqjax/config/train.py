@@ -11,9 +11,10 @@ from seqjax.config.optimization import (
     CATEGORICAL_CRITERIA,
     REAL_CRITERIA,
     NamedSpec,
+    cycles_momentum,
+    has_momentum,
     optimizer_settings,
     schedule_length,
-    scheduler_settings,
 )
 from seqjax.config.schema import ColumnKind
 from seqjax.errors import Problem
@@ -106,14 +107,21 @@ class TrainingSpec(ConfigModel):
 
     @field_validator("scheduler")
     @classmethod
-    def _scheduler_exists(cls, scheduler: NamedSpec) -> NamedSpec:
-        scheduler_settings(scheduler)
+    def _scheduler_exists(cls, scheduler: NamedSpec, info: ValidationInfo) -> NamedSpec:
+        optimizer = info.data.get("optimizer")
+        if cycles_momentum(scheduler) and optimizer is not None and not has_momentum(optimizer):
+            raise ValueError(
+                f"{scheduler.name} moves momentum too, but {optimizer.name} has neither momentum nor betas: "
+                "set cycle_momentum: false."
+            )
         return scheduler
 
     @field_validator("scheduler_step_on")
     @classmethod
     def _schedule_is_long_enough(cls, step_on: str, info: ValidationInfo) -> str:
         scheduler, epochs = info.data.get("scheduler"), info.data.get("epochs")
+        if step_on == "batch" and scheduler is not None and scheduler.name == "ReduceLROnPlateau":
+            raise ValueError("must be epoch with ReduceLROnPlateau, which looks at the validation loss.")
         length = schedule_length(scheduler) if scheduler is not None else None
         if step_on == "epoch" and length is not None and epochs is not None and length < epochs:
             raise ValueError(

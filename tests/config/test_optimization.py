@@ -76,6 +76,19 @@ def test_a_cycle_must_cover_all_epochs():
     validate(TrainingSpec, {**SPEC, "scheduler": cycle, "scheduler_step_on": "batch"}, "train.yaml")
 
 
+def test_a_cycle_of_momentum_needs_one():
+    cycle = {"name": "OneCycleLR", "max_lr": 0.1, "total_steps": 9}
+    text = refusal(scheduler=cycle, optimizer={"name": "Adagrad"})
+    assert "scheduler: OneCycleLR moves momentum too, but Adagrad has neither" in text
+    fixed = {"scheduler": cycle | {"cycle_momentum": False}, "optimizer": {"name": "Adagrad"}}
+    validate(TrainingSpec, SPEC | fixed, "train.yaml")
+
+
+def test_a_plateau_is_looked_for_by_epoch():
+    text = refusal(scheduler={"name": "ReduceLROnPlateau"}, scheduler_step_on="batch")
+    assert "scheduler_step_on: must be epoch with ReduceLROnPlateau" in text
+
+
 def test_a_cycle_knows_its_length():
     assert schedule_length(NamedSpec.of("OneCycleLR", max_lr=0.1, epochs=3, steps_per_epoch=7)) == 21
     assert schedule_length(NamedSpec.of("StepLR", step_size=1)) is None
