@@ -66,21 +66,35 @@ class ModelCard(ConfigModel):
     """The last epoch that was trained."""
     validation_loss: float | None = None
     """The validation loss of these parameters."""
+    dropout: float = 0.0
+    """The probability with which training dropped."""
+    embedding_layers: tuple[int, ...] | None = None
+    """Of an embedding model: the layers whose outputs lie side by side in its own; null is the last alone."""
     inputs: tuple[str, ...] = ()
     """Names of the graph's column inputs, each (batch, seq_length): int64 ids, then float32 values."""
     valid_mask: str | None = None
     """Name of the graph's bool (batch, seq_length) input, false on padding; null where that is attended."""
+    dropout_input: str | None = None
+    """Name of the graph's optional float32 scalar input, the probability with which it drops; null where it
+    drops nothing. Without a value for it, it drops as training did."""
     outputs: dict[str, str] = Field(default_factory=dict)
     """Name of the graph's output of each target (or of `embedding`)."""
     seqjax_version: str = seqjax.__version__
     """The version that wrote the file."""
 
-    def of_kind(self, kind: ModelKind) -> Self:
-        """The card of the same parameters exported as `kind`, with the names of its inputs and outputs."""
+    def of_kind(self, kind: ModelKind, *, live_dropout: bool = False) -> Self:
+        """The card of the same parameters exported as `kind`, with the names of its inputs and outputs.
+
+        Args:
+          kind: What is exported.
+          live_dropout: Whether it is a graph that drops.
+        """
         inputs = self.column_schema.inputs
         taken = set(inputs)
         mask = _free_name("valid_mask", taken) if self.model_spec.mask_padding else None
         taken |= {mask} if mask else set()
+        dropout = _free_name("dropout_rate", taken) if live_dropout else None
+        taken |= {dropout} if dropout else set()
         if kind == "embedding":
             outputs = {EMBEDDING: _free_name(EMBEDDING, taken)}
         else:
@@ -88,7 +102,7 @@ class ModelCard(ConfigModel):
                 target: _free_name(target + _OUTPUT_SUFFIX[target_kind], taken)
                 for target, target_kind in self.column_schema.targets.items()
             }
-        names = {"inputs": inputs, "valid_mask": mask, "outputs": outputs}
+        names = {"inputs": inputs, "valid_mask": mask, "dropout_input": dropout, "outputs": outputs}
         return self.model_copy(update={"kind": kind, **names})
 
     def to_json(self) -> str:
@@ -139,10 +153,19 @@ def describe_run(
         statistics={name: row for name, row in statistics.items() if name in columns},
         column_types={name: kind for name, kind in types.items() if name in columns},
         train_config=config.model_dump(mode="json"),
+        dropout=config.training_spec.dropout,
+        embedding_layers=_counted_from_0(config),
         best_epoch=best_epoch,
         last_epoch=last_epoch,
         validation_loss=validation_loss,
     )
+
+
+def _counted_from_0(config: TrainConfig) -> tuple[int, ...] | None:
+    if config.embedding_layers is None:
+        return None
+    states = config.model_spec.num_layers + 1
+    return tuple(layer % states for layer in config.embedding_layers)
 
 
 def _free_name(name: str, taken: Iterable[str]) -> str:

@@ -8,11 +8,12 @@ import logging
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
-from seqjax.artifacts.atomic import replacing
+from seqjax.artifacts.atomic import move_over, sync
 from seqjax.artifacts.card import CARD_KEY, ModelCard, ModelKind
 from seqjax.artifacts.layout import Layout
 from seqjax.artifacts.torch_models import read_pt, write_pt
@@ -20,13 +21,15 @@ from seqjax.config.base import suggestion
 from seqjax.config.load import resolve_path
 from seqjax.config.train import TrainConfig
 from seqjax.errors import ArtifactError
-from seqjax.interop.onnx_export import GraphInput, export_onnx
+from seqjax.interop.onnx_export import GraphInput, LiveDropout, data_beside, drop_live, export_onnx
 from seqjax.interop.onnx_session import open_session
 
 if TYPE_CHECKING:
     import jax
     import onnxruntime
     from flax import nnx
+
+    from seqjax.model.dropout import Drop
 
 logger = logging.getLogger(__name__)
 
@@ -87,11 +90,12 @@ def export_models(
     """
     paths = []
     for kind, path in exported_files(layout, config, which, epoch):
-        described = card.of_kind(kind)
+        live = config.export_with_dropout
         if path.suffix == ".pt":
-            write_pt(path, params=params, card=described)
+            write_pt(path, params=params, card=card.of_kind(kind), with_dropout=live)
             logger.info("exported %s", path)
         else:
+            described = card.of_kind(kind, live_dropout=live)
             write_onnx(path, params=params, graphdef=graphdef, card=described, sample=sample)
         paths.append(path)
     return paths
@@ -136,25 +140,51 @@ def write_onnx(
         return jnp.asarray(leaf, jnp.float32 if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf.dtype)
 
     constants = jax.tree.map(as_float32, params)
-    apply = forward_function(graphdef, card)
-    with replacing(path) as temporary:
+    dropout = LiveDropout(card.dropout_input, card.dropout) if card.dropout_input else None
+    to_export = forward_function(graphdef, card, drop=drop_live if dropout else None)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".export-", dir=path.parent) as folder:
+        staged = Path(folder) / path.name
         export_onnx(
-            temporary,
-            functools.partial(apply, constants),
+            staged,
+            functools.partial(to_export, constants),
             inputs=_graph_inputs(card),
             outputs=list(card.outputs.values()),
             seq_length=card.column_schema.seq_length,
             description={CARD_KEY: card.to_json()},
+            dropout=dropout,
         )
-        difference = _difference_from_jax(temporary, jax.jit(apply), constants, _sample_feed(card, sample))
+        apply = jax.jit(forward_function(graphdef, card))
+        difference = _difference_from_jax(staged, card, apply, constants, _sample_feed(card, sample))
         if not difference <= LARGEST_DIFFERENCE:
             raise ArtifactError(
                 f"{path}: the exported model differs from JAX by {difference:.1e}, more than "
                 f"{LARGEST_DIFFERENCE:.0e}, so it is not kept. Are the parameters finite? If so, please "
                 "report this with the configuration."
             )
+        _publish(staged, path)
     logger.info("exported %s, largest difference from JAX %.1e", path, difference)
     return difference
+
+
+def _publish(staged: Path, path: Path) -> None:
+    """Moves a model file to its place, and the one that may lie beside it."""
+    sync(staged.parent)
+    if data_beside(staged).exists():
+        # A file that names another's data would be worse than none.
+        path.unlink(missing_ok=True)
+        move_over(data_beside(staged), data_beside(path))
+        move_over(staged, path)
+    else:
+        move_over(staged, path)
+        data_beside(path).unlink(missing_ok=True)
+
+
+def dropout_feed(card: ModelCard, *, live: bool) -> dict[str, np.ndarray]:
+    """What a graph is fed, besides columns, to drop as training did or not at all."""
+    if card.dropout_input is None:
+        return {}
+    return {card.dropout_input: np.array(card.dropout if live else 0, np.float32)}
 
 
 def graph_feed(
@@ -217,8 +247,16 @@ def _graph_inputs(card: ModelCard) -> list[GraphInput]:
     return [*inputs, GraphInput(card.valid_mask, "bool")] if card.valid_mask else inputs
 
 
-def forward_function(graphdef: "nnx.GraphDef[Any]", card: ModelCard) -> Forward:
-    """The model as a function of its parameters and the graph's inputs, in order."""
+def forward_function(
+    graphdef: "nnx.GraphDef[Any]", card: ModelCard, *, drop: "Drop | None" = None
+) -> Forward:
+    """The model as a function of its parameters and the graph's inputs, in order.
+
+    Args:
+      graphdef: The model's structure.
+      card: What is computed of it.
+      drop: What drops, at every place where training does; null drops nothing.
+    """
     from seqjax.model.functional import merge
 
     def apply(params: Params, *arrays: "jax.Array") -> tuple["jax.Array", ...]:
@@ -226,8 +264,8 @@ def forward_function(graphdef: "nnx.GraphDef[Any]", card: ModelCard) -> Forward:
         inputs = dict(zip(card.inputs, arrays, strict=False))
         valid = arrays[-1] if card.valid_mask else None
         if card.kind == "embedding":
-            return (model.embed(inputs, valid),)
-        outputs = model.predict(inputs, valid)
+            return (model.embed(inputs, valid, layers=card.embedding_layers, dropout=drop),)
+        outputs = model.predict(inputs, valid, dropout=drop)
         return tuple(outputs[target] for target in card.outputs)
 
     return apply
@@ -244,14 +282,17 @@ def _sample_feed(card: ModelCard, sample: Sample) -> dict[str, np.ndarray]:
     return graph_feed(card, inputs, valid[:, shown])
 
 
-def _difference_from_jax(path: Path, apply: Forward, params: Params, feed: Mapping[str, np.ndarray]) -> float:
-    """The largest over all of the sample's windows, and over another batch size."""
+def _difference_from_jax(
+    path: Path, card: ModelCard, apply: Forward, params: Params, feed: Mapping[str, np.ndarray]
+) -> float:
+    """The largest over all of the sample's windows, and over another batch size, without dropout."""
     import jax
 
     narrow = [values.astype(np.int32) if values.dtype == np.int64 else values for values in feed.values()]
     with jax.default_matmul_precision("highest"):
         expected = jax.device_get(apply(params, *narrow))
     session = open_session(path)
+    still = dropout_feed(card, live=False)
     rows = np.arange(len(expected[0]))
     another = [0] if len(rows) > 1 else [0, 0, 0]
     return max(
@@ -259,7 +300,7 @@ def _difference_from_jax(path: Path, apply: Forward, params: Params, feed: Mappi
             _difference(np.asarray(found), values[batch])
             for batch in (rows, another)
             for found, values in zip(
-                session.run(None, {name: values[batch] for name, values in feed.items()}),
+                session.run(None, {name: values[batch] for name, values in feed.items()} | still),
                 expected,
                 strict=True,
             )

@@ -33,16 +33,17 @@ class TorchModel(NamedTuple):
     """Whether the names are those of a generative or of an embedding model."""
 
 
-def write_pt(path: Path, *, params: Mapping[str, Any], card: ModelCard) -> None:
+def write_pt(path: Path, *, params: Mapping[str, Any], card: ModelCard, with_dropout: bool = False) -> None:
     """Writes one model as a torch file.
 
     Args:
       path: The file to create or replace.
       params: Parameters, a nested dict of arrays.
       card: What the file says about itself, `of_kind` already.
+      with_dropout: Whether the file shall say that it is for inference with dropout, which sequifier heeds.
     """
     names = to_sequifier(params, card.column_schema, card.model_spec, embedding=card.kind == "embedding")
-    content = {PARAMETERS: OrderedDict(names), WITH_DROPOUT: False, CARD_KEY: card.to_json()}
+    content = {PARAMETERS: OrderedDict(names), WITH_DROPOUT: with_dropout, CARD_KEY: card.to_json()}
     with replacing(path) as temporary:
         write_torch_file(temporary, content)
 

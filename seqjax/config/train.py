@@ -170,6 +170,9 @@ class TrainConfig(ConfigModel):
     inference_batch_size: PositiveInt
     """Batch size with which exported models are checked; they take any."""
     export_generative_model: bool
+    embedding_layers: Annotated[list[int], Field(min_length=1)] | None = None
+    """Layers whose outputs the embedding model returns side by side, 0 (what the first layer reads) to
+    num_layers, or -1 (the last) down; null returns what the heads read, as the last layer does."""
     """Export the model that predicts the next item."""
     export_embedding_model: bool
     """Export the model that returns the last hidden state."""
@@ -178,7 +181,7 @@ class TrainConfig(ConfigModel):
     export_pt: bool = False
     """Export as a torch .pt file, which sequifier reads too."""
     export_with_dropout: bool = False
-    """Export with dropout active, for Monte Carlo estimates."""
+    """Export ONNX models that can drop, for Monte Carlo estimates (infer_with_dropout)."""
     seed: int = 1010
     """Random seed."""
     model_spec: ModelSpec
@@ -190,16 +193,6 @@ class TrainConfig(ConfigModel):
     @classmethod
     def _name_fits_file_names(cls, name: str) -> str:
         return checked_name(name)
-
-    @field_validator("export_with_dropout")
-    @classmethod
-    def _no_dropout(cls, export: bool) -> bool:
-        if export:
-            raise ValueError(
-                "true is not supported yet: models are exported without dropout. Set export_with_dropout: "
-                "false."
-            )
-        return export
 
     @field_validator("target_column_types")
     @classmethod
@@ -219,6 +212,12 @@ class TrainConfig(ConfigModel):
         if inputs is not None and dims is not None and set(dims) != set(inputs):
             problems.append(
                 Problem(
+        for layer in info.data.get("embedding_layers") or ():
+            if not -spec.num_layers - 1 <= layer <= spec.num_layers:
+                raise ValueError(
+                    f"has {spec.num_layers} layers (num_layers), so embedding_layers must be from "
+                    f"{-spec.num_layers - 1} to {spec.num_layers} (found {layer})."
+                )
                     "feature_embedding_dims", f"must name the input_columns {inputs} (found {list(dims)})."
                 )
             )

@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Bool, Float32, Num
 
 from seqjax.artifacts.card import ModelCard
-from seqjax.artifacts.model_files import graph_feed
+from seqjax.artifacts.model_files import dropout_feed, graph_feed
+from seqjax.errors import ArtifactError
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -22,7 +23,7 @@ Outputs = dict[str, Float32[np.ndarray, "B P _"]]
 
 @runtime_checkable
 class Engine(Protocol):
-    """A model that is ready to run."""
+    """A model that is ready to run; if it was opened to drop, it drops anew at every call."""
 
     @property
     def card(self) -> ModelCard:
@@ -46,10 +47,27 @@ class Engine(Protocol):
 class OnnxEngine:
     """A graph that seqjax exported, in onnxruntime."""
 
-    def __init__(self, session: "onnxruntime.InferenceSession", card: ModelCard) -> None:
-        """Takes an open file and the card in it."""
+    def __init__(
+        self, session: "onnxruntime.InferenceSession", card: ModelCard, *, live_dropout: bool = False
+    ) -> None:
+        """Takes an open file.
+
+        Args:
+          session: The open file.
+          card: The card in it.
+          live_dropout: Whether it shall drop.
+
+        Raises:
+          ArtifactError: The graph cannot drop.
+        """
+        if live_dropout and card.dropout_input is None:
+            raise ArtifactError(
+                "The model was exported without dropout, so infer_with_dropout cannot be true. Train it with "
+                "export_with_dropout: true, or infer from its .pt file."
+            )
         self._session = session
         self._card = card
+        self._dropout = dropout_feed(card, live=live_dropout)
 
     @property
     def card(self) -> ModelCard:
@@ -59,5 +77,6 @@ class OnnxEngine:
     def predict(self, inputs: Columns, valid_mask: Bool[np.ndarray, "B L"]) -> Outputs:
         """See `Engine.predict`."""
         card = self._card
-        values = self._session.run(list(card.outputs.values()), graph_feed(card, inputs, valid_mask))
+        feed = {**graph_feed(card, inputs, valid_mask), **self._dropout}
+        values = self._session.run(list(card.outputs.values()), feed)
         return {name: np.asarray(value) for name, value in zip(card.outputs, values, strict=True)}

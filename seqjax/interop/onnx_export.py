@@ -6,13 +6,12 @@ Public names may be any text, so values inside the graph give way where they hav
 """
 
 import logging
+import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
-
-from seqjax.errors import ArtifactError
 
 if TYPE_CHECKING:
     import jax
@@ -20,7 +19,8 @@ if TYPE_CHECKING:
 
 OPSET = 18  # Read by onnxruntime 1.16 and later; the newer native attention operators need 1.23.
 BATCH = "batch"
-LARGEST_FILE = 2**31 - 1  # Protocol buffers end here.
+LARGEST_FILE = 2**31 - 2**27
+"""Bytes of parameters in the file itself; protocol buffers end at 2 GiB, of which the graph needs some."""
 _NOISY_LOGGERS = ("jax2onnx", "onnx_ir", "onnxscript", "absl")
 
 
@@ -33,6 +33,15 @@ class GraphInput(NamedTuple):
     """Its element type; the function sees int64 as int32."""
 
 
+class LiveDropout(NamedTuple):
+    """An optional float32 input of a graph: the probability with which it drops."""
+
+    name: str
+    """Its public name."""
+    rate: float
+    """What it is where nothing is fed."""
+
+
 def export_onnx(
     path: Path,
     forward: Callable[..., "Sequence[jax.Array]"],
@@ -41,8 +50,11 @@ def export_onnx(
     outputs: Sequence[str],
     seq_length: int,
     description: Mapping[str, str],
+    dropout: LiveDropout | None = None,
 ) -> None:
     """Writes `forward` as an ONNX file with a dynamic batch.
+
+    Parameters that are too large for one file lie beside it, in a file whose name has `.data` after it.
 
     Args:
       path: The file to create.
@@ -52,16 +64,41 @@ def export_onnx(
       outputs: Names of the graph's outputs.
       seq_length: Length of every input.
       description: Metadata entries of the file.
-
-    Raises:
-      ArtifactError: The file would be larger than 2 GB.
+      dropout: Makes `drop_live` drop; null where it is not used.
     """
+    import onnx
+
     model = _lower(forward, inputs, seq_length)
     _rename(model.graph, [item.name for item in inputs], outputs)
     _widen_ids(model.graph, inputs)
+    if dropout is not None:
+        _enliven(model.graph, dropout)
     for key, value in description.items():
         model.metadata_props.add(key=key, value=value)
-    path.write_bytes(_checked_bytes(model, path))
+    aside = {"save_as_external_data": True, "location": data_beside(path).name, "convert_attribute": False}
+    onnx.save_model(model, path, **(aside if _parameter_bytes(model.graph) > LARGEST_FILE else {}))
+    onnx.checker.check_model(str(path), full_check=True)
+
+
+def data_beside(path: Path) -> Path:
+    """Where the parameters of a model file lie, if they are too large for the file itself."""
+    return path.with_name(f"{path.name}.data")
+
+
+def drop_live(x: "jax.Array") -> "jax.Array":
+    """The `Drop` of a function to export: an ONNX Dropout node, which `export_onnx` replaces."""
+    from flax import nnx
+
+    return nnx.Dropout(0.5, deterministic=False, rngs=nnx.Rngs(0))(x)
+
+
+def _parameter_bytes(graph: "onnx.GraphProto") -> int:
+    from onnx import helper
+
+    return sum(
+        math.prod(tensor.dims) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+        for tensor in graph.initializer
+    )
 
 
 def _lower(
@@ -145,20 +182,45 @@ def _widen_ids(graph: "onnx.GraphProto", inputs: Sequence[GraphInput]) -> None:
     graph.node.extend(nodes)
 
 
+def _enliven(graph: "onnx.GraphProto", dropout: LiveDropout) -> None:
+    """Replaces Dropout nodes, which onnxruntime removes, by random masks, which it keeps.
+
+    An element is kept where a uniform number is at most 1 - rate, so a rate of 0 keeps all.
+    """
+    from onnx import TensorProto, helper
+
+    taken = {name for node in graph.node for name in (*node.input, *node.output)} | {dropout.name}
+
+    def named(name: str) -> str:
+        name = _free(name, taken)
+        taken.add(name)
+        return name
+
+    one, zero, keep = named("one"), named("zero"), named("keep")
+    for name, value in ((one, 1.0), (zero, 0.0), (dropout.name, dropout.rate)):
+        graph.initializer.append(helper.make_tensor(name, TensorProto.FLOAT, [], [value]))
+    # An initializer that is an input too is a default value.
+    graph.input.append(helper.make_tensor_value_info(dropout.name, TensorProto.FLOAT, []))
+    nodes = [helper.make_node("Sub", [one, dropout.name], [keep], name=named("keep_node"))]
+    for node in graph.node:
+        if node.op_type != "Dropout":
+            nodes.append(node)
+            continue
+        x, y = node.input[0], node.output[0]
+        uniform, kept, scaled = named("uniform"), named("kept"), named("scaled")
+        nodes += [
+            helper.make_node(
+                "RandomUniformLike", [x], [uniform], name=named("random"), dtype=TensorProto.FLOAT
+            ),
+            helper.make_node("LessOrEqual", [uniform, keep], [kept], name=named("mask")),
+            helper.make_node("Div", [x, keep], [scaled], name=named("scale")),
+            helper.make_node("Where", [kept, scaled, zero], [y], name=named("drop")),
+        ]
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
 def _free(name: str, taken: set[str]) -> str:
     while name in taken:
         name += "_"
     return name
-
-
-def _checked_bytes(model: "onnx.ModelProto", path: Path) -> bytes:
-    from onnx import checker
-
-    size = model.ByteSize()
-    if size > LARGEST_FILE:
-        raise ArtifactError(
-            f"{path}: the model takes {size / 1e9:.1f} GB, more than the 2 GB that one ONNX file can hold. "
-            "Set export_onnx: false, or make the model smaller."
-        )
-    checker.check_model(model, full_check=True)
-    return model.SerializeToString()

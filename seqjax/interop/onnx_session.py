@@ -16,12 +16,16 @@ _CUDA = "CUDAExecutionProvider"
 Provider = str | tuple[str, dict[str, int]]
 
 
-def open_session(path: Path, *, device: str = "cpu") -> "onnxruntime.InferenceSession":
+def open_session(
+    path: Path, *, device: str = "cpu", dropout_seed: int | None = None
+) -> "onnxruntime.InferenceSession":
     """Loads an ONNX file.
 
     Args:
       path: The file.
       device: auto, cpu, cuda or cuda:N.
+      dropout_seed: Seed of what the graph draws at random; null where Dropout nodes, which drop then, are to
+        be removed.
 
     Raises:
       ArtifactError: The file is missing or is not an ONNX model that onnxruntime runs.
@@ -34,8 +38,12 @@ def open_session(path: Path, *, device: str = "cpu") -> "onnxruntime.InferenceSe
         raise ArtifactError(f"{path}: there is no such file.")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY
+    kept = []
+    if dropout_seed is not None:
+        onnxruntime.set_seed(dropout_seed)
+        kept = ["EliminateDropout"]
     try:
-        return onnxruntime.InferenceSession(path, options, providers=chosen)
+        return onnxruntime.InferenceSession(path, options, providers=chosen, disabled_optimizers=kept)
     except Exception as error:  # onnxruntime has no common class for a file that it cannot load.
         reason = str(error).strip().splitlines()[0]
         raise ArtifactError(f"{path}: onnxruntime cannot load it as a model ({reason}).") from error

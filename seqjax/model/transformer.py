@@ -8,8 +8,9 @@ otherwise, and their initial values its distributions. The module holds no rando
 each call.
 """
 
+import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import jax.numpy as jnp
 import numpy as np
@@ -22,7 +23,7 @@ from seqjax.config.schema import Schema
 from seqjax.model.attention import attention_bias
 from seqjax.model.block import Block
 from seqjax.model.cache import Cache, made_valid, slot_bias, written
-from seqjax.model.dropout import Drop, Dropout, keep_all
+from seqjax.model.dropout import Drop, keep_all
 from seqjax.model.embedding import Table, make_encoder
 from seqjax.model.heads import make_head, predictions
 from seqjax.model.linear import Linear, small_normal, zeros
@@ -61,7 +62,7 @@ class Transformer(nnx.Module):
         inputs: Mapping[str, Num[Array, "B T"]],
         valid_BT: Bool[Array, "B T"] | None = None,
         *,
-        dropout: Dropout | None = None,
+        dropout: Drop | None = None,
         last: int | None = None,
         positions: Int[Array, "T"] | None = None,
         dtype: DTypeLike = jnp.float32,
@@ -86,38 +87,81 @@ class Transformer(nnx.Module):
         inputs: Mapping[str, Num[Array, "B T"]],
         valid_BT: Bool[Array, "B T"] | None = None,
         *,
-        dropout: Dropout | None = None,
+        dropout: Drop | None = None,
         last: int | None = None,
         positions: Int[Array, "T"] | None = None,
         dtype: DTypeLike = jnp.float32,
     ) -> Float[Array, "B P D"]:
         """The vectors that the heads read; the arguments are those of a call."""
-        if self.mask_padding and valid_BT is None:
-            raise ValueError("this model keeps padding out of attention (mask_padding): valid_BT is needed.")
-        drop = keep_all if dropout is None else dropout
+        self._check_mask(valid_BT)
+        *_, x_BPD = self._outputs(
+            inputs, valid_BT, keep_all if dropout is None else dropout, last, positions=positions, dtype=dtype
+        )
+        return self._finish(x_BPD)
+
+    def _outputs(
+        self,
+        inputs: Mapping[str, Num[Array, "B T"]],
+        valid_BT: Bool[Array, "B T"] | None,
+        drop: Drop,
+        last: int | None,
+        *,
+        positions: Int[Array, "T"] | None = None,
+        dtype: DTypeLike = jnp.float32,
+    ) -> Iterator[Float[Array, "B _ D"]]:
+        """What the first layer reads, then each layer's output; of the last layer, at the last positions."""
         x_BTD = self._embed(inputs, positions, drop).astype(dtype)
+        yield x_BTD
         length = x_BTD.shape[1]
         bias = attention_bias(length, valid_BT if self.mask_padding else None)
         rope = self._rotation(length, positions)
         newest = len(self.layers) - 1
         for index, layer in enumerate(self.layers):
             x_BTD = layer(x_BTD, bias, rope, drop=drop, last=last if index == newest else None)
-        return self._finish(x_BTD)
+            yield x_BTD
 
     def predict(
-        self, inputs: Mapping[str, Num[Array, "B T"]], valid_BT: Bool[Array, "B T"] | None = None
+        self,
+        inputs: Mapping[str, Num[Array, "B T"]],
+        valid_BT: Bool[Array, "B T"] | None = None,
+        *,
+        dropout: Drop | None = None,
     ) -> dict[str, Float[Array, "B P _"]]:
         """The generative model: each target's log-probabilities (B, P, C), or standardised values (B, P, 1).
 
         P is `prediction_length`: the last P positions, each predicting its next item.
         """
-        return predictions(self(inputs, valid_BT, last=self.prediction_length), dict(self.targets))
+        raw = self(inputs, valid_BT, dropout=dropout, last=self.prediction_length)
+        return predictions(raw, dict(self.targets))
 
     def embed(
-        self, inputs: Mapping[str, Num[Array, "B T"]], valid_BT: Bool[Array, "B T"] | None = None
-    ) -> Float[Array, "B P D"]:
-        """The embedding model: the vectors that the heads read at the last `prediction_length` positions."""
-        return self.hidden(inputs, valid_BT, last=self.prediction_length)
+        self,
+        inputs: Mapping[str, Num[Array, "B T"]],
+        valid_BT: Bool[Array, "B T"] | None = None,
+        *,
+        layers: Sequence[int] | None = None,
+        dropout: Drop | None = None,
+    ) -> Float[Array, "B P LD"]:
+        """The embedding model: the hidden states at the last `prediction_length` positions.
+
+        Args:
+          inputs: Each input column.
+          valid_BT: Which positions hold a real item.
+          layers: The layers whose outputs are returned, side by side: 0 is what the first layer reads, and
+            the number of layers is what the heads read. None is that alone.
+          dropout: A fresh one for this pass; None drops nothing.
+        """
+        count, last = len(self.layers), self.prediction_length
+        if layers is None:
+            return self.hidden(inputs, valid_BT, dropout=dropout, last=last)
+        self._check_mask(valid_BT)
+        states = self._outputs(inputs, valid_BT, keep_all if dropout is None else dropout, last)
+        held = list(itertools.islice(states, max(layers) + 1))
+        parts = [
+            self._finish(held[layer]) if layer == count else held[layer][:, held[layer].shape[1] - last :]
+            for layer in layers
+        ]
+        return jnp.concatenate(parts, axis=-1)
 
     def remember(
         self, inputs: Mapping[str, Num[Array, "B L"]], valid_BL: Bool[Array, "B L"] | None = None
@@ -157,6 +201,10 @@ class Transformer(nnx.Module):
             mixed_B1D = layer.attn.attend(read_B1D, kept[-1], bias, rope, drop=keep_all)
             x_B1D = layer.add(x_B1D, mixed_B1D, keep_all)
         return self._decode(self._finish(x_B1D)), Cache(tuple(kept), valid_BL, cache.position + 1)
+
+    def _check_mask(self, valid_BT: Bool[Array, "B T"] | None) -> None:
+        if self.mask_padding and valid_BT is None:
+            raise ValueError("this model keeps padding out of attention (mask_padding): valid_BT is needed.")
 
     def _finish(self, x_BTD: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         return x_BTD if self.final_norm is None else self.final_norm(x_BTD)

@@ -14,6 +14,7 @@ from seqjax.errors import ArtifactError
 from seqjax.interop.names import EMBEDDING_PREFIX, from_sequifier
 from seqjax.interop.torch_files import read_torch_file
 from seqjax.interop.torch_writer import write_torch_file
+from tests.architectures import architectures
 from tests.models import card_of, random_model
 from tests.reference import PROJECT_CASES, reference_case
 
@@ -39,6 +40,14 @@ def test_files_are_as_sequifiers(shared: Path, tmp_path: Path, name: str, kind) 
     restored = from_sequifier(model.parameters, case.schema, case.spec)
     assert jax.tree.structure(restored) == jax.tree.structure(params)
     jax.tree.map(lambda one, other: np.testing.assert_array_equal(one, other, strict=True), restored, params)
+
+
+def test_a_file_says_that_it_is_for_inference_with_dropout(tmp_path: Path) -> None:
+    architecture = architectures()[0]
+    _, params = random_model(architecture.schema, architecture.spec, seed=1)
+    card = card_of(architecture.schema, architecture.spec)
+    write_pt(tmp_path / "x.pt", params=params, card=card, with_dropout=True)
+    assert read_torch_file(tmp_path / "x.pt")["export_with_dropout"] is True
 
 
 def test_torch_loads_the_file(shared: Path, tmp_path: Path) -> None:

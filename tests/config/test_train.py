@@ -9,8 +9,9 @@ from tests.config.test_resolve import CONFIG
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"export_with_dropout": True}, "export_with_dropout: true is not supported yet"),
         ({"model_name": "my-embedding"}, "must not contain 'embedding'"),
+        ({"embedding_layers": []}, "embedding_layers: must be a list of 1 or more"),
+        ({"embedding_layers": [-9]}, "embedding_layers must be from"),
         (
             {"target_column_types": {"item": "categorical"}},
             "target_column_types: must name the target_columns",

@@ -15,12 +15,12 @@ import onnxruntime
 import pytest
 
 from seqjax.artifacts.card import CARD_KEY, ModelCard
-from seqjax.artifacts.model_files import graph_feed, write_onnx
+from seqjax.artifacts.model_files import dropout_feed, graph_feed, write_onnx
 from seqjax.config.model import ModelSpec
 from seqjax.config.schema import Schema
 from seqjax.errors import ArtifactError
 from seqjax.interop import onnx_export
-from seqjax.interop.onnx_export import GraphInput, export_onnx
+from seqjax.interop.onnx_export import GraphInput, LiveDropout, data_beside, drop_live, export_onnx
 from seqjax.interop.onnx_session import open_session
 from seqjax.model.functional import merge
 from tests.architectures import Architecture, RandomBatch, architectures, random_batch
@@ -59,9 +59,14 @@ def exported(models):
         yield export
 
 
-def export_architecture(architecture: Architecture, model, kind, path: Path) -> Exported:
+def export_architecture(
+    architecture: Architecture, model, kind, path: Path, *, dropout: float = 0.0, **described
+) -> Exported:
     graphdef, params = model
-    card = card_of(architecture.schema, architecture.spec).of_kind(kind)
+    card = card_of(architecture.schema, architecture.spec).model_copy(
+        update={"dropout": dropout, **described}
+    )
+    card = card.of_kind(kind, live_dropout=dropout > 0)
     write_onnx(path, params=params, graphdef=graphdef, card=card, sample=sample_of(architecture))
     return Exported(architecture, card, onnx.load(path), open_session(path))
 
@@ -96,6 +101,10 @@ def in_jax(architecture: Architecture, model, batch: RandomBatch) -> dict[str, n
 def in_onnx(item: Exported, inputs: dict[str, np.ndarray], valid_mask: np.ndarray) -> dict[str, np.ndarray]:
     values = item.session.run(list(item.card.outputs.values()), graph_feed(item.card, inputs, valid_mask))
     return {name: np.asarray(value) for name, value in zip(item.card.outputs, values, strict=True)}
+
+
+def outputs_of(session: onnxruntime.InferenceSession, feed: dict[str, np.ndarray]) -> list[np.ndarray]:
+    return [np.asarray(value) for value in session.run(None, feed)]
 
 
 def assert_close(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
@@ -240,8 +249,119 @@ def test_export_leaves_logging_and_warnings_as_they_were(tmp_path: Path, capfd) 
     assert capfd.readouterr() == ("", "")
 
 
-def test_too_large_a_model_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onnx_export, "LARGEST_FILE", 100)
-    with pytest.raises(ArtifactError, match=r"model\.onnx: the model takes .* GB, more than the 2 GB"):
-        export_onnx(tmp_path / "model.onnx", double, **ENDS, seq_length=3, description={})
-    assert not list(tmp_path.iterdir())
+def test_parameters_that_are_too_large_for_the_file_lie_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = np.random.default_rng(1).normal(size=(3, 5000)).astype(np.float32)
+    ends = {"inputs": [GraphInput("values", "float32")], "outputs": ["product"]}
+    monkeypatch.setattr(onnx_export, "LARGEST_FILE", weights.nbytes - 1)
+    path = tmp_path / "model.onnx"
+    export_onnx(path, lambda values: (values @ weights,), **ends, seq_length=3, description={})
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["model.onnx", "model.onnx.data"]
+    assert path.stat().st_size < 1000
+    moved = tmp_path / "elsewhere"
+    moved.mkdir()
+    for file in (path, data_beside(path)):
+        file.rename(moved / file.name)
+    values = np.ones((2, 3), np.float32)
+    (found,) = outputs_of(open_session(moved / "model.onnx"), {"values": values})
+    np.testing.assert_allclose(found, values @ weights, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("location", ["../secret", "/secret", "a/../../secret"])
+def test_a_model_cannot_read_data_outside_of_its_folder(tmp_path: Path, location: str) -> None:
+    folder = tmp_path / "models"
+    (folder / "a").mkdir(parents=True)
+    (tmp_path / "secret").write_bytes(np.ones(2000, np.float32).tobytes())
+    tensor = onnx.helper.make_tensor("w", onnx.TensorProto.FLOAT, [2000], np.ones(2000))
+    tensor.ClearField("float_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    place = str(tmp_path / "secret") if location.startswith("/") else location
+    tensor.external_data.add(key="location", value=place)
+    ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [2000]) for name in "xy"]
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Add", ["x", "w"], ["y"])], "g", ends[:1], ends[1:], [tensor]
+    )
+    opset = onnx.helper.make_opsetid("", onnx_export.OPSET)
+    path = folder / "model.onnx"
+    path.write_bytes(onnx.helper.make_model(graph, opset_imports=[opset]).SerializeToString())
+    with pytest.raises(ArtifactError, match=r"model\.onnx: onnxruntime cannot load it"):
+        open_session(path)
+
+
+def test_live_dropout_drops_at_the_rate_that_is_fed(tmp_path: Path) -> None:
+    width, rows = 50, 4000
+    path = tmp_path / "model.onnx"
+    export_onnx(
+        path,
+        lambda values: (jnp.matmul(drop_live(values), jnp.ones((width, 1), jnp.float32)),),
+        inputs=[GraphInput("keep", "float32")],
+        outputs=["sum"],
+        seq_length=width,
+        description={},
+        dropout=LiveDropout("rate", 0.2),
+    )
+    feed = {"keep": np.ones((rows, width), np.float32)}
+
+    def run(seed: int | None, rate: float | None = None) -> np.ndarray:
+        session = open_session(path, dropout_seed=seed)
+        given = {} if rate is None else {"rate": np.array(rate, np.float32)}
+        return outputs_of(session, feed | given)[0][:, 0]
+
+    assert (run(None, 0.0) == width).all()
+    dropped = run(1)
+    # Each of the values is kept with probability 0.8, and is then 1 / 0.8.
+    assert dropped.mean() == pytest.approx(width, rel=0.01)
+    assert dropped.var() == pytest.approx(width * 0.2 / 0.8, rel=0.1)
+    assert run(1, 0.5).var() == pytest.approx(width, rel=0.1)
+    np.testing.assert_array_equal(run(1), dropped)
+    assert (run(2) != dropped).any()
+
+
+DROPPING = "rope-mqa-swiglu-rmsnorm-pre-mixed_to_both-last3-unmasked"
+
+
+def test_a_model_drops_where_training_does(models, tmp_path: Path) -> None:
+    architecture = ARCHITECTURES[DROPPING]
+    exported = export_architecture(
+        architecture, models(DROPPING), "generative", tmp_path / "model.onnx", dropout=0.2
+    )
+    card = exported.card
+    assert (card.dropout_input, card.dropout) == ("dropout_rate", 0.2)
+    random = [node for node in exported.model.graph.node if node.op_type == "RandomUniformLike"]
+    # Each column's embedding; of each layer attention's weights and output, and the same of feed-forward.
+    assert len(random) == 3 + 4 * architecture.spec.num_layers
+    batch = random_batch(architecture, 5, seed=3)
+    feed = graph_feed(card, batch.inputs, batch.valid_mask)
+    still = outputs_of(exported.session, feed | dropout_feed(card, live=False))
+    expected = in_jax(architecture, models(DROPPING), batch)
+    assert_close(dict(zip(card.outputs, still, strict=True)), expected)
+    first, second = (outputs_of(exported.session, feed | dropout_feed(card, live=True)) for _ in range(2))
+    for one, other, third in zip(still, first, second, strict=True):
+        assert (one != other).all()
+        assert (other != third).all()
+
+
+@pytest.mark.parametrize("layers", [(0,), (2, 0), (1, 2)])
+@pytest.mark.parametrize("name", [DROPPING, "learned-mha-gelu-layer_norm-post-real_to_both-last1-masked"])
+def test_an_embedding_model_returns_the_layers_that_were_chosen(models, tmp_path: Path, name, layers) -> None:
+    architecture = ARCHITECTURES[name]
+    exported = export_architecture(
+        architecture, models(name), "embedding", tmp_path / "model.onnx", embedding_layers=layers
+    )
+    batch = random_batch(architecture, 4, seed=3)
+    (found,) = outputs_of(exported.session, graph_feed(exported.card, batch.inputs, batch.valid_mask))
+    spec = architecture.spec
+    assert found.shape == (4, spec.prediction_length, spec.dim_model * len(layers))
+    model = merge(*models(name))
+    expected = model.embed(
+        {name: jnp.asarray(values) for name, values in batch.inputs.items()},
+        jnp.asarray(batch.valid_mask),
+        layers=layers,
+    )
+    np.testing.assert_allclose(found, expected, rtol=TOLERANCE, atol=TOLERANCE)
+    if spec.num_layers in layers:
+        whole = in_jax(architecture, models(name), batch)["embedding"]
+        at = layers.index(spec.num_layers) * spec.dim_model
+        np.testing.assert_allclose(found[..., at : at + spec.dim_model], whole, rtol=1e-5, atol=1e-5)
+    assert len(exported.model.graph.node) < 400
