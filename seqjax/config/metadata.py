@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from seqjax.config.base import ConfigModel
-from seqjax.config.schema import ColumnKind
+from seqjax.config.schema import ColumnKind, SeqLength
 
 
 class Statistics(ConfigModel):
@@ -32,7 +32,7 @@ class Metadata(ConfigModel):
     selected_columns_statistics: dict[str, Statistics]
     """Mean and standard deviation of each real column."""
 
-    seq_length: int | None = None
+    seq_length: SeqLength | None = None
     """Length of the stored windows, the item to predict not counted."""
     split_method: Literal["within_sequence", "between_sequences", "by_value"] | None = None
     """What was divided into splits."""

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import Field, ValidationInfo, field_validator
 
 from seqjax.config.base import ConfigModel
-from seqjax.config.schema import ColumnKind
+from seqjax.config.schema import ColumnKind, SeqLength
 
 PositiveInt = Annotated[int, Field(gt=0)]
 Ratios = Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1)]
@@ -46,7 +46,7 @@ class PreprocessConfig(ConfigModel):
     """How many values of a column get an id, the most frequent ones; the rest become other."""
     missing_real: Literal["error", "mean"] = "error"
     """What an empty cell or NaN in a real column is: an error, or the mean."""
-    seq_length: PositiveInt
+    seq_length: SeqLength
     """Length of the context window."""
     split_method: Literal["within_sequence", "between_sequences", "by_value"] = "within_sequence"
     """What is divided: the rows of each sequence, whole sequences at random, or rows by a column's value."""

@@ -30,7 +30,7 @@ def load_metadata(path: Path) -> Metadata:
         ) from None
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}.") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is no JSON file ({error}). Run 'seqjax preprocess' again.") from None
     if not isinstance(values, dict):
         raise DataError(f"{path} holds no metadata: it must be a JSON object. Run 'seqjax preprocess' again.")

@@ -5,11 +5,15 @@ every parameter's shape. The order is the metadata's: all categorical inputs, th
 """
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from seqjax.config.base import ConfigModel
 
 ColumnKind = Literal["categorical", "real"]
+SeqLength = Annotated[int, Field(gt=0, le=1_000_000)]
+"""L of a data set; much longer windows would not fit into memory."""
 
 
 class Schema(ConfigModel):

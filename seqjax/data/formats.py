@@ -26,6 +26,7 @@ from seqjax.data.columns import id_dtype
 from seqjax.data.dataset import Windows
 from seqjax.data.padding import leading_zeros
 from seqjax.data.spliced import parts_of
+from seqjax.data.table_files import REFUSED, unreadable
 from seqjax.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -250,16 +251,20 @@ def _block(windows: Windows, indices: Int64[np.ndarray, "B"]) -> pa.Table:
 def _read_csv(path: Path, column_kinds: Mapping[str, ColumnKind], padding: Padding) -> Windows:
     try:
         frame = pl.read_csv(path, infer_schema_length=None, schema_overrides={"inputCol": pl.String})
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise _unreadable(path, "csv", error) from error
+    except (OSError, *REFUSED) as error:
+        raise unreadable(path, "csv", error) from error
     return _from_long(path, frame, column_kinds, padding)
 
 
 def _read_parquet(path: Path, column_kinds: Mapping[str, ColumnKind], padding: Padding) -> Windows:
     try:
-        frame = pl.concat([pl.read_parquet(file) for file in _parquet_files(path)])
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise _unreadable(path, "parquet", error) from error
+        # Polars panics over some damaged files; pyarrow refuses them.
+        table = pa.concat_tables(pq.read_table(file) for file in _parquet_files(path))
+        table.validate(full=True)
+        frame = pl.from_arrow(table)
+    except (OSError, UnicodeDecodeError, pa.ArrowException, pl.exceptions.PolarsError) as error:
+        raise unreadable(path, "parquet", error) from error
+    assert isinstance(frame, pl.DataFrame)
     return _from_long(path, frame, column_kinds, padding)
 
 
@@ -408,11 +413,6 @@ def _typed(
     return values.astype(id_dtype(int(values.max(initial=0))))
 
 
-def _unreadable(path: Path, read_format: str, error: Exception) -> DataError:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return DataError(f"{path} cannot be read as {read_format}: {reason}. Check the file, and read_format.")
-
-
 def _csv_memory(path: Path) -> int:
     with path.open("rb") as file:
         sample = file.read(SAMPLE_BYTES)
@@ -423,8 +423,8 @@ def _csv_memory(path: Path) -> int:
 def _parquet_memory(path: Path) -> int:
     try:
         parts = [pq.read_metadata(file) for file in _parquet_files(path)]
-    except (OSError, pa.ArrowException) as error:
-        raise _unreadable(path, "parquet", error) from error
+    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
+        raise unreadable(path, "parquet", error) from error
     return BYTES_PER_CELL * sum(part.num_rows * part.num_columns for part in parts)
 
 

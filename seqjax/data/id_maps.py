@@ -58,7 +58,7 @@ def read_id_map(file: Path) -> dict[str, int]:
     """The id map in a JSON file, checked."""
     try:
         id_map = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{file} cannot be read as JSON: {error}.") from error
     remedy = f"It must map every value to a whole number of its own, from {FIRST_ID} up."
     if not isinstance(id_map, dict) or not id_map:

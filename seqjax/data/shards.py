@@ -33,7 +33,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from seqjax.config.base import ConfigModel, validate
-from seqjax.config.schema import ColumnKind
+from seqjax.config.schema import ColumnKind, SeqLength
 from seqjax.data.dataset import Windows, joined
 from seqjax.errors import ConfigError, DataError
 
@@ -77,7 +77,7 @@ class Manifest(ConfigModel):
 
     format: Literal["seqjax-arrow"]
     version: Literal[1]
-    seq_length: Annotated[int, Field(gt=0)]
+    seq_length: SeqLength
     """L, the number of input items of a window."""
     column_types: dict[str, Literal["int8", "int16", "int32", "int64", "float32"]]
     """Arrow type of each encoded column, in order (`float32` is Arrow's `float`)."""
@@ -289,7 +289,7 @@ def _manifest(path: Path) -> Manifest:
         return validate(Manifest, json.loads(file.read_text(encoding="utf-8")), str(file))
     except ConfigError as error:
         raise DataError(f"{error}\nRun preprocess again.") from error
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise DataError(f"{file} is no manifest: {error}. Run preprocess again.") from error
 
 
@@ -364,7 +364,7 @@ def _read_file(
                 f"{place} needs one record batch of {file.records} records (found {list(map(len, batches))})."
             )
         return {name: _array(place, batches[0], name, dtype) for name, dtype in types.items()}
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(f"{place} cannot be read as an Arrow file: {error}. Run preprocess again.") from error
 
 

@@ -9,6 +9,7 @@ rest, and types never depend on how a table is cut into files or blocks.
 
 import gzip
 import io
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,12 @@ BYTES_PER_BLOCK = 1 << 23
 
 NEWLINE, QUOTE = b"\n", b'"'
 BYTE_ORDER_MARK, GZIP = b"\xef\xbb\xbf", b"\x1f\x8b"
+DAMAGED = (OSError, EOFError, zlib.error)
+"""What reading a csv file may raise; the latter two, if it is gzipped."""
+REFUSED = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
+"""What polars raises over csv that it cannot parse; it panics over some ends of files."""
+LONGEST_RECORD = 1 << 26
+"""Bytes of a csv record; where a quote is not closed, all that follows looks like a single one."""
 
 
 class TypesWidened(Exception):
@@ -94,7 +101,7 @@ class ParquetFiles(TableFiles):
     def _header(self, file: Path) -> list[str]:
         try:
             return list(pq.read_schema(file).names)
-        except (OSError, pa.ArrowException) as error:
+        except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
             raise unreadable(file, "parquet", error) from error
 
     def pieces(self, columns: Sequence[str]) -> Iterator[Piece]:
@@ -106,6 +113,7 @@ class ParquetFiles(TableFiles):
                 # Without pre_buffer, pages are read as they are needed rather than a row group at once.
                 with pq.ParquetFile(file, pre_buffer=False) as source:
                     for batch in source.iter_batches(ROWS_PER_PIECE, columns=list(columns)):
+                        batch.validate(full=True)  # Text that is not UTF-8 must not reach polars.
                         frame = pl.from_arrow(batch)
                         assert isinstance(frame, pl.DataFrame)
                         yield Piece(
@@ -146,7 +154,7 @@ class CsvFiles(TableFiles):
             block = next(_blocks(file), b"")
             line = block[: _end_of_records(block, 1)]
             names = pl.read_csv(line, has_header=False, infer_schema=False).row(0)
-        except (OSError, EOFError, pl.exceptions.PolarsError) as error:
+        except (*DAMAGED, *REFUSED) as error:
             raise unreadable(file, "csv", error) from error
         return [name or "" for name in names]
 
@@ -168,21 +176,21 @@ class CsvFiles(TableFiles):
                     yield Piece(file, row, frame)
                     row += len(frame)
                     left = None if left is None else left - len(frame)
-            except (OSError, EOFError) as error:
+            except DAMAGED as error:
                 raise unreadable(file, "csv", error) from error
 
     def _parsed(self, file: Path, header: list[str], columns: Sequence[str], block: bytes) -> pl.DataFrame:
-        error: pl.exceptions.PolarsError | None = None
+        error: BaseException | None = None
         if self.types:
             try:
                 frame = _read_block(block, header, columns, self.types)
                 if all(name in self.types or column_is_empty(frame[name]) for name in columns):
                     return frame
-            except pl.exceptions.PolarsError as refused:
+            except REFUSED as refused:
                 error = refused
         try:
             found = _read_block(block, header, columns, {})
-        except pl.exceptions.PolarsError as refused:
+        except REFUSED as refused:
             raise unreadable(file, "csv", refused) from refused
         before = dict(self.types)
         self.types = _widened(self.types, found)
@@ -192,7 +200,7 @@ class CsvFiles(TableFiles):
             raise TypesWidened
         try:
             return _read_block(block, header, columns, self.types) if before else _typed(found, self.types)
-        except pl.exceptions.PolarsError as refused:
+        except REFUSED as refused:
             raise unreadable(file, "csv", refused) from refused
 
 
@@ -249,6 +257,12 @@ def _blocks(file: Path) -> Iterator[bytes]:
             if end:
                 yield data[:end]
             rest = data[end:]
+            if len(rest) > LONGEST_RECORD:
+                raise DataError(
+                    f"{file} cannot be read as csv: a row does not end within {LONGEST_RECORD >> 20} MB, so "
+                    f"probably a quote is opened and not closed. It begins with {rest[:60]!r}. Close the "
+                    'quote, or write quotes within a text twice ("").'
+                )
         if rest:
             yield rest
 
@@ -291,7 +305,7 @@ def _end_of_records(data: bytes, n: int, begin: int = 0) -> int:
     return begin + int(ends[n - 1]) + 1 if len(ends) >= n else len(data)
 
 
-def unreadable(file: Path, read_format: str, error: Exception) -> DataError:
+def unreadable(file: Path, read_format: str, error: BaseException) -> DataError:
     """What to say of a file that a reader refuses."""
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     return DataError(f"{file} cannot be read as {read_format}: {reason}. Check the file, and read_format.")
