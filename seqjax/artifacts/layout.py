@@ -4,6 +4,7 @@ logs/sequifier-<model>-rank<r>-2.txt, -3.txt, .jsonl       checkpoints/<model>/e
 models/sequifier-<model>-best|last[-embedding]-<epoch>.<ext>
 outputs/predictions/<id>-predictions.<ext>                 outputs/embeddings/<id>-embeddings.<ext>
 outputs/probabilities/<id>-<target>-probabilities.<ext>    outputs/evaluations/<id>-evaluation.json|html
+outputs/quantiles/<id>-quantiles.<ext>                     outputs/frequencies/<id>-<target>-frequencies.<ext>
                                                            (<id> is a model file's name without its ending)
 
 Results of data that is read file by file (pt) have a folder in place of each file under outputs/, with
@@ -66,6 +67,15 @@ class Layout:
         """The probabilities of a model's categorical target; a slash in the target's name becomes `_`."""
         name = target.replace("/", "_").replace("\\", "_")
         return self.root / "outputs" / "probabilities" / f"{model_id}-{name}-probabilities.{extension}"
+
+    def quantiles(self, model_id: str, extension: str) -> Path:
+        """What the samples of a model say about real targets."""
+        return self.root / "outputs" / "quantiles" / f"{model_id}-quantiles.{extension}"
+
+    def frequencies(self, model_id: str, target: str, extension: str) -> Path:
+        """How frequent the classes of a categorical target are among samples; see `probabilities`."""
+        name = target.replace("/", "_").replace("\\", "_")
+        return self.root / "outputs" / "frequencies" / f"{model_id}-{name}-frequencies.{extension}"
 
     def embeddings(self, model_id: str, extension: str) -> Path:
         """The embeddings of a model."""

@@ -68,9 +68,8 @@ def _by_place(
 
 def _place(config: InferConfig, model_id: str, output: Output) -> Path:
     layout, extension = Layout(Path(config.project_root), ""), config.write_format
-    if output.kind == "probabilities":
-        return layout.probabilities(model_id, output.target, extension)
-    return (layout.embeddings if output.kind == "embeddings" else layout.predictions)(model_id, extension)
+    place = getattr(layout, output.kind)
+    return place(model_id, output.target, extension) if output.target else place(model_id, extension)
 
 
 def _unsupported(config: InferConfig) -> Iterator[Problem]:

@@ -60,12 +60,22 @@ class InferConfig(ConfigModel):
     """Write the original values of categorical columns rather than their ids."""
     sample_from_distribution_columns: list[str] | None = None
     """Columns whose value is drawn from the predicted distribution rather than its mode."""
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    """Of drawn columns: what log-probabilities are divided by; below 1 sharper, above 1 flatter."""
+    top_k: PositiveInt | None = None
+    """Of drawn columns: draw among the k most probable classes only."""
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Of drawn columns: draw among the fewest most probable classes that hold this probability together."""
     infer_with_dropout: bool = False
     """Keep dropout active (needs a model exported with dropout)."""
     autoregression: bool = False
     """Feed predictions back to predict further ahead."""
     autoregression_extra_steps: Annotated[int, Field(ge=0)] | None = None
     """How many further steps to predict."""
+    autoregression_samples: PositiveInt | None = None
+    """Continue each sequence so many times, and summarise the values drawn; null continues it once."""
+    generation_cache: Literal["exact", "rolling"] = "exact"
+    """Compute each window again at every step, or keep keys and values (rotary .pt models); see the docs."""
     seed: int = 1010
     """Random seed of sampling."""
     enforce_determinism: bool = False
@@ -94,6 +104,38 @@ class InferConfig(ConfigModel):
         if steps and info.data.get("autoregression") is False:
             raise ValueError("needs autoregression: true.")
         return steps
+
+    @field_validator("temperature", "top_k", "top_p")
+    @classmethod
+    def _something_is_drawn(cls, value: float | None, info: ValidationInfo) -> float | None:
+        drawn = info.data.get("sample_from_distribution_columns", True)
+        given = value is not None and (info.field_name, value) != ("temperature", 1.0)
+        if given and not drawn:
+            raise ValueError("needs sample_from_distribution_columns: nothing is drawn otherwise.")
+        return value
+
+    @field_validator("autoregression_samples")
+    @classmethod
+    def _samples_differ(cls, samples: int | None, info: ValidationInfo) -> int | None:
+        if samples is None:
+            return samples
+        if info.data.get("autoregression") is False:
+            raise ValueError("needs autoregression: true.")
+        drawn = info.data.get("sample_from_distribution_columns", True)
+        if not drawn and not info.data.get("infer_with_dropout"):
+            raise ValueError(
+                "needs sample_from_distribution_columns or infer_with_dropout: samples are alike otherwise."
+            )
+        return samples
+
+    @field_validator("generation_cache")
+    @classmethod
+    def _cache_is_of_use(cls, cache: str, info: ValidationInfo) -> str:
+        if cache == "rolling" and info.data.get("autoregression") is False:
+            raise ValueError("rolling needs autoregression: true.")
+        if cache == "rolling" and info.data.get("infer_with_dropout"):
+            raise ValueError("rolling cannot be combined with infer_with_dropout. Use exact.")
+        return cache
 
     @field_validator("output_probabilities")
     @classmethod

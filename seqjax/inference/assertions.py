@@ -28,6 +28,12 @@ def contradictions(config: InferConfig, metadata: Metadata | None, card: ModelCa
         yield from _target_problems(config, card)
     if config.autoregression:
         yield from _autoregression_problems(card)
+    if config.generation_cache == "rolling" and card.model_spec.positional_encoding != "rope":
+        yield Problem(
+            "generation_cache",
+            "rolling needs rotary positions; those of this model are learned, and belong to places in the "
+            "window, which every further item changes. Use exact, or train with positional_encoding: rope.",
+        )
     if metadata is not None:
         yield from _metadata_problems(metadata, card)
 
@@ -84,14 +90,9 @@ def _autoregression_problems(card: ModelCard) -> Iterator[Problem]:
     if count != 1:
         yield Problem("autoregression", f"needs a model with prediction_length 1; this one has {count}.")
     unfed = sorted(set(schema.inputs) - set(schema.targets))
-    unread = sorted(set(schema.targets) - set(schema.inputs))
     if unfed:
         yield Problem(
             "autoregression", f"needs every input to be predicted too; the model does not predict {unfed}."
-        )
-    if unread:
-        yield Problem(
-            "autoregression", f"needs every target to be an input too; the model does not read {unread}."
         )
 
 

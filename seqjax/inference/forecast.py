@@ -1,17 +1,17 @@
 """Rows of predictions: which sequence, which position, which value; continued by autoregression where asked.
 
 A window gives one row for each of its last P positions, oldest first. The rows of a continued sequence follow
-those of its last window.
+those of its last window, or stand in their place, sample after sample, where it is continued several times.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float32, Int64, Shaped
 
 from seqjax.data.dataset import Windows
 from seqjax.inference.engine import Engine, Outputs
-from seqjax.inference.generate import generate, last_windows
+from seqjax.inference.generate import GenerationCache, generate, last_windows
 from seqjax.inference.predict import positions_predicted, positions_seen, predict, window_feed
 from seqjax.inference.sample import Reader, Readout
 from seqjax.progress import Advance
@@ -29,6 +29,8 @@ class Forecast:
     """By target: int64 ids, or float32 standardised values."""
     log_probs: dict[str, Float32[np.ndarray, "R _"]]
     """By categorical target, where they were kept: (R, C)."""
+    sample: Int64[np.ndarray, "R"] | None = None
+    """Which continuation of its sequence each item belongs to, from 0 (-1: none); null without samples."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ def forecast(
     *,
     batch_size: int,
     extra_steps: int = 0,
+    samples: int | None = None,
+    cache: GenerationCache = "exact",
     latest: bool = False,
     bar: Advance | None = None,
 ) -> Forecast:
@@ -62,8 +66,10 @@ def forecast(
       windows: At least one window; their `seq_length` is the model's.
       read: What to keep of a batch of outputs.
       batch_size: Windows a batch.
-      extra_steps: How far to continue each sequence's last window; more than 0 needs P = 1 and targets that
-        are the inputs.
+      extra_steps: How far to continue each sequence's last window; needs P = 1 and predicted inputs.
+      samples: How many times to continue it, from its own prediction on; null keeps that prediction and
+        continues it once.
+      cache: See `generate`.
       latest: Whether each window's newest item is shown to the model, which then predicts beyond the data,
         rather than predicted.
       bar: Told of windows that are done.
@@ -72,16 +78,30 @@ def forecast(
     count = engine.card.model_spec.prediction_length
     positions = positions_predicted(windows, np.arange(len(windows)), count, latest=latest)
     result = _flat(np.repeat(windows.sequence_id, count), positions, readout)
-    if not extra_steps:
+    if not extra_steps and samples is None:
         return result
     last = last_windows(windows)
-    start = window_feed(windows, last, engine.card.column_schema.inputs, latest=latest)
-    first = {name: values[last, 0] for name, values in readout.values.items()}
-    further = generate(engine, start, first, read, steps=extra_steps, batch_size=batch_size)
-    further_positions = positions[last] + np.arange(1, extra_steps + 1)
-    continued = _flat(np.repeat(windows.sequence_id[last], extra_steps), further_positions, further)
-    owners = np.concatenate([np.arange(len(windows)), np.repeat(last, extra_steps)])
-    return _reordered(result, continued, np.argsort(owners, kind="stable"))
+    rows = last if samples is None else np.repeat(last, samples)
+    steps = extra_steps + (samples is not None)
+    further = generate(
+        engine,
+        window_feed(windows, rows, engine.card.column_schema.inputs, latest=latest),
+        {name: values[last, 0] for name, values in readout.values.items()} if samples is None else None,
+        read,
+        steps=steps,
+        batch_size=batch_size,
+        cache=cache,
+    )
+    further_positions = positions[rows] + np.arange(extra_steps + 1 - steps, extra_steps + 1)
+    continued = _flat(np.repeat(windows.sequence_id[rows], steps), further_positions, further)
+    owners = np.concatenate([np.arange(len(windows)), np.repeat(rows, steps)])
+    if samples is None:
+        return _joined(result, continued, np.argsort(owners, kind="stable"))
+    number = np.repeat(np.tile(np.arange(samples), len(last)), steps)
+    result = replace(result, sample=np.full(len(windows), -1))
+    order = np.argsort(owners, kind="stable")
+    replaced = np.isin(order, last)
+    return _joined(result, replace(continued, sample=number), order[~replaced])
 
 
 def embed(
@@ -123,7 +143,9 @@ def _flat(
     )
 
 
-def _reordered(first: Forecast, second: Forecast, order: Int64[np.ndarray, "R"]) -> Forecast:
+def _joined(first: Forecast, second: Forecast, order: Int64[np.ndarray, "R"]) -> Forecast:
+    """Some rows of both: the numbers of `order` count those of `second` behind those of `first`."""
+
     def both(one: Shaped[np.ndarray, "..."], other: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
         return np.concatenate([one, other])[order]
 
@@ -132,4 +154,5 @@ def _reordered(first: Forecast, second: Forecast, order: Int64[np.ndarray, "R"])
         both(first.item_position, second.item_position),
         {name: both(values, second.values[name]) for name, values in first.values.items()},
         {name: both(values, second.log_probs[name]) for name, values in first.log_probs.items()},
+        None if first.sample is None or second.sample is None else both(first.sample, second.sample),
     )

@@ -47,7 +47,7 @@ def last_windows(windows: Windows) -> Int64[np.ndarray, "S"]:
 def generate(
     engine: Engine,
     start: Feed,
-    first: Mapping[str, Shaped[np.ndarray, "S"]],
+    first: Mapping[str, Shaped[np.ndarray, "S"]] | None,
     read: Reader,
     *,
     steps: int,
@@ -59,9 +59,10 @@ def generate(
     Args:
       engine: A model that predicts each of its input columns, at the last position alone.
       start: The inputs of the windows (S, L), and which of their positions hold a real item.
-      first: What the windows themselves predict, by target: ids or standardised values.
+      first: What the windows themselves predict, by target: ids or standardised values. Null asks the model,
+        and what it says is the first step.
       read: What to keep of the outputs; its values are fed back.
-      steps: How many further predictions to make, at least 1.
+      steps: How many predictions to make, at least 1.
       batch_size: The most windows a batch.
       cache: Compute each window again, or go on from kept keys and values (a `Scanner` alone does).
 
@@ -73,21 +74,23 @@ def generate(
     scan = engine.scan(read.reading, rolling=cache == "rolling") if isinstance(engine, Scanner) else None
     parts = []
     with progress("Autoregression", rows * steps, "items") as bar:
+        run = _Run(engine, read, scan, bar)
         for chunk in _even_chunks(rows, batch_size):
-            batch = _Batch(
-                {name: values[chunk] for name, values in start[0].items()},
-                start[1][chunk],
-                {name: first[name][chunk] for name in start[0]},
-                {name: values[chunk] for name, values in uniforms.items()},
-            )
-            if scan is None:
-                parts.append(_by_step(engine, batch, read, steps=steps, bar=bar))
-            else:
-                classes = engine.card.column_schema.n_classes
-                most = steps_at_once(read.reading, classes, rows=len(chunk), steps=steps)
-                parts.append(_by_scan(scan, batch, steps=steps, most=most, bar=bar))
+            inputs = {name: values[chunk] for name, values in start[0].items()}
+            own_first = None if first is None else {name: first[name][chunk] for name in inputs}
+            numbers = {name: values[chunk] for name, values in uniforms.items()}
+            parts.append(_continued(run, _Batch(inputs, start[1][chunk], own_first, numbers, steps)))
     whole = joined(parts)
     return Readout(*({name: values[:rows] for name, values in field.items()} for field in whole))
+
+
+class _Run(NamedTuple):
+    """What continues windows."""
+
+    engine: Engine
+    read: Reader
+    scan: Scan | None
+    bar: Advance
 
 
 class _Batch(NamedTuple):
@@ -95,42 +98,61 @@ class _Batch(NamedTuple):
 
     inputs: dict[str, Shaped[np.ndarray, "B L"]]
     valid_mask: Bool[np.ndarray, "B L"]
-    first: dict[str, Shaped[np.ndarray, "B"]]
+    first: dict[str, Shaped[np.ndarray, "B"]] | None
     uniforms: dict[str, Float32[np.ndarray, "B steps"]]
+    steps: int
 
 
-def _by_scan(scan: Scan, batch: _Batch, *, steps: int, most: int, bar: Advance) -> Readout:
-    """Continues a batch in compiled functions of `most` steps, the last of which may go too far."""
+def _continued(run: _Run, batch: _Batch) -> Readout:
+    if batch.first is not None:
+        return (_by_step if run.scan is None else _by_scan)(run, batch, batch.first)
+    numbers = {name: values[:, :1] for name, values in batch.uniforms.items()}
+    head = run.read.read(run.engine.predict(batch.inputs, batch.valid_mask), numbers)
+    run.bar.advance(len(batch.valid_mask))
+    if batch.steps == 1:
+        return head
+    rest = batch._replace(
+        first={name: head.values[name][:, 0] for name in batch.inputs},
+        uniforms={name: values[:, 1:] for name, values in batch.uniforms.items()},
+        steps=batch.steps - 1,
+    )
+    return _side_by_side([head, _continued(run, rest)])
+
+
+def _by_scan(run: _Run, batch: _Batch, first: Mapping[str, Shaped[np.ndarray, "B"]]) -> Readout:
+    """Continues a batch in compiled functions of equally many steps, the last of which may go too far."""
+    assert run.scan is not None
+    rows, steps = len(batch.valid_mask), batch.steps
+    classes = run.engine.card.column_schema.n_classes
+    most = steps_at_once(run.read.reading, classes, rows=rows, steps=steps)
     beyond = -steps % most
     uniforms = {name: np.pad(values, ((0, 0), (0, beyond))) for name, values in batch.uniforms.items()}
-    state = scan.begin(batch.inputs, batch.valid_mask, batch.first)
+    state = run.scan.begin(batch.inputs, batch.valid_mask, first)
     taken = []
     for done in range(0, steps, most):
         numbers = {name: values[:, done : done + most] for name, values in uniforms.items()}
-        state, readout = scan.advance(state, numbers, steps=most)
+        state, readout = run.scan.advance(state, numbers, steps=most)
         taken.append(readout)
-        bar.advance(len(batch.valid_mask) * min(most, steps - done))
+        run.bar.advance(rows * min(most, steps - done))
     whole = _side_by_side(taken)
     return Readout(*({name: values[:, :steps] for name, values in field.items()} for field in whole))
 
 
-def _by_step(engine: Engine, batch: _Batch, read: Reader, *, steps: int, bar: Advance) -> Readout:
+def _by_step(run: _Run, batch: _Batch, first: Mapping[str, Shaped[np.ndarray, "B"]]) -> Readout:
     """Continues a batch by one call of the engine a step."""
-    rows, length = batch.valid_mask.shape
+    (rows, length), steps = batch.valid_mask.shape, batch.steps
     valid = np.concatenate([batch.valid_mask, np.ones((rows, steps), np.bool_)], axis=1)
-    columns = {name: _extended(values, batch.first[name], steps) for name, values in batch.inputs.items()}
+    columns = {name: _extended(values, first[name], steps) for name, values in batch.inputs.items()}
     taken = []
     for step in range(1, steps + 1):
         window = slice(step, step + length)
-        outputs = engine.predict(
-            {name: column[:, window] for name, column in columns.items()}, valid[:, window]
-        )
+        inputs = {name: column[:, window] for name, column in columns.items()}
         numbers = {name: values[:, step - 1 : step] for name, values in batch.uniforms.items()}
-        taken.append(read.read(outputs, numbers))
+        taken.append(run.read.read(run.engine.predict(inputs, valid[:, window]), numbers))
         if step < steps:
             for name, column in columns.items():
                 column[:, step + length] = taken[-1].values[name][:, 0]
-        bar.advance(rows)
+        run.bar.advance(rows)
     return _side_by_side(taken)
 
 

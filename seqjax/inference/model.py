@@ -27,7 +27,7 @@ from seqjax.errors import ConfigError, Problem
 from seqjax.inference.assertions import contradictions
 from seqjax.inference.engine import Engine
 from seqjax.inference.engines import open_engine
-from seqjax.inference.generate import last_windows
+from seqjax.inference.generate import Scanner, last_windows
 from seqjax.inference.inputs import metadata_of, source_of
 from seqjax.inference.outputs import Output, Outputs, outputs
 from seqjax.inference.raw_tables import raw_source
@@ -55,7 +55,12 @@ class PredictOptions(DataOptions, total=False):
     target_columns: list[str] | None
     map_to_id: bool
     sample_from_distribution_columns: list[str] | None
+    temperature: float
+    top_k: int | None
+    top_p: float | None
     seed: int
+    generation_cache: Literal["exact", "rolling"]
+    autoregression_samples: int | None
 
 
 class Model:
@@ -136,7 +141,7 @@ class Model:
           options: Keys of infer.yaml; with `forecast_from: latest` the first item is the one after the data.
 
         Returns:
-          `steps` rows a sequence: sequenceId, itemPosition, then the targets.
+          `steps` rows a sequence, or a `sample` of it: sequenceId, itemPosition, then the targets.
         """
         if steps < 1:
             raise ConfigError("generate", [Problem("steps", f"must be at least 1 (found {steps}).")])
@@ -155,6 +160,11 @@ class Model:
     def check(self, config: InferConfig, metadata: Metadata | None = None) -> None:
         """Raises a `ConfigError` with everything in which a configuration contradicts the model."""
         problems = list(contradictions(config, metadata, self.card))
+        if config.generation_cache == "rolling" and not isinstance(self._engine, Scanner):
+            message = (
+                "rolling runs in JAX alone: name the .pt file of the model (export_pt: true), or use exact."
+            )
+            problems.append(Problem("generation_cache", message))
         if problems:
             raise ConfigError(
                 f"The configuration of inference, compared with the model {self.name},", problems

@@ -7,16 +7,20 @@ from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
+from jaxtyping import Float, Int, Int64
 
 from seqjax.artifacts.card import ModelCard
 from seqjax.data.columns import class_labels, decode_ids, denormalise
 from seqjax.inference.forecast import Embeddings, Forecast
 
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+"""Of the samples of real targets."""
+
 
 def prediction_table(
     forecast: Forecast, card: ModelCard, targets: Sequence[str], *, map_to_id: bool
 ) -> pl.DataFrame:
-    """One row a predicted item: sequenceId, itemPosition, then the targets in order.
+    """One row a predicted item: sequenceId, itemPosition, `sample` where there are several, then the targets.
 
     Args:
       forecast: What was predicted.
@@ -28,6 +32,8 @@ def prediction_table(
         pl.Series("sequenceId", forecast.sequence_id),
         pl.Series("itemPosition", forecast.item_position),
     ]
+    if forecast.sample is not None:
+        columns.append(pl.Series("sample", forecast.sample).replace(-1, None))
     for name in targets:
         values = forecast.values[name]
         if card.column_schema.targets[name] == "real":
@@ -47,6 +53,56 @@ def probability_table(forecast: Forecast, card: ModelCard, target: str) -> pl.Da
     probs = np.exp(forecast.log_probs[target], dtype=np.float64)
     shares = (probs / probs.sum(axis=-1, keepdims=True)).astype(np.float32)
     return pl.DataFrame(shares, schema=labels, orient="row")
+
+
+def quantile_table(forecast: Forecast, card: ModelCard, targets: Sequence[str]) -> pl.DataFrame:
+    """What the samples of each continued item say about its real targets, in original units.
+
+    Args:
+      forecast: What was predicted, with samples.
+      card: The model's statistics.
+      targets: Real targets.
+
+    Returns:
+      One row an item: sequenceId, itemPosition, then for each target `<target>_mean` and the quantiles
+      `<target>_q05`, `_q25`, `_q50`, `_q75`, `_q95` (Float32) over the samples, interpolated linearly.
+    """
+    keys, rows = _items(forecast)
+    columns = []
+    for name in targets:
+        values = denormalise(forecast.values[name][rows], card.statistics[name]).astype(np.float64)
+        columns.append(pl.Series(f"{name}_mean", values.mean(axis=1).astype(np.float32)))
+        for share, quantile in zip(QUANTILES, np.quantile(values, QUANTILES, axis=1), strict=True):
+            columns.append(pl.Series(f"{name}_q{share * 100:02.0f}", quantile.astype(np.float32)))
+    return keys.hstack(columns)
+
+
+def frequency_table(forecast: Forecast, card: ModelCard, target: str) -> pl.DataFrame:
+    """One row a continued item: its keys, then the share of samples (Float32) of each class, by label."""
+    keys, rows = _items(forecast)
+    classes = card.column_schema.n_classes[target]
+    shares = class_shares(forecast.values[target][rows], classes)
+    labels = class_labels(card.id_maps.get(target, {}), classes)
+    return keys.hstack(pl.DataFrame(shares.astype(np.float32), schema=labels, orient="row"))
+
+
+def class_shares(ids: Int[np.ndarray, "I N"], classes: int) -> Float[np.ndarray, "I {classes}"]:
+    """The share of each class among the N samples of I items."""
+    flat = ids + classes * np.arange(len(ids))[:, None]
+    return np.bincount(flat.reshape(-1), minlength=classes * len(ids)).reshape(-1, classes) / ids.shape[1]
+
+
+def _items(forecast: Forecast) -> tuple[pl.DataFrame, Int64[np.ndarray, "I N"]]:
+    """The keys of the items that were sampled, and the rows of each item's samples."""
+    assert forecast.sample is not None
+    found = np.flatnonzero(forecast.sample >= 0)
+    number = forecast.sample[found]
+    # Each sequence's rows lie together, continuation after continuation, all of them equally long.
+    steps = int(np.argmax(number > 0)) or len(found)
+    rows = found.reshape(-1, number.max() + 1, steps).swapaxes(1, 2).reshape(-1, number.max() + 1)
+    first = rows[:, 0]
+    keys = {"sequenceId": forecast.sequence_id[first], "itemPosition": forecast.item_position[first]}
+    return pl.DataFrame(keys), rows
 
 
 def embedding_table(embeddings: Embeddings) -> pl.DataFrame:

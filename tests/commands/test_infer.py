@@ -207,6 +207,58 @@ def test_sampling_is_seeded_and_leaves_probabilities_alone(project: Project) -> 
     assert set(np.round(probabilities, 6)) == {0.1, 0.7}
 
 
+def test_samples_of_continuations_and_what_they_say(project: Project) -> None:
+    settings = {
+        "autoregression": True,
+        "autoregression_extra_steps": 1,
+        "autoregression_samples": 50,
+        "sample_from_distribution_columns": ["item"],
+        "top_k": 2,
+    }
+    written = project.infer(**settings)
+    assert written == [
+        f"outputs/predictions/{MODEL}-predictions.csv",
+        f"outputs/quantiles/{MODEL}-quantiles.csv",
+        f"outputs/frequencies/{MODEL}-item-frequencies.csv",
+    ]
+    rows = project.table(f"predictions/{MODEL}-predictions.csv")
+    assert rows.columns == ["sequenceId", "itemPosition", "sample", "price", "item"]
+    assert rows["sample"].to_list() == [None, *(2 * [n for n in range(50) for _ in range(2)])]
+    shares = project.table(f"frequencies/{MODEL}-item-frequencies.csv")
+    assert shares.columns == ["sequenceId", "itemPosition", "unknown", "other", "apple", "fig"]
+    assert shares["itemPosition"].to_list() == [14, 15, 2, 3]
+    # Of three classes of probability 0.1 the first is the second most probable; 0.125 to 0.875.
+    assert shares["other"].sum() == 0
+    assert 0.6 < shares["fig"][0] <= 1
+    quantiles = project.table(f"quantiles/{MODEL}-quantiles.csv")
+    assert quantiles["price_mean"].to_list() == [100.0, 100.0, 110.0, 105.0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"temperature": 0.5}, "temperature: needs sample_from_distribution_columns"),
+        ({"top_k": 1}, "top_k: needs sample_from_distribution_columns"),
+        ({"top_p": 1.5, "sample_from_distribution_columns": ["item"]}, "top_p: must be at most 1"),
+        ({"temperature": 0, "sample_from_distribution_columns": ["item"]}, "temperature: must be greater than 0"),
+        ({"autoregression_samples": 3, "autoregression": True}, "samples: needs sample_from_distribution"),
+        ({"autoregression_samples": 3, "autoregression": False}, "samples: needs autoregression: true"),
+        ({"generation_cache": "rolling", "autoregression": False}, "cache: rolling needs autoregression"),
+    ],
+)
+def test_keys_that_would_do_nothing_are_refused(project: Project, changes: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        project.config(**changes)
+
+
+def test_a_rolling_cache_needs_rotary_positions_and_jax(project: Project) -> None:
+    settings = {"autoregression": True, "autoregression_extra_steps": 1, "generation_cache": "rolling"}
+    with pytest.raises(ConfigError, match="2 problems") as caught:
+        project.infer(**settings)
+    assert "rolling needs rotary positions; those of this model are learned" in str(caught.value)
+    assert "rolling runs in JAX alone: name the .pt file of the model" in str(caught.value)
+
+
 def test_embeddings_of_two_models(project: Project) -> None:
     names = ["sequifier-demo-best-embedding-3", "sequifier-demo-last-embedding-3"]
     for name in names:

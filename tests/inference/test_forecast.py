@@ -164,3 +164,53 @@ def test_the_last_window_is_found_whatever_the_order() -> None:
     result = forecast(mixed_engine(), mixed, Reader(MIXED), batch_size=64, extra_steps=1)
     assert result.sequence_id.tolist() == [7, 7, 3, 7, 3, 3, 1, 1, 7]
     assert result.item_position.tolist() == [11, 12, 6, 3, 8, 9, 6, 7, 10]
+
+
+def test_a_target_that_is_no_input_is_not_fed_back() -> None:
+    targets: dict[str, ColumnKind] = {"mood": "categorical", **MIXED}
+
+    def compute(inputs, valid_mask):
+        assert set(inputs) == {"item", "price"}
+        return {**arithmetic(inputs, valid_mask), "mood": one_hot(inputs["item"][:, -1:])}
+
+    windows = windows_of(SEQUENCES, POSITIONS)
+    card = fake_card({"item": ITEMS}, {"price": UNIT}, targets)
+    found = forecast(FakeEngine(card, compute), windows, Reader(targets), batch_size=2, extra_steps=4)
+    plain = forecast(mixed_engine(), windows, Reader(MIXED), batch_size=2, extra_steps=4)
+    assert found.values["item"].tolist() == plain.values["item"].tolist()
+    rows = found.sequence_id == 1
+    assert found.values["mood"][rows][1:].tolist() == found.values["item"][rows][:-1].tolist()
+
+
+def spread(inputs, valid_mask):
+    """Any item is as probable as any other; the price is the newest item's number."""
+    item = inputs["item"][:, -1]
+    return {"item": np.full((len(item), 1, 5), np.log(0.2)), "price": item[:, None, None].astype(float)}
+
+
+@pytest.mark.parametrize("steps", [0, 3])
+def test_samples_take_the_place_of_the_last_window(steps: int) -> None:
+    windows, samples = windows_of(SEQUENCES, POSITIONS), 40
+    engine = FakeEngine(fake_card({"item": ITEMS}, {"price": UNIT}, MIXED), spread)
+
+    def run(batch_size: int, seed: int = 1):
+        read = Reader(MIXED, sampled=["item"], seed=seed)
+        return forecast(engine, windows, read, batch_size=batch_size, extra_steps=steps, samples=samples)
+
+    result = run(64)
+    assert result.sample is not None
+    each = samples * (steps + 1)
+    # Two windows of sequence 7 and one of sequence 3 come before the last ones.
+    assert result.sequence_id.tolist() == [7] * (2 + each) + [1] * each + [3] * (1 + each)
+    rows = np.flatnonzero(result.sequence_id == 1)
+    assert result.sample[rows].tolist() == np.repeat(np.arange(samples), steps + 1).tolist()
+    assert result.item_position[rows].tolist() == [
+        6 + step for _ in range(samples) for step in range(steps + 1)
+    ]
+    assert result.sample[:2].tolist() == [-1, -1]
+    items = result.values["item"][rows].reshape(samples, steps + 1)
+    prices = result.values["price"][rows].reshape(samples, steps + 1)
+    assert all(len(set(column)) == 5 for column in items.T.tolist())
+    assert prices[:, 1:].tolist() == items[:, :-1].tolist()
+    assert run(7).values["item"].tolist() == result.values["item"].tolist()
+    assert run(64, seed=2).values["item"].tolist() != result.values["item"].tolist()

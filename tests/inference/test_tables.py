@@ -8,8 +8,10 @@ from seqjax.config.metadata import Statistics
 from seqjax.inference.forecast import Embeddings, Forecast
 from seqjax.inference.tables import (
     embedding_table,
+    frequency_table,
     prediction_table,
     probability_table,
+    quantile_table,
 )
 from tests.engines import fake_card
 
@@ -76,3 +78,46 @@ def test_embeddings() -> None:
         }
     )
     assert_frame_equal(found, expected)
+
+
+SAMPLED = Forecast(
+    np.array([4, 4, 4, 4, 4, 4, 4, 9, 9, 9, 9, 9, 9]),
+    np.array([6, 7, 8, 7, 8, 7, 8, 3, 4, 3, 4, 3, 4]),
+    {
+        "price": np.array([9, 0, 3, 1, 4, 2, 5, 0, 0, 0, 0, 0, 3], np.float32),
+        "item": np.array([0, 2, 3, 2, 3, 1, 3, 3, 3, 3, 2, 3, 0]),
+    },
+    {},
+    np.array([-1, 0, 0, 1, 1, 2, 2, 0, 0, 1, 1, 2, 2]),
+)
+KEYS = {"sequenceId": [4, 4, 9, 9], "itemPosition": [7, 8, 3, 4]}
+
+
+def test_samples_are_numbered() -> None:
+    found = prediction_table(SAMPLED, CARD, ["item"], map_to_id=False)
+    assert found.columns == ["sequenceId", "itemPosition", "sample", "item"]
+    assert found["sample"].to_list() == [None, 0, 0, 1, 1, 2, 2, 0, 0, 1, 1, 2, 2]
+
+
+def test_quantiles_of_samples_in_original_units() -> None:
+    found = quantile_table(SAMPLED, CARD, ["price"])
+    expected = {"mean": [110, 140, 100, 110], "q05": [101, 131, 100, 100], "q50": [110, 140, 100, 100]}
+    expected |= {"q25": [105, 135, 100, 100], "q75": [115, 145, 100, 115], "q95": [119, 149, 100, 127]}
+    names = ["mean", "q05", "q25", "q50", "q75", "q95"]
+    columns = {f"price_{name}": pl.Series(expected[name], dtype=pl.Float32) for name in names}
+    assert_frame_equal(found, pl.DataFrame({**KEYS, **columns}))
+
+
+def test_frequencies_of_classes_among_samples() -> None:
+    found = frequency_table(SAMPLED, CARD, "item")
+    shares = [[0, 1 / 3, 2 / 3, 0], [0, 0, 0, 1], [0, 0, 0, 1], [1 / 3, 0, 1 / 3, 1 / 3]]
+    labels = ["unknown", "other", "apple", "fig"]
+    expected = pl.DataFrame(shares, schema=dict.fromkeys(labels, pl.Float32), orient="row")
+    assert_frame_equal(found, pl.DataFrame(KEYS).hstack(expected))
+
+
+def test_one_sample_is_its_own_summary() -> None:
+    whole = Forecast(
+        np.array([1, 1]), np.array([5, 6]), {"price": np.array([1.0, 2.0], np.float32)}, {}, np.array([0, 0])
+    )
+    assert quantile_table(whole, CARD, ["price"])["price_q95"].to_list() == [110.0, 120.0]
