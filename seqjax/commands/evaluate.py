@@ -21,7 +21,7 @@ from seqjax.artifacts.model_files import resolve_model_path
 from seqjax.baselines import Fitted, fit_baselines
 from seqjax.config.evaluate import EvaluateConfig
 from seqjax.config.infer import InferConfig
-from seqjax.config.load import resolve_path
+from seqjax.config.load import resolve_path, resolve_split
 from seqjax.config.metadata import Metadata
 from seqjax.config.resolve import load_metadata
 from seqjax.config.schema import Schema
@@ -186,7 +186,8 @@ def _training_data(
         place = resolve_path(config.project_root, named, or_here=True) if named else None
         metadata = load_metadata(place) if place is not None and place.is_file() else None
     names: list[str] = [card.train_config.get("training_data_path") or ""]
-    names += metadata.split_paths[:1] if metadata is not None else []
+    splits = metadata.split_paths[:1] if metadata is not None else []
+    names += [str(resolve_split(config.project_root, path)) for path in splits]
     for name in filter(None, names):
         path = resolve_path(config.project_root, name, or_here=True)
         if path.exists():

@@ -118,6 +118,24 @@ def resolve_path(root: str | PathLike[str], path: str | PathLike[str], *, or_her
     return here if or_here and not anchored.exists() and here.exists() else anchored
 
 
+def resolve_split(root: str | PathLike[str], path: str) -> Path:
+    """Where a split of the metadata lies.
+
+    The metadata names it as preprocess saw it: `project_root` as it was written then, and `data/...` in it.
+    So it is looked for in the project's `data` too: the project may have moved, or be seen from elsewhere.
+
+    Args:
+      root: `project_root` of the configuration that reads it.
+      path: One of `split_paths`.
+
+    Returns:
+      The first place where it exists, or else where it should be.
+    """
+    place = resolve_path(root, path, or_here=True)
+    own = Path(root) / "data" / Path(path).name
+    return own if own.exists() and not place.exists() else place
+
+
 def _checked(model: type[Config], values: Mapping[str, Any], source: str) -> Config:
     unfilled = [Problem(key, f"still says {word}.") for key, word in dict.fromkeys(_placeholders(values))]
     try:

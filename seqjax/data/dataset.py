@@ -107,13 +107,14 @@ class Windows:
         rows = self.start[indices][:, None] + np.maximum(slots - padding, 0)
         return np.where(slots >= padding, self.item_position.take(rows), counted)
 
-    def in_ram(self) -> "Windows":
-        """The same windows with rows that are in memory, in one piece; those that are stay as they are."""
-        return replace(
-            self,
-            columns={name: _in_ram(column) for name, column in self.columns.items()},
-            item_position=None if self.item_position is None else _in_ram(self.item_position),
-        )
+    def in_ram(self, columns: Sequence[str] | None = None) -> "Windows":
+        """The same windows with rows that are in memory, in one piece; those that are stay as they are.
+
+        Args:
+          columns: The columns that are needed; null is all.
+        """
+        names = self.columns if columns is None else columns
+        return replace(self, columns={name: _in_ram(self.columns[name]) for name in names})
 
 
 def joined(parts: Sequence[Windows]) -> Windows:

@@ -100,6 +100,7 @@ class Loader:
         columns: tuple[str, ...] | None = None,
         *,
         host: tuple[int, int] = (0, 1),
+        in_ram: bool = False,
         num_workers: int = 0,
         max_ram_gb: float | None = None,
     ) -> None:
@@ -109,12 +110,14 @@ class Loader:
           windows: The data, in RAM or memory-mapped.
           columns: Which columns a batch holds; null gives all.
           host: Number of this host and of all hosts: batches hold this host's rows alone (see `host_order`).
+          in_ram: Whether to copy rows that are memory-mapped into memory when the first batch is asked for.
           num_workers: Threads that gather ahead; 0 gathers when a batch is asked for.
           max_ram_gb: Most memory for batches gathered ahead; null knows no limit. At least one is.
         """
         self._windows = windows
         self._columns = columns
         self._host = host
+        self._in_ram = in_ram
         self._num_workers = num_workers
         self._max_ram_gb = max_ram_gb
         self._ahead: int | None = None
@@ -133,6 +136,8 @@ class Loader:
           An iterator over `Batch`, whose state is the number of the next batch in `order`, whatever `begin`.
         """
         order = host_order(order, *self._host)
+        if self._in_ram:
+            self._windows, self._in_ram = self._windows.in_ram(self._columns), False
         source = _Source(self._windows, order[:end], self._columns)
         ahead = self._batches_ahead(order.shape[1])
         iterator = _iterator(source, min(self._num_workers, ahead), ahead)

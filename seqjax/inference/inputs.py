@@ -8,7 +8,7 @@ from typing import TypeAlias, cast, get_args
 from seqjax.artifacts.card import ModelCard
 from seqjax.config.evaluate import EvaluateConfig
 from seqjax.config.infer import InferConfig
-from seqjax.config.load import resolve_path
+from seqjax.config.load import resolve_path, resolve_split
 from seqjax.config.metadata import Metadata
 from seqjax.config.resolve import load_metadata
 from seqjax.data.formats import format_of
@@ -40,7 +40,7 @@ def data_path_of(config: DataConfig, metadata: Metadata | None) -> Path:
         message = "is required where metadata_config_path is null, since no split is known then."
         raise ConfigError("The configuration", [Problem("data_path", message)])
     splits = metadata.split_paths
-    return resolve_path(config.project_root, splits[min(2, len(splits) - 1)], or_here=True)
+    return resolve_split(config.project_root, splits[min(2, len(splits) - 1)])
 
 
 @contextmanager

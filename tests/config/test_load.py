@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from seqjax.artifacts.data_layout import split_path
 from seqjax.config.infer import InferConfig
-from seqjax.config.load import as_config, load_config, merged, resolve_path
+from seqjax.config.load import as_config, load_config, merged, resolve_path, resolve_split
 from seqjax.config.preprocess import PreprocessConfig
 from seqjax.config.train import TrainConfig
 from seqjax.errors import ConfigError
@@ -137,3 +138,27 @@ def test_relative_paths_start_at_the_project_root(tmp_path, monkeypatch):
     Path("project").mkdir()
     Path("project/here.csv").touch()
     assert resolve_path("project", "here.csv", or_here=True) == Path("project/here.csv")
+
+
+@pytest.mark.parametrize("before", [".", "", "project", "./project/", "../away/project", "{here}/project"])
+@pytest.mark.parametrize(("folder", "root"), [(".", "project"), ("project", "."), ("else", "../project")])
+def test_a_split_is_found_wherever_the_project_is_seen_from(tmp_path, monkeypatch, before, folder, root):
+    for name in ("project/data", "else"):
+        (tmp_path / name).mkdir(parents=True)
+    split = tmp_path / "project" / "data" / "t-split0.parquet"
+    written = split_path(before.format(here=tmp_path), "t", 0, ".parquet")
+    monkeypatch.chdir(tmp_path / folder)
+    missing = resolve_split(root, written)
+    assert not missing.exists()
+    split.touch()
+    assert resolve_split(root, written).samefile(split)
+    assert resolve_split(tmp_path / "project", written).samefile(split)
+
+
+def test_a_split_that_is_where_the_metadata_says_is_taken_from_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("project/data", "other/data"):
+        Path(folder).mkdir(parents=True)
+        Path(folder, "t-split0").mkdir()
+    assert resolve_split("project", "other/data/t-split0") == Path("other/data/t-split0")
+    assert resolve_split("project", str(tmp_path / "other/data/t-split0")) == tmp_path / "other/data/t-split0"

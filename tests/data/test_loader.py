@@ -1,5 +1,6 @@
 """Order, padding, and restoring at every state, for both iterators."""
 
+import dataclasses
 import sys
 import time
 
@@ -161,6 +162,18 @@ def test_a_host_gathers_its_rows_alone(windows: Windows, order: np.ndarray) -> N
         assert rows.shape == (6, 3)
         assert padding[5] == 3, "the batch of 5 is filled up to 2 x 3"
         assert np.array_equal(rows[:5], windows.gather(indices).columns["item"])
+
+
+@pytest.mark.usefixtures("kind")
+def test_rows_are_copied_into_memory_when_they_are_needed(windows: Windows, order: np.ndarray) -> None:
+    mapped = np.asarray(windows.columns["item"])[:]
+    rows = dataclasses.replace(windows, columns={"item": mapped, "other": mapped})
+    loader = Loader(rows, ("item",), in_ram=True)
+    expected = list(Loader(windows, ("item",)).batches(order))
+    seen = list(loader.batches(order))
+    assert all(_same(one, other) for one, other in zip(seen, expected, strict=True))
+    mapped[:] = 0
+    assert all(_same(one, other) for one, other in zip(loader.batches(order), expected, strict=True))
 
 
 def test_memory_bounds_what_is_read_ahead(
