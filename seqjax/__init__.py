@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from seqjax.api import evaluate, infer, load_model, make, preprocess, search, train
+    from seqjax.api import evaluate, infer, load_model, make, preprocess, search, train, visualize_training
     from seqjax.config.evaluate import EvaluateConfig
     from seqjax.config.hyperparameter_search import HyperparameterSearchConfig
     from seqjax.config.infer import InferConfig
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from seqjax.config.model import ModelSpec
     from seqjax.config.preprocess import PreprocessConfig
     from seqjax.config.train import TrainConfig, TrainingSpec
+    from seqjax.config.visualize_training import VisualizeTrainingConfig
     from seqjax.errors import SeqjaxError
 
 __version__ = "0.1.0"
@@ -31,6 +32,7 @@ __all__ = [
     "SeqjaxError",
     "TrainConfig",
     "TrainingSpec",
+    "VisualizeTrainingConfig",
     "__version__",
     "evaluate",
     "infer",
@@ -39,6 +41,7 @@ __all__ = [
     "preprocess",
     "search",
     "train",
+    "visualize_training",
 ]
 
 _HOMES = {
@@ -52,6 +55,7 @@ _HOMES = {
     "SeqjaxError": "seqjax.errors",
     "TrainConfig": "seqjax.config.train",
     "TrainingSpec": "seqjax.config.train",
+    "VisualizeTrainingConfig": "seqjax.config.visualize_training",
     "evaluate": "seqjax.api",
     "infer": "seqjax.api",
     "load_model": "seqjax.api",
@@ -59,6 +63,7 @@ _HOMES = {
     "preprocess": "seqjax.api",
     "search": "seqjax.api",
     "train": "seqjax.api",
+    "visualize_training": "seqjax.api",
 }
 
 

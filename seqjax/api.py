@@ -4,7 +4,7 @@ A config is a model such as `TrainConfig`, a mapping of the same shape as the YA
 file; `overrides`, nested as the YAML is, are laid over it. A command's code is imported when it is called.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -17,6 +17,7 @@ from seqjax.config.make import MakeConfig
 from seqjax.config.metadata import Metadata
 from seqjax.config.preprocess import PreprocessConfig
 from seqjax.config.train import TrainConfig
+from seqjax.config.visualize_training import VisualizeTrainingConfig
 
 if TYPE_CHECKING:
     from seqjax.commands.train import TrainResult
@@ -146,3 +147,33 @@ def search(
     from seqjax.commands.hyperparameter_search import hyperparameter_search as run
 
     return run(as_config(HyperparameterSearchConfig, config, overrides), confirm)
+
+
+def visualize_training(
+    models: str | Sequence[str],
+    *,
+    project_root: str | PathLike[str] = ".",
+    log_scale: bool = False,
+    bucket_training_batches: int | None = None,
+) -> Path:
+    """Shows how runs, or all runs of a search, were trained: one HTML page.
+
+    Args:
+      models: Names of runs or of searches: one, several, or a .txt file that lists them.
+      project_root: Root folder of the project, which has the logs.
+      log_scale: Start with losses on a logarithmic scale.
+      bucket_training_batches: Batches that are averaged into one point of a training curve; null takes as few
+        as a page can show.
+
+    Returns:
+      The page.
+    """
+    from seqjax.commands.visualize_training import visualize_training as run
+
+    values = {
+        "models": [models] if isinstance(models, str) else list(models),
+        "project_root": str(project_root),
+        "log_scale": log_scale,
+        "bucket_training_batches": bucket_training_batches,
+    }
+    return run(as_config(VisualizeTrainingConfig, values))

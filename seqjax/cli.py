@@ -52,6 +52,8 @@ class Command:
     """Keys that are given without an option's name."""
     switches: Mapping[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
     """Options that are no keys of the config: short name and meaning, by name."""
+    flags: Sequence[str] = ()
+    """Keys that are set to true by their option's name alone."""
     trains: bool = False
     """Whether it runs training steps, which need the allocator and the cache of compiled programs set."""
     asks: bool = False
@@ -138,6 +140,13 @@ COMMANDS: Mapping[str, Command] = {
         trains=True,
         asks=True,
     ),
+    "visualize-training": Command(
+        summary="Show how runs, or all runs of a search, were trained: one HTML page.",
+        model="seqjax.config.visualize_training:VisualizeTrainingConfig",
+        function="seqjax.commands.visualize_training:visualize_training",
+        positional=["models"],
+        flags=["log_scale"],
+    ),
 }
 
 
@@ -172,8 +181,11 @@ def _run(words: list[str]) -> int:
         with contextlib.redirect_stdout(sys.stderr), contextlib.suppress(SystemExit):
             _choose(["--help"])
         return 2
-    if words[0] not in COMMANDS:
+    if words[0].startswith("-"):
         _choose(words)
+    if words[0] not in COMMANDS:
+        print(_unknown_command(words[0]), file=sys.stderr)
+        return 2
     command = COMMANDS[words[0]]
     configure_logging()
     config = _config(command, f"seqjax {words[0]}", words[1:])
@@ -216,7 +228,7 @@ def _confirm(question: str) -> bool:
 
 
 def _choose(words: list[str]) -> None:
-    """Lets tyro answer for the list of commands: help, or what is wrong with a command's name."""
+    """Lets tyro answer where no command is named: help, or what is wrong with an option."""
     commands = tuple(
         Annotated[
             dataclasses.make_dataclass(name, []),
@@ -231,6 +243,14 @@ def _choose(words: list[str]) -> None:
     ]
     description = "From a table of event sequences to a trained, exported causal transformer."
     tyro.cli(dataclasses.make_dataclass("Seqjax", fields), prog="seqjax", description=description, args=words)
+
+
+def _unknown_command(word: str) -> str:
+    from seqjax.config.base import suggestion
+
+    hint = suggestion(word, list(COMMANDS))
+    known = "" if hint.startswith("Known") else f"Commands: {', '.join(COMMANDS)}. "
+    return f"seqjax has no command {word!r}. {hint}\n{known}For help, run seqjax --help."
 
 
 def _config(command: Command, program: str, words: list[str]) -> "ConfigModel":

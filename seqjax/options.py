@@ -44,6 +44,11 @@ class Names(Protocol):
         ...
 
     @property
+    def flags(self) -> Sequence[str]:
+        """Boolean keys that are set to true by their option's name alone."""
+        ...
+
+    @property
     def switches(self) -> Mapping[str, tuple[str, str]]:
         """Options that are no keys of the config: short name and meaning, by name."""
         ...
@@ -69,6 +74,10 @@ def options_class(model: type[ConfigModel], names: Names) -> type:
         if name in names.positional:
             option = _option(field, metavar=name.upper())
             fields.append((name, Annotated[option, tyro.conf.Positional], dataclasses.field()))
+        elif name in names.flags:
+            flag = tyro.conf.arg(help=_about(field), help_behavior_hint="")
+            kind = Annotated[bool, flag, tyro.conf.FlagCreatePairsOff]
+            fields.append((name, kind, dataclasses.field(default=False)))
         else:
             fields.append(_field(name, field, names.short.get(name, ())))
     return _dataclass(model, fields)
@@ -90,6 +99,8 @@ def overrides(options: object, model: type[ConfigModel], prefix: str = "") -> di
             given = overrides(given, section, f"{prefix}{name}.")
             if given:
                 result[name] = given
+        elif isinstance(given, bool):
+            result |= {name: True} if given else {}
         elif given is not None:
             result[name] = read_words(given, field.annotation, f"{prefix}{name}")
     return result
@@ -183,9 +194,14 @@ def _option(field: FieldInfo, aliases: Sequence[str] = (), metavar: str | None =
         is_instance=lambda given: given is None or isinstance(given, list),
         str_from_instance=lambda _: [],
     )
-    about = " ".join((field.description or "").split())
     hint = "(required)" if field.is_required() else f"(default: {_flow(field.default)})"
-    return Annotated[Any, words, tyro.conf.arg(help=about, aliases=tuple(aliases), help_behavior_hint=hint)]
+    return Annotated[
+        Any, words, tyro.conf.arg(help=_about(field), aliases=tuple(aliases), help_behavior_hint=hint)
+    ]
+
+
+def _about(field: FieldInfo) -> str:
+    return " ".join((field.description or "").split())
 
 
 def _flow(value: object) -> str:

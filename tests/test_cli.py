@@ -263,8 +263,38 @@ def test_a_wrong_option_is_a_usage_error(capsys):
 
 
 def test_a_wrong_command_is_a_usage_error(capsys):
-    said = usage(capsys, "trian")
+    assert cli.main(["trian", "--seed", "3"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("seqjax has no command 'trian'. Did you mean 'train'?\n")
     assert all(name in said for name in cli.COMMANDS)
+    assert cli.main(["visualise_training"]) == 2
+    assert "Did you mean 'visualize-training'?" in capsys.readouterr().err
+    assert cli.main(["x"]) == 2
+    assert capsys.readouterr().err.count("infer") == 1
+
+
+def test_a_wrong_option_in_place_of_a_command_is_a_usage_error(capsys):
+    assert "--versoin" in usage(capsys, "--versoin")
+
+
+@pytest.mark.parametrize(
+    ("words", "models", "log_scale"),
+    [
+        (["a"], ["a"], False),
+        (["--log-scale", "a,b"], ["a,b"], True),
+        (["a", "b", "--log-scale"], ["a", "b"], True),
+        (["[a]"], ["a"], False),
+    ],
+)
+def test_a_flag_is_set_by_its_name_alone(called, words, models, log_scale):
+    config = run(called, "visualize-training", *words)
+    assert (config.models, config.log_scale) == (models, log_scale)
+
+
+def test_a_flag_is_explained(capsys):
+    text = help_text(capsys, "visualize-training")
+    assert "--log-scale Start with losses on a logarithmic scale." in text
+    assert "MODELS" in text
 
 
 def test_no_command_shows_the_help(capsys):
@@ -384,6 +414,9 @@ def test_a_fault_of_ours_keeps_its_traceback(monkeypatch):
         (["train", "--help"], 0),
         (["infer", "--help"], 0),
         (["hyperparameter-search", "--help"], 0),
+        (["visualize-training", "--help"], 0),
+        (["visualize-training", "a", "--bucket-training-batches", "0"], 1),
+        (["trian"], 2),
         (["train", "--seeed", "3"], 2),
         (["train", "--training-spec.epochs", "x"], 1),
         (["preprocess", "--seq-length", "0"], 1),

@@ -85,11 +85,37 @@ class Layout:
         """The report of an evaluation: json or html."""
         return self.root / "outputs" / "evaluations" / f"{name}-evaluation.{extension}"
 
+    @property
+    def tensorboard(self) -> Path:
+        """The folder of the log's event files; TensorBoard shows all runs of the folder around it."""
+        return self.root / "logs" / "tensorboard" / self.model_name
+
+    @property
+    def visualization(self) -> Path:
+        """The page that shows how this run, or the runs of this search, were trained."""
+        return _visualizations(self.root) / f"{self.model_name}-training-visualization.html"
+
     def _log(self, ending: str) -> Path:
         return self.root / "logs" / f"sequifier-{self.model_name}-rank{ending}"
 
     def _stem(self, which: Which, kind: Kind) -> str:
         return f"sequifier-{self.model_name}-{which}-{'embedding-' if kind == 'embedding' else ''}"
+
+
+def visualization_of_several(root: Path) -> Path:
+    """The page that shows how several runs were trained."""
+    return _visualizations(root) / "multi-model-training-visualization.html"
+
+
+def logged_models(root: Path) -> list[str]:
+    """Names of the runs that left a log of rank 0 in the project at `root`."""
+    names = (path.name for path in (root / "logs").glob("sequifier-*-rank0*"))
+    found = (re.fullmatch(r"sequifier-(.+)-rank0(?:-[23]\.txt|\.jsonl)", name) for name in names)
+    return sorted({match[1] for match in found if match})
+
+
+def _visualizations(root: Path) -> Path:
+    return root / "outputs" / "visualization"
 
 
 def part_of(whole: Path, model_id: str, number: int) -> Path:

@@ -16,7 +16,7 @@
         paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
         font: { family: getComputedStyle(document.body).fontFamily, size: 13, color: color("--text") },
         colorway: JSON.parse(document.getElementById("palette").textContent),
-        margin: { l: 52, r: 12, t: 30, b: 44 }, xaxis: axis, yaxis: axis, dragmode: touch ? false : "zoom",
+        margin: { l: 52, r: 12, t: touch ? 10 : 30, b: 44 }, xaxis: axis, yaxis: axis, dragmode: touch ? false : "zoom",
         legend: { orientation: "h", x: 0, xanchor: "left", yref: "container", y: 0, yanchor: "bottom" },
         hoverlabel: {
           bgcolor: color("--card"), bordercolor: color("--line"), font: { color: color("--text") }, namelength: -1,

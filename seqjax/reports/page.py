@@ -103,7 +103,14 @@ class Figure:
     toggles: Sequence[Toggle] = ()
 
 
-Part: TypeAlias = Text | Table | Figure
+@dataclass(frozen=True)
+class Row:
+    """Figures side by side, where the page is wide enough."""
+
+    figures: Sequence[Figure]
+
+
+Part: TypeAlias = Text | Table | Figure | Row
 
 
 @dataclass(frozen=True)
@@ -112,6 +119,8 @@ class Section:
 
     title: str
     parts: Sequence[Part]
+    folded: bool = False
+    """Whether the reader has to open it."""
 
 
 def page(
@@ -128,7 +137,7 @@ def page(
     Raises:
       MissingPackageError: There is a figure, and plotly is not installed.
     """
-    figures = any(isinstance(part, Figure) for section in sections for part in section.parts)
+    figures = any(isinstance(part, Figure | Row) for section in sections for part in section.parts)
     body = [
         f"<h1>{_text(title)}</h1>",
         f'<p class="lead">{_text(lead)}</p>' if lead else "",
@@ -174,7 +183,10 @@ def _facts(facts: Mapping[str, Cell]) -> str:
 
 def _section(section: Section, number: int) -> str:
     parts = "\n".join(_part(part) for part in section.parts)
-    return f'<section><h2 id="section-{number}">{_text(section.title)}</h2>\n{parts}\n</section>'
+    heading = f'<h2 id="section-{number}">{_text(section.title)}</h2>'
+    if section.folded:
+        return f"<section><details><summary>{heading}</summary>\n{parts}\n</details></section>"
+    return f"<section>{heading}\n{parts}\n</section>"
 
 
 def _part(part: Part) -> str:
@@ -185,6 +197,8 @@ def _part(part: Part) -> str:
             return _table(part)
         case Figure():
             return _figure(part)
+        case Row():
+            return f'<div class="row">{"".join(map(_figure, part.figures))}</div>'
 
 
 def _table(table: Table) -> str:

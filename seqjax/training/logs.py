@@ -185,6 +185,7 @@ def _batch_values(event: BatchEvent) -> dict[str, object]:
         "epoch": event.epoch,
         "batch": event.batch,
         "batches": event.batches,
+        "count": event.count,
         **loss_values(event.losses),
         "learning_rate": event.learning_rate,
         "seconds": event.seconds,

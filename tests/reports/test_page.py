@@ -9,7 +9,7 @@ import pytest
 
 from seqjax.errors import MissingPackageError
 from seqjax.reports import page as module
-from seqjax.reports.page import Figure, Section, Table, Text, Toggle, page, plain
+from seqjax.reports.page import Figure, Row, Section, Table, Text, Toggle, page, plain
 
 WORDS = "<b>a & b</b></script><img src=x onerror=alert(1)> \"q\" 'é'"
 TRACE = {"type": "scatter", "x": [0, 1], "y": np.asarray([1.5, np.nan], np.float32), "name": plain(WORDS)}
@@ -97,6 +97,19 @@ def test_a_plotly_figure_is_taken_too():
     (found,) = figures(page("t", [Section("s", [Figure(figure)])]))
     assert found["layout"] == {"height": 50}
     assert found["data"][0]["type"] == "scatter"
+
+
+def test_figures_in_a_row_are_figures():
+    text = page("t", [Section("s", [Row([Figure(FIGURE), Figure(FIGURE)])])])
+    assert len(figures(text)) == 2
+    assert '<div class="row"><figure>' in text
+
+
+def test_a_folded_section_has_to_be_opened():
+    elements = Elements(page("t", [Section("s", [Text("a")], folded=True), Section("u", [])]))
+    names = [name for name, _ in elements.tags]
+    assert names.count("details") == 1
+    assert names.index("details") < names.index("summary") < names.index("h2") < names.index("p")
 
 
 def test_toggles_hold_their_changes(full):

@@ -1,0 +1,21 @@
+"""The configuration of `seqjax visualize-training`."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from seqjax.config.base import ConfigModel
+from seqjax.config.model import PositiveInt
+
+
+class VisualizeTrainingConfig(ConfigModel):
+    """Shows how runs, or all runs of a search, were trained: one HTML page."""
+
+    models: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
+    """Names of runs or of searches, with spaces or commas between them, or a .txt file that lists them."""
+    project_root: str = "."
+    """Root folder of the project, which has the logs."""
+    log_scale: bool = False
+    """Start with losses on a logarithmic scale."""
+    bucket_training_batches: PositiveInt | None = None
+    """Batches that are averaged into one point of a training curve; null takes as few as a page can show."""

@@ -1,0 +1,274 @@
+"""What the log of a run says: JSON lines, or the text lines that sequifier writes too.
+
+Records stand at a place, in epochs since the start: batch b of n in epoch e at e - 1 + b/n, the validation
+after it at e. A run that went on from a checkpoint, or was started anew, repeats places; what it wrote last
+counts. Lines that cannot be read, such as the last one of a process that was killed, are left out and named.
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from seqjax.errors import ArtifactError
+
+_TEXT_BASELINE = "last value"
+
+
+@dataclass(frozen=True)
+class Measures:
+    """How good predictions of all targets are."""
+
+    loss: float
+    """The total, which is minimized."""
+    by_target: Mapping[str, float] = field(default_factory=dict)
+    """Loss of each target: before its loss weight, or after it where a text log says no other."""
+    metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """By target and name."""
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Some batches that were trained on."""
+
+    place: float
+    count: int
+    """How many they are."""
+    measures: Measures
+    learning_rate: float
+    speed: float
+    """Samples a second; of a text log, batches a second."""
+    memory: float | None = None
+    """Bytes in use."""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """An evaluation after an epoch; epoch 0 is before training."""
+
+    epoch: int
+    measures: Measures
+    learning_rate: float
+    seconds: float
+    training: Measures | None = None
+    """Mean over the epoch's batches."""
+    shares: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Share of each class among the predicted ones, by column and the class's name."""
+
+
+@dataclass
+class RunLog:
+    """A run, as its log tells it."""
+
+    name: str
+    batches: list[Batches] = field(default_factory=list)
+    validations: list[Validation] = field(default_factory=list)
+    baselines: dict[str, Measures] = field(default_factory=dict)
+    config: dict[str, Any] | None = None
+    """What the run was configured with, where the log says it."""
+    labels: dict[str, list[str]] = field(default_factory=dict)
+    """Names of the classes of some columns."""
+    finished: bool = False
+    speed_unit: str = "samples"
+    notes: list[str] = field(default_factory=list)
+    """What the reader should know about the log."""
+
+    @property
+    def best(self) -> Validation | None:
+        """The validation with the lowest loss after the first epoch, or before it if there is no other."""
+        finite = [found for found in self.validations if math.isfinite(found.measures.loss)]
+        trained = [found for found in finite if found.epoch > 0]
+        return min(trained or finite, key=lambda found: found.measures.loss, default=None)
+
+    @property
+    def epochs(self) -> int:
+        """The last epoch that was validated."""
+        return max((found.epoch for found in self.validations), default=0)
+
+    @property
+    def seconds(self) -> float:
+        """Time of all epochs that are told."""
+        return sum(found.seconds for found in self.validations)
+
+    def add(self, record: Batches | Validation) -> None:
+        """Adds a record, in place of what an earlier process wrote from its place on."""
+        self.finished = False
+        if isinstance(record, Batches):
+            self._forget(record.place)
+            while self.batches and self.batches[-1].place >= record.place:
+                self.batches.pop()
+            self.batches.append(record)
+        else:
+            self._forget(record.epoch)
+            # The last batches of an epoch stand at the same place as the validation after them.
+            while self.batches and self.batches[-1].place > record.epoch:
+                self.batches.pop()
+            self.validations.append(record)
+
+    def _forget(self, place: float) -> None:
+        while self.validations and self.validations[-1].epoch >= place:
+            self.validations.pop()
+
+
+def read_log(name: str, path: Path) -> RunLog:
+    """Reads a run's log.
+
+    Args:
+      name: What to call the run.
+      path: A `.jsonl` file, or a text log.
+
+    Raises:
+      ArtifactError: It tells of no training.
+    """
+    run = RunLog(name)
+    with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
+        lines = list(file)
+    damaged = (_read_json if path.suffix == ".jsonl" else _read_text)(run, lines)
+    if damaged:
+        run.notes.append(f"{path.name}: {_lines(damaged)} could not be read, and the page does without.")
+    if not run.validations and not run.batches:
+        what = "is empty" if not any(line.strip() for line in lines) else "tells of no training yet"
+        raise ArtifactError(
+            f"{path} {what}: it holds neither a batch nor a validation of {name!r}. Run seqjax train first, "
+            "or wait until it has logged something."
+        )
+    return run
+
+
+def _lines(numbers: list[int]) -> str:
+    shown = ", ".join(map(str, numbers[:5]))
+    more = f" and {len(numbers) - 5} more" if len(numbers) > 5 else ""
+    return f"line {shown}" if len(numbers) == 1 else f"lines {shown}{more}"
+
+
+def _read_json(run: RunLog, lines: Iterable[str]) -> list[int]:
+    """Reads JSON lines, and returns the numbers of those that cannot be read."""
+    damaged = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            _read_event(run, json.loads(line))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            damaged.append(number)
+    return damaged
+
+
+def _read_event(run: RunLog, values: Mapping[str, Any]) -> None:
+    match values["event"]:
+        case "start":
+            run.config = values["config"]
+            run.labels = values.get("labels", {})
+            run.finished = False
+        case "baselines":
+            found = {name: _measures(value) for name, value in values.items() if isinstance(value, dict)}
+            run.baselines = found
+        case "batch":
+            run.add(_batches(values))
+        case "validation":
+            run.add(_validation(run, values))
+        case "end":
+            run.finished = True
+
+
+def _measures(values: Mapping[str, Any]) -> Measures:
+    by_target = {name: float(loss["loss"]) for name, loss in values["losses"].items()}
+    return Measures(float(values["loss"]), by_target, values.get("metrics", {}))
+
+
+def _batches(values: Mapping[str, Any]) -> Batches:
+    return Batches(
+        values["epoch"] - 1 + values["batch"] / values["batches"],
+        int(values["count"]),
+        _measures(values),
+        float(values["learning_rate"]),
+        float(values["samples_per_second"]),
+        values.get("memory_bytes"),
+    )
+
+
+def _validation(run: RunLog, values: Mapping[str, Any]) -> Validation:
+    training = values.get("training")
+    shares = {
+        column: _named(found, run.labels.get(column, []))
+        for column, found in values.get("shares", {}).items()
+    }
+    return Validation(
+        int(values["epoch"]),
+        _measures(values),
+        float(values["learning_rate"]),
+        float(values["seconds"]),
+        None if training is None else _measures(training),
+        shares,
+    )
+
+
+def _named(shares: list[float], labels: list[str]) -> dict[str, float]:
+    names = [*labels, *map(str, range(len(labels), len(shares)))]
+    return {name: float(share) for name, share in zip(names, shares, strict=False) if share > 0}
+
+
+_NUMBER = r"\s*([^\s|,]+)"
+_BATCH = re.compile(
+    rf"\[INFO\] Epoch\s+(\d+) \| Batch\s+(\d+)/\s*(\d+) \| Loss:{_NUMBER} \| LR:{_NUMBER}"
+    rf" \| S/Batch{_NUMBER}\s*\n"
+)
+_VALIDATION = re.compile(
+    rf"\[INFO\] Validation \| Epoch:\s*(\d+) \| Loss:{_NUMBER} \| Baseline Loss:{_NUMBER}"
+    rf" \| Time:{_NUMBER}s \| LR{_NUMBER}\s*\n"
+)
+_CUT_SHORT = re.compile(r"\[INFO\] (Epoch\s+\d|Validation \|)")
+_TARGETS = re.compile(r"\[INFO\]  - (.*)")
+_TARGET = re.compile(rf"(.+?)_loss:{_NUMBER}(?:, |$)")
+_SHARES = re.compile(r"\[INFO\] (.+?): (.+: \d\.\d{5}(?: \| .+: \d\.\d{5})*)$")
+_SHARE = re.compile(r"(.+?): (\d\.\d{5})(?: \| |$)")
+
+
+def _read_text(run: RunLog, lines: Iterable[str]) -> list[int]:
+    """Reads documented text lines, and returns the numbers of those that are not whole."""
+    damaged = []
+    run.speed_unit = "batches"
+    for number, line in enumerate(lines, 1):
+        try:
+            if found := _BATCH.search(line):
+                _add_batch(run, found)
+            elif found := _VALIDATION.search(line):
+                _add_validation(run, found)
+            elif _CUT_SHORT.search(line):
+                damaged.append(number)
+            elif run.validations:
+                run.validations[-1] = _detailed(run.validations[-1], line)
+        except ValueError:
+            damaged.append(number)
+        run.finished |= "--- Training Complete ---" in line
+    return damaged
+
+
+def _detailed(validation: Validation, line: str) -> Validation:
+    """A validation with what a later line says about it."""
+    if found := _TARGETS.search(line):
+        by_target = {name: float(text) for name, text in _TARGET.findall(found[1])}
+        return replace(validation, measures=replace(validation.measures, by_target=by_target))
+    if found := _SHARES.search(line):
+        shares = {name: float(text) for name, text in _SHARE.findall(found[2])}
+        return replace(validation, shares={**validation.shares, found[1]: shares})
+    return validation
+
+
+def _add_batch(run: RunLog, found: re.Match[str]) -> None:
+    epoch, batch, batches = int(found[1]), int(found[2]), int(found[3])
+    place = epoch - 1 + batch / batches
+    before = run.batches[-1].place if run.batches else 0.0
+    count = round((place - max(before if before < place else 0.0, epoch - 1)) * batches)
+    seconds = float(found[6])
+    speed = 1 / seconds if seconds else math.nan
+    run.add(Batches(place, max(count, 1), Measures(float(found[4])), float(found[5]), speed))
+
+
+def _add_validation(run: RunLog, found: re.Match[str]) -> None:
+    measures = Measures(float(found[2]))
+    run.add(Validation(int(found[1]), measures, float(found[5]), float(found[4])))
+    run.baselines = {_TEXT_BASELINE: Measures(float(found[3]))}
