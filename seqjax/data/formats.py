@@ -102,7 +102,7 @@ def load_windows(
     if max_ram_gb is not None:
         _check_memory(path, read_format, row, max_ram_gb)
     windows = row.read(path, column_kinds, padding)
-    _check_values(path, windows, n_classes or {})
+    check_values(path, windows, n_classes or {})
     return windows
 
 
@@ -127,7 +127,7 @@ def load_window_files(
     read_files = _format(path, read_format).read_files
     assert read_files is not None, read_format
     for windows in read_files(path, column_kinds):
-        _check_values(path, windows, n_classes or {})
+        check_values(path, windows, n_classes or {})
         yield windows
 
 
@@ -170,7 +170,8 @@ def _check_memory(path: Path, name: str, row: Format, max_ram_gb: float) -> None
     )
 
 
-def _check_values(path: Path, windows: Windows, n_classes: Mapping[str, int]) -> None:
+def check_values(path: Path, windows: Windows, n_classes: Mapping[str, int]) -> None:
+    """Raises a `DataError` if a number is not finite, or an id not below its number of classes (if given)."""
     for name, column in windows.columns.items():
         parts = parts_of(column)
         low = np.min([part.min(initial=0) for part in parts])
@@ -253,31 +254,43 @@ def _read_csv(path: Path, column_kinds: Mapping[str, ColumnKind], padding: Paddi
         frame = pl.read_csv(path, infer_schema_length=None, schema_overrides={"inputCol": pl.String})
     except (OSError, *REFUSED) as error:
         raise unreadable(path, "csv", error) from error
-    return _from_long(path, frame, column_kinds, padding)
+    return from_long(path, frame, column_kinds, padding)
 
 
 def _read_parquet(path: Path, column_kinds: Mapping[str, ColumnKind], padding: Padding) -> Windows:
     try:
         # Polars panics over some damaged files; pyarrow refuses them.
-        table = pa.concat_tables(pq.read_table(file) for file in _parquet_files(path))
+        table = pa.concat_tables(pq.read_table(file) for file in parquet_files(path))
         table.validate(full=True)
         frame = pl.from_arrow(table)
     except (OSError, UnicodeDecodeError, pa.ArrowException, pl.exceptions.PolarsError) as error:
         raise unreadable(path, "parquet", error) from error
     assert isinstance(frame, pl.DataFrame)
-    return _from_long(path, frame, column_kinds, padding)
+    return from_long(path, frame, column_kinds, padding)
 
 
-def _parquet_files(path: Path) -> list[Path]:
+def parquet_files(path: Path) -> list[Path]:
+    """The files of a split in parquet: the file itself, or those in the folder, in order."""
     files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
     if not files:
         raise DataError(f"{path} holds no .parquet file. Run preprocess first, or check the path.")
     return files
 
 
-def _from_long(
+def from_long(
     path: Path, frame: pl.DataFrame, column_kinds: Mapping[str, ColumnKind], padding: Padding
 ) -> Windows:
+    """The windows in rows of the long format.
+
+    Args:
+      path: Where they come from, for messages.
+      frame: The rows of some windows, of all their columns.
+      column_kinds: The columns to read, in the order that the result shall have.
+      padding: How padded slots are marked.
+
+    Raises:
+      DataError: They are not as they should be.
+    """
     # A slot that is padded in every row has no type of its own.
     empty = [column.name for column in frame if 0 < len(column) == column.null_count()]
     frame = frame.with_columns(pl.col(empty).cast(pl.Int64, strict=False))
@@ -422,7 +435,7 @@ def _csv_memory(path: Path) -> int:
 
 def _parquet_memory(path: Path) -> int:
     try:
-        parts = [pq.read_metadata(file) for file in _parquet_files(path)]
+        parts = [pq.read_metadata(file) for file in parquet_files(path)]
     except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
         raise unreadable(path, "parquet", error) from error
     return BYTES_PER_CELL * sum(part.num_rows * part.num_columns for part in parts)

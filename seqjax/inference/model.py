@@ -22,6 +22,7 @@ from seqjax.artifacts.model_files import resolve_model_path
 from seqjax.config.base import validate
 from seqjax.config.infer import InferConfig
 from seqjax.config.metadata import Metadata
+from seqjax.data.streams import taken
 from seqjax.data.table_files import FrameFile
 from seqjax.errors import ConfigError, Problem
 from seqjax.inference.assertions import contradictions
@@ -32,7 +33,7 @@ from seqjax.inference.inputs import metadata_of, source_of
 from seqjax.inference.outputs import Output, Outputs, outputs
 from seqjax.inference.raw_tables import raw_source
 from seqjax.inference.sequifier import card_from_training
-from seqjax.inference.sources import Source, taken
+from seqjax.inference.sources import Source
 
 Table = pl.DataFrame | str | PathLike[str]
 """A frame, or the path of a file or folder; raw or preprocessed."""

@@ -25,11 +25,12 @@ from seqjax.data import chunks
 from seqjax.data.columns import OTHER, Encoding, encode
 from seqjax.data.dataset import Windows
 from seqjax.data.splits import Slices, sequences
+from seqjax.data.streams import in_parts
 from seqjax.data.table_files import CsvFiles, TableFiles, TypesWidened
 from seqjax.data.tables import KEYS, MissingReal, Table, TableReader, Wanted
 from seqjax.data.windows import cut, n_windows
 from seqjax.errors import DataError
-from seqjax.inference.sources import Source
+from seqjax.inference.sources import Source, windows_at_once
 
 logger = logging.getLogger(__name__)
 
@@ -116,13 +117,14 @@ class _RawTable:
                 encoded = encode(_matched(table.features, self._encoding), self._encoding)
                 for name in unseen:
                     unseen[name] += int(np.count_nonzero(encoded[name] == OTHER))
-                yield cut(
+                windows = cut(
                     self._slices(table),
                     encoded,
                     table.item_position,
                     seq_length=self._seq_length,
                     stride=self.stride or 1,
                 )
+                yield from in_parts(windows, windows_at_once(self.card))
         except (TypesWidened, chunks.Unsorted):
             raise DataError(f"{self.files.files[0]} changed while it was read. Run infer again.") from None
         for name, count in unseen.items():

@@ -1,17 +1,18 @@
 """Where windows come from: preprocessed data or raw tables, a part at a time."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
-from jaxtyping import Int64
 
 from seqjax.artifacts.card import ModelCard
 from seqjax.config.schema import ColumnKind
 from seqjax.data.dataset import Windows
-from seqjax.data.formats import Padding, is_by_file, load_window_files, load_windows
+from seqjax.data.formats import Padding, is_by_file
+from seqjax.data.streams import in_parts, window_parts
 from seqjax.errors import DataError
+
+NUMBERS_AT_ONCE = 1 << 25
+"""Numbers that a model may return before they are written."""
 
 
 @dataclass(frozen=True)
@@ -46,38 +47,28 @@ def preprocessed_source(
     schema = card.column_schema
     kinds: dict[str, ColumnKind] = {name: schema.columns[name] for name in columns or schema.inputs}
 
+    by_file = is_by_file(read_format)
+
     def parts() -> Iterator[Windows]:
         empty = True
-        for windows in _loaded(path, read_format, kinds, schema.n_classes, padding):
+        for windows in window_parts(
+            path, read_format, column_kinds=kinds, padding=padding, n_classes=schema.n_classes
+        ):
             if len(windows):
                 empty = False
-                yield windows.crop(schema.seq_length)
+                whole = windows.crop(schema.seq_length)
+                yield from [whole] if by_file else in_parts(whole, windows_at_once(card))
         if empty:
             raise DataError(f"{path} holds no windows, so there is nothing to predict.")
 
-    return Source(parts, by_file=is_by_file(read_format))
+    return Source(parts, by_file=by_file)
 
 
-def _loaded(
-    path: Path,
-    read_format: str,
-    kinds: Mapping[str, ColumnKind],
-    n_classes: Mapping[str, int],
-    padding: Padding,
-) -> Iterator[Windows]:
-    if is_by_file(read_format):
-        yield from load_window_files(path, read_format, column_kinds=kinds, n_classes=n_classes)
+def windows_at_once(card: ModelCard) -> int:
+    """How many windows to infer before results are written: as many as have outputs of a bounded size."""
+    schema, spec = card.column_schema, card.model_spec
+    if card.kind == "embedding":
+        width = spec.dim_model * len(card.embedding_layers or (0,))
     else:
-        yield load_windows(path, read_format, column_kinds=kinds, padding=padding, n_classes=n_classes)
-
-
-def taken(windows: Windows, indices: Int64[np.ndarray, "B"]) -> Windows:
-    """Some of the windows, over the same rows."""
-    return replace(
-        windows,
-        start=windows.start[indices],
-        length=windows.length[indices],
-        sequence_id=windows.sequence_id[indices],
-        subsequence_id=windows.subsequence_id[indices],
-        start_item_position=windows.start_item_position[indices],
-    )
+        width = sum(schema.head_width(name) for name in schema.targets)
+    return max(NUMBERS_AT_ONCE // (width * spec.prediction_length), 1)
