@@ -19,6 +19,7 @@ DOCUMENTS = (
     "README.md",
     "CONTRIBUTING.md",
     "configs/recipes/storms/README.md",
+    "docs/evaluate.md",
     "docs/hyperparameter-search.md",
 )
 

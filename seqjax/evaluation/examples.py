@@ -64,37 +64,31 @@ class Examples:
     def _example(self, rows: Mapping[str, Shaped[np.ndarray, "N ..."]], at: int) -> Example:
         real = int(rows["real"][at])
         columns = {
-            name.removeprefix("column "): values[at]
+            name.removeprefix("column "): self._values(name.removeprefix("column "), values[at])
             for name, values in rows.items()
             if name.startswith("column ")
         }
         return Example(
             sequence_id=int(rows["sequence"][at]),
             item_position=int(rows["position"][at]),
-            window={
-                name: [self._value(name, value) for value in values[len(values) - 1 - real : -1]]
-                for name, values in columns.items()
-            },
+            window={name: values[len(values) - 1 - real : -1] for name, values in columns.items()},
             targets={name: self._guess(rows, at, name, columns[name][-1]) for name in self._targets},
         )
 
     def _guess(
-        self,
-        rows: Mapping[str, Shaped[np.ndarray, "N ..."]],
-        at: int,
-        name: str,
-        truth: Shaped[np.ndarray, ""],
+        self, rows: Mapping[str, Shaped[np.ndarray, "N ..."]], at: int, name: str, truth: Value
     ) -> Guess:
         if name not in self._labels:
-            return Guess(self._value(name, truth), self._value(name, rows[f"value {name}"][at]), None)
-        labels = [self._labels[name][int(id_)] for id_ in rows[f"likely {name}"][at]]
+            return Guess(truth, self._values(name, rows[f"value {name}"][at : at + 1])[0], None)
+        labels = [self._labels[name][id_] for id_ in rows[f"likely {name}"][at].tolist()]
         likely = dict(zip(labels, rows[f"probability {name}"][at].tolist(), strict=True))
-        return Guess(self._value(name, truth), labels[0], likely)
+        return Guess(truth, labels[0], likely)
 
-    def _value(self, name: str, value: Shaped[np.ndarray, ""]) -> Value:
+    def _values(self, name: str, values: Shaped[np.ndarray, "n"]) -> list[Value]:
+        """Ids or standardised values as users know them."""
         if name in self._labels:
-            return self._labels[name][int(value)]
-        return float(denormalise(np.asarray(value, np.float64), self._card.statistics[name]))
+            return [self._labels[name][id_] for id_ in values.tolist()]
+        return denormalise(values.astype(np.float64), self._card.statistics[name]).tolist()
 
 
 def _probabilities(log_probs: Float32[np.ndarray, "B C"]) -> Shaped[np.ndarray, "B C"]:

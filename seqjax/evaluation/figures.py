@@ -150,7 +150,7 @@ def residuals(points: Points, rival: str | None) -> list[Figure]:
     }
     against_prediction = {
         "data": [
-            _line([float(predicted.min()), float(predicted.max())], [0, 0], "no error"),
+            _line([float(predicted.min()), float(predicted.max())], [0.0, 0.0], "no error"),
             _dots(
                 predicted[shown],
                 (predicted - truth)[shown],

@@ -15,7 +15,8 @@ from seqjax.config.schema import ColumnKind
 from seqjax.evaluation.scores import CLASS_SCORES, REAL_SCORES
 
 Sums = Float64[np.ndarray, "... scores"]
-Values = Float64[np.ndarray, "..."] | np.float64
+Values = Float64[np.ndarray, "..."]
+Computed = Values | np.float64
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Metric:
     """What people read."""
     meaning: str
     """One sentence for those who do not know it."""
-    of: Callable[[Sums], Values]
+    of: Callable[[Sums], Computed]
     """Its values for sums along the last axis; NaN where it is not defined."""
     better: Literal["lower", "higher"] | None = None
     """Which way is better, if it says how good something is."""
@@ -36,20 +37,20 @@ class Metric:
     """Whether it is in the units of the target."""
 
 
-def _mean(scores: tuple[str, ...], name: str) -> Callable[[Sums], Values]:
+def _mean(scores: tuple[str, ...], name: str) -> Callable[[Sums], Computed]:
     at = scores.index(name)
     return lambda sums: sums[..., at] / sums[..., 0]
 
 
-def _perplexity(sums: Sums) -> Values:
+def _perplexity(sums: Sums) -> Computed:
     return np.exp(_mean(CLASS_SCORES, "nll")(sums))
 
 
-def _rmse(sums: Sums) -> Values:
+def _rmse(sums: Sums) -> Computed:
     return np.sqrt(_mean(REAL_SCORES, "square")(sums))
 
 
-def _r2(sums: Sums) -> Values:
+def _r2(sums: Sums) -> Computed:
     """1 - squared error / squared distance from the mean; undefined where all true values are equal."""
     count, square, value, value_square = (
         sums[..., REAL_SCORES.index(name)] for name in ("items", "square", "value", "value_square")

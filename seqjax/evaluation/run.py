@@ -7,6 +7,7 @@ named, since there is no value to have predicted.
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +21,7 @@ from seqjax.data.dataset import Batch, Windows
 from seqjax.errors import ArtifactError
 from seqjax.evaluation.examples import Examples
 from seqjax.evaluation.result import Example, TargetResult
-from seqjax.evaluation.tally import Pieces, unit_for
+from seqjax.evaluation.tally import ENOUGH_SEQUENCES, Pieces, Unit, unit_for
 from seqjax.evaluation.targets import CategoricalRun, Items, RealRun, TargetRun, scored_pieces
 from seqjax.inference.engine import Engine, Outputs
 from seqjax.inference.predict import chunks
@@ -78,18 +79,30 @@ def run_model(
       ArtifactError: The model returns NaN.
     """
     targets = config.target_columns or list(engine.card.column_schema.targets)
-    scorer: _Scorer | None = None
+    parts = iter(parts)
+    first = _enough_to_choose(parts)
+    unit = unit_for(np.concatenate([part.sequence_id for part in first]), first[0].seq_length)
+    scorer = _Scorer(engine, first[0], unit, baselines, config, targets=targets)
     sequences, count = 0, 0
     with progress(f"Evaluating {name}", total, "windows") as bar:
-        for windows in parts:
-            scorer = scorer or _Scorer(engine, windows, baselines, config, targets)
+        for windows in chain(first, parts):
             sequences += len(np.unique(windows.sequence_id))
             count += len(windows)
             for chunk in chunks(len(windows), config.inference_batch_size):
                 scorer.add(windows, chunk)
                 bar.advance(len(chunk))
-    assert scorer is not None, "a source has at least one window"
     return scorer.found(windows=count, sequences=sequences)
+
+
+def _enough_to_choose(parts: Iterator[Windows]) -> list[Windows]:
+    """The first parts, until they hold enough sequences to draw from; all, if there are too few."""
+    taken, sequences = [], 0
+    for part in parts:
+        taken.append(part)
+        sequences += len(np.unique(part.sequence_id))
+        if sequences >= ENOUGH_SEQUENCES:
+            break
+    return taken
 
 
 class _Scorer:
@@ -97,15 +110,17 @@ class _Scorer:
         self,
         engine: Engine,
         first: Windows,
+        unit: Unit,
         baselines: Mapping[str, Fitted],
         config: EvaluateConfig,
+        *,
         targets: list[str],
     ) -> None:
         self._engine = engine
         self._config = config
         self._count = engine.card.model_spec.prediction_length
         self._columns = tuple(dict.fromkeys((*engine.card.column_schema.inputs, *targets)))
-        self._pieces = Pieces(unit_for(first.sequence_id, first.seq_length))
+        self._pieces = Pieces(unit)
         self._seq_length = first.seq_length
         self._examples = Examples(config.examples, config.seed, engine.card, targets)
         self._runs = {

@@ -1,7 +1,7 @@
 """One target of one model: what the model and the baselines say about its items is scored batch by batch."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int64, Integer, Num
@@ -49,6 +49,7 @@ class Items(NamedTuple):
     """The place in the prediction window, from 0."""
 
 
+@runtime_checkable
 class TargetRun(Protocol):
     """Scores one target."""
 
