@@ -170,12 +170,12 @@ class TrainConfig(ConfigModel):
     inference_batch_size: PositiveInt
     """Batch size with which exported models are checked; they take any."""
     export_generative_model: bool
-    embedding_layers: Annotated[list[int], Field(min_length=1)] | None = None
-    """Layers whose outputs the embedding model returns side by side, 0 (what the first layer reads) to
-    num_layers, or -1 (the last) down; null returns what the heads read, as the last layer does."""
     """Export the model that predicts the next item."""
     export_embedding_model: bool
     """Export the model that returns the last hidden state."""
+    embedding_layers: Annotated[list[int], Field(min_length=1)] | None = None
+    """Layers whose outputs the embedding model returns side by side, 0 (what the first layer reads) to
+    num_layers, or -1 (the last) down; null returns what the heads read, as the last layer does."""
     export_onnx: bool = True
     """Export as .onnx."""
     export_pt: bool = False
@@ -212,15 +212,15 @@ class TrainConfig(ConfigModel):
         if inputs is not None and dims is not None and set(dims) != set(inputs):
             problems.append(
                 Problem(
+                    "feature_embedding_dims", f"must name the input_columns {inputs} (found {list(dims)})."
+                )
+            )
         for layer in info.data.get("embedding_layers") or ():
             if not -spec.num_layers - 1 <= layer <= spec.num_layers:
                 raise ValueError(
                     f"has {spec.num_layers} layers (num_layers), so embedding_layers must be from "
                     f"{-spec.num_layers - 1} to {spec.num_layers} (found {layer})."
                 )
-                    "feature_embedding_dims", f"must name the input_columns {inputs} (found {list(dims)})."
-                )
-            )
         length = info.data.get("seq_length")
         if length is not None and spec.prediction_length > length:
             problems.append(
