@@ -67,6 +67,8 @@ class TrainingSpec(ConfigModel):
     """Stop when the validation loss has not improved for so many epochs."""
     log_interval: PositiveInt = 10
     """Log every so many batches."""
+    log_to: tuple[Literal["tensorboard"], ...] = ()
+    """Where the log goes besides text and JSON lines: tensorboard (event files in logs/tensorboard)."""
     class_share_log_columns: tuple[str, ...] = ()
     """Categorical targets whose predicted class shares are logged after each validation."""
     continue_training: bool = True

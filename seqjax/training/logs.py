@@ -7,7 +7,8 @@ the lines, as programs that read sequifier's logs expect it.
 import json
 import logging
 import math
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -133,10 +134,16 @@ class TextLog:
 
 
 class JsonLog:
-    """A hook that writes one JSON object an event, with `event` saying which kind: batch, validation, ..."""
+    """A hook that writes one JSON object an event, with `event` saying which kind: batch, validation, ...
 
-    def __init__(self, stream: IO[str]) -> None:
+    Args:
+      stream: Where to.
+      memory: Says how many bytes are in use; null writes nothing of that.
+    """
+
+    def __init__(self, stream: IO[str], memory: Callable[[], int] | None = None) -> None:
         self._stream = stream
+        self._memory = memory
 
     def write(self, event: str, values: Mapping[str, object]) -> None:
         """Writes an object with the time, the kind of event, and some values."""
@@ -148,7 +155,8 @@ class JsonLog:
         """Writes the object of an event."""
         match event:
             case BatchEvent():
-                self.write("batch", _batch_values(event))
+                memory = {} if self._memory is None else {"memory_bytes": self._memory()}
+                self.write("batch", _batch_values(event) | memory)
             case EpochEvent():
                 self.write("validation", _epoch_values(event))
             case StandingEvent():
@@ -165,11 +173,26 @@ class JsonLog:
 
 
 @contextmanager
-def json_log(path: Path) -> Iterator[JsonLog]:
-    """A `JsonLog` that appends to a file."""
+def json_log(path: Path, memory: Callable[[], int] | None = None) -> Iterator[JsonLog]:
+    """A `JsonLog` that appends to a file.
+
+    Args:
+      path: The file.
+      memory: Says how many bytes are in use.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as stream:
-        yield JsonLog(stream)
+        if _is_cut_short(path):
+            stream.write("\n")
+        yield JsonLog(stream, memory)
+
+
+def _is_cut_short(path: Path) -> bool:
+    """Whether the last line has no end, since the process that wrote it was killed."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(size - 1, 0))
+        return file.read() not in (b"", b"\n")
 
 
 def loss_values(losses: Losses) -> dict[str, object]:

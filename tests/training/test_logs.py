@@ -114,4 +114,24 @@ def test_json_lines(tmp_path):
     assert batch["loss"] == pytest.approx(4.61)
     assert batch["losses"]["val"] == {"loss": 0.61, "weighted": 1.22}
     assert batch["samples_per_second"] == pytest.approx(80 / 0.615)
-    assert (batch["epoch"], batch["batch"], batch["learning_rate"]) == (1, 5, 3e-3)
+    assert (batch["epoch"], batch["batch"], batch["count"], batch["learning_rate"]) == (1, 5, 5, 3e-3)
+    assert "memory_bytes" not in batch
+
+
+def test_json_lines_tell_memory_where_it_is_known(tmp_path):
+    with json_log(tmp_path / "log.jsonl", lambda: 4096) as log:
+        log(BATCH)
+    assert json.loads((tmp_path / "log.jsonl").read_text())["memory_bytes"] == 4096
+
+
+def test_a_line_that_was_cut_short_does_not_spoil_the_next(tmp_path):
+    path = tmp_path / "log.jsonl"
+    with json_log(path) as log:
+        log(BATCH)
+    path.write_text(path.read_text() + '{"event": "ba')
+    for _ in range(2):
+        with json_log(path) as log:
+            log(BATCH)
+    lines = path.read_text().splitlines()
+    assert lines[1] == '{"event": "ba'
+    assert [json.loads(line)["event"] for line in [lines[0], *lines[2:]]] == ["batch"] * 3
