@@ -112,9 +112,9 @@ def build_precision(
       TrainingError: The device does not have a format.
     """
     chosen: dict[LayerType, DTypeName] = {**(dtypes or {})}
+    _check_float8(chosen, device)
     if "linear" in chosen:
         chosen.setdefault("decoder", chosen["linear"])
-    _check_float8(chosen, device)
     kept: dict[LayerType, DTypeLike] = {kind: jnp.dtype(name) for kind, name in chosen.items()}
     computed: dict[LayerType, DTypeLike] = (
         {"linear": jnp.bfloat16, "embedding": jnp.bfloat16, "decoder": jnp.bfloat16}

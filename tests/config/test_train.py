@@ -39,6 +39,12 @@ def test_what_cannot_be_done_is_refused(changes, message):
         ({"loss_weights": {"item": 1.0}}, "training_spec.loss_weights: must name the target_columns"),
         ({"class_weights": {"price": [1.0]}}, "training_spec.class_weights: must name categorical targets"),
         ({"class_share_log_columns": ["price"]}, "must name categorical targets ['item']"),
+        (
+            {"label_smoothing": {"price": 0.1}},
+            "label_smoothing: must name targets with CrossEntropyLoss or NLLLoss ['item'] (found ['price'])",
+        ),
+        ({"huber_delta": {"price": 2.0}}, "huber_delta: must name targets with HuberLoss []"),
+        ({"label_smoothing": 1.0}, "label_smoothing: must be less than 1"),
         ({"device": "tpu9"}, "training_spec.device: must be auto, cpu, cuda or mps"),
     ],
 )

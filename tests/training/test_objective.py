@@ -15,6 +15,7 @@ from seqjax.training.objective import (
     loss_weights,
     total_weights,
     weighted_loss,
+    without_smoothing,
 )
 
 RNG = np.random.default_rng(1)
@@ -72,6 +73,34 @@ def test_class_weights_divide_by_their_sum():
     np.testing.assert_allclose(sums.total / sums.weight, expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("class_weights", [None, CLASS_WEIGHTS])
+def test_label_smoothing_is_that_of_torch(class_weights):
+    # torch 2.13: nn.functional.cross_entropy(logits, ids, weight=class_weights, label_smoothing=0.2).
+    logits, ids = np.array([[[0.5, -1.0, 2.0, 0.1], [1.5, 0.3, -0.7, 0.0]]]), np.array([[0, 3, 1]])
+    expected = 1.9445633698 if class_weights is None else 1.7840237775
+    truth = Batch({"c": jnp.asarray(ids)}, jnp.asarray([0]))
+    target = Target("c", "CrossEntropyLoss", 1.0, class_weights, 0.2)
+    sums = loss_sums([target], {"c": jnp.asarray(logits, jnp.float32)}, truth)["c"]
+    np.testing.assert_allclose(sums.total / sums.weight, expected, rtol=1e-6)
+    assert without_smoothing([target])[0].label_smoothing == 0
+
+
+def test_label_smoothing_leaves_padding_out():
+    target = Target("c", "CrossEntropyLoss", label_smoothing=0.3)
+    wild = np.where(REAL[:, 1:, None], LOGITS, np.inf)
+    sums = [loss_sums([target], {"c": jnp.asarray(logits)}, batch())["c"] for logits in (LOGITS, wild)]
+    assert sums[0].total == sums[1].total
+
+
+@pytest.mark.parametrize(("criterion", "scale"), [("HuberLoss", 1.0), ("SmoothL1Loss", 1 / 0.4)])
+def test_the_bend_of_a_huber_loss_can_be_moved(criterion, scale):
+    error = np.abs(OUTPUT[..., 0] - VALUES[:, 1:])
+    expected = np.where(error < 0.4, error**2 / 2, 0.4 * (error - 0.2)) * scale
+    target = Target("r", criterion, threshold=0.4)
+    total = loss_sums([target], {"r": jnp.asarray(OUTPUT)}, batch())["r"].total
+    np.testing.assert_allclose(total, expected[REAL[:, 1:]].sum(), rtol=1e-6)
+
+
 def test_the_loss_is_the_weighted_sum_over_targets():
     targets = [Target("c", "CrossEntropyLoss", 0.25), Target("r", "MSELoss", 2.0)]
     sums = loss_sums(targets, {"c": jnp.asarray(LOGITS), "r": jnp.asarray(OUTPUT)}, batch())
@@ -119,9 +148,12 @@ def test_targets_are_taken_from_the_configuration():
             "criterion": {"c": "CrossEntropyLoss", "r": "HuberLoss"},
             "loss_weights": {"c": 3.0, "r": 1.0},
             "class_weights": {"c": [1, 2, 3, 4]},
+            "label_smoothing": 0.1,
+            "huber_delta": {"r": 0.5},
         }
     )
     real, categorical = build_targets(schema, spec)
     assert (real.name, real.criterion, real.loss_weight, real.class_weights) == ("r", "HuberLoss", 1.0, None)
     assert (categorical.name, categorical.loss_weight) == ("c", 3.0)
     np.testing.assert_array_equal(categorical.class_weights, [1, 2, 3, 4])
+    assert (categorical.label_smoothing, real.label_smoothing, real.threshold) == (0.1, 0.0, 0.5)
