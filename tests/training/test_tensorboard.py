@@ -1,8 +1,5 @@
 """Event files, read back record by record: every scalar at its step, and each step once."""
 
-import struct
-from typing import Any, cast
-
 import pytest
 
 from seqjax.errors import MissingPackageError
@@ -11,6 +8,7 @@ from seqjax.training.evaluate import Evaluation
 from seqjax.training.events import BatchEvent, EpochEvent
 from seqjax.training.metrics import Losses
 from seqjax.training.tensorboard import require_tensorboard, tensorboard_log
+from tests.event_files import scalars
 
 pytest.importorskip("tensorboardX", reason="the tensorboard extra is not installed")
 
@@ -32,23 +30,6 @@ def write(folder, *events):
     with tensorboard_log(folder, BATCHES, lambda: 2**20) as hook:
         for event in events:
             hook(event)
-
-
-def scalars(folder):
-    """(tag, step) -> values, over all files of a folder in the order in which TensorBoard reads them."""
-    from tensorboardX.proto import event_pb2
-
-    found = {}
-    for path in sorted(folder.iterdir()):
-        content, place = path.read_bytes(), 0
-        while place < len(content):
-            (length,) = struct.unpack_from("<Q", content, place)
-            event = cast(Any, event_pb2).Event.FromString(content[place + 12 : place + 12 + length])
-            for value in event.summary.value:
-                found.setdefault((value.tag, event.step), []).append(value.simple_value)
-            place += length + 16
-        assert place == len(content)
-    return found
 
 
 def test_scalars_stand_at_the_number_of_batches(tmp_path):
