@@ -38,8 +38,10 @@ class _Bar(Advance):
 
     def advance(self, n: int = 1, **shown: object) -> None:
         self._shown |= shown
-        # A name and its value stay on one line: the space between them does not break.
-        numbers = "  ".join(f"{name}\N{NO-BREAK SPACE}{value}" for name, value in self._shown.items())
+        # A name and its value stay on one line: the spaces in between do not break.
+        numbers = "  ".join(
+            f"{name} {value}".replace(" ", "\N{NO-BREAK SPACE}") for name, value in self._shown.items()
+        )
         self._bar.update(self._task, advance=n, shown=numbers)
 
 

@@ -6,8 +6,8 @@ from seqjax.progress import Advance
 from seqjax.training.events import BatchEvent, EpochEvent, Event, Hook
 
 _MANY_TARGETS = 3
-_HEADLINES = ("top_1_accuracy", "mae")
-"""Of each target's metrics, the one that is shown."""
+_HEADLINES = {"top_1_accuracy": "top-1", "mae": "MAE"}
+"""Of each target's metrics, the one that is shown, and as what."""
 
 
 def live_view(bar: Advance, memory: Callable[[], int]) -> Hook:
@@ -44,7 +44,8 @@ def validation_numbers(event: EpochEvent) -> dict[str, str]:
     metrics = event.evaluation.metrics
     if len(metrics) <= _MANY_TARGETS:
         for target, found in metrics.items():
-            numbers[target] = ", ".join(f"{name} {found[name]:.4g}" for name in _HEADLINES if name in found)
+            shown = [f"{title} {found[name]:.4g}" for name, title in _HEADLINES.items() if name in found]
+            numbers |= {target: shown[0]} if shown else {}
     return numbers
 
 

@@ -34,8 +34,8 @@ def test_the_bar_moves_by_batches_and_shows_how_the_run_does():
         "samples/s": "1,280",
         "memory": "57 MB",
         "validation": "2.235",
-        "item": "top_1_accuracy 0.5124",
-        "price": "mae 12",
+        "item": "top-1 0.5124",
+        "price": "MAE 12",
     }
 
 
