@@ -4,7 +4,9 @@ An engine knows its model's card. The caller gathers windows and reads outputs; 
 what the graph calls its ends, stays in here.
 """
 
+import os
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
@@ -16,6 +18,9 @@ from seqjax.errors import ArtifactError
 
 if TYPE_CHECKING:
     import onnxruntime
+
+ROWS_A_CORE = 32
+"""Windows that a graph computes at once for each core: larger ones fall out of the cache, and are slower."""
 
 Columns = Mapping[str, Num[np.ndarray, "B L"]]
 Outputs = dict[str, Float32[np.ndarray, "B P _"]]
@@ -44,6 +49,14 @@ class Engine(Protocol):
         ...
 
 
+def without_dropout(model: str) -> ArtifactError:
+    """What to say of a graph that cannot drop."""
+    return ArtifactError(
+        f"{model} was exported without dropout, so infer_with_dropout cannot be true. Train it with "
+        "export_with_dropout: true, or infer from its .pt file."
+    )
+
+
 class OnnxEngine:
     """A graph that seqjax exported, in onnxruntime."""
 
@@ -61,13 +74,11 @@ class OnnxEngine:
           ArtifactError: The graph cannot drop.
         """
         if live_dropout and card.dropout_input is None:
-            raise ArtifactError(
-                "The model was exported without dropout, so infer_with_dropout cannot be true. Train it with "
-                "export_with_dropout: true, or infer from its .pt file."
-            )
+            raise without_dropout("The model")
         self._session = session
         self._card = card
         self._dropout = dropout_feed(card, live=live_dropout)
+        self._at_once = _rows_at_once(session)
 
     @property
     def card(self) -> ModelCard:
@@ -76,7 +87,27 @@ class OnnxEngine:
 
     def predict(self, inputs: Columns, valid_mask: Bool[np.ndarray, "B L"]) -> Outputs:
         """See `Engine.predict`."""
-        card = self._card
-        feed = {**graph_feed(card, inputs, valid_mask), **self._dropout}
-        values = self._session.run(list(card.outputs.values()), feed)
-        return {name: np.asarray(value) for name, value in zip(card.outputs, values, strict=True)}
+        feed, names = graph_feed(self._card, inputs, valid_mask), list(self._card.outputs.values())
+        parts = [
+            self._session.run(
+                names, {**{name: values[rows] for name, values in feed.items()}, **self._dropout}
+            )
+            for rows in _even_slices(len(valid_mask), self._at_once)
+        ]
+        joined = (np.concatenate([np.asarray(part[at]) for part in parts]) for at in range(len(names)))
+        return dict(zip(self._card.outputs, joined, strict=True))
+
+
+def _rows_at_once(session: "onnxruntime.InferenceSession") -> int | None:
+    """How many windows to compute at once; null where that is not a matter of a processor's cache."""
+    if session.get_providers()[0] != "CPUExecutionProvider":
+        return None
+    threads = session.get_session_options().intra_op_num_threads or os.cpu_count() or 1
+    return ROWS_A_CORE * threads
+
+
+def _even_slices(rows: int, most: int | None) -> list[slice]:
+    """The numbers below `rows` in slices of about one size, at most `most`."""
+    count = 1 if most is None else max(1, -(-rows // most))
+    borders = np.linspace(0, rows, count + 1).astype(int).tolist()
+    return [slice(first, last) for first, last in pairwise(borders)]
