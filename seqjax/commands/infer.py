@@ -14,7 +14,6 @@ import polars as pl
 from seqjax.artifacts.layout import Layout
 from seqjax.artifacts.model_files import resolve_model_path
 from seqjax.config.infer import InferConfig
-from seqjax.errors import ConfigError, Problem
 from seqjax.inference.inputs import data_path_of, metadata_of, source_of
 from seqjax.inference.model import Model
 from seqjax.inference.outputs import Output
@@ -31,11 +30,8 @@ def infer(config: InferConfig) -> list[Path]:
     Returns:
       The files that were written.
     """
-    unsupported = list(_unsupported(config))
-    if unsupported:
-        raise ConfigError("The configuration of inference", unsupported)
     names = [config.model_path] if isinstance(config.model_path, str) else config.model_path
-    paths = [resolve_model_path(config.project_root, name) for name in names]
+    paths = [resolve_model_path(config.project_root, name, kind=config.model_type) for name in names]
     metadata = metadata_of(config)
     data_path = data_path_of(config, metadata)
     models = {path: Model.opened(path, config) for path in paths}
@@ -70,12 +66,3 @@ def _place(config: InferConfig, model_id: str, output: Output) -> Path:
     layout, extension = Layout(Path(config.project_root), ""), config.write_format
     place = getattr(layout, output.kind)
     return place(model_id, output.target, extension) if output.target else place(model_id, extension)
-
-
-def _unsupported(config: InferConfig) -> Iterator[Problem]:
-    if config.distributed:
-        yield Problem(
-            "distributed", "is not supported yet: this version infers on one device. Set it to false."
-        )
-    if config.infer_with_dropout:
-        yield Problem("infer_with_dropout", "is not supported yet. Set it to false.")

@@ -1,12 +1,15 @@
 """Torch files in JAX: parameters by sequifier's names, run by the model that training runs.
 
+The rows of a batch are shared among the devices, of which there may be one.
+
 A function is compiled for each batch size that it meets, so a smaller batch is filled up to one that was met
 before, as long as that is not far larger: the last batch of a data set costs no compilation, and a single
 sequence that is continued does not pay for a whole batch at each step.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Bool, Shaped
@@ -20,52 +23,106 @@ from seqjax.inference.scan import Scan
 from seqjax.interop.names import from_sequifier
 from seqjax.interop.onnx_session import DEVICES
 
+if TYPE_CHECKING:
+    import jax
+
+    from seqjax.model.functional import GraphDef
+
 LARGEST_FILLING = 4
 """A batch is filled up to at most so many times its size."""
 
 
-class JaxEngine:
-    """Parameters and a card in JAX."""
+class _JaxModel:
+    """Parameters and a card in JAX, on one device or with each batch shared among several."""
 
-    def __init__(self, parameters: Mapping[str, Any], card: ModelCard, *, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        parameters: Mapping[str, Any],
+        card: ModelCard,
+        *,
+        device: str = "cpu",
+        distributed: bool = False,
+    ) -> None:
         """Puts the parameters on a device.
 
         Args:
           parameters: Arrays by sequifier's names, as a torch file holds them.
           card: What the model says about itself.
           device: auto, cpu, cuda or cuda:N.
+          distributed: Whether to use all local devices of that kind.
 
         Raises:
           ArtifactError: The parameters are not those of the card's model.
           ConfigError: There is no such device.
         """
         import jax
+        from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
         from seqjax.model.functional import abstract
 
         self._card = card
         params = from_sequifier(parameters, card.column_schema, card.model_spec)
-        self._params = jax.device_put(params, _device(device))
+        devices = _devices(device, distributed=distributed)
+        mesh = jax.make_mesh((len(devices),), ("batch",), axis_types=(AxisType.Auto,), devices=devices)
+        self._by_row = NamedSharding(mesh, PartitionSpec("batch"))
+        self._params = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
         self._graphdef, _ = abstract(card.column_schema, card.model_spec)
-        self._apply = jax.jit(forward_function(self._graphdef, card))
         self._sizes: list[int] = []
-        self._scans: dict[tuple[Reading, bool], Scan] = {}
 
     @property
     def card(self) -> ModelCard:
         """What the model says about itself."""
         return self._card
 
+    def _rows(self, inputs: Columns, valid_mask: Bool[np.ndarray, "B L"]) -> "list[jax.Array]":
+        """The graph's inputs on the devices, filled up."""
+        import jax
+
+        size = self._size(len(valid_mask))
+        feed = graph_feed(self._card, inputs, valid_mask)
+        return [jax.device_put(_filled(values, size), self._by_row) for values in feed.values()]
+
+    def _outputs(self, values: "Sequence[jax.Array]", count: int) -> Outputs:
+        import jax
+
+        fetched = zip(self._card.outputs, jax.device_get(values), strict=True)
+        return {name: np.asarray(value)[:count] for name, value in fetched}
+
+    def _size(self, count: int) -> int:
+        """The size to fill a batch of `count` up to: equally many rows a device."""
+        known = [size for size in self._sizes if count <= size <= LARGEST_FILLING * count]
+        if known:
+            return min(known)
+        devices = self._by_row.mesh.size
+        self._sizes.append(-(-count // devices) * devices)
+        return self._sizes[-1]
+
+
+class JaxEngine(_JaxModel):
+    """A model in JAX, which also continues windows in compiled functions."""
+
+    def __init__(
+        self,
+        parameters: Mapping[str, Any],
+        card: ModelCard,
+        *,
+        device: str = "cpu",
+        distributed: bool = False,
+    ) -> None:
+        """See `_JaxModel`."""
+        import jax
+
+        super().__init__(parameters, card, device=device, distributed=distributed)
+        self._apply = jax.jit(forward_function(self._graphdef, card))
+        self._scans: dict[tuple[Reading, bool], Scan] = {}
+
     def predict(self, inputs: Columns, valid_mask: Bool[np.ndarray, "B L"]) -> Outputs:
         """See `Engine.predict`."""
         import jax
 
-        card, count = self._card, len(valid_mask)
-        size = self._size(count)
-        arrays = [_filled(values, size) for values in graph_feed(card, inputs, valid_mask).values()]
         with jax.default_matmul_precision("highest"):
-            values = jax.device_get(self._apply(self._params, *arrays))
-        return {name: np.asarray(value)[:count] for name, value in zip(card.outputs, values, strict=True)}
+            values = self._apply(self._params, *self._rows(inputs, valid_mask))
+        return self._outputs(values, len(valid_mask))
 
     def scan(self, reading: Reading, *, rolling: bool) -> Scan:
         """See `generate.Scanner.scan`; rolling needs rotary positions."""
@@ -74,12 +131,52 @@ class JaxEngine:
             self._scans[key] = Scan(self._graphdef, self._params, reading, rolling=rolling)
         return self._scans[key]
 
-    def _size(self, count: int) -> int:
-        """The size to fill a batch of `count` up to."""
-        known = [size for size in self._sizes if count <= size <= LARGEST_FILLING * count]
-        if not known:
-            self._sizes.append(count)
-        return min(known, default=count)
+
+class DroppingEngine(_JaxModel):
+    """A model in JAX that drops as training did, anew at every call."""
+
+    def __init__(
+        self,
+        parameters: Mapping[str, Any],
+        card: ModelCard,
+        *,
+        seed: int,
+        device: str = "cpu",
+        distributed: bool = False,
+    ) -> None:
+        """See `_JaxModel`; engines of the same seed drop the same, call by call."""
+        import jax
+
+        super().__init__(parameters, card, device=device, distributed=distributed)
+        self._apply = jax.jit(partial(_dropped, self._graphdef, card))
+        self._seed = seed
+        self._calls = 0
+
+    def predict(self, inputs: Columns, valid_mask: Bool[np.ndarray, "B L"]) -> Outputs:
+        """See `Engine.predict`."""
+        import jax
+
+        self._calls += 1
+        with jax.default_matmul_precision("highest"):
+            arrays = self._rows(inputs, valid_mask)
+            values = self._apply(self._params, np.uint32(self._seed % 2**32), np.uint32(self._calls), *arrays)
+        return self._outputs(values, len(valid_mask))
+
+
+def _dropped(
+    graphdef: "GraphDef",
+    card: ModelCard,
+    params: dict[str, Any],
+    seed: "jax.Array",
+    call: "jax.Array",
+    *arrays: "jax.Array",
+) -> "tuple[jax.Array, ...]":
+    import jax
+
+    from seqjax.model.dropout import Dropout
+
+    drop = Dropout(card.dropout, jax.random.fold_in(jax.random.key(seed), call))
+    return forward_function(graphdef, card, drop=drop)(params, *arrays)
 
 
 def _filled(values: Shaped[np.ndarray, "B L"], size: int) -> Shaped[np.ndarray, "N L"]:
@@ -88,15 +185,16 @@ def _filled(values: Shaped[np.ndarray, "B L"], size: int) -> Shaped[np.ndarray, 
     return np.pad(narrow, ((0, size - len(narrow)), (0, 0)))
 
 
-def _device(name: str) -> object:
+def _devices(name: str, *, distributed: bool) -> Sequence[Any]:
+    """The device of that name, or all local ones of its kind."""
     import jax
 
     kind, _, number = name.partition(":")
     try:
         if kind not in DEVICES:
             raise ValueError(kind)
-        found = jax.devices() if kind == "auto" else jax.devices(kind)
-        return found[int(number or 0)]
+        found = jax.local_devices(backend=None if kind == "auto" else kind)
+        return found if distributed else [found[int(number or 0)]]
     except (RuntimeError, IndexError, ValueError):
         there = ", ".join(str(device) for device in jax.devices())
         message = f"must be auto, cpu, cuda or cuda:N (found {name!r}); jax sees {there}. Set device: cpu."

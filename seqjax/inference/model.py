@@ -78,14 +78,22 @@ class Model:
 
         Args:
           path: The file.
-          config: The device, and where the training configuration of a model of sequifier is.
+          config: What to run it on, whether it drops, and where the training configuration of a model of
+            sequifier is.
 
         Raises:
           ArtifactError: The file is missing, damaged or no model.
           ConfigError: There is no such device, or no training configuration where one is needed.
         """
         describe = partial(card_from_training, config, path)
-        return cls(open_engine(path, describe, device=config.device), path.name)
+        engine = open_engine(
+            path,
+            describe,
+            device=config.device,
+            dropout_seed=config.seed if config.infer_with_dropout else None,
+            distributed=config.distributed,
+        )
+        return cls(engine, path.name)
 
     @property
     def card(self) -> ModelCard:

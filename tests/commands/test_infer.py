@@ -75,7 +75,7 @@ class Project:
         self.write_metadata({})
         (root / "data" / "x-split2.csv").write_text(DATA)
         self._engines: dict[str, FakeEngine] = {}
-        monkeypatch.setattr(opening, "open_engine", lambda path, describe, device: self._engines[path.stem])
+        monkeypatch.setattr(opening, "open_engine", lambda path, describe, **kind: self._engines[path.stem])
         self.add_model(MODEL, GENERATIVE, repeat)
 
     def add_model(self, name: str, card: ModelCard, compute) -> None:
@@ -240,7 +240,10 @@ def test_samples_of_continuations_and_what_they_say(project: Project) -> None:
         ({"temperature": 0.5}, "temperature: needs sample_from_distribution_columns"),
         ({"top_k": 1}, "top_k: needs sample_from_distribution_columns"),
         ({"top_p": 1.5, "sample_from_distribution_columns": ["item"]}, "top_p: must be at most 1"),
-        ({"temperature": 0, "sample_from_distribution_columns": ["item"]}, "temperature: must be greater than 0"),
+        (
+            {"temperature": 0, "sample_from_distribution_columns": ["item"]},
+            "temperature: must be greater than 0",
+        ),
         ({"autoregression_samples": 3, "autoregression": True}, "samples: needs sample_from_distribution"),
         ({"autoregression_samples": 3, "autoregression": False}, "samples: needs autoregression: true"),
         ({"generation_cache": "rolling", "autoregression": False}, "cache: rolling needs autoregression"),
@@ -344,13 +347,6 @@ def test_autoregression_needs_inputs_that_are_the_targets(project: Project) -> N
         ConfigError, match="autoregression: needs a model with prediction_length 1; this one has 3"
     ):
         project.infer(model_path="three", autoregression=True, autoregression_extra_steps=1)
-
-
-def test_what_this_version_does_not_do_is_refused(project: Project) -> None:
-    with pytest.raises(
-        ConfigError, match=r"2 problems:\n  distributed: .*\n  infer_with_dropout: is not supported"
-    ):
-        project.infer(distributed=True, infer_with_dropout=True)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,8 @@
 """Every kind of model file is opened by the engine that runs it, and all engines compute the same."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -93,7 +96,7 @@ def test_every_batch_size_gives_what_the_graph_gives(pair: tuple[Engine, Engine]
 def test_a_smaller_batch_is_filled_up_unless_it_is_far_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
     traced: list[int] = []
 
-    def recorded(graphdef: object, card: ModelCard) -> Callable[..., tuple[jax.Array]]:
+    def recorded(graphdef: object, card: ModelCard, **options: object) -> Callable[..., tuple[jax.Array]]:
         def forward(params: object, item: jax.Array, *rest: jax.Array) -> tuple[jax.Array]:
             traced.append(len(item))
             return (item[:, None, :1].astype(np.float32),)
@@ -109,6 +112,100 @@ def test_a_smaller_batch_is_filled_up_unless_it_is_far_smaller(monkeypatch: pyte
         outputs = engine.predict(inputs, np.ones((rows, 4), np.bool_))
         assert outputs["price"][:, 0, 0].tolist() == inputs["item"][:, 0].tolist()
     assert traced == [16, 3, 17]
+
+
+ON_TWO_DEVICES = """
+import sys
+from pathlib import Path
+import jax, numpy as np
+from seqjax.inference.engines import open_engine
+folder = Path(sys.argv[1])
+engine = open_engine(folder / "x.pt", lambda kind: None, distributed=True)
+assert jax.device_count() == 2
+for rows in (7, 1):
+    with np.load(folder / f"{rows}.npz") as arrays:
+        found = engine.predict({name: arrays[name] for name in ("item", "price")}, arrays["valid"])
+    np.savez(folder / f"{rows}-found.npz", **found)
+"""
+
+
+def test_a_batch_shared_among_devices_gives_what_one_gives(tmp_path: Path) -> None:
+    _, params = random_model(SCHEMA, SPEC, seed=3)
+    write_pt(tmp_path / "x.pt", params=params, card=card_of(SCHEMA, SPEC))
+    engine = open_engine(tmp_path / "x.pt", _no_description)
+    expected = {}
+    for rows in (7, 1):
+        inputs = {name: values[:, :-1] for name, values in _sample(rows).columns.items()}
+        valid = np.ones((rows, 4), np.bool_)
+        np.savez(tmp_path / f"{rows}.npz", valid=valid, **inputs)
+        expected[rows] = engine.predict(inputs, valid)
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-c", ON_TWO_DEVICES, str(tmp_path)]
+    subprocess.run(command, check=True, env=environment, cwd=root)
+    for rows, outputs in expected.items():
+        with np.load(tmp_path / f"{rows}-found.npz") as found:
+            for name, values in outputs.items():
+                np.testing.assert_allclose(found[name], values, rtol=1e-6, atol=1e-6)
+
+
+@pytest.fixture(scope="module", params=["pt", "onnx"])
+def droppable(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model trained with dropout, in a file that can drop."""
+    path = tmp_path_factory.mktemp("models") / f"x.{request.param}"
+    graphdef, params = random_model(SCHEMA, SPEC, seed=3)
+    card = card_of(SCHEMA, SPEC).model_copy(update={"dropout": 0.2})
+    if request.param == "pt":
+        write_pt(path, params=params, card=card.of_kind("generative"))
+    else:
+        described = card.of_kind("generative", live_dropout=True)
+        write_onnx(path, params=params, graphdef=graphdef, card=described, sample=_sample(3))
+    return path
+
+
+def test_a_model_drops_anew_at_every_call_and_alike_by_seed(droppable: Path) -> None:
+    sample = _sample(6)
+    inputs = {name: values[:, :-1] for name, values in sample.columns.items()}
+    valid = np.ones((6, 4), np.bool_)
+
+    def prices(seed: int | None, calls: int = 3) -> np.ndarray:
+        engine = open_engine(droppable, _no_description, dropout_seed=seed)
+        return np.stack([engine.predict(inputs, valid)["price"][:, 0, 0] for _ in range(calls)])
+
+    still, dropped = prices(None), prices(1)
+    assert (still == still[0]).all()
+    assert (np.diff(dropped, axis=0) != 0).all()
+    np.testing.assert_array_equal(prices(1), dropped)
+    assert (prices(2) != dropped).any()
+
+
+def test_both_engines_drop_with_the_same_spread(tmp_path: Path) -> None:
+    """The spread of a real target over passes of 20 % dropout, and its mean, are the same in both."""
+    graphdef, params = random_model(SCHEMA, SPEC, seed=3)
+    card = card_of(SCHEMA, SPEC).model_copy(update={"dropout": 0.2})
+    write_pt(tmp_path / "x.pt", params=params, card=card.of_kind("generative"))
+    described = card.of_kind("generative", live_dropout=True)
+    write_onnx(tmp_path / "x.onnx", params=params, graphdef=graphdef, card=described, sample=_sample(3))
+    rows = 4000
+    inputs = {name: np.repeat(values[:1, :-1], rows, axis=0) for name, values in _sample(1).columns.items()}
+    found = [
+        open_engine(tmp_path / f"x.{suffix}", _no_description, dropout_seed=5).predict(
+            inputs, np.ones((rows, 4), np.bool_)
+        )["price"][:, 0, 0]
+        for suffix in ("pt", "onnx")
+    ]
+    means, spreads = [float(values.mean()) for values in found], [float(values.std()) for values in found]
+    assert spreads[0] > 0.05
+    assert means[0] == pytest.approx(means[1], abs=5 * spreads[0] / rows**0.5)
+    assert spreads[0] == pytest.approx(spreads[1], rel=0.08)
+
+
+def test_a_graph_without_dropout_cannot_drop(tmp_path: Path) -> None:
+    graphdef, params = random_model(SCHEMA, SPEC, seed=3)
+    card = card_of(SCHEMA, SPEC)
+    write_onnx(tmp_path / "x.onnx", params=params, graphdef=graphdef, card=card, sample=_sample(3))
+    with pytest.raises(ArtifactError, match="was exported without dropout"):
+        open_engine(tmp_path / "x.onnx", _no_description, dropout_seed=1)
 
 
 @pytest.mark.parametrize("device", ["mps", "cuda:x", "gpu", "cpu:99"])
