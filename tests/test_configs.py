@@ -37,7 +37,7 @@ FILLED = {
         "    item: CrossEntropyLoss",
     ],
     "infer": ["model_path: models/sequifier-first-best-10.onnx", "data_path: data/events-split2.parquet"],
-    "evaluate": ["model_path: models/sequifier-first-best-10.onnx", "data_path: data/events-split2.parquet"],
+    "evaluate": ["data_path: data/events-split2.parquet"],
     "hyperparameter_search": [
         "metadata_config_path: configs/metadata_configs/events.json",
         "hp_search_name: first",

@@ -118,6 +118,24 @@ def _visualizations(root: Path) -> Path:
     return root / "outputs" / "visualization"
 
 
+def newest_model(folder: Path, which: Which, kind: Kind) -> Path | None:
+    """The model file of its sort that was written last, a graph rather than parameters; null without one.
+
+    Args:
+      folder: Where model files lie.
+      which: The best or the last parameters of a run.
+      kind: What the model does.
+    """
+    middle = f"{which}-embedding" if kind == "embedding" else which
+    name = re.compile(rf"sequifier-.+-{middle}-\d+\.(onnx|pt)")
+    there = [path for path in folder.glob("sequifier-*") if name.fullmatch(path.name)]
+    if not there:
+        return None
+    newest = max(there, key=lambda path: path.stat().st_mtime_ns)
+    graph = newest.with_suffix(".onnx")
+    return graph if graph in there else newest
+
+
 def part_of(whole: Path, model_id: str, number: int) -> Path:
     """Where the results of one input file lie, in the folder that takes the place of the file `whole`.
 

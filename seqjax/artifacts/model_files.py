@@ -9,13 +9,13 @@ import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, get_args
 
 import numpy as np
 
 from seqjax.artifacts.atomic import move_over, sync
 from seqjax.artifacts.card import CARD_KEY, ModelCard, ModelKind
-from seqjax.artifacts.layout import Layout
+from seqjax.artifacts.layout import Layout, Which, newest_model
 from seqjax.artifacts.torch_models import read_pt, write_pt
 from seqjax.config.base import suggestion
 from seqjax.config.load import resolve_path
@@ -219,16 +219,23 @@ def card_of(session: "onnxruntime.InferenceSession", path: Path) -> ModelCard | 
     return None if text is None else ModelCard.from_json(text, str(path))
 
 
-def resolve_model_path(root: str | Path, text: str) -> Path:
+def resolve_model_path(root: str | Path, text: str, *, kind: ModelKind = "generative") -> Path:
     """The model file that a configuration names.
 
     Args:
       root: `project_root`.
-      text: A path, or the name of a file in models/; its suffix may be left out.
+      text: A path, or the name of a file in models/; its suffix may be left out. `best` or `last` is the
+        newest of such files there.
+      kind: What the model does, where `text` is `best` or `last`.
 
     Raises:
       ArtifactError: There is no such file; the message names those that exist.
     """
+    if text in get_args(Which):
+        newest = newest_model(resolve_path(root, MODELS), cast(Which, text), kind)
+        if newest is not None:
+            logger.info("model_path: %s is %s", text, newest)
+            return newest
     bases = [resolve_path(root, text), resolve_path(root, Path(MODELS) / text)]
     for base in bases:
         for candidate in (base, *(base.with_name(base.name + suffix) for suffix in SUFFIXES)):

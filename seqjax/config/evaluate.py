@@ -17,7 +17,7 @@ class EvaluateConfig(ConfigModel):
     project_root: str
     """Root folder of the project; relative paths start here. Usually '.'."""
     model_path: str | list[str]
-    """Model file, or a list of them to compare."""
+    """Model file, or a list of them to compare; best and last are the newest of their kind in models/."""
     data_path: str | None = None
     """Held-out data, preprocessed or a raw table; null is the last of the metadata's first three splits."""
     training_data_path: str | None = None

@@ -1,6 +1,7 @@
 """Model files: what training asks for is written, checked, and found again."""
 
 import logging
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -232,3 +233,25 @@ def test_files_that_are_no_models_of_ours_are_refused(tmp_path: Path) -> None:
     onnx.save(foreign, path)
     with pytest.raises(ArtifactError, match=r"x\.onnx: its description of itself cannot be read by seqjax"):
         read_card(path)
+
+
+def test_best_and_last_are_the_newest_of_their_kind(tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    names = [
+        "sequifier-a-best-2.onnx",
+        "sequifier-a-best-embedding-2.onnx",
+        "sequifier-b-best-1.onnx",
+        "sequifier-b-best-1.pt",
+        "sequifier-b-last-best-embedding-9.onnx",
+        "sequifier-b-best-x.onnx",
+        "notes.txt",
+    ]
+    for age, name in enumerate(names):
+        path = tmp_path / "models" / name
+        path.touch()
+        os.utime(path, (age, age))
+    assert resolve_model_path(tmp_path, "best").name == "sequifier-b-best-1.onnx"
+    found = resolve_model_path(tmp_path, "best", kind="embedding")
+    assert found.name == "sequifier-b-last-best-embedding-9.onnx"
+    with pytest.raises(ArtifactError, match=r"no such model file \(model_path: last\)"):
+        resolve_model_path(tmp_path, "last")

@@ -161,7 +161,8 @@ def test_a_model_that_learnt_something_is_better(project: Path) -> None:
 
 
 def test_a_table_and_its_windows_are_the_same_data(project: Path) -> None:
-    raw, windows = run(project), run(project, data_path="data/new-split0")
+    raw, windows = run(project), run(project, data_path="data/new-split0", model_path="last")
+    assert (raw.models[0].name, windows.models[0].name) == ("sequifier-demo-last-4", "sequifier-demo-last-4")
     for name, row in figures(raw).items():
         assert figures(windows)[name] == pytest.approx(row, rel=1e-6)
     assert raw.models[0].windows == windows.models[0].windows
