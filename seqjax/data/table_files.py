@@ -7,8 +7,10 @@ parsed too narrowly; `TypesWidened` tells it so. So one parse does where the beg
 rest, and types never depend on how a table is cut into files or blocks.
 """
 
+import csv
 import gzip
 import io
+import re
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -31,7 +33,8 @@ ROWS_PER_PIECE = 1 << 17
 BYTES_PER_BLOCK = 1 << 23
 """How much of a parquet or csv file is held at a time."""
 
-NEWLINE, QUOTE = b"\n", b'"'
+NEWLINE, QUOTE, COMMA = b"\n", b'"', b","
+STRAY_QUOTE = re.compile(rb'[^,"\r\n]"[^,"\r\n]')
 BYTE_ORDER_MARK, GZIP = b"\xef\xbb\xbf", b"\x1f\x8b"
 DAMAGED = (OSError, EOFError, zlib.error)
 """What reading a csv file may raise; the latter two, if it is gzipped."""
@@ -171,7 +174,7 @@ class CsvFiles(TableFiles):
                     end = len(block) if left is None else _end_of_records(block, left, begin)
                     if begin == end:
                         continue
-                    frame = self._parsed(file, header, columns, block[begin:end])
+                    frame = self._parsed(file, header, columns, block[begin:end], row)
                     self._begun = True
                     yield Piece(file, row, frame)
                     row += len(frame)
@@ -179,7 +182,21 @@ class CsvFiles(TableFiles):
             except DAMAGED as error:
                 raise unreadable(file, "csv", error) from error
 
-    def _parsed(self, file: Path, header: list[str], columns: Sequence[str], block: bytes) -> pl.DataFrame:
+    def _parsed(
+        self, file: Path, header: list[str], columns: Sequence[str], block: bytes, row: int
+    ) -> pl.DataFrame:
+        try:
+            frame = self._typed_block(header, columns, block)
+        except REFUSED as refused:
+            _check_quotes(file, block, row)
+            _check_cells(file, header, block, row)
+            raise unreadable(file, "csv", refused) from refused
+        # Polars fills up rows that are too short, which a file that was cut off ends with.
+        if _separators(block) != len(frame) * (len(header) - 1):
+            _check_cells(file, header, block, row)
+        return frame
+
+    def _typed_block(self, header: list[str], columns: Sequence[str], block: bytes) -> pl.DataFrame:
         error: BaseException | None = None
         if self.types:
             try:
@@ -188,20 +205,14 @@ class CsvFiles(TableFiles):
                     return frame
             except REFUSED as refused:
                 error = refused
-        try:
-            found = _read_block(block, header, columns, {})
-        except REFUSED as refused:
-            raise unreadable(file, "csv", refused) from refused
+        found = _read_block(block, header, columns, {})
         before = dict(self.types)
         self.types = _widened(self.types, found)
         if self.types == before and error is not None:
-            raise unreadable(file, "csv", error) from error
+            raise error
         if self._begun and self.types != before:
             raise TypesWidened
-        try:
-            return _read_block(block, header, columns, self.types) if before else _typed(found, self.types)
-        except REFUSED as refused:
-            raise unreadable(file, "csv", refused) from refused
+        return _read_block(block, header, columns, self.types) if before else _typed(found, self.types)
 
 
 def _read_block(block: bytes, header: list[str], columns: Sequence[str], types: Types) -> pl.DataFrame:
@@ -219,6 +230,45 @@ def _read_block(block: bytes, header: list[str], columns: Sequence[str], types: 
     ).select(str(place) for place in places)
     frame.columns = list(columns)
     return frame
+
+
+def _separators(block: bytes) -> int:
+    """Number of commas outside quotes."""
+    if QUOTE not in block:
+        return block.count(COMMA)
+    characters = np.frombuffer(block, np.uint8)
+    outside = ~np.logical_xor.accumulate(characters == ord(QUOTE))
+    return int(np.count_nonzero(outside & (characters == ord(COMMA))))
+
+
+def _check_quotes(file: Path, block: bytes, first_row: int) -> None:
+    """Raises a `DataError` for the first quote inside a text, neither at an end of it nor doubled."""
+    found = STRAY_QUOTE.search(block)
+    if found:
+        row = first_row + 1 + block.count(NEWLINE, 0, found.start())
+        around = block[max(found.start() - 20, 0) : found.end() + 20].decode(errors="replace")
+        raise DataError(
+            f"{file}: row {row} has a quote inside a text: {around!r}. Put the text in quotes and write "
+            'those in it twice, such as "5"" pipe".'
+        )
+
+
+def _check_cells(file: Path, header: list[str], block: bytes, first_row: int) -> None:
+    """Raises a `DataError` for the first row that has more or fewer cells than the header, if one has."""
+    text = io.TextIOWrapper(io.BytesIO(block), encoding="utf-8", errors="replace", newline="")
+    try:
+        rows = enumerate(csv.reader(text), start=first_row + 1)
+        row, cells = next((item for item in rows if len(item[1]) != len(header)), (0, header))
+    except csv.Error:
+        return  # Its reader knows limits that polars does not; then polars decides.
+    if not cells:
+        raise DataError(f"{file}: row {row} is a blank line. Remove it.")
+    if cells is not header:
+        raise DataError(
+            f"{file}: row {row} has {len(cells)} cells, and the header has {len(header)}. It begins with "
+            f"{','.join(cells)[:60]!r}. Correct the row: a text with a comma needs quotes around it, and "
+            "quotes must be closed."
+        )
 
 
 def _typed(frame: pl.DataFrame, types: Types) -> pl.DataFrame:
@@ -248,7 +298,20 @@ def _widened(types: Types, found: pl.DataFrame) -> Types:
 
 
 def _blocks(file: Path) -> Iterator[bytes]:
-    """The content of a csv file in blocks of whole records."""
+    """The content of a csv file in blocks of whole records, without blank lines at its end."""
+    last = b""
+    for block in _blocks_with_blank_end(file):
+        if block.strip(b"\r\n"):
+            if last:
+                yield last
+            last = block
+        else:
+            last += block
+    if content := last.rstrip(b"\r\n"):
+        yield content + NEWLINE
+
+
+def _blocks_with_blank_end(file: Path) -> Iterator[bytes]:
     with _opened(file) as source:
         rest = b""
         while data := source.read(BYTES_PER_BLOCK):
@@ -307,5 +370,8 @@ def _end_of_records(data: bytes, n: int, begin: int = 0) -> int:
 
 def unreadable(file: Path, read_format: str, error: BaseException) -> DataError:
     """What to say of a file that a reader refuses."""
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return DataError(f"{file} cannot be read as {read_format}: {reason}. Check the file, and read_format.")
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    remedy = "Check the file, and read_format."
+    if read_format == "csv" and "utf-8" in reason:
+        remedy = "Write it as UTF-8, such as with 'iconv -f latin1 -t utf-8' if it comes from Excel."
+    return DataError(f"{file} cannot be read as {read_format}: {reason}. {remedy}")

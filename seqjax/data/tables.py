@@ -311,9 +311,11 @@ def _check_wanted(file: Path, columns: list[str], header: list[str], wanted: Wan
 def _check_names(file: Path, header: list[str]) -> None:
     for name in KEYS:
         if name not in header:
+            separator = next((mark for mark in ";\t|" if len(header) == 1 and mark in header[0]), None)
+            remedy = f"Its cells seem to be separated by {separator!r}; write them with commas."
             raise DataError(
                 f"{file} has no column {name!r} (columns: {', '.join(header)}). A table needs {SEQUENCE_ID} "
-                f"and {ITEM_POSITION}: rename your columns."
+                f"and {ITEM_POSITION}{': rename your columns.' if separator is None else f'. {remedy}'}"
             )
     twice = [name for name in header if name and header.count(name) == max(map(header.count, header)) > 1]
     if twice:

@@ -54,6 +54,22 @@ def test_rows_that_are_not_wanted_have_no_say(
     assert frame["a"].to_list() == [1, 2, 3, 4][:n]
 
 
+@pytest.mark.parametrize("size", [1, 7, 1 << 20])
+@pytest.mark.parametrize("end", ["", "\n", "\n\n\n", "\r\n\r\n"])
+def test_blank_lines_at_the_end_are_no_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, end: str
+) -> None:
+    (tmp_path / "t.csv").write_bytes(b"a,b\n1,2\n3,4" + end.encode())
+    monkeypatch.setattr(table_files, "BYTES_PER_BLOCK", size)
+    assert _read(CsvFiles([tmp_path / "t.csv"]), ["a", "b"]).rows() == [(1, 2), (3, 4)]
+
+
+def test_a_quote_inside_a_text_is_shown(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text('a,b\n1,"x,""y"""\n2,"x"\n3,a 6" pipe\n4,"x"\n')
+    with pytest.raises(DataError, match=r"row 3 has a quote inside a text: .*a 6. pipe"):
+        _read(CsvFiles([tmp_path / "t.csv"]), ["b"])
+
+
 def test_compressed_csv(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_bytes(gzip.compress(TEXT.encode()))
     assert _read(CsvFiles([tmp_path / "t.csv"]), ["n"])["n"].to_list() == [1, 2, 3, 4, 5]

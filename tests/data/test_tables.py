@@ -135,7 +135,15 @@ CSV_ERRORS = {
     "NaN": (HEADER + "1,0,a,1\n1,1,a,NaN\n", "column 'price', row 2 holds nan"),
     "infinity": (HEADER + "1,0,a,-inf\n1,1,a,1\n", "column 'price', row 1 holds -inf"),
     "empty real": (HEADER + "1,0,a,1.5\n1,1,a,\n", "column 'price', row 2 is empty"),
-    "too many cells": (HEADER + "1,0,a,1\n1,1,a,1,7\n", "cannot be read as csv"),
+    "too many cells": (HEADER + "1,0,a,1\n1,1,a,1,7\n", "row 2 has 5 cells, and the header has 4. It begins"),
+    "too few cells": (HEADER + '1,0,"a,b",1\n1,1\n', "row 2 has 2 cells, and the header has 4. .* '1,1'"),
+    "cut off": (HEADER + "1,0,a,1\n1,1,a", "row 2 has 3 cells"),
+    "blank line": (HEADER + "1,0,a,1\n\n1,1,a,1\n", "row 2 is a blank line"),
+    "semicolons": (
+        HEADER.replace(",", ";") + "1;0;a;1\n",
+        "separated by ';'; write them with commas",
+    ),
+    "tabs": (HEADER.replace(",", "\t") + "1\t0\ta\t1\n", "seem to be separated by '.t'"),
 }
 
 
@@ -159,7 +167,7 @@ OTHER_ERRORS: dict[str, tuple[Callable[[Path], object], str]] = {
     "no such files": (lambda folder: read_table(folder, "parquet"), r"holds no \.parquet file"),
     "not utf-8": (
         lambda folder: read_table(_bytes(folder, b"sequenceId,itemPosition,a\n1,2,\xff\n"), "csv"),
-        "as csv",
+        "as csv: .* Write it as UTF-8, such as with 'iconv",
     ),
     "no parquet": (lambda folder: read_table(_csv(folder, HEADER), "parquet"), "cannot be read as parquet"),
     "date": (
@@ -220,7 +228,7 @@ OTHER_ERRORS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "text that is not closed": (
         lambda folder: read_table(_csv(folder, HEADER + '1,0,"a,1\n1,1,b,2\n'), "csv"),
-        r"t\.csv cannot be read as csv: ",
+        r"t\.csv: row 1 has 3 cells, .* quotes must be closed\.",
     ),
     "null in the second file": (
         lambda folder: read_table(_two_files(folder, HEADER + "1,1,a,1.5\n1,2,a,\n"), "csv"),
