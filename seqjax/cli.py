@@ -216,6 +216,8 @@ def _print_tables(sheets: "Sequence[Sheet]") -> None:
             table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
         console.print(Text(sheet.title, style="bold"))
         console.print(table)
+        if sheet.table.note:
+            console.print(Text(f"{sheet.table.note}\n", style="dim"))
 
 
 def _confirm(question: str) -> bool:

@@ -21,7 +21,9 @@ from seqjax.reports.page import Cell, Part, Section, Table, Text, page
 def report_page(report: Report) -> str:
     """The text of the HTML file."""
     several = len(report.models) > 1
-    sections = [*_comparison(report)]
+    sections: list[Section] = []
+    if several:
+        sections.append(Section("The models side by side", [_unbroken(ranks_table(report))]))
     for model in report.models:
         sections += _model_sections(model, f"{model.name}: " if several else "")
     sections.append(_reading(report))
@@ -44,16 +46,6 @@ def _facts(report: Report) -> Mapping[str, Cell]:
         "Evaluated": f"{report.created[:16].replace('T', ' ')} UTC",
     }
     return facts
-
-
-def _comparison(report: Report) -> Iterator[Section]:
-    if not report.comparison:
-        return
-    parts: list[Part] = []
-    for target, ranks in report.comparison.items():
-        found = next(model.targets[target] for model in report.models if target in model.targets)
-        parts += [Text(target), _unbroken(ranks_table(ranks, found))]
-    yield Section("The models side by side", parts)
 
 
 def _model_sections(model: ModelResult, prefix: str) -> Iterator[Section]:

@@ -12,7 +12,6 @@ from seqjax.evaluation.result import (
     ConfusionTable,
     Example,
     ModelResult,
-    Rank,
     Report,
     TargetResult,
     Value,
@@ -36,8 +35,8 @@ def sheets(report: Report) -> list[Sheet]:
     """The verdicts and metrics of a report, for a terminal."""
     found = []
     several = len(report.models) > 1
-    for target, ranks in report.comparison.items():
-        found.append(Sheet(f"{target}: the models side by side", ranks_table(ranks, _any(report, target))))
+    if several:
+        found.append(Sheet("The models side by side", ranks_table(report)))
     for model in report.models:
         found.append(Sheet(f"{model.name}: {model.verdict}", verdict_table(model)))
         for name, target in model.targets.items():
@@ -46,14 +45,12 @@ def sheets(report: Report) -> list[Sheet]:
     return found
 
 
-def _any(report: Report, target: str) -> TargetResult:
-    return next(model.targets[target] for model in report.models if target in model.targets)
-
-
 def verdict_table(model: ModelResult) -> Table:
     """One row a target: how it was judged."""
     heads = ["Target", "Verdict", "By", "Model", "Best baseline", "Difference"]
-    return Table(heads, [_verdict_row(name, target) for name, target in model.targets.items()])
+    rows = [_verdict_row(name, target) for name, target in model.targets.items()]
+    note = "Difference: the baseline's figure less the model's; above 0 the model is better."
+    return Table(heads, rows, note)
 
 
 def _verdict_row(name: str, target: TargetResult) -> list[Cell]:
@@ -69,17 +66,19 @@ def _verdict_row(name: str, target: TargetResult) -> list[Cell]:
     return [*row, rival, f"{difference}{share_of_it}"]
 
 
-def ranks_table(ranks: Sequence[Rank], target: TargetResult) -> Table:
-    """One row a model, the best first; `target` is what any of them found."""
-    metric = METRICS[target.kind][JUDGED_BY[target.kind]]
-    shown = partial(figure, metric, places=places_of(target), with_interval=True)
+def ranks_table(report: Report) -> Table:
+    """One row a target and model, the best first."""
     rows: list[list[Cell]] = []
-    for rank in ranks:
-        behind = "the best" if rank is ranks[0] else "other items were scored"
-        rows.append(
-            [rank.model, shown(rank.figure), behind if rank.behind is None else f"+{shown(rank.behind)}"]
-        )
-    return Table(["Model", metric.label, "Behind the best"], rows, note="Lower is better.")
+    for target, ranks in report.comparison.items():
+        found = next(model.targets[target] for model in report.models if target in model.targets)
+        metric = METRICS[found.kind][JUDGED_BY[found.kind]]
+        shown = partial(figure, metric, places=places_of(found), with_interval=True)
+        for rank in ranks:
+            behind = "the best" if rank is ranks[0] else "other items were scored"
+            if rank.behind is not None:
+                behind = f"+{shown(rank.behind)}"
+            rows.append([target, metric.label, rank.model, shown(rank.figure), behind])
+    return Table(["Target", "By", "Model", "Figure", "Behind the best"], rows, note="Lower is better.")
 
 
 def metrics_table(target: TargetResult, *, intervals_of: Sequence[str] | None = None) -> Table:

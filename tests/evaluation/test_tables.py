@@ -81,16 +81,15 @@ def test_a_terminal_shows_verdicts_metrics_and_for_several_models_their_ranks():
     titles = [sheet.title for sheet in sheets(report("a"))]
     assert titles == [f"a: {model('a').verdict}", "item", "price"]
     titles = [sheet.title for sheet in sheets(report("a", "b"))]
-    assert titles[0] == "item: the models side by side"
+    assert titles[0] == "The models side by side"
     assert titles[2:4] == ["a: item", "a: price"]
 
 
 def test_ranks():
-    table = ranks_table(report("a", "b", "c").comparison["item"], item())
-    assert table.rows == [
-        ["a", "0.500 [0.400, 2.000]", "the best"],
-        ["b", "1.500 [1.400, 1.600]", "+1.000 [0.900, 1.100]"],
-        ["c", "2.500 [0.400, 2.000]", "other items were scored"],
+    assert ranks_table(report("a", "b", "c")).rows == [
+        ["item", "NLL (nats)", "a", "0.500 [0.400, 2.000]", "the best"],
+        ["item", "NLL (nats)", "b", "1.500 [1.400, 1.600]", "+1.000 [0.900, 1.100]"],
+        ["item", "NLL (nats)", "c", "2.500 [0.400, 2.000]", "other items were scored"],
     ]
 
 
