@@ -7,7 +7,7 @@ file; `overrides`, nested as the YAML is, are laid over it. A command's code is 
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from seqjax.config.evaluate import EvaluateConfig
 from seqjax.config.hyperparameter_search import HyperparameterSearchConfig
@@ -91,14 +91,18 @@ def load_model(
     path: str | PathLike[str],
     *,
     project_root: str | PathLike[str] = ".",
+    model_type: Literal["generative", "embedding"] = "generative",
+    model_name: str | None = None,
     device: str = "cpu",
     training_config_path: str = "configs/train.yaml",
 ) -> "Model":
     """Opens a trained model to predict, embed and generate with, in Python.
 
     Args:
-      path: The model file, or its name in models/ of the project.
+      path: The model file, or its name in models/ of the project; best or last is the newest one there.
       project_root: The project; relative paths start there.
+      model_type: Of best and last: what the model does.
+      model_name: Of best and last: the run that it is of; null takes the newest of any.
       device: auto, cpu, cuda or cuda:N.
       training_config_path: The configuration that a model of sequifier was trained with; other models
         describe themselves.
@@ -109,7 +113,12 @@ def load_model(
     from seqjax.inference.model import load
 
     return load(
-        path, project_root=str(project_root), device=device, training_config_path=training_config_path
+        path,
+        project_root=str(project_root),
+        model_type=model_type,
+        model_name=model_name,
+        device=device,
+        training_config_path=training_config_path,
     )
 
 

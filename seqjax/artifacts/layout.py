@@ -118,7 +118,7 @@ def _visualizations(root: Path) -> Path:
     return root / "outputs" / "visualization"
 
 
-def newest_model(folder: Path, which: Which, kind: Kind) -> Path | None:
+def newest_model(folder: Path, which: Which, kind: Kind, model_name: str | None = None) -> Path | None:
     """The model file of its sort that was written last, a graph rather than parameters; null without one.
 
     Args:
@@ -127,7 +127,7 @@ def newest_model(folder: Path, which: Which, kind: Kind) -> Path | None:
       kind: What the model does.
     """
     middle = f"{which}-embedding" if kind == "embedding" else which
-    name = re.compile(rf"sequifier-.+-{middle}-\d+\.(onnx|pt)")
+    name = re.compile(rf"sequifier-{run}-{middle}-\d+\.(onnx|pt)")
     there = [path for path in folder.glob("sequifier-*") if name.fullmatch(path.name)]
     if not there:
         return None
@@ -144,4 +144,6 @@ def part_of(whole: Path, model_id: str, number: int) -> Path:
       model_id: The model's id.
       number: Number of the input file.
     """
+      model_name: The run; null is any.
     return whole.with_suffix("") / f"{model_id}-{number}-{whole.parent.name}{whole.suffix}"
+    run = ".+" if model_name is None else re.escape(model_name)

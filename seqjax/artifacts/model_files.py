@@ -219,7 +219,9 @@ def card_of(session: "onnxruntime.InferenceSession", path: Path) -> ModelCard | 
     return None if text is None else ModelCard.from_json(text, str(path))
 
 
-def resolve_model_path(root: str | Path, text: str, *, kind: ModelKind = "generative") -> Path:
+def resolve_model_path(
+    root: str | Path, text: str, *, kind: ModelKind = "generative", model_name: str | None = None
+) -> Path:
     """The model file that a configuration names.
 
     Args:
@@ -227,12 +229,13 @@ def resolve_model_path(root: str | Path, text: str, *, kind: ModelKind = "genera
       text: A path, or the name of a file in models/; its suffix may be left out. `best` or `last` is the
         newest of such files there.
       kind: What the model does, where `text` is `best` or `last`.
+      model_name: The run that it is of, there; null is any.
 
     Raises:
       ArtifactError: There is no such file; the message names those that exist.
     """
     if text in get_args(Which):
-        newest = newest_model(resolve_path(root, MODELS), cast(Which, text), kind)
+        newest = newest_model(resolve_path(root, MODELS), cast(Which, text), kind, model_name)
         if newest is not None:
             logger.info("model_path: %s is %s", text, newest)
             return newest

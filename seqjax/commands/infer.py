@@ -31,7 +31,10 @@ def infer(config: InferConfig) -> list[Path]:
       The files that were written.
     """
     names = [config.model_path] if isinstance(config.model_path, str) else config.model_path
-    paths = [resolve_model_path(config.project_root, name, kind=config.model_type) for name in names]
+    paths = [
+        resolve_model_path(config.project_root, name, kind=config.model_type, model_name=config.model_name)
+        for name in names
+    ]
     metadata = metadata_of(config)
     data_path = data_path_of(config, metadata)
     models = {path: Model.opened(path, config) for path in paths}

@@ -19,9 +19,11 @@ class InferConfig(ConfigModel):
     project_root: str
     """Root folder of the project; relative paths start here. Usually '.'."""
     model_path: str | list[str]
-    """Model file, or a list of them."""
+    """Model file, or a list of them; best and last are the newest of model_type in models/."""
     model_type: Literal["generative", "embedding"]
     """Predict the next item, or return the hidden state."""
+    model_name: str | None = None
+    """Of best and last: the run that the model is of; null takes the newest of any."""
     data_path: str | None = None
     """Preprocessed data, or a raw table; null is the last of the metadata's first three splits."""
     metadata_config_path: str | None = None
@@ -68,6 +70,8 @@ class InferConfig(ConfigModel):
     """Of drawn columns: draw among the fewest most probable classes that hold this probability together."""
     infer_with_dropout: bool = False
     """Keep dropout active (needs a model exported with dropout)."""
+    dropout_samples: PositiveInt | None = None
+    """Of inference with dropout: average so many passes, and write their mean and standard deviation."""
     autoregression: bool = False
     """Feed predictions back to predict further ahead."""
     autoregression_extra_steps: Annotated[int, Field(ge=0)] | None = None
@@ -113,6 +117,13 @@ class InferConfig(ConfigModel):
         if given and not drawn:
             raise ValueError("needs sample_from_distribution_columns: nothing is drawn otherwise.")
         return value
+
+    @field_validator("dropout_samples")
+    @classmethod
+    def _passes_differ(cls, passes: int | None, info: ValidationInfo) -> int | None:
+        if passes is not None and info.data.get("infer_with_dropout") is False:
+            raise ValueError("needs infer_with_dropout: true.")
+        return passes
 
     @field_validator("autoregression_samples")
     @classmethod

@@ -26,6 +26,7 @@ from seqjax.data.streams import taken
 from seqjax.data.table_files import FrameFile
 from seqjax.errors import ConfigError, Problem
 from seqjax.inference.assertions import contradictions
+from seqjax.inference.averaged import AveragingEngine
 from seqjax.inference.engine import Engine
 from seqjax.inference.engines import open_engine
 from seqjax.inference.generate import Scanner, last_windows
@@ -93,7 +94,8 @@ class Model:
             dropout_seed=config.seed if config.infer_with_dropout else None,
             distributed=config.distributed,
         )
-        return cls(engine, path.name)
+        passes = config.dropout_samples
+        return cls(engine if passes is None else AveragingEngine(engine, passes), path.name)
 
     @property
     def card(self) -> ModelCard:
@@ -205,20 +207,22 @@ class Model:
             yield source
 
 
-def load(path: str | PathLike[str], **settings: str) -> Model:
+def load(path: str | PathLike[str], **settings: str | None) -> Model:
     """The model in a file; see `seqjax.load_model`.
 
     Args:
-      path: The file, or its name in models/ of the project.
-      settings: Keys of infer.yaml that say where the project is and what to run on.
+      path: The file, or its name in models/ of the project, or best or last.
+      settings: Keys of infer.yaml that say where the project is, which model is meant and what to run on.
 
     Raises:
       ArtifactError: There is no such file, or it is no model.
       ConfigError: There is no such device, or no training configuration where one is needed.
     """
-    values = {"model_path": str(path), "model_type": "generative", **settings}
-    config = validate(InferConfig, values, "load_model")
-    return Model.opened(resolve_model_path(config.project_root, str(path)), config)
+    config = validate(InferConfig, {"model_path": str(path), **settings}, "load_model")
+    place = resolve_model_path(
+        config.project_root, str(path), kind=config.model_type, model_name=config.model_name
+    )
+    return Model.opened(place, config)
 
 
 def _newest(source: Source) -> Source:
