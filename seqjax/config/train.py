@@ -59,6 +59,12 @@ class TrainingSpec(ConfigModel):
     """Error from which HuberLoss is linear: for all such targets, or for each."""
     smooth_l1_beta: PositiveFloat | dict[str, PositiveFloat] = 1.0
     """Error from which SmoothL1Loss is linear: for all such targets, or for each."""
+    freeze: tuple[str, ...] = ()
+    """Parameters that are not trained, by sequifier's names, such as encoder.price.weight; * is anything."""
+    warm_start: Annotated[str, Field(min_length=1)] | None = None
+    """A .pt file, or the folder of a checkpoint, whose parameters a new run starts from."""
+    warm_start_strict: bool = True
+    """Whether the file must hold the parameters of this model and no others; false takes what fits by name."""
     accumulation_steps: PositiveInt | None = None
     """Batches that are averaged, as one large batch, into one update."""
     gradient_clip: Annotated[float, Field(gt=0)] | None = 0.5

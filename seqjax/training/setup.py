@@ -13,7 +13,7 @@ from seqjax.config.optimization import schedule_length
 from seqjax.config.schema import Schema
 from seqjax.config.train import TrainConfig
 from seqjax.errors import ConfigError, Problem, TrainingError
-from seqjax.model.functional import GraphDef
+from seqjax.model.functional import GraphDef, abstract
 from seqjax.optim.optimizers import Optimizer, build_optimizer
 from seqjax.optim.schedules import build_schedule
 from seqjax.training.baselines import predict_baseline
@@ -21,6 +21,7 @@ from seqjax.training.batch import Batch, WindowSource
 from seqjax.training.devices import Device, compiler_options, memory_limit
 from seqjax.training.evaluate import Evaluation, Evaluator, build_evaluate, evaluation
 from seqjax.training.feed import Feed, build_feed
+from seqjax.training.freezing import frozen_parameters
 from seqjax.training.metrics import measured_targets
 from seqjax.training.loop import Setup
 from seqjax.training.objective import Outputs, build_targets, without_smoothing
@@ -101,7 +102,12 @@ def prepare(
     evaluated = without_smoothing(targets)
     precision = build_precision(spec.layer_type_dtypes, autocast=spec.layer_autocast, device=device)
     apply = forward(graphdef, schema.inputs, precision)
-    optimizer = build_optimizer(spec.optimizer)
+    frozen = (
+        frozen_parameters(spec.freeze, abstract(schema, config.model_spec)[1], schema)
+        if spec.freeze
+        else frozenset()
+    )
+    optimizer = build_optimizer(spec.optimizer, frozen=frozen)
     accumulation = min(spec.accumulation_steps or 1, n_batches)
     if beside is None:
         training, validation = feed(data.training), feed(data.validation)
