@@ -125,7 +125,9 @@ def newest_model(folder: Path, which: Which, kind: Kind, model_name: str | None 
       folder: Where model files lie.
       which: The best or the last parameters of a run.
       kind: What the model does.
+      model_name: The run; null is any.
     """
+    run = ".+" if model_name is None else re.escape(model_name)
     middle = f"{which}-embedding" if kind == "embedding" else which
     name = re.compile(rf"sequifier-{run}-{middle}-\d+\.(onnx|pt)")
     there = [path for path in folder.glob("sequifier-*") if name.fullmatch(path.name)]
@@ -144,6 +146,4 @@ def part_of(whole: Path, model_id: str, number: int) -> Path:
       model_id: The model's id.
       number: Number of the input file.
     """
-      model_name: The run; null is any.
     return whole.with_suffix("") / f"{model_id}-{number}-{whole.parent.name}{whole.suffix}"
-    run = ".+" if model_name is None else re.escape(model_name)
