@@ -27,7 +27,7 @@ PALETTE = (
     "#c79a0a",
     "#e5534b",
     "#6f9c3d",
-    "#8a94a3",
+    "#a8653a",
 )
 """Colours of a figure's traces, in turn; each can be told from a light and from a dark ground."""
 
@@ -36,6 +36,9 @@ _POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline' 'unsafe-eval'; "
     "img-src data: blob:"
 )
+
+_LONG = 40
+"""Characters from which on the text of a cell is broken into lines."""
 
 Cell: TypeAlias = str | int | float | None
 
@@ -220,8 +223,11 @@ def _table(table: Table) -> str:
 
 
 def _cell(value: Cell, css: str) -> str:
-    exact = "" if isinstance(value, str) else f' data-value="{"" if value is None else value}"'
-    return f"<td{css}{exact}>{_text(_shown(value))}</td>"
+    if isinstance(value, str):
+        long = ' class="long"' if len(value) > _LONG else ""
+        return f"<td{long}>{_text(value)}</td>"
+    exact = "" if value is None else value
+    return f'<td{css} data-value="{exact}">{_text(_shown(value))}</td>'
 
 
 def _figure(part: Figure) -> str:

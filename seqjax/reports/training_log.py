@@ -223,8 +223,8 @@ _VALIDATION = re.compile(
 _CUT_SHORT = re.compile(r"\[INFO\] (Epoch\s+\d|Validation \|)")
 _TARGETS = re.compile(r"\[INFO\]  - (.*)")
 _TARGET = re.compile(rf"(.+?)_loss:{_NUMBER}(?:, |$)")
-_SHARES = re.compile(r"\[INFO\] (.+?): (.+: \d\.\d{5}(?: \| .+: \d\.\d{5})*)$")
-_SHARE = re.compile(r"(.+?): (\d\.\d{5})(?: \| |$)")
+_SHARES = re.compile(r"\[INFO\] (.+?): (.+: \d+\.\d{5}(?: \| .+: \d+\.\d{5})*)$")
+_SHARE = re.compile(r"(.+?): (\d+\.\d{5})(?: \| |$)")
 
 
 def _read_text(run: RunLog, lines: Iterable[str]) -> list[int]:
@@ -253,7 +253,10 @@ def _detailed(validation: Validation, line: str) -> Validation:
         by_target = {name: float(text) for name, text in _TARGET.findall(found[1])}
         return replace(validation, measures=replace(validation.measures, by_target=by_target))
     if found := _SHARES.search(line):
-        shares = {name: float(text) for name, text in _SHARE.findall(found[2])}
+        # Sequifier writes numbers of predictions here.
+        counts = {name: float(text) for name, text in _SHARE.findall(found[2])}
+        total = sum(counts.values()) or 1.0
+        shares = {name: count / total for name, count in counts.items()}
         return replace(validation, shares={**validation.shares, found[1]: shares})
     return validation
 

@@ -97,7 +97,7 @@ def _mean(parts: Sequence[Batches]) -> Batches:
 def _state(run: RunLog) -> str:
     if run.finished:
         return f"Finished after epoch {run.epochs}."
-    place = run.batches[-1].place if run.batches else run.epochs
+    place = max([run.epochs, *(told.place for told in run.batches[-1:])])
     return f"Under way or interrupted at {place:.4g} epochs: the log has no end."
 
 

@@ -20,6 +20,7 @@ LINES = """\
 [INFO] Epoch   1 | Batch    15/   15 | Loss:  3.50e0 | LR:  3.00e-3 | S/Batch  5.00e-1
 [INFO] Validation | Epoch:   1 | Loss:  3.00e0 | Baseline Loss:  4.11e0 | Time:  1.50s | LR  2.00e-3
 [INFO]  - cat, 1_loss: NaN, val_loss:  1.20e0
+[INFO] cat, 1: other: 30.00000 | d: e: 120.00000
 [INFO] Metrics of val | mae 0.5 | rmse 0.7
 [INFO] Epoch   2 | Batch     5/   15 | Loss:   inf | LR:  2.00e-3 | S/Batch  1.25e-1
 --- Training Complete ---
@@ -117,9 +118,15 @@ def test_text_lines(tmp_path):
     assert first.measures.by_target == {"cat, 1": 1.8, "val": 2.8}
     assert math.isnan(second.measures.by_target["cat, 1"])
     assert first.shares == {"cat, 1": {"other": 0.25, "d: e": 0.75}}
+    assert second.shares == {"cat, 1": {"other": 0.2, "d: e": 0.8}}
     assert (second.measures.loss, second.seconds, second.learning_rate) == (3.0, 1.5, 2e-3)
     assert run.baselines == {"last value": Measures(4.11)}
     assert (run.finished, run.speed_unit, run.notes) == (True, "batches", [])
+
+
+def test_lines_of_sequifier_have_no_level(tmp_path):
+    run = read_text(tmp_path, TEXT.replace(" | INFO | ", " | "))
+    assert repr(run) == repr(read_text(tmp_path, TEXT))
 
 
 def test_what_a_resumed_run_repeats_counts_once(tmp_path):
@@ -151,7 +158,7 @@ def test_a_damaged_text_line_is_left_out_and_named(tmp_path, cut):
     last = "[INFO] Epoch   2 | Batch    10/   15 | Loss:  1.00e0 | LR:  2.00e-3 | S/Batch  1.25e-1\n"
     run = read_text(tmp_path, TEXT + last[:cut])
     assert places(run) == places(read_text(tmp_path, TEXT))
-    assert run.notes == ["r-3.txt: line 15 could not be read, and the page does without."]
+    assert run.notes == ["r-3.txt: line 16 could not be read, and the page does without."]
 
 
 def test_many_damaged_lines_are_counted(tmp_path):
