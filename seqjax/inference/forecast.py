@@ -4,16 +4,17 @@ A window gives one row for each of its last P positions, oldest first. The rows 
 those of its last window, or stand in their place, sample after sample, where it is continued several times.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
-from jaxtyping import Float32, Int64, Shaped
+from jaxtyping import Float, Float32, Int64, Shaped
 
 from seqjax.data.dataset import Windows
 from seqjax.inference.engine import Engine, Outputs
 from seqjax.inference.generate import GenerationCache, generate, last_windows
 from seqjax.inference.predict import positions_predicted, positions_seen, predict, window_feed
-from seqjax.inference.sample import Reader, Readout
+from seqjax.inference.sample import SPREAD, Reader, Readout
 from seqjax.progress import Advance
 
 
@@ -31,6 +32,8 @@ class Forecast:
     """By categorical target, where they were kept: (R, C)."""
     sample: Int64[np.ndarray, "R"] | None = None
     """Which continuation of its sequence each item belongs to, from 0 (-1: none); null without samples."""
+    spread: Mapping[str, Float[np.ndarray, "R moments"]] = field(default_factory=dict)
+    """By target, of passes with dropout: mean and standard deviation, (R, 2); see `Readout`."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,8 @@ class Embeddings:
     """The position of the item that was seen last."""
     vectors: Float32[np.ndarray, "R D"]
     """The hidden states."""
+    spread: Float32[np.ndarray, "R D"] | None = None
+    """Of passes with dropout: the standard deviation of each component."""
 
 
 def forecast(
@@ -121,7 +126,7 @@ def embed(
         return Readout(outputs, {})
 
     readout = predict(engine, windows, read, batch_size=batch_size, latest=latest, bar=bar)
-    vectors = readout.values["embedding"]
+    vectors, spread = readout.values["embedding"], readout.values.get(SPREAD + "embedding")
     count = vectors.shape[1]
     positions = positions_seen(windows, np.arange(len(windows)), count, latest=latest)
     return Embeddings(
@@ -129,6 +134,7 @@ def embed(
         np.repeat(windows.subsequence_id, count),
         positions.reshape(-1),
         vectors.reshape(-1, vectors.shape[-1]),
+        None if spread is None else spread.reshape(-1, vectors.shape[-1]),
     )
 
 
@@ -140,6 +146,7 @@ def _flat(
         positions.reshape(-1),
         {name: values.reshape(-1) for name, values in readout.values.items()},
         {name: values.reshape(-1, values.shape[-1]) for name, values in readout.log_probs.items()},
+        spread={name: values.reshape(-1, 2) for name, values in readout.spread.items()},
     )
 
 
@@ -155,4 +162,5 @@ def _joined(first: Forecast, second: Forecast, order: Int64[np.ndarray, "R"]) ->
         {name: both(values, second.values[name]) for name, values in first.values.items()},
         {name: both(values, second.log_probs[name]) for name, values in first.log_probs.items()},
         None if first.sample is None or second.sample is None else both(first.sample, second.sample),
+        {name: both(values, second.spread[name]) for name, values in first.spread.items()},
     )

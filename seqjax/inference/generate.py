@@ -173,8 +173,9 @@ def _extended(
 
 
 def _side_by_side(taken: list[Readout]) -> Readout:
-    values, log_probs = (
-        {name: np.concatenate([part[field][name] for part in taken], axis=1) for name in taken[0][field]}
-        for field in range(2)
+    return Readout(
+        *(
+            {name: np.concatenate([part[field][name] for part in taken], axis=1) for name in taken[0][field]}
+            for field in range(3)
+        )
     )
-    return Readout(values, log_probs)

@@ -8,13 +8,16 @@ and jax arrays alike: the array says which.
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Float32, Int, Shaped
 
 from seqjax.config.schema import ColumnKind
+
+SPREAD = "standard deviation of "
+"""What the name of an output begins with that says how far passes with dropout lie apart; see `averaged`."""
 
 
 class Readout(NamedTuple):
@@ -24,6 +27,9 @@ class Readout(NamedTuple):
     """By target: int64 ids (N, P) or float32 standardised values (N, P); or the `embedding` (N, P, D)."""
     log_probs: dict[str, Float32[np.ndarray, "N P _"]]
     """By categorical target, where they are kept: (N, P, C)."""
+    spread: Mapping[str, Float[np.ndarray, "N P moments"]] = MappingProxyType({})
+    """By target, of passes with dropout: mean and standard deviation of the value, or of the probability of
+    the class that is the value, (N, P, 2)."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +137,12 @@ class Reader:
             name: column if kinds[name] == "real" else column.astype(np.int64)
             for name, column in read.items()
         }
-        return Readout(values, {name: outputs[name] for name in self.reading.kept})
+        spread = {
+            name: _moments(outputs[name], outputs[SPREAD + name], values[name], kind)
+            for name, kind in kinds.items()
+            if SPREAD + name in outputs
+        }
+        return Readout(values, {name: outputs[name] for name in self.reading.kept}, spread)
 
     def further(self, rows: int, steps: int) -> dict[str, Float32[np.ndarray, "{rows} {steps}"]]:
         """The random numbers of the next rows that are generated, by sampled target, row after row."""
@@ -165,7 +176,22 @@ def joined(parts: Sequence[Readout]) -> Readout:
     return Readout(
         {name: np.concatenate([part.values[name] for part in parts]) for name in first.values},
         {name: np.concatenate([part.log_probs[name] for part in parts]) for name in first.log_probs},
+        {name: np.concatenate([part.spread[name] for part in parts]) for name in first.spread},
     )
+
+
+def _moments(
+    means: Float32[np.ndarray, "N P _"],
+    deviations: Float32[np.ndarray, "N P _"],
+    values: Shaped[np.ndarray, "N P"],
+    kind: ColumnKind,
+) -> Float[np.ndarray, "N P 2"]:
+    """Mean and standard deviation of what was read off an output."""
+    if kind == "real":
+        return np.concatenate([means, deviations], axis=-1)
+    chosen = values[..., None]
+    probability = np.exp(np.take_along_axis(means, chosen, axis=-1))
+    return np.concatenate([probability, np.take_along_axis(deviations, chosen, axis=-1)], axis=-1)
 
 
 def _weights(xp: ModuleType, logs: Float[Any, "N P C"]) -> Float[Any, "N P C"]:

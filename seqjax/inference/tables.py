@@ -22,6 +22,9 @@ def prediction_table(
 ) -> pl.DataFrame:
     """One row a predicted item: sequenceId, itemPosition, `sample` where there are several, then the targets.
 
+    Where passes with dropout were averaged, `<target>_mean` and `<target>_std` (Float32) follow each target:
+    of its value in original units, or of the probability of its class.
+
     Args:
       forecast: What was predicted.
       card: The model's maps and statistics.
@@ -44,6 +47,8 @@ def prediction_table(
             columns.append(decode_ids(values, labels).alias(name))
         else:
             columns.append(pl.Series(name, values, pl.Int64))
+        if name in forecast.spread:
+            columns += _spread_columns(name, forecast.spread[name], card)
     return pl.DataFrame(columns)
 
 
@@ -53,6 +58,15 @@ def probability_table(forecast: Forecast, card: ModelCard, target: str) -> pl.Da
     probs = np.exp(forecast.log_probs[target], dtype=np.float64)
     shares = (probs / probs.sum(axis=-1, keepdims=True)).astype(np.float32)
     return pl.DataFrame(shares, schema=labels, orient="row")
+
+
+def _spread_columns(name: str, moments: Float[np.ndarray, "R moments"], card: ModelCard) -> list[pl.Series]:
+    mean, deviation = moments.T
+    if card.column_schema.targets[name] == "real":
+        mean = denormalise(mean, card.statistics[name])
+        deviation = deviation * card.statistics[name].std
+    columns = {f"{name}_mean": mean, f"{name}_std": deviation}
+    return [pl.Series(title, values.astype(np.float32)) for title, values in columns.items()]
 
 
 def quantile_table(forecast: Forecast, card: ModelCard, targets: Sequence[str]) -> pl.DataFrame:
@@ -106,11 +120,18 @@ def _items(forecast: Forecast) -> tuple[pl.DataFrame, Int64[np.ndarray, "I N"]]:
 
 
 def embedding_table(embeddings: Embeddings) -> pl.DataFrame:
-    """One row a hidden state: sequenceId, subsequenceId, itemPosition, then its components "0", "1", ..."""
+    """One row a hidden state: sequenceId, subsequenceId, itemPosition, then its components "0", "1", ...
+
+    Where passes with dropout were averaged, the standard deviations "0_std", "1_std", ... follow.
+    """
     keys = {
         "sequenceId": embeddings.sequence_id,
         "subsequenceId": embeddings.subsequence_id,
         "itemPosition": embeddings.item_position,
     }
     names = [str(number) for number in range(embeddings.vectors.shape[1])]
-    return pl.DataFrame(keys).hstack(pl.DataFrame(embeddings.vectors, schema=names, orient="row"))
+    table = pl.DataFrame(keys).hstack(pl.DataFrame(embeddings.vectors, schema=names, orient="row"))
+    if embeddings.spread is None:
+        return table
+    deviations = [f"{name}_std" for name in names]
+    return table.hstack(pl.DataFrame(embeddings.spread, schema=deviations, orient="row"))
