@@ -36,7 +36,7 @@ FILLED = {
         "  feature_embedding_dims: {item: 48, price: 16}",
         "    item: CrossEntropyLoss",
     ],
-    "infer": ["model_path: models/sequifier-first-best-10.onnx", "data_path: data/events-split2.parquet"],
+    "infer": ["data_path: data/events-split2.parquet"],
     "evaluate": ["data_path: data/events-split2.parquet"],
     "hyperparameter_search": [
         "metadata_config_path: configs/metadata_configs/events.json",
