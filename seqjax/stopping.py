@@ -30,6 +30,11 @@ def stop_error(number: int) -> KeyboardInterrupt:
     return KeyboardInterrupt() if number == signal.SIGINT else Stopped(number)
 
 
+def signal_of(error: KeyboardInterrupt) -> int:
+    """The number of the signal that was raised as `error`."""
+    return error.signal if isinstance(error, Stopped) else signal.SIGINT
+
+
 @contextmanager
 def stoppable() -> Iterator[None]:
     """Turns SIGTERM and SIGUSR1 into `Stopped` while the block runs, as SIGINT is into `KeyboardInterrupt`.

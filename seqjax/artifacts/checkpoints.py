@@ -1,22 +1,26 @@
-"""Checkpoints: a run after an epoch, as Orbax writes it, atomically.
+"""Checkpoints: a run after an epoch or in the middle of one, as Orbax writes it, atomically.
 
 A checkpoint holds the leaves of a tree by number and a JSON object that names them, so that it can be read
 without the classes that the tree is made of. What it is loaded into says the structure; a leaf that is not
-as expected is an error. A manifest of digests is the last file to be written.
+as expected is an error. A manifest of digests is the last file to be written. A run writes its checkpoints
+through a `CheckpointWriter`, in a thread of its own.
 """
 
 import logging
+import re
 import shutil
+import threading
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from seqjax.artifacts.atomic import replacing
-from seqjax.artifacts.layout import Layout
+from seqjax.artifacts.layout import Layout, Place
 from seqjax.artifacts.manifest import check_manifest, write_manifest
 from seqjax.errors import ArtifactError
 
@@ -26,14 +30,94 @@ Tree: TypeAlias = Any
 """A nested structure of arrays."""
 
 _LEAVES, _INFO = "leaves", "info"
+_ONE_AT_A_TIME = threading.Lock()
+"""Runs that are trained together each have a thread that writes, and Orbax's names are those of the process."""
 
 
-def save_checkpoint(layout: Layout, epoch: int, tree: Tree, info: Mapping[str, Any]) -> Path:
-    """Writes the checkpoint of an epoch, in place of one that may be there.
+class Found(NamedTuple):
+    """What there is to go on from."""
+
+    place: Place | None
+    """The newest intact checkpoint; null if there is none."""
+    damaged: tuple[str, ...]
+    """What is wrong with those that were passed over."""
+
+
+class CheckpointWriter:
+    """Writes the checkpoints of a run while the run goes on, one at a time.
 
     Args:
       layout: Where the run's files lie.
-      epoch: The epoch that was completed.
+      keep: How many of the newest are kept; null keeps all.
+      fresh: Whether older checkpoints belong to an earlier run of this name. They are removed once there is
+        one of this run, so that no later run takes them for this one's.
+    """
+
+    def __init__(self, layout: Layout, *, keep: int | None, fresh: bool) -> None:
+        self._layout = layout
+        self._keep = keep
+        self._old_ones_remain = fresh
+        self._pool = ThreadPoolExecutor(1, "checkpoint")
+        self._writing: Future[None] | None = None
+        for path in layout.checkpoints.glob(".epoch-*"):  # A killed program left them unfinished.
+            shutil.rmtree(path)
+
+    @property
+    def busy(self) -> bool:
+        """Whether one is being written."""
+        return self._writing is not None and not self._writing.done()
+
+    def start(self, place: Place, tree: Tree, info: Mapping[str, Any]) -> None:
+        """Begins to write a checkpoint; waits for the one before, and says so if that failed.
+
+        Args:
+          place: How far the run is.
+          tree: Nested numpy arrays, which nobody changes any more.
+          info: A JSON object; comes back from `load_info`.
+        """
+        try:
+            self.finish()
+        except ArtifactError as error:
+            logger.warning("[WARNING] %s The run goes on.", error)
+        self._writing = self._pool.submit(self._write, place, tree, info)
+
+    def finish(self) -> None:
+        """Waits until everything is on disk.
+
+        Raises:
+          ArtifactError: It could not be written.
+        """
+        writing, self._writing = self._writing, None
+        if writing is None:
+            return
+        try:
+            writing.result()
+        # Orbax lets through whatever its storage layers raise for a full disk.
+        except Exception as error:
+            raise ArtifactError(
+                f"No checkpoint could be written to {self._layout.checkpoints} ({type(error).__name__}: "
+                f"{str(error)[:200]}). Look for free space and for the rights to write there."
+            ) from error
+
+    def close(self) -> None:
+        """Waits for the thread to end."""
+        self._pool.shutdown()
+
+    def _write(self, place: Place, tree: Tree, info: Mapping[str, Any]) -> None:
+        path = save_checkpoint(self._layout, place, tree, info)
+        logger.info("[INFO] Saved model to %s", path)
+        if self._old_ones_remain:
+            remove_checkpoints(self._layout, keep=place)
+            self._old_ones_remain = False
+        trim_checkpoints(self._layout, newest=place, count=self._keep)
+
+
+def save_checkpoint(layout: Layout, place: Place, tree: Tree, info: Mapping[str, Any]) -> Path:
+    """Writes a checkpoint, in place of one that may be there.
+
+    Args:
+      layout: Where the run's files lie.
+      place: How far the run is.
       tree: Nested numpy arrays.
       info: A JSON object; comes back from `load_info`.
 
@@ -43,35 +127,35 @@ def save_checkpoint(layout: Layout, epoch: int, tree: Tree, info: Mapping[str, A
     named, _ = jax.tree_util.tree_flatten_with_path(tree)
     leaves = {str(index): np.asarray(leaf) for index, (_, leaf) in enumerate(named)}
     names = [jax.tree_util.keystr(path) for path, _ in named]
-    path = layout.checkpoint(epoch)
+    path = layout.checkpoint(*place)
     with replacing(path.resolve()) as temporary:
-        ocp.save_checkpointables(str(temporary), {_LEAVES: leaves, _INFO: {**info, "leaves": names}})
+        with _ONE_AT_A_TIME, _alone():
+            ocp.save_checkpointables(str(temporary), {_LEAVES: leaves, _INFO: {**info, "leaves": names}})
         write_manifest(temporary)
     return path
 
 
-def newest_intact(layout: Layout) -> int | None:
-    """The newest epoch of a run whose checkpoint is as it was written; None if there is no checkpoint.
-
-    Damaged ones are named in the log and passed over.
+def newest_intact(layout: Layout) -> Found:
+    """The newest checkpoint of a run that is as it was written, and what was passed over.
 
     Raises:
       ArtifactError: All of them are damaged.
     """
-    saved = layout.saved_epochs()
-    for epoch in reversed(saved):
+    saved, damaged = layout.saved(), []
+    for place in reversed(saved):
         try:
-            check_manifest(layout.checkpoint(epoch))
+            check_manifest(layout.checkpoint(*place))
         except ArtifactError as error:
-            logger.warning("[INFO] %s It is passed over.", error)
+            damaged.append(str(error))
         else:
-            return epoch
+            return Found(place, tuple(damaged))
     if saved:
+        names = ", ".join(layout.checkpoint(*place).name for place in saved)
         raise ArtifactError(
-            f"{layout.checkpoints} holds no checkpoint that is intact (epochs {saved}). Restore one, or set "
-            "continue_training: false to start anew."
+            f"{layout.checkpoints} holds no checkpoint that is intact ({names}). Restore one, or set "
+            f"continue_training: false to start anew. The newest: {damaged[0]}"
         )
-    return None
+    return Found(None, ())
 
 
 def load_info(path: Path) -> dict[str, Any]:
@@ -112,34 +196,57 @@ def load_tree(path: Path, like: Tree) -> Tree:
     return structure.unflatten(leaves)
 
 
-def remove_checkpoints(layout: Layout, *, keep: int | None) -> None:
-    """Removes all checkpoints of a run but that of the epoch `keep`, if there is one to keep."""
-    for epoch in layout.saved_epochs():
-        if epoch != keep:
-            shutil.rmtree(layout.checkpoint(epoch))
+def load_best(path: Path) -> dict[str, Any]:
+    """The best parameters in the checkpoint of a training: the second of its trees, as nested dicts."""
+    stored, tree = _load(path, _LEAVES), {}
+    for index, name in enumerate(load_info(path)["leaves"]):
+        head, *keys = re.findall(r"\[(?:'([^']*)'|\d+)\]", name)
+        if name.startswith("[1]") and head == "":
+            branch = tree
+            for key in keys[:-1]:
+                branch = branch.setdefault(key, {})
+            branch[keys[-1]] = np.asarray(stored[str(index)])
+    return tree
 
 
-def trim_checkpoints(layout: Layout, *, newest: int, count: int | None) -> None:
+def remove_checkpoints(layout: Layout, *, keep: Place | None) -> None:
+    """Removes all checkpoints of a run but that of the place `keep`, if there is one to keep."""
+    for place in layout.saved():
+        if place != keep:
+            shutil.rmtree(layout.checkpoint(*place))
+
+
+def trim_checkpoints(layout: Layout, *, newest: Place, count: int | None) -> None:
     """Removes the checkpoints of a run that nothing will go on from.
 
     Args:
       layout: Where the run's files lie.
-      newest: The epoch saved last; what lies after it was passed over as damaged.
+      newest: The place saved last; what lies after it was passed over as damaged.
       count: How many of the others are kept, that of `newest` counted; None keeps all.
     """
-    saved = layout.saved_epochs()
-    until = [epoch for epoch in saved if epoch <= newest]
+    saved = layout.saved()
+    until = [place for place in saved if place <= newest]
     kept = until if count is None else until[-count:]
-    for epoch in set(saved) - set(kept):
-        shutil.rmtree(layout.checkpoint(epoch))
+    for place in set(saved) - set(kept):
+        shutil.rmtree(layout.checkpoint(*place))
 
 
 def _load(path: Path, part: str) -> Tree:
     try:
-        return ocp.load_checkpointables(str(path.resolve()), {part: None})[part]
+        with _ONE_AT_A_TIME, _alone():
+            return ocp.load_checkpointables(str(path.resolve()), {part: None})[part]
     # Orbax lets through whatever its storage layers raise for a damaged file.
     except Exception as error:
         raise ArtifactError(
             f"{path} cannot be read as a checkpoint ({type(error).__name__}: {str(error)[:200]}). Remove "
             "this folder to go on from an earlier checkpoint, or set continue_training: false to start anew."
         ) from error
+
+
+def _alone() -> ocp.Context:
+    """Where Orbax waits for no other process: what is written is the same in all, and one writes it."""
+    this = jax.process_index()
+    options = ocp.options.MultiprocessingOptions(
+        primary_host=this, active_processes={this}, barrier_sync_key_prefix=f"process-{this}"
+    )
+    return ocp.Context(multiprocessing_options=options)

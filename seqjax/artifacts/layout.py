@@ -1,6 +1,6 @@
 """Which file of a run lies where: the only code that knows the names of logs, checkpoints, models, outputs.
 
-logs/sequifier-<model>-rank<r>-2.txt, -3.txt, .jsonl       checkpoints/<model>/epoch-<n>/
+logs/sequifier-<model>-rank<r>-2.txt, -3.txt, .jsonl       checkpoints/<model>/epoch-<n>[-batch-<k>]/
 models/sequifier-<model>-best|last[-embedding]-<epoch>.<ext>
 outputs/predictions/<id>-predictions.<ext>                 outputs/embeddings/<id>-embeddings.<ext>
 outputs/probabilities/<id>-<target>-probabilities.<ext>    outputs/evaluations/<id>-evaluation.json|html
@@ -14,12 +14,21 @@ Results of data that is read file by file (pt) have a folder in place of each fi
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Which = Literal["best", "last"]
 Kind = Literal["generative", "embedding"]
 
 _DEBUG, _INFO = 2, 3
+
+
+class Place(NamedTuple):
+    """How far a run is; a later place is greater."""
+
+    epoch: int
+    """Whole epochs that are done."""
+    batch: int = 0
+    """Batches of the next epoch that are done."""
 
 
 @dataclass(frozen=True)
@@ -46,14 +55,24 @@ class Layout:
         """The folder of this run's checkpoints, and of no other run's."""
         return self.root / "checkpoints" / self.model_name
 
-    def checkpoint(self, epoch: int) -> Path:
-        """The checkpoint (a folder) after an epoch."""
-        return self.checkpoints / f"epoch-{epoch}"
+    def checkpoint(self, epoch: int, batch: int = 0) -> Path:
+        """The checkpoint (a folder) after whole epochs, or in the middle of the one after them."""
+        name = f"epoch-{epoch}" if batch == 0 else f"epoch-{epoch + 1}-batch-{batch}"
+        return self.checkpoints / name
+
+    def saved(self) -> list[Place]:
+        """Places that have a checkpoint, oldest first."""
+        names = (path.name for path in self.checkpoints.glob("epoch-*"))
+        found = (re.fullmatch(r"epoch-(\d+)(?:-batch-(\d+))?", name) for name in names)
+        return sorted(
+            Place(int(match[1]), 0) if match[2] is None else Place(int(match[1]) - 1, int(match[2]))
+            for match in found
+            if match
+        )
 
     def saved_epochs(self) -> list[int]:
-        """Epochs that have a checkpoint, oldest first."""
-        names = (path.name for path in self.checkpoints.glob("epoch-*"))
-        return sorted(int(found[1]) for name in names if (found := re.fullmatch(r"epoch-(\d+)", name)))
+        """Epochs after which a checkpoint was written, oldest first."""
+        return [place.epoch for place in self.saved() if place.batch == 0]
 
     def model(self, which: Which, epoch: int, *, kind: Kind = "generative", extension: str = "onnx") -> Path:
         """A model file; `epoch` is the last completed one, for the best model too."""

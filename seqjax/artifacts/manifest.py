@@ -32,9 +32,12 @@ def check_manifest(folder: Path) -> None:
 def _digests(folder: Path) -> dict[str, str]:
     files = (path for path in folder.rglob("*") if path.is_file())
     named = {path.relative_to(folder).as_posix(): path for path in files}
-    return {
-        name: hashlib.sha256(named[name].read_bytes()).hexdigest() for name in sorted(named) if name != _NAME
-    }
+    return {name: _digest(named[name]) for name in sorted(named) if name != _NAME}
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _text(digests: dict[str, str]) -> str:

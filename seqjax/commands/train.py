@@ -4,30 +4,35 @@ Read the metadata and the windows; put the run together; judge the baselines; tr
 checkpoint; export the best and the last parameters. Everything that computes is in `seqjax.training`.
 """
 
+import gc
 import logging
 import shutil
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
+from jaxtyping import Int
 
 from seqjax.artifacts.atomic import replacing
 from seqjax.artifacts.card import describe_run
-from seqjax.artifacts.checkpoints import (
-    load_info,
-    load_tree,
-    newest_intact,
-    remove_checkpoints,
-    save_checkpoint,
-    trim_checkpoints,
-)
 from seqjax.artifacts.layout import Layout, Which
-from seqjax.artifacts.model_files import export_models, exported_files
-from seqjax.config.changes import changed_keys
-from seqjax.config.load import resolve_path
+from seqjax.artifacts.model_files import export_models, exported_files, resolve_model_path
+from seqjax.artifacts.warm_start import warm_start
+from seqjax.commands.train_checkpoints import (
+    Checkpoint,
+    Saver,
+    cut_logs,
+    find_checkpoint,
+    log_lengths,
+    restore,
+    run_info,
+)
+from seqjax.config.load import resolve_path, resolve_split
 from seqjax.config.metadata import Metadata
 from seqjax.config.resolve import load_metadata, resolve_schema
 from seqjax.config.schema import Schema
@@ -35,13 +40,19 @@ from seqjax.config.train import TrainConfig
 from seqjax.data.columns import OTHER, class_labels
 from seqjax.data.dataset import Windows
 from seqjax.data.formats import load_windows
-from seqjax.data.loader import epoch_order
-from seqjax.errors import ConfigError, Problem
-from seqjax.model.functional import GraphDef, abstract, init
-from seqjax.progress import Advance, progress
-from seqjax.training.devices import Device, find_device
+from seqjax.data.loader import Loader, epoch_order
+from seqjax.errors import ConfigError, Problem, TrainingError
+from seqjax.model.functional import abstract, init
+from seqjax.progress import Advance, configure_logging, progress
+from seqjax.stopping import noted
+from seqjax.training.agreement import Wishes
+from seqjax.training.batch import WindowSource
+from seqjax.training.devices import find_device
+from seqjax.training.distributed import connect, find_devices, is_first, wait_for_all
 from seqjax.training.evaluate import Evaluation
-from seqjax.training.events import BatchEvent, Event, Hook, Standing, StandingEvent
+from seqjax.training.events import Hook, Standing
+from seqjax.training.feed import Reader
+from seqjax.training.live import live_view
 from seqjax.training.logs import (
     JsonLog,
     TextLog,
@@ -51,41 +62,20 @@ from seqjax.training.logs import (
     log_files,
     number,
 )
-from seqjax.training.loop import evaluate_start, fit, is_finished
+from seqjax.training.loop import evaluate_start, fit
+from seqjax.training.memory import memory_in_use
+from seqjax.training.placement import Placement
 from seqjax.training.setup import Data, Run, evaluate_baselines, parameter_count, prepare
+from seqjax.training.state import Params, TrainState
+from seqjax.training.tensorboard import require_tensorboard, tensorboard_log
 
 logger = logging.getLogger(__name__)
 
-# Keys that may change between a checkpoint and the run that goes on from it. `epochs` is looked at by itself.
-_MAY_CHANGE = (
-    "project_root",
-    "export_generative_model",
-    "export_embedding_model",
-    "export_onnx",
-    "export_pt",
-    "export_with_dropout",
-    "inference_batch_size",
-    *(
-        f"training_spec.{key}"
-        for key in (
-            "backend",
-            "class_share_log_columns",
-            "continue_training",
-            "device",
-            "device_max_concat_length",
-            "early_stopping_epochs",
-            "enforce_determinism",
-            "epochs",
-            "keep_checkpoints",
-            "load_full_data_to_ram",
-            "log_interval",
-            "max_ram_gb",
-            "num_workers",
-            "save_interval_epochs",
-            "world_size",
-        )
-    ),
-)
+Baselines: TypeAlias = Mapping[str, Evaluation]
+
+_MOST_PARTS = 8
+"""Into how many micro-batches a batch is cut at most where memory is short."""
+_WINDOWS_TO_NAME = 8
 
 
 @dataclass(frozen=True)
@@ -121,122 +111,264 @@ def train(config: TrainConfig) -> TrainResult:
       TrainingError: There is no such device, a split is empty, or a loss is not finite.
       ArtifactError: A checkpoint or a model file cannot be used.
     """
-    layout = Layout(Path(config.project_root), config.model_name)
-    metadata = load_metadata(resolve_path(config.project_root, config.metadata_config_path, or_here=True))
-    schema = resolve_schema(config, metadata)
-    device = find_device(config.training_spec.device)
+    spec = config.training_spec
+    if spec.distributed:
+        connect()
+    if "tensorboard" in spec.log_to:
+        require_tensorboard()
+    job = load_job(config, Placement(find_devices(spec)))
+    layout, rank = job.layout, jax.process_index()
+    if not is_first():
+        configure_logging(logging.WARNING)  # The first process tells for all.
+    checkpoint = find_checkpoint(config, job.schema, layout)
+    if checkpoint.path is not None and is_first() and not checkpoint.is_finished(spec):
+        cut_logs(layout, checkpoint.info)
     with (
-        log_files(layout.debug_log(), layout.info_log()),
-        json_log(layout.json_log()) as log,
-        jax.default_device(device),
+        log_files(layout.debug_log(rank), layout.info_log(rank)),
+        json_log(layout.json_log(rank), job.memory) as log,
+        jax.default_device(job.device),
     ):
+        job.announce(checkpoint, log)
+        result = job.run(checkpoint, log)
+        wait_for_all("exported")
+        job.conclude(result, log)
+    return result
+
+
+def load_job(config: TrainConfig, placement: Placement | None = None) -> "Job":
+    """A run, from what its configuration says and from the metadata of its data.
+
+    Args:
+      config: The run's.
+      placement: All devices to compute on; null is the first one that the configuration allows.
+    """
+    metadata = load_metadata(resolve_path(config.project_root, config.metadata_config_path, or_here=True))
+    placement = placement or Placement([find_device(config.training_spec.device)])
+    return Job(config, metadata, resolve_schema(config, metadata), placement)
+
+
+class Job:
+    """One run of the command, with what all of its parts need."""
+
+    def __init__(self, config: TrainConfig, metadata: Metadata, schema: Schema, placement: Placement) -> None:
+        self.layout = Layout(Path(config.project_root), config.model_name)
+        """Where the run's files lie."""
+        self.schema = schema
+        """Its columns."""
+        self.device = find_device(config.training_spec.device)
+        """Where it computes."""
+        self.config = config
+        self._metadata = metadata
+        self._placement = placement
+        self._graphdef, self.shapes = abstract(schema, config.model_spec)
+        self._has_saved = False
+        self.labels = _labels(config.id_maps or metadata.id_maps)
+        self.memory = partial(memory_in_use, self.device.platform)
+        """Says how much memory is in use."""
+
+    def announce(self, checkpoint: Checkpoint, log: JsonLog) -> None:
+        """Logs what is about to start."""
+        config = self.config
         logger.info("--- Starting Training for model: %s ---", config.model_name)
-        logger.info("categorical_columns = %s", list(schema.categorical_inputs))
-        logger.info("real_columns = %s", list(schema.real_inputs))
-        log.write("start", {"model": config.model_name, "config": config.model_dump(mode="json")})
-        result = _Job(config, metadata, schema, layout, device).run(log)
+        logger.info("categorical_columns = %s", list(self.schema.categorical_inputs))
+        logger.info("real_columns = %s", list(self.schema.real_inputs))
+        for damage in checkpoint.damaged:
+            logger.warning("[WARNING] %s It is passed over.", damage)
+        columns = config.training_spec.class_share_log_columns
+        labels = {name: list(self.labels[name].values()) for name in columns}
+        settings = config.model_dump(mode="json")
+        log.write("start", {"model": config.model_name, "config": settings, "labels": labels})
+
+    def conclude(self, result: TrainResult, log: JsonLog) -> None:
+        """Logs how it ended."""
         logger.info("--- Training Complete ---")
         log.write(
             "end", {name: value for name, value in asdict(result).items() if name.endswith(("epoch", "loss"))}
         )
-    return result
 
+    def run(self, checkpoint: Checkpoint, log: JsonLog) -> TrainResult:
+        """Trains, or goes on from a checkpoint, and exports."""
+        data = self.data(*self.load_windows())
+        standing, baselines = self._train_within_memory(data, checkpoint, log)
+        finished = checkpoint.is_finished(self.config.training_spec)
+        return self.finish(standing, data, baselines, finished=finished)
 
-class _Job:
-    """One run of the command, with what all of its parts need."""
+    def finish(self, standing: Standing, data: Data, baselines: Baselines, *, finished: bool) -> TrainResult:
+        """Exports the best and the last parameters.
 
-    def __init__(
-        self, config: TrainConfig, metadata: Metadata, schema: Schema, layout: Layout, device: Device
-    ) -> None:
-        self._config = config
-        self._metadata = metadata
-        self._schema = schema
-        self._layout = layout
-        self._device = device
+        Args:
+          standing: The run after its last epoch.
+          data: The windows.
+          baselines: What simple predictors reach.
+          finished: Whether that was so before; files that are there stay as they are.
+        """
+        best = self._export("best", standing, data, missing_only=finished)
+        if standing.stale == 0 and not finished:
+            last = self._copy_as_last(best, standing.epoch)
+        else:
+            last = self._export("last", standing, data, missing_only=finished)
+        totals = {name: found.losses.total for name, found in baselines.items()}
+        return TrainResult(best, last, standing.best_epoch, standing.best_loss, standing.epoch, totals)
 
-    def run(self, log: JsonLog) -> TrainResult:
-        """Trains and exports."""
-        config, spec = self._config, self._config.training_spec
-        epoch = self._newest_checkpoint()
-        data = self._load_data()
-        graphdef, shapes = abstract(self._schema, config.model_spec)
-        prepared = prepare(config, self._schema, graphdef, data, self._device)
-        logger.info("[INFO] Number formats: %s", prepared.precision.describe())
-        start = None if epoch is None else self._restore(epoch, prepared, shapes)
-        finished = start is not None and is_finished(
-            start, epochs=spec.epochs, patience=spec.early_stopping_epochs
+    def _train_within_memory(
+        self, data: Data, checkpoint: Checkpoint, log: JsonLog
+    ) -> tuple[Standing, Baselines]:
+        """Trains; with smaller micro-batches where the device's memory does not suffice."""
+        before = log_lengths(self.layout)
+        while True:
+            try:
+                return self._train(data, checkpoint, log)
+            except jax.errors.JaxRuntimeError as error:
+                if "RESOURCE_EXHAUSTED" not in str(error):
+                    raise
+                checkpoint = self._with_smaller_parts(checkpoint, str(error))
+            # What the failed attempt logged will be logged again, and what it held must be gone by then.
+            cut_logs(self.layout, {"logs": before, **checkpoint.info})
+            gc.collect()
+            logger.warning(
+                "[WARNING] The device has too little memory: each batch is computed in %d parts from here "
+                "on, which changes nothing but the time it takes.",
+                checkpoint.parts,
+            )
+
+    def _with_smaller_parts(self, checkpoint: Checkpoint, error: str) -> Checkpoint:
+        size, parts = self.config.training_spec.batch_size, 2 * checkpoint.parts
+        if parts > min(_MOST_PARTS, size) or jax.process_count() > 1:
+            raise TrainingError(
+                f"The device has too little memory for batches of {size} windows in {parts // 2} parts. Set "
+                "a smaller batch_size with more accumulation_steps, a shorter seq_length or a smaller "
+                f"model_spec. ({error.splitlines()[0][:200]})"
+            )
+        if self._has_saved:
+            checkpoint = find_checkpoint(self.config, self.schema, self.layout, own=True)
+        return replace(checkpoint, info={**checkpoint.info, "parts": parts})
+
+    def _train(self, data: Data, checkpoint: Checkpoint, log: JsonLog) -> tuple[Standing, Baselines]:
+        config, spec = self.config, self.config.training_spec
+        run = self.prepare(data, parts=checkpoint.parts)
+        baselines = evaluate_baselines(run, self.schema, data)
+        self.tell_baselines(baselines, log)
+        start = self.start(run, checkpoint)
+        if isinstance(start, Standing) and checkpoint.is_finished(spec):
+            return start, baselines
+        info = {**run_info(config, self.schema), "parts": checkpoint.parts}
+        with self.hooks(run, baselines, log) as hooks:
+            told = hooks if is_first() else []
+            if isinstance(start, TrainState):
+                before = evaluate_start(run.setup, start.params)
+                for hook in told:
+                    hook(before)
+            return self._fit(run, start, told, info), baselines
+
+    def prepare(self, data: Data, *, parts: int = 1, beside: Run | None = None) -> Run:
+        """Puts the run together; see `seqjax.training.setup.prepare`."""
+        run = prepare(
+            *(self.config, self.schema, self._graphdef, data, self.device),
+            placement=self._placement,
+            parts=parts,
+            beside=beside,
         )
-        if start is not None and finished:
+        logger.info("[INFO] Number formats: %s", run.precision.describe())
+        return run
+
+    def tell_baselines(self, baselines: Baselines, log: JsonLog) -> None:
+        """Logs what simple predictors reach."""
+        for line in baseline_lines(baselines):
+            logger.info(line)
+        log.write("baselines", {name: evaluation_values(found) for name, found in baselines.items()})
+
+    def start(self, run: Run, checkpoint: Checkpoint) -> TrainState | Standing:
+        """A new model, or the run as its checkpoint has it."""
+        config, spec = self.config, self.config.training_spec
+        if checkpoint.path is None:
+            return run.begin(self._first_parameters())
+        start = restore(checkpoint, run, self.shapes)
+        if checkpoint.is_finished(spec):
             logger.info(
                 "[INFO] %s is trained already: %d epochs, best epoch %d. To go on, raise epochs (%d)%s; to "
                 "start anew, set continue_training: false.",
                 *(config.model_name, start.epoch, start.best_epoch, spec.epochs),
                 "" if spec.early_stopping_epochs is None else " or early_stopping_epochs",
             )
-        baselines = evaluate_baselines(prepared, self._schema, data)
-        for line in baseline_lines(baselines):
-            logger.info(line)
-        log.write("baselines", {name: evaluation_values(found) for name, found in baselines.items()})
-        standing = start if start is not None and finished else self._train(prepared, start, baselines, log)
-        # A finished run whose files are there writes none: what was exported stays as it is.
-        best = self._export("best", standing, graphdef, data, missing_only=finished)
-        if standing.stale == 0 and not finished:
-            last = self._copy_as_last(best, standing.epoch)
         else:
-            last = self._export("last", standing, graphdef, data, missing_only=finished)
-        totals = {name: found.losses.total for name, found in baselines.items()}
-        return TrainResult(best, last, standing.best_epoch, standing.best_loss, standing.epoch, totals)
+            count = number(parameter_count(start.state.params))
+            logger.info(
+                "[INFO] Resuming training from checkpoint '%s'. Total params: %s", checkpoint.path, count
+            )
+        return start
 
-    def _train(
-        self, prepared: Run, start: Standing | None, baselines: Mapping[str, Evaluation], log: JsonLog
+    def _first_parameters(self) -> Params:
+        """New parameters, or those that `warm_start` names."""
+        config, spec = self.config, self.config.training_spec
+        params = init(self.schema, config.model_spec, seed=config.seed % 2**32)[1]
+        logger.info("[INFO] Initializing new model with %s parameters.", number(parameter_count(params)))
+        if spec.warm_start is None:
+            return params
+        path = resolve_path(config.project_root, spec.warm_start, or_here=True)
+        path = path if path.exists() else resolve_model_path(config.project_root, spec.warm_start)
+        found = warm_start(params, path, self.schema, config.model_spec, strict=spec.warm_start_strict)
+        for line in found.report():
+            logger.info("[INFO] Warm start from %s: %s", path, line)
+        return found.params
+
+    @contextmanager
+    def hooks(self, run: Run, baselines: Baselines, log: JsonLog) -> Iterator[list[Hook]]:
+        """What writes the run's logs while the block runs."""
+        with self._event_files(run) as sinks:
+            yield [TextLog(baselines["last value"].losses.total, self.labels), log, *sinks]
+
+    @contextmanager
+    def _event_files(self, run: Run) -> Iterator[list[Hook]]:
+        """The hooks of `log_to`."""
+        if "tensorboard" not in self.config.training_spec.log_to:
+            yield []
+            return
+        with tensorboard_log(self.layout.tensorboard, len(run.setup.order(1)), self.memory) as hook:
+            yield [hook]
+
+    def _fit(
+        self, run: Run, begin: TrainState | Standing, hooks: list[Hook], info: dict[str, Any]
     ) -> Standing:
-        config, spec, setup = self._config, self._config.training_spec, prepared.setup
-        text = TextLog(
-            baselines["last value"].losses.total, _labels(config.id_maps or self._metadata.id_maps)
-        )
-        saver = _Saver(
-            self._layout,
-            self._info(),
-            spec.save_interval_epochs,
-            keep=spec.keep_checkpoints,
-            fresh=start is None,
-        )
-        n_batches = len(setup.order(1))
-        done = start.epoch if start else 0
-        with progress(config.model_name, (spec.epochs - done) * n_batches, "batches") as bar:
-            if start is None:
-                params = init(self._schema, config.model_spec, seed=config.seed % 2**32)[1]
-                logger.info(
-                    "[INFO] Initializing new model with %s parameters.", number(parameter_count(params))
+        """Trains until the last epoch, a signal or an error, and saves."""
+        spec, setup, fresh = self.config.training_spec, run.setup, isinstance(begin, TrainState)
+        first = is_first()
+        saver = Saver(self.layout, info, spec, run, fresh=fresh) if first else None
+        left = batches_left(run, begin, spec.epochs)
+        shown = progress(self.config.model_name, left, "batches") if first else nullcontext(Advance())
+        try:
+            with shown as bar, noted() as note:
+                # Evaluations can be left at any point, if no other process waits for this one.
+                if jax.process_count() == 1:
+                    setup = replace(setup, evaluate=note.raising(setup.evaluate))
+                return fit(
+                    setup,
+                    begin,
+                    epochs=spec.epochs,
+                    patience=spec.early_stopping_epochs,
+                    hooks=[*hooks, live_view(bar, self.memory), *([saver] if saver else [])],
+                    control=lambda: Wishes(note.signal, saver is not None and saver.is_due),
                 )
-                begin = prepared.begin(params)
-                before = evaluate_start(setup, begin.params)
-                text(before)
-                log(before)
-            else:
-                path, count = self._layout.checkpoint(start.epoch), parameter_count(start.state.params)
-                logger.info(
-                    "[INFO] Resuming training from checkpoint '%s'. Total params: %s", path, number(count)
-                )
-                begin = start
-            hooks: list[Hook] = [text, log, _bar_hook(bar), saver]
-            try:
-                return fit(setup, begin, epochs=spec.epochs, patience=spec.early_stopping_epochs, hooks=hooks)
-            except KeyboardInterrupt:
-                saver.save_newest()
-                raise
+        finally:
+            if saver is not None:
+                saver.close()
+                self._has_saved |= saver.has_saved
 
-    def _load_data(self) -> Data:
-        config, paths = self._config, self._metadata.split_paths
+    def load_windows(self) -> tuple[Windows, Windows]:
+        """The training and the validation data."""
+        config = self.config
+        paths = [str(resolve_split(config.project_root, path)) for path in self._metadata.split_paths]
         if not paths and not (config.training_data_path and config.validation_data_path):
             raise ConfigError(
                 f"The training configuration of {config.model_name!r}",
                 [Problem("training_data_path", "is required, since the metadata names no splits.")],
             )
         training = self._load(config.training_data_path or paths[0])
-        validation = self._load(config.validation_data_path or paths[min(1, len(paths) - 1)])
+        return training, self._load(config.validation_data_path or paths[min(1, len(paths) - 1)])
+
+    def data(self, training: Windows, validation: Windows) -> Data:
+        """The windows in the batches of this run."""
+        config, count = self.config, len(training)
         size = config.training_spec.batch_size
-        count = len(training)
 
         def order(epoch: int) -> np.ndarray:
             return epoch_order(count, min(size, max(count, 1)), seed=config.seed, epoch=epoch, shuffle=True)
@@ -245,68 +377,50 @@ class _Job:
             len(validation), min(size, max(len(validation), 1)), seed=config.seed, epoch=0, shuffle=False
         )
         statistics = self._metadata.selected_columns_statistics
-        return Data(training, validation, order, known, {name: row.std for name, row in statistics.items()})
+        std = {name: row.std for name, row in statistics.items()}
+        return Data(
+            *(training, validation, order, known, std),
+            reader=self._reader,
+            describe=lambda rows: described(training, rows),
+        )
+
+    def _reader(self, windows: WindowSource, columns: tuple[str, ...]) -> Reader:
+        """What cuts batches of data that stays on disk."""
+        assert isinstance(windows, Windows)
+        spec = self.config.training_spec
+        loader = Loader(
+            *(windows, columns),
+            in_ram=spec.load_full_data_to_ram,
+            num_workers=spec.num_workers,
+            max_ram_gb=spec.max_ram_gb,
+        )
+        return loader.batches
 
     def _load(self, name: str) -> Windows:
-        config, metadata = self._config, self._metadata
+        config, metadata, spec = self.config, self._metadata, self.config.training_spec
         path = resolve_path(config.project_root, name, or_here=True)
         windows = load_windows(
             path,
             config.read_format or metadata.write_format or "parquet",
-            column_kinds=self._schema.columns,
+            column_kinds=self.schema.columns,
             padding=metadata.padding,
-            n_classes=self._schema.n_classes,
+            n_classes=self.schema.n_classes,
+            max_ram_gb=None if spec.load_full_data_to_ram else spec.max_ram_gb,
         ).crop(config.seq_length)
         logger.info("[INFO] Loaded %s: %d windows of %d items.", path, len(windows), config.seq_length + 1)
         return windows
 
-    def _info(self) -> dict[str, Any]:
-        return {
-            "config": self._config.model_dump(mode="json"),
-            "schema": self._schema.model_dump(mode="json"),
-        }
-
-    def _newest_checkpoint(self) -> int | None:
-        """The epoch of the checkpoint to go on from, if there is one; it must be of this configuration."""
-        if not self._config.training_spec.continue_training:
-            return None
-        epoch = newest_intact(self._layout)
-        if epoch is None:
-            return None
-        path = self._layout.checkpoint(epoch)
-        info = load_info(path)
-        before = {**info["config"], "schema": info["schema"]}
-        now = self._info()
-        changed = changed_keys(before, {**now["config"], "schema": now["schema"]}, ignored=_MAY_CHANGE)
-        if self._config.training_spec.epochs < epoch:
-            changed["training_spec.epochs"] = (f"{epoch} done", self._config.training_spec.epochs)
-        if changed:
-            raise ConfigError(
-                f"{path} was made with another configuration, so it cannot be continued. Undo the changes, "
-                "choose another model_name, or set continue_training: false to start anew; the configuration",
-                [Problem(key, f"was {old!r}, is {new!r}.") for key, (old, new) in changed.items()],
-            )
-        return epoch
-
-    def _restore(self, epoch: int, prepared: Run, shapes: dict[str, Any]) -> Standing:
-        path = self._layout.checkpoint(epoch)
-        like = jax.eval_shape(
-            lambda params: (prepared.begin(params), prepared.precision.keep(params)), shapes
-        )
-        info, (state, best) = load_info(path), load_tree(path, like)
-        return Standing(epoch, state, best, info["best_epoch"], info["best_loss"], info["stale"])
-
     def _export(
-        self, which: Which, standing: Standing, graphdef: GraphDef, data: Data, *, missing_only: bool
+        self, which: Which, standing: Standing, data: Data, *, missing_only: bool
     ) -> tuple[Path, ...]:
-        config = self._config
+        config = self.config
         there = self._model_files(which, standing.epoch)
-        if missing_only and all(path.exists() for path in there):
+        if not is_first() or (missing_only and all(path.exists() for path in there)):
             return there
         best = which == "best"
         card = describe_run(
             config,
-            self._schema,
+            self.schema,
             self._metadata,
             best_epoch=standing.best_epoch,
             last_epoch=standing.epoch,
@@ -314,9 +428,9 @@ class _Job:
         )
         count = min(config.inference_batch_size, len(data.validation))
         paths = export_models(
-            self._layout,
+            self.layout,
             params=standing.best if best else standing.state.params,
-            graphdef=graphdef,
+            graphdef=self._graphdef,
             card=card,
             config=config,
             which=which,
@@ -328,62 +442,35 @@ class _Job:
     def _copy_as_last(self, best: tuple[Path, ...], epoch: int) -> tuple[Path, ...]:
         """The files of the last parameters, where these are the best: exporting is slow."""
         last = self._model_files("last", epoch)
-        for source, path in zip(best, last, strict=True):
+        for source, path in zip(best, last, strict=True) if is_first() else ():
             with replacing(path) as temporary:
                 shutil.copyfile(source, temporary)
             logger.info("[INFO] The last parameters are the best: copied %s to %s.", source.name, path)
         return last
 
     def _model_files(self, which: Which, epoch: int) -> tuple[Path, ...]:
-        return tuple(path for _, path in exported_files(self._layout, self._config, which, epoch))
+        return tuple(path for _, path in exported_files(self.layout, self.config, which, epoch))
 
 
-class _Saver:
-    """A hook that writes checkpoints: every so many epochs, and at the end."""
-
-    def __init__(
-        self, layout: Layout, info: dict[str, Any], every: int, *, keep: int | None, fresh: bool
-    ) -> None:
-        self._layout = layout
-        self._info = info
-        self._every = every
-        self._keep = keep
-        self._old_ones_remain = fresh
-        self._newest: Standing | None = None
-        self._saved = 0
-
-    def __call__(self, event: Event) -> None:
-        """Saves, if it is time."""
-        if isinstance(event, StandingEvent):
-            self._newest = event.standing
-            if event.finished or event.standing.epoch % self._every == 0:
-                self.save_newest()
-
-    def save_newest(self) -> None:
-        """Saves the last completed epoch, if there is one that is not saved yet."""
-        standing = self._newest
-        if standing is None or standing.epoch == self._saved:
-            return
-        names = ("epoch", "best_epoch", "best_loss", "stale")
-        info = self._info | {name: getattr(standing, name) for name in names}
-        path = save_checkpoint(self._layout, standing.epoch, (standing.state, standing.best), info)
-        self._saved = standing.epoch
-        logger.info("[INFO] Saved model to %s", path)
-        if self._old_ones_remain:
-            # They belong to an earlier run of this name, which a later run must not take for this one.
-            remove_checkpoints(self._layout, keep=standing.epoch)
-            self._old_ones_remain = False
-        trim_checkpoints(self._layout, newest=standing.epoch, count=self._keep)
+def described(windows: Windows, rows: Int[np.ndarray, "n"]) -> str:
+    """Which windows these are, by sequence and item positions; the first few of them."""
+    names = []
+    for row in rows[:_WINDOWS_TO_NAME]:
+        one = np.asarray([row])
+        padding = windows.seq_length + 1 - int(windows.length[row])
+        first, last = windows.positions(one, np.asarray([padding, windows.seq_length]))[0]
+        names.append(f"sequence {windows.sequence_id[row]} items {first} to {last}")
+    more = len(rows) - len(names)
+    return "; ".join(names) + (f"; and {more} more" if more else "")
 
 
-def _bar_hook(bar: Advance) -> Hook:
-    def hook(event: Event) -> None:
-        if isinstance(event, BatchEvent):
-            speed = event.samples / max(event.seconds, 1e-9)
-            shown = {"epoch": event.epoch, "loss": number(event.losses.total).strip()}
-            bar.advance(event.count, **shown, **{"windows/s": f"{speed:.0f}"})
-
-    return hook
+def batches_left(run: Run, begin: TrainState | Standing, epochs: int) -> int:
+    """How many batches are to be trained on until the last epoch."""
+    n_batches = len(run.setup.order(1))
+    if isinstance(begin, TrainState):
+        return epochs * n_batches
+    done = 0 if begin.part is None else begin.part.updates * run.setup.accumulation
+    return (epochs - begin.epoch) * n_batches - min(done, n_batches)
 
 
 def _labels(id_maps: Mapping[str, Mapping[str, int]]) -> dict[str, dict[int, str]]:

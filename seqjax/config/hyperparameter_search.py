@@ -154,8 +154,8 @@ class TrainingSampling(ConfigModel):
     """Memory limit in GB for cached data when it is not loaded in full."""
     distributed: bool = False
     """Train on all devices."""
-    world_size: PositiveInt = 1
-    """Number of devices that a distributed run expects."""
+    world_size: PositiveInt | None = None
+    """Number of devices that a distributed run expects; null takes all there are."""
     layer_type_dtypes: dict[LayerType, DTypeName] | None = None
     """Number format in which each kind of layer keeps its parameters and computes; null is float32."""
     layer_autocast: bool = True

@@ -32,6 +32,10 @@ class TrainingSpec(ConfigModel):
     """Maximum number of epochs."""
     save_interval_epochs: PositiveInt
     """Save a checkpoint every so many epochs."""
+    save_interval_minutes: PositiveFloat | None = None
+    """Save one every so many minutes too, in the middle of an epoch; null does not."""
+    save_interval_steps: PositiveInt | None = None
+    """Save one every so many updates too; null does not."""
     keep_checkpoints: PositiveInt | None = 3
     """How many of the newest checkpoints are kept (each holds the best parameters so far); null keeps all."""
     batch_size: PositiveInt
@@ -88,9 +92,9 @@ class TrainingSpec(ConfigModel):
     num_workers: Annotated[int, Field(ge=0)] = 0
     """Threads that prepare batches."""
     distributed: bool = False
-    """Train on all devices."""
-    world_size: PositiveInt = 1
-    """Number of devices that a distributed run expects."""
+    """Share each batch among all devices, of all hosts where the run was started on several."""
+    world_size: PositiveInt | None = None
+    """Number of devices that a distributed run expects; null takes all there are."""
     layer_type_dtypes: dict[LayerType, DTypeName] | None = None
     """Number format in which each kind of layer keeps its parameters and computes; null is float32."""
     layer_autocast: bool = True
@@ -137,13 +141,6 @@ class TrainingSpec(ConfigModel):
                 f"{length}: set total_steps: {epochs}, or scheduler_step_on: batch."
             )
         return step_on
-
-    @field_validator("distributed")
-    @classmethod
-    def _not_distributed(cls, distributed: bool) -> bool:
-        if distributed:
-            raise ValueError("true is not supported yet: training uses one device. Set distributed: false.")
-        return distributed
 
 
 class TrainConfig(ConfigModel):

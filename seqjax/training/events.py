@@ -1,11 +1,16 @@
 """What happens in a run, as it is told to the hooks: logs, checkpoints, progress bars."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from seqjax.training.evaluate import Evaluation
 from seqjax.training.metrics import Losses
 from seqjax.training.state import Params, TrainState
+from seqjax.training.step import Report
+
+Totals: TypeAlias = Mapping[str, tuple[float, float]]
+"""Sum of weight * loss and sum of weights, of each target."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,8 @@ class BatchEvent:
     """How long they took in all."""
     samples: int
     """Windows in them."""
+    skipped: int = 0
+    """Updates that were left out because a float16 gradient overflowed; the loss scale was halved at each."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +49,31 @@ class EpochEvent:
 
 
 @dataclass(frozen=True)
+class EpochPart:
+    """The part of an epoch that is done, and what it found so far."""
+
+    updates: int
+    """Updates that are done."""
+    logged: int
+    """Updates that were told of in batch events."""
+    report: Report
+    """What the updates since the last one that was read found; in host memory."""
+    interval: Totals
+    """What was read since the last batch event."""
+    epoch: Totals
+    """What was read in this epoch."""
+    seconds: float
+    """How long the epoch took so far."""
+    skipped: int = 0
+    """Updates that were left out since the last batch event."""
+
+
+@dataclass(frozen=True)
 class Standing:
     """A run after an epoch: all that is needed to go on, or to end. Its arrays are in host memory."""
 
     epoch: int
+    """Whole epochs that are done."""
     state: TrainState
     best: Params
     best_epoch: int
@@ -53,6 +81,10 @@ class Standing:
     """Validation loss of the best parameters."""
     stale: int = 0
     """Epochs since the best."""
+    losses: tuple[float, ...] = ()
+    """Validation loss of each epoch, which a schedule may go by."""
+    part: EpochPart | None = None
+    """What is done of the next epoch, if `state` is in the middle of it."""
 
 
 @dataclass(frozen=True)
@@ -64,5 +96,14 @@ class StandingEvent:
     """Whether no epoch follows."""
 
 
-Event = BatchEvent | EpochEvent | StandingEvent
+@dataclass(frozen=True)
+class PauseEvent:
+    """A moment in the middle of an epoch, at which the run may be saved."""
+
+    standing: Standing
+    signal: int
+    """The number of the signal that ends the run here; 0 if it goes on."""
+
+
+Event = BatchEvent | EpochEvent | StandingEvent | PauseEvent
 Hook = Callable[[Event], None]

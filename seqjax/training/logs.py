@@ -44,6 +44,14 @@ def batch_line(event: BatchEvent) -> str:
     )
 
 
+def skipped_line(event: BatchEvent) -> str:
+    """The line of updates that were left out."""
+    return (
+        f"[INFO] Epoch {event.epoch:3d} | Skipped updates: {event.skipped} | A float16 gradient overflowed; "
+        "the loss scale was halved each time."
+    )
+
+
 def validation_lines(
     event: EpochEvent, baseline_loss: float, labels: Mapping[str, Mapping[int, str]]
 ) -> list[str]:
@@ -91,18 +99,32 @@ def baseline_lines(baselines: Mapping[str, Evaluation]) -> list[str]:
 
 
 @contextmanager
-def log_files(debug: Path, info: Path) -> Iterator[None]:
-    """Appends what seqjax logs to two files while the block runs: all of it, and from INFO up."""
+def log_files(debug: Path, info: Path, *, alone: bool = False) -> Iterator[None]:
+    """Appends what seqjax logs to two files while the block runs: all of it, and from INFO up.
+
+    Args:
+      debug: The file of everything.
+      info: The other one.
+      alone: Whether it goes to these files alone, and neither to the screen nor to other files.
+    """
     package = logging.getLogger(_LOGGER)
     level = package.level
     handlers = [_file_handler(debug, logging.DEBUG), _file_handler(info, logging.INFO)]
+    others = package.handlers[:] if alone else []
+    propagate = package.propagate
     package.setLevel(logging.DEBUG)
+    package.propagate = propagate and not alone
+    for handler in others:
+        package.removeHandler(handler)
     for handler in handlers:
         package.addHandler(handler)
     try:
         yield
     finally:
         package.setLevel(level)
+        package.propagate = propagate
+        for handler in others:
+            package.addHandler(handler)
         for handler in handlers:
             package.removeHandler(handler)
             handler.close()
@@ -125,6 +147,8 @@ class TextLog:
         match event:
             case BatchEvent():
                 logger.info(batch_line(event))
+                if event.skipped:
+                    logger.info(skipped_line(event))
             case EpochEvent():
                 for line in validation_lines(event, self._baseline_loss, self._labels):
                     logger.info(line)
@@ -213,6 +237,7 @@ def _batch_values(event: BatchEvent) -> dict[str, object]:
         "learning_rate": event.learning_rate,
         "seconds": event.seconds,
         "samples_per_second": event.samples / max(event.seconds, 1e-9),
+        **({"skipped_updates": event.skipped} if event.skipped else {}),
     }
 
 

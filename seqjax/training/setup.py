@@ -11,7 +11,7 @@ from jaxtyping import Int
 from seqjax.baselines import fit_baselines
 from seqjax.config.optimization import schedule_length
 from seqjax.config.schema import Schema
-from seqjax.config.train import TrainConfig
+from seqjax.config.train import TrainConfig, TrainingSpec
 from seqjax.errors import ConfigError, Problem, TrainingError
 from seqjax.model.functional import GraphDef, abstract
 from seqjax.optim.optimizers import Optimizer, build_optimizer
@@ -19,12 +19,13 @@ from seqjax.optim.schedules import build_schedule
 from seqjax.training.baselines import predict_baseline
 from seqjax.training.batch import Batch, WindowSource
 from seqjax.training.devices import Device, compiler_options, memory_limit
+from seqjax.training.epoch import Setup
 from seqjax.training.evaluate import Evaluation, Evaluator, build_evaluate, evaluation
-from seqjax.training.feed import Feed, build_feed
+from seqjax.training.feed import Feed, Reader, build_feed
 from seqjax.training.freezing import frozen_parameters
 from seqjax.training.metrics import measured_targets
-from seqjax.training.loop import Setup
 from seqjax.training.objective import Outputs, build_targets, without_smoothing
+from seqjax.training.placement import Placement
 from seqjax.training.precision import Precision, build_precision
 from seqjax.training.state import Params, TrainState, new_state
 from seqjax.training.step import Recipe, build_step, forward
@@ -44,6 +45,10 @@ class Data:
     """Validation batches, every window once."""
     std: Mapping[str, float] = field(default_factory=dict)
     """Standard deviation of real columns, in whose units metrics are told."""
+    reader: Callable[[WindowSource, tuple[str, ...]], Reader] | None = None
+    """What cuts batches ahead, of data that does not fit on the device; null cuts each when it is needed."""
+    describe: Callable[[Int[np.ndarray, "n"]], str] | None = None
+    """Says which training windows these are, for messages."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,8 @@ def prepare(
     device: Device,
     *,
     beside: Run | None = None,
+    placement: Placement | None = None,
+    parts: int = 1,
 ) -> Run:
     """Puts a run together.
 
@@ -81,23 +88,16 @@ def prepare(
       data: The windows.
       device: The device to compute on; must be jax's default device.
       beside: Another run on the same data, whose copy of it on the device is used.
+      placement: All devices to compute on; null is `device` alone.
+      parts: Micro-batches into which each batch is cut, for want of memory.
 
     Raises:
       TrainingError: A split is empty.
       ConfigError: The schedule ends before the training.
     """
     spec = config.training_spec
-    for name, windows in (("training", data.training), ("validation", data.validation)):
-        if len(windows) == 0:
-            raise TrainingError(f"The {name} data has no windows. Run preprocess with another split_ratios.")
-    n_batches = len(data.order(1))
-    _check_schedule(config, n_batches)
-    limit = memory_limit(device, load_in_full=spec.load_full_data_to_ram, max_ram_gb=spec.max_ram_gb)
-    options = compiler_options(device, deterministic=spec.enforce_determinism)
-
-    def feed(windows: WindowSource) -> Feed:
-        return build_feed(windows, tuple(schema.columns), limit=limit, compiler_options=options)
-
+    _check_data(config, data)
+    placement = placement or Placement([device])
     targets = build_targets(schema, spec)
     evaluated = without_smoothing(targets)
     precision = build_precision(spec.layer_type_dtypes, autocast=spec.layer_autocast, device=device)
@@ -107,14 +107,20 @@ def prepare(
         if spec.freeze
         else frozenset()
     )
+    schedule = build_schedule(
+        spec.scheduler,
+        spec.learning_rate,
+        total_steps=spec.epochs * (len(data.order(1)) if spec.scheduler_step_on == "batch" else 1),
+    )
     optimizer = build_optimizer(spec.optimizer, frozen=frozen)
-    accumulation = min(spec.accumulation_steps or 1, n_batches)
+    if schedule.momentum is not None:
+        optimizer = optimizer.with_momentum(schedule.momentum(0))
+    accumulation = min(spec.accumulation_steps or 1, len(data.order(1)))
     if beside is None:
-        training, validation = feed(data.training), feed(data.validation)
+        training, validation = _feeds(spec, schema, data, device, placement=placement)
     else:
         training, validation = beside.setup.feed, beside.validation
-
-    recipe = Recipe(apply, targets, optimizer, accumulation, spec.gradient_clip, spec.dropout)
+    recipe = Recipe(apply, targets, optimizer, accumulation * parts, spec.gradient_clip, spec.dropout)
 
     def predict(params: Params, batch: Batch) -> Outputs:
         return apply(params, batch, None)
@@ -129,13 +135,18 @@ def prepare(
         feed=training,
         fold=training.fold(build_step(recipe)),
         order=data.order,
-        learning_rate=build_schedule(spec.scheduler, spec.learning_rate),
-        evaluate=evaluation(evaluator, validation, data.validation_order),
+        learning_rate=schedule,
+        momentum=schedule.momentum,
+        evaluate=evaluation(evaluator, validation, cut(data.validation_order, parts)),
         targets=evaluated,
         key=jax.random.key(config.seed % 2**32),
         accumulation=accumulation,
+        parts=parts,
         log_interval=spec.log_interval,
         step_on_batch=spec.scheduler_step_on == "batch",
+        save_interval=spec.save_interval_steps,
+        placement=placement,
+        describe=data.describe,
     )
     return Run(setup, optimizer, validation, precision, recipe, evaluator)
 
@@ -151,9 +162,42 @@ def evaluate_baselines(run: Run, schema: Schema, data: Data) -> Mapping[str, Eva
     }
 
 
+def cut(order: Order, parts: int) -> Int[np.ndarray, "n_parts b"]:
+    """An order with each batch cut into parts, filled up with -1."""
+    full = np.pad(order, ((0, 0), (0, -order.shape[1] % parts)), constant_values=-1)
+    return full.reshape(len(order) * parts, -1)
+
+
 def parameter_count(params: Params) -> int:
     """Number of scalars in the parameters."""
     return sum(int(leaf.size) for leaf in jax.tree.leaves(params))
+
+
+def _feeds(
+    spec: TrainingSpec, schema: Schema, data: Data, device: Device, *, placement: Placement
+) -> tuple[Feed, Feed]:
+    """Where training and validation batches come from."""
+    limit = memory_limit(device, load_in_full=spec.load_full_data_to_ram, max_ram_gb=spec.max_ram_gb)
+    columns = tuple(schema.columns)
+
+    def feed(windows: WindowSource) -> Feed:
+        return build_feed(
+            windows,
+            columns,
+            limit=limit,
+            compiler_options=compiler_options(device, deterministic=spec.enforce_determinism),
+            placement=placement,
+            reader=None if data.reader is None else data.reader(windows, columns),
+        )
+
+    return feed(data.training), feed(data.validation)
+
+
+def _check_data(config: TrainConfig, data: Data) -> None:
+    for name, windows in (("training", data.training), ("validation", data.validation)):
+        if len(windows) == 0:
+            raise TrainingError(f"The {name} data has no windows. Run preprocess with another split_ratios.")
+    _check_schedule(config, len(data.order(1)))
 
 
 def _check_schedule(config: TrainConfig, n_batches: int) -> None:

@@ -181,12 +181,17 @@ def _gradient(
             grads, sums = gradient(point, part[0], jax.random.fold_in(key, part[1]))
             return (jax.tree.map(jnp.add, carry[0], grads), added(carry[1], sums)), None
 
-        parts = jax.tree.map(lambda leaf: leaf.reshape(recipe.accumulation, -1, *leaf.shape[1:]), batch)
+        parts = _micro_batches(batch, recipe.accumulation)
         start = jax.tree.map(jnp.zeros_like, point), no_sums(target.name for target in recipe.targets)
         grads, sums = jax.lax.scan(add, start, (parts, jnp.arange(recipe.accumulation)))[0]
     if state.loss_scale is not None:
         grads = jax.tree.map(lambda grad: grad / factor, grads)
     return sums, grads
+
+
+def _micro_batches(batch: Batch, count: int) -> Batch:
+    """(micro-batch, row, ...) leaves; row i is of micro-batch i modulo `count`, so that a cut cuts each."""
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, count, *leaf.shape[1:]).swapaxes(0, 1), batch)
 
 
 def _dropout(rate: Number, key: Key[Array, ""]) -> Dropout | None:

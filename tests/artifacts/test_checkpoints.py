@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 
 from seqjax.artifacts.checkpoints import (
+    CheckpointWriter,
+    Found,
     load_info,
     load_tree,
     newest_intact,
@@ -12,7 +14,8 @@ from seqjax.artifacts.checkpoints import (
     save_checkpoint,
     trim_checkpoints,
 )
-from seqjax.artifacts.layout import Layout
+from seqjax.artifacts.layout import Layout, Place
+from seqjax.artifacts.manifest import check_manifest
 from seqjax.errors import ArtifactError
 
 
@@ -40,7 +43,9 @@ def shapes(tree):
 
 
 def test_a_tree_comes_back_bit_by_bit(layout):
-    path = save_checkpoint(layout, 3, (STATE, STATE.params), {"best_loss": 0.1 + 0.2, "config": {"a": [1]}})
+    path = save_checkpoint(
+        layout, Place(3), (STATE, STATE.params), {"best_loss": 0.1 + 0.2, "config": {"a": [1]}}
+    )
     assert layout.saved_epochs() == [3]
     state, best = load_tree(path, shapes((STATE, STATE.params)))
     assert isinstance(state, State)
@@ -50,8 +55,8 @@ def test_a_tree_comes_back_bit_by_bit(layout):
 
 
 def test_an_epoch_is_replaced(layout):
-    save_checkpoint(layout, 1, {"a": np.zeros(2)}, {})
-    path = save_checkpoint(layout, 1, {"a": np.ones(2)}, {})
+    save_checkpoint(layout, Place(1), {"a": np.zeros(2)}, {})
+    path = save_checkpoint(layout, Place(1), {"a": np.ones(2)}, {})
     np.testing.assert_array_equal(load_tree(path, {"a": np.zeros(2)})["a"], [1, 1])
 
 
@@ -64,7 +69,7 @@ def test_an_epoch_is_replaced(layout):
     ],
 )
 def test_another_structure_is_refused(layout, like, message):
-    path = save_checkpoint(layout, 1, {"a": np.zeros(2)}, {})
+    path = save_checkpoint(layout, Place(1), {"a": np.zeros(2)}, {})
     with pytest.raises(ArtifactError) as error:
         load_tree(path, like)
     assert message in str(error.value)
@@ -78,10 +83,10 @@ def test_a_damaged_checkpoint_is_named(layout):
 
 def test_older_checkpoints_are_removed(layout):
     for epoch in (1, 2, 8):
-        save_checkpoint(layout, epoch, {"a": np.zeros(1)}, {})
+        save_checkpoint(layout, Place(epoch), {"a": np.zeros(1)}, {})
     other = Layout(layout.root, "demo2")
-    save_checkpoint(other, 1, {"a": np.zeros(1)}, {})
-    remove_checkpoints(layout, keep=2)
+    save_checkpoint(other, Place(1), {"a": np.zeros(1)}, {})
+    remove_checkpoints(layout, keep=Place(2))
     assert (layout.saved_epochs(), other.saved_epochs()) == ([2], [1])
 
 
@@ -91,21 +96,65 @@ def test_older_checkpoints_are_removed(layout):
 def test_the_newest_are_kept_and_none_after_the_last_saved(layout, count, kept):
     for epoch in (1, 2, 4, 6, 8):
         layout.checkpoint(epoch).mkdir(parents=True)
-    trim_checkpoints(layout, newest=6, count=count)
+    trim_checkpoints(layout, newest=Place(6), count=count)
     assert layout.saved_epochs() == kept
 
 
-def test_a_damaged_checkpoint_is_passed_over_aloud(layout, caplog):
-    assert newest_intact(layout) is None
+def test_damaged_checkpoints_are_passed_over(layout):
+    assert newest_intact(layout) == Found(None, ())
     for epoch in (1, 2, 8):
-        save_checkpoint(layout, epoch, {"a": np.arange(3.0)}, {})
-    assert newest_intact(layout) == 8
+        save_checkpoint(layout, Place(epoch), {"a": np.arange(3.0)}, {})
+    assert newest_intact(layout) == Found(Place(8), ())
     (layout.checkpoint(8) / "manifest.json").unlink()
-    assert newest_intact(layout) == 2
+    assert newest_intact(layout).place == Place(2)
     next(layout.checkpoint(2).glob("info/**/*")).write_text("")
-    assert newest_intact(layout) == 1
-    assert "epoch-2 is damaged: info/" in caplog.text
-    assert "epoch-8 is damaged or was not finished" in caplog.text
+    place, damaged = newest_intact(layout)
+    assert place == Place(1)
+    assert "epoch-8 is damaged or was not finished" in damaged[0]
+    assert "epoch-2 is damaged: info/" in damaged[1]
     (layout.checkpoint(1) / "extra").touch()
-    with pytest.raises(ArtifactError, match=r"no checkpoint that is intact \(epochs \[1, 2, 8\]\)"):
+    with pytest.raises(ArtifactError, match=r"no checkpoint that is intact \(epoch-1, epoch-2, epoch-8\)"):
         newest_intact(layout)
+
+
+def test_any_flipped_bit_is_seen(layout):
+    path = save_checkpoint(layout, Place(1, 7), (STATE, STATE.params), {"best_loss": 0.5})
+    check_manifest(path)
+    files = sorted(file for file in path.rglob("*") if file.is_file() and file.stat().st_size)
+    rng = np.random.default_rng(1)
+    for file in files:
+        content = file.read_bytes()
+        for bit in rng.integers(0, 8 * len(content), 3):
+            damaged = bytearray(content)
+            damaged[bit // 8] ^= 1 << (bit % 8)
+            file.write_bytes(damaged)
+            with pytest.raises(ArtifactError, match="epoch-2-batch-7 is damaged"):
+                check_manifest(path)
+        file.write_bytes(content)
+    check_manifest(path)
+
+
+def test_a_writer_replaces_an_earlier_run_and_keeps_the_newest(layout):
+    save_checkpoint(layout, Place(9), {"a": np.zeros(1)}, {})
+    (layout.checkpoints / ".epoch-9.0123.new-4567").mkdir()
+    writer = CheckpointWriter(layout, keep=2, fresh=True)
+    for place in (Place(0, 5), Place(1), Place(1, 2)):
+        writer.start(place, {"a": np.full(1, place.batch)}, {})
+    writer.finish()
+    assert layout.saved() == [Place(1), Place(1, 2)]
+    assert [path.name for path in layout.checkpoints.glob(".*")] == []
+    assert load_tree(layout.checkpoint(1, 2), {"a": np.zeros(1, int)})["a"] == 2
+
+
+def test_a_run_outlives_a_checkpoint_that_cannot_be_written(layout, caplog, monkeypatch):
+    writer = CheckpointWriter(layout, keep=2, fresh=True)
+    layout.checkpoints.parent.mkdir()
+    layout.checkpoints.write_text("a file where the folder should be")
+    writer.start(Place(1), {"a": np.zeros(1)}, {})
+    with pytest.raises(ArtifactError, match="No checkpoint could be written"):
+        writer.finish()
+    writer.start(Place(2), {"a": np.zeros(1)}, {})
+    layout.checkpoints.unlink()
+    writer.start(Place(3), {"a": np.zeros(1)}, {})
+    writer.finish()
+    assert Place(3) in layout.saved()

@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from seqjax.artifacts.layout import Layout
+from seqjax.artifacts.layout import Layout, Place
 
 
 def test_files_have_their_documented_names():
@@ -33,3 +33,13 @@ def test_only_checkpoints_of_this_very_run_are_found(tmp_path):
     Layout(tmp_path, "demo2").checkpoint(99).mkdir(parents=True)
     (layout.checkpoints / "epoch-5.orbax-checkpoint-tmp").mkdir()
     assert layout.saved_epochs() == [2, 10]
+
+
+def test_places_in_the_middle_of_an_epoch_come_after_the_epoch_before(tmp_path):
+    layout = Layout(tmp_path, "demo")
+    places = [Place(0, 7), Place(1), Place(1, 2), Place(1, 10), Place(2)]
+    for place in reversed(places):
+        layout.checkpoint(*place).mkdir(parents=True)
+    assert layout.checkpoint(1, 10).name == "epoch-2-batch-10"
+    assert layout.saved() == places
+    assert layout.saved_epochs() == [1, 2]

@@ -1,24 +1,47 @@
 import copy
 import json
+import os
+import signal
 
 import jax
 import numpy as np
 import polars as pl
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 import seqjax.commands.train as command
 from seqjax.artifacts.checkpoints import load_info, load_tree
-from seqjax.artifacts.layout import Layout
+from seqjax.artifacts.layout import Layout, Place
 from seqjax.commands.train import train
 from seqjax.config.base import validate
 from seqjax.config.metadata import Metadata, Statistics
 from seqjax.config.train import TrainConfig
-from seqjax.errors import ConfigError, DataError, TrainingError
+from seqjax.errors import ConfigError, DataError, MissingPackageError, TrainingError
 from seqjax.model.functional import abstract
 from seqjax.optim.optimizers import build_optimizer
+from seqjax.stopping import Stopped
+from seqjax.training import tensorboard
+from seqjax.training.events import BatchEvent
+from seqjax.training.feed import ResidentFeed
+from seqjax.training.objective import build_targets
 from seqjax.training.state import new_state
+from seqjax.training.step import empty_report
+from tests.event_files import scalars
 
 LENGTH = 5
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compile_once(tmp_path_factory):
+    """Most runs here are of the same shapes."""
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = [getattr(jax.config, name) for name in names]
+    for name, value in zip(names, (str(tmp_path_factory.mktemp("compiled")), 0.0), strict=True):
+        jax.config.update(name, value)
+    yield
+    for name, value in zip(names, before, strict=True):
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
 
 
 def long_format(columns, count):
@@ -116,7 +139,8 @@ def checkpoint(root, settings, epoch):
     schema = command.resolve_schema(settings, command.load_metadata(root / "m.json"))
     _, shapes = abstract(schema, settings.model_spec)
     optimizer = build_optimizer(settings.training_spec.optimizer)
-    return load_tree(path, jax.eval_shape(lambda p: (new_state(p, optimizer), p), shapes)), info
+    report = empty_report(build_targets(schema, settings.training_spec))
+    return load_tree(path, jax.eval_shape(lambda p: (new_state(p, optimizer), p, report), shapes)), info
 
 
 def events(root, kind):
@@ -230,24 +254,91 @@ def test_starting_anew_leaves_no_older_checkpoint_to_continue_from(project):
     assert train(config(root, seed=5, training={"epochs": 3})).last_epoch == 3
 
 
-def test_an_interrupted_run_keeps_its_last_epoch(project, monkeypatch):
+@pytest.mark.parametrize(("epoch", "place"), [(1, Place(0, 3)), (3, Place(2, 3))])
+def test_a_signal_saves_in_the_middle_of_an_epoch(project, monkeypatch, epoch, place):
+    """The run goes on to the same end, and its log has every record once."""
     root, _ = project
+    train(config(root, model_name="whole"))
+    text_log = command.TextLog.__call__
 
     def interrupt(self, event):
-        if getattr(event, "epoch", 0) == 2:
-            raise KeyboardInterrupt
+        text_log(self, event)
+        if isinstance(event, BatchEvent) and event.epoch == epoch:
+            os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(command.TextLog, "__call__", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        train(config(root))
-    assert Layout(root, "demo").saved_epochs() == [1]
+    with monkeypatch.context() as patched:
+        patched.setattr(command.TextLog, "__call__", interrupt)
+        with pytest.raises(Stopped):
+            train(config(root))
+    saved = Layout(root, "demo").saved()[-1]
+    assert saved.epoch == place.epoch
+    assert saved.batch >= place.batch
+    with (root / "logs/sequifier-demo-rank0.jsonl").open("a") as log:
+        log.write('{"event": "batch", "from": "what ran on until it was killed"}\n')
+    train(config(root))
+    found, expected = checkpoint(root, config(root), 4), checkpoint(root, config(root, model_name="whole"), 4)
+    jax.tree.map(np.testing.assert_array_equal, found[0], expected[0])
+    assert losses(root, "demo") == losses(root, "whole")
+
+
+def losses(root, model):
+    """What the log of a run tells, times apart."""
+    lines = (root / f"logs/sequifier-{model}-rank0.jsonl").read_text().splitlines()
+    kinds, times = {"batch", "validation", "standing"}, {"time", "seconds", "samples_per_second"}
+    told = [values for values in map(json.loads, lines) if values["event"] in kinds]
+    return [{key: value for key, value in values.items() if key not in times} for values in told]
+
+
+def test_saves_at_intervals_change_nothing(project):
+    root, _ = project
+    train(config(root, model_name="whole"))
+    train(
+        config(
+            root, training={"save_interval_steps": 3, "save_interval_minutes": 1e-9, "keep_checkpoints": None}
+        )
+    )
+    saved = Layout(root, "demo").saved()
+    assert {Place(0, 3), Place(0, 6), Place(1, 1), Place(2), Place(4)} <= set(saved)
+    assert losses(root, "demo") == losses(root, "whole")
+
+
+def test_batches_are_halved_where_memory_is_short(project, monkeypatch):
+    root, _ = project
+    whole = train(config(root, model_name="whole", training={"dropout": 0.0}))
+    failures, fold = iter([2, 1]), ResidentFeed.fold
+
+    def short_of_memory(self, step):
+        compiled = fold(self, step)
+        if hasattr(step, "__self__"):  # An evaluation.
+            return compiled
+        count = next(failures, 0)
+
+        def run(carry, constants, order, begin, end):
+            nonlocal count
+            count -= 1
+            if count == 0:
+                raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes.")
+            return compiled(carry, constants, order, begin, end)
+
+        return run
+
+    monkeypatch.setattr(ResidentFeed, "fold", short_of_memory)
+    result = train(config(root, training={"dropout": 0.0}))
+    assert result.best_validation_loss == pytest.approx(whole.best_validation_loss, rel=1e-5)
+    text = (root / "logs/sequifier-demo-rank0-3.txt").read_text()
+    assert text.count("each batch is computed in 4 parts") == 1
+    assert [event["epoch"] for event in events(root, "validation")] == [0, 1, 2, 3, 4]
+    failures = iter([1] * 4)
+    with pytest.raises(TrainingError, match="too little memory for batches of 4 windows in 4 parts"):
+        train(config(root, model_name="small", training={"dropout": 0.0}))
 
 
 def test_a_run_that_diverges_exports_nothing(project):
     root, exported = project
-    with pytest.raises(TrainingError, match="not finite in epoch 1"):
+    with pytest.raises(TrainingError, match=r"at step \d: epoch 1.* windows: sequence \d+ items \d+ to \d+;"):
         train(config(root, training={"learning_rate": 1e30}))
     assert exported == []
+    assert not Layout(root, "demo").saved()
 
 
 @pytest.mark.parametrize(
@@ -273,3 +364,36 @@ def test_what_cannot_be_trained_is_explained_before_training(project, changes, e
     with pytest.raises(error, match=message):
         train(config(root, **changes))
     assert exported == []
+
+
+def test_event_files_tell_what_the_json_lines_tell_with_each_step_once(project):
+    pytest.importorskip("tensorboardX", reason="the tensorboard extra is not installed")
+    root, _ = project
+    train(config(root, training={"epochs": 1, "save_interval_epochs": 1, "log_to": ["tensorboard"]}))
+    train(config(root, training={"epochs": 2, "save_interval_epochs": 1, "log_to": ["tensorboard"]}))
+    found = scalars(root / "logs/tensorboard/demo")
+    assert {len(values) for values in found.values()} == {1}
+    losses = {8 * event["epoch"]: event["loss"] for event in events(root, "validation")}
+    assert {step: found["validation/loss", step][0] for step in (0, 8, 16)} == pytest.approx(losses)
+    rates = {8 * (event["epoch"] - 1) + event["batch"]: event for event in events(root, "batch")}
+    assert sorted(rates) == [3, 6, 8, 11, 14, 16]
+    for step, event in rates.items():
+        assert found["train/loss/price", step] == pytest.approx([event["losses"]["price"]["loss"]])
+        assert event["memory_bytes"] > 0
+    assert found["validation/rmse/price", 16][0] > 0
+
+
+def test_a_sink_that_is_not_installed_is_refused_before_anything_is_done(project, monkeypatch):
+    root, _ = project
+    monkeypatch.setattr(tensorboard, "find_spec", lambda name: None)
+    with pytest.raises(MissingPackageError, match=r"seqjax\[tensorboard\]"):
+        train(config(root, training={"log_to": ["tensorboard"]}))
+    assert not (root / "logs").exists()
+
+
+def test_the_log_names_the_classes_whose_shares_it_tells(project):
+    root, _ = project
+    train(config(root, training={"epochs": 1}))
+    (start,) = events(root, "start")
+    assert start["labels"] == {"item": ["unknown", "other", "a", "b", "c"]}
+    assert len(events(root, "validation")[0]["shares"]["item"]) == 5

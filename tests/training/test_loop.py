@@ -1,4 +1,6 @@
 import dataclasses
+import re
+import signal
 
 import jax
 import numpy as np
@@ -12,17 +14,13 @@ from seqjax.errors import TrainingError
 from seqjax.model import functional
 from seqjax.optim.optimizers import build_optimizer
 from seqjax.optim.schedules import build_schedule
+from seqjax.stopping import Stopped
+from seqjax.training.agreement import Wishes
+from seqjax.training.epoch import Setup, grouped, learning_rates, span_end
 from seqjax.training.evaluate import Evaluation, build_evaluate
-from seqjax.training.events import BatchEvent, EpochEvent, StandingEvent
-from seqjax.training.feed import ResidentFeed
-from seqjax.training.loop import (
-    Setup,
-    evaluate_start,
-    fit,
-    grouped,
-    learning_rates,
-    spans,
-)
+from seqjax.training.events import BatchEvent, EpochEvent, PauseEvent, StandingEvent
+from seqjax.training.feed import ResidentFeed, StreamedFeed
+from seqjax.training.loop import evaluate_start, fit
 from seqjax.training.metrics import Losses
 from seqjax.training.objective import Target
 from seqjax.training.state import new_state
@@ -94,6 +92,83 @@ def test_going_on_equals_going_through(case, setup):
     assert (through.best_loss, through.best_epoch) == (resumed.best_loss, resumed.best_epoch)
 
 
+def logged(events):
+    return [
+        (type(event).__name__, event.epoch, getattr(event, "batch", 0), event.losses)
+        if isinstance(event, BatchEvent)
+        else (type(event).__name__, event.epoch, event.evaluation, event.training)
+        for event in events
+        if isinstance(event, BatchEvent | EpochEvent)
+    ]
+
+
+@pytest.mark.parametrize("feed", [ResidentFeed, StreamedFeed])
+def test_going_on_from_any_update_equals_going_through(case, setup, feed):
+    recipe, source = case.recipe(dropout=0.1, clip=0.5), case.feed(feed)
+    run = dataclasses.replace(setup, feed=source, fold=source.fold(build_step(recipe)), log_interval=4)
+    whole, pauses = [], []
+    through = fit(run, start(case), epochs=2, hooks=[whole.append])
+    paused = dataclasses.replace(run, save_interval=1)
+    seen = []
+
+    def hook(event):
+        seen.append(event)
+        if isinstance(event, PauseEvent):
+            pauses.append((event.standing, len(logged(seen))))
+
+    fit(paused, start(case), epochs=2, hooks=[hook])
+    assert logged(seen) == logged(whole)
+    places = [(standing.epoch, standing.part and standing.part.updates) for standing, _ in pauses]
+    assert places == [(epoch, update) for epoch in (0, 1) for update in range(1, 6)]
+    for standing, before in pauses:
+        rest = []
+        resumed = fit(run, standing, epochs=2, hooks=[rest.append])
+        assert logged(rest) == logged(whole)[before:]
+        jax.tree.map(np.testing.assert_array_equal, resumed.state, through.state)
+        assert (resumed.best_loss, resumed.best_epoch) == (through.best_loss, through.best_epoch)
+
+
+@pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Stopped)])
+def test_a_signal_ends_the_run_after_the_next_dispatch(case, setup, number, error):
+    asked, events = [], []
+
+    def control():
+        asked.append(len(asked))
+        return Wishes(signal=number if len(asked) > 2 else 0)
+
+    with pytest.raises(error):
+        fit(setup, start(case), epochs=2, hooks=[events.append], control=control)
+    last = events[-1]
+    assert isinstance(last, PauseEvent)
+    assert (last.signal, last.standing.epoch) == (number, 0)
+    assert last.standing.part is not None
+    assert 3 <= last.standing.part.updates <= 6
+
+
+def test_a_signal_in_the_evaluation_keeps_the_updates(case, setup):
+    events = []
+
+    def evaluate(params):
+        raise Stopped(signal.SIGUSR1)
+
+    run = dataclasses.replace(setup, evaluate=evaluate)
+    with pytest.raises(Stopped):
+        fit(run, start(case), epochs=2, hooks=[events.append])
+    assert events[-1].standing.part.updates == 6
+    resumed = fit(setup, events[-1].standing, epochs=1)
+    jax.tree.map(np.testing.assert_array_equal, resumed.state, fit(setup, start(case), epochs=1).state)
+
+
+def test_the_message_names_the_windows_of_the_batch(case, setup):
+    run = dataclasses.replace(
+        setup, learning_rate=lambda step, losses: 1e30, describe=lambda rows: f"rows {list(rows)}"
+    )
+    with pytest.raises(TrainingError) as error:
+        fit(run, start(case), epochs=1)
+    step = int(re.findall(r"at step (\d+)", str(error.value))[0])
+    assert f"Its windows: rows {list(case.order(4)[step - 1])}." in str(error.value)
+
+
 def test_the_best_is_strictly_lower_and_patience_counts(case, setup):
     run = scripted(setup, [3.0, 2.0, 2.0, 2.5, 2.0, 1.0])
     standing = fit(run, start(case), epochs=6, patience=3)
@@ -110,9 +185,9 @@ def test_epoch_0_is_no_candidate(case, setup):
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(case, setup):
-    wild = dataclasses.replace(setup, learning_rate=lambda step: 1e30)
+    wild = dataclasses.replace(setup, learning_rate=lambda step, losses: 1e30)
     with pytest.raises(
-        TrainingError, match=r"not finite in epoch 1, batch [23] of 6 \(learning rate 1e\+30\)"
+        TrainingError, match=r"not finite at step ([23]): epoch 1, batch \1 of 6 \(learning rate 1e\+30\)"
     ):
         fit(wild, start(case), epochs=1)
     with pytest.raises(TrainingError, match="validation loss is nan after epoch 1"):
@@ -120,7 +195,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(case, setup):
 
 
 def test_schedules_step_by_epoch_or_batch(setup):
-    run = dataclasses.replace(setup, learning_rate=float)
+    run = dataclasses.replace(setup, learning_rate=lambda step, losses: float(step))
     assert list(learning_rates(run, 3, 4)) == [2, 2, 2, 2]
     by_batch = dataclasses.replace(run, step_on_batch=True)
     assert list(learning_rates(by_batch, 3, 4)) == [8, 9, 10, 11]
@@ -130,12 +205,15 @@ def test_schedules_step_by_epoch_or_batch(setup):
 
 def test_orders_are_grouped_and_filled_up():
     order = np.arange(10).reshape(5, 2)
-    np.testing.assert_array_equal(grouped(order, 2), [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, -1, -1]])
+    np.testing.assert_array_equal(grouped(order, 2), [[0, 2, 1, 3], [4, 6, 5, 7], [8, -1, 9, -1]])
+    # Two micro-batches a batch, each shared by two devices.
+    found = grouped(np.arange(6).reshape(1, 6), 1, parts=2, devices=2)
+    np.testing.assert_array_equal(found, [[0, 4, 1, 5, 2, -1, 3, -1]])
 
 
-def test_dispatches_cover_an_epoch_and_end_with_log_intervals():
-    found = list(spans(250, 100))
-    assert found == [(0, 64), (64, 100), (100, 164), (164, 200), (200, 250)]
+def test_spans_cover_an_epoch_and_end_with_log_intervals():
+    ends = [span_end(update, 250, 100) for update in (0, 63, 64, 99, 100, 163, 164, 199, 200, 249)]
+    assert ends == [64, 64, 100, 100, 164, 164, 200, 200, 250, 250]
 
 
 def test_a_chain_is_learnt_to_near_its_entropy_rate():

@@ -17,8 +17,8 @@ from seqjax.interop.names import from_sequifier, to_sequifier
 from seqjax.model import functional
 from seqjax.optim.optimizers import build_optimizer
 from seqjax.training.batch import Batch
+from seqjax.training.epoch import grouped
 from seqjax.training.feed import ResidentFeed, StreamedFeed
-from seqjax.training.loop import grouped
 from seqjax.training.metrics import mean_losses
 from seqjax.training.objective import Target, build_targets, loss_weights
 from seqjax.training.state import new_state, to_host

@@ -1,0 +1,246 @@
+"""When `seqjax train` saves, and how it goes on from what was saved.
+
+A checkpoint holds the arrays of a run, and as JSON all that is counted: epochs, the score, what the epoch
+that is under way has found so far, and how long the log files were. A run that goes on cuts its logs to that
+length, so that what was logged after the checkpoint, and will be logged again, is there once.
+"""
+
+import logging
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from seqjax.artifacts.checkpoints import CheckpointWriter, load_info, load_tree, newest_intact
+from seqjax.artifacts.layout import Layout, Place
+from seqjax.config.changes import changed_keys
+from seqjax.config.schema import Schema
+from seqjax.config.train import TrainConfig, TrainingSpec
+from seqjax.errors import ConfigError, Problem
+from seqjax.training.distributed import agree
+from seqjax.training.events import EpochPart, Event, PauseEvent, Standing, StandingEvent
+from seqjax.training.setup import Run
+from seqjax.training.state import Params, to_host
+from seqjax.training.step import Report, empty_report
+
+logger = logging.getLogger(__name__)
+
+# Keys that may change between a checkpoint and the run that goes on from it. `epochs` is looked at by itself.
+_MAY_CHANGE = (
+    "project_root",
+    "export_generative_model",
+    "export_embedding_model",
+    "embedding_layers",
+    "export_onnx",
+    "export_pt",
+    "export_with_dropout",
+    "inference_batch_size",
+    *(
+        f"training_spec.{key}"
+        for key in (
+            "backend",
+            "class_share_log_columns",
+            "continue_training",
+            "device",
+            "device_max_concat_length",
+            "distributed",
+            "early_stopping_epochs",
+            "enforce_determinism",
+            "epochs",
+            "keep_checkpoints",
+            "load_full_data_to_ram",
+            "log_interval",
+            "max_ram_gb",
+            "num_workers",
+            "save_interval_epochs",
+            "save_interval_minutes",
+            "save_interval_steps",
+            "world_size",
+        )
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What there is to go on from."""
+
+    path: Path | None
+    """The newest intact checkpoint; null if there is none."""
+    info: dict[str, Any]
+    """Its JSON object."""
+    damaged: tuple[str, ...] = ()
+    """What is wrong with those that were passed over."""
+
+    @property
+    def parts(self) -> int:
+        """Micro-batches a batch."""
+        return self.info.get("parts", 1)
+
+    def is_finished(self, spec: TrainingSpec) -> bool:
+        """Whether nothing is left to train."""
+        return self.path is not None and (
+            self.info["epoch"] >= spec.epochs
+            or (spec.early_stopping_epochs is not None and self.info["stale"] >= spec.early_stopping_epochs)
+        )
+
+
+NOTHING = Checkpoint(None, {})
+
+
+def run_info(config: TrainConfig, schema: Schema) -> dict[str, Any]:
+    """What a checkpoint says about the run that it belongs to."""
+    return {"config": config.model_dump(mode="json"), "schema": schema.model_dump(mode="json")}
+
+
+def find_checkpoint(config: TrainConfig, schema: Schema, layout: Layout, *, own: bool = False) -> Checkpoint:
+    """The newest intact checkpoint of a run.
+
+    Args:
+      config: The run's.
+      schema: Its columns.
+      layout: Where its files lie.
+      own: Whether this very process has written it, so that `continue_training` does not matter.
+
+    Raises:
+      ConfigError: It was made with another configuration.
+      ArtifactError: All are damaged.
+      TrainingError: The processes of the run find different ones.
+    """
+    if not (config.training_spec.continue_training or own):
+        return NOTHING
+    place, damaged = newest_intact(layout)
+    agree(place or Place(-1), "The newest checkpoint (epoch, batch)")
+    if place is None:
+        return NOTHING
+    path = layout.checkpoint(*place)
+    info = load_info(path)
+    before, now = {**info["config"], "schema": info["schema"]}, run_info(config, schema)
+    changed = changed_keys(before, {**now["config"], "schema": now["schema"]}, ignored=_MAY_CHANGE)
+    if config.training_spec.epochs < place.epoch:
+        changed["training_spec.epochs"] = (f"{place.epoch} done", config.training_spec.epochs)
+    if changed:
+        raise ConfigError(
+            f"{path} was made with another configuration, so it cannot be continued. Undo the changes, "
+            "choose another model_name, or set continue_training: false to start anew; the configuration",
+            [Problem(key, f"was {old!r}, is {new!r}.") for key, (old, new) in changed.items()],
+        )
+    return Checkpoint(path, info, damaged)
+
+
+def restore(checkpoint: Checkpoint, run: Run, shapes: Params) -> Standing:
+    """The run as it was.
+
+    Args:
+      checkpoint: One that there is.
+      run: The run that goes on.
+      shapes: Shapes and types of the model's parameters.
+    """
+    assert checkpoint.path is not None
+    state, best = jax.eval_shape(lambda params: (run.begin(params), run.precision.keep(params)), shapes)
+    report = to_host(empty_report(run.setup.targets))
+    state, best, report = load_tree(checkpoint.path, (state, best, report))
+    info = checkpoint.info
+    loss = float("inf") if info["best_loss"] is None else info["best_loss"]
+    part = None if info["part"] is None else _part(info["part"], report)
+    losses = tuple(info["losses"])
+    return Standing(info["epoch"], state, best, info["best_epoch"], loss, info["stale"], losses, part)
+
+
+def cut_logs(layout: Layout, info: dict[str, Any]) -> None:
+    """Removes from the logs what was written after a checkpoint."""
+    for path in _logs(layout):
+        length = info["logs"].get(path.name)
+        if length is not None and path.exists() and path.stat().st_size > length:
+            os.truncate(path, length)
+
+
+def log_lengths(layout: Layout) -> dict[str, int]:
+    """How long the logs are, in bytes."""
+    return {path.name: path.stat().st_size for path in _logs(layout) if path.exists()}
+
+
+class Saver:
+    """A hook that writes checkpoints: after so many epochs, at pauses, and at the end.
+
+    Args:
+      layout: Where the run's files lie.
+      info: What each checkpoint says about the run.
+      spec: When to save, and how many checkpoints to keep.
+      run: The run.
+      fresh: Whether the run was begun anew.
+    """
+
+    def __init__(
+        self, layout: Layout, info: dict[str, Any], spec: TrainingSpec, run: Run, *, fresh: bool
+    ) -> None:
+        self._layout = layout
+        self._info = info
+        self._spec = spec
+        self._accumulation = run.setup.accumulation
+        self._batches = len(run.setup.order(1))
+        self._nothing = to_host(empty_report(run.setup.targets))
+        self._writer = CheckpointWriter(layout, keep=spec.keep_checkpoints, fresh=fresh)
+        self._saved_at = time.monotonic()
+        self.has_saved = False
+        """Whether a checkpoint was begun."""
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time for a save in the middle of an epoch."""
+        minutes = self._spec.save_interval_minutes
+        late = minutes is not None and time.monotonic() - self._saved_at >= 60 * minutes
+        return late and not self._writer.busy
+
+    def __call__(self, event: Event) -> None:
+        """Saves, if it is time. Returns at once but at the end of the run."""
+        match event:
+            case StandingEvent():
+                if event.finished or event.standing.epoch % self._spec.save_interval_epochs == 0:
+                    self._save(event.standing)
+                if event.finished:
+                    self._writer.finish()
+            case PauseEvent():
+                self._save(event.standing)
+                if event.signal:
+                    self._writer.finish()
+            case _:
+                pass
+
+    def close(self) -> None:
+        """Waits for what is being written."""
+        self._writer.close()
+
+    def _save(self, standing: Standing) -> None:
+        part = standing.part
+        batch = 0 if part is None else min(part.updates * self._accumulation, self._batches)
+        counted = {
+            "epoch": standing.epoch,
+            "best_epoch": standing.best_epoch,
+            "best_loss": standing.best_loss if np.isfinite(standing.best_loss) else None,
+            "stale": standing.stale,
+            "losses": list(standing.losses),
+            "part": None if part is None else {**asdict(part), "report": None},
+            "logs": log_lengths(self._layout),
+        }
+        report = self._nothing if part is None else part.report
+        tree = (standing.state, standing.best, report)
+        self._writer.start(Place(standing.epoch, batch), tree, self._info | counted)
+        self._saved_at, self.has_saved = time.monotonic(), True
+
+
+def _part(values: dict[str, Any], report: Report) -> EpochPart:
+    totals = {
+        name: {target: (pair[0], pair[1]) for target, pair in values[name].items()}
+        for name in ("interval", "epoch")
+    }
+    return EpochPart(**{**values, **totals, "report": report})
+
+
+def _logs(layout: Layout) -> tuple[Path, ...]:
+    """The logs that tell of events; those of other processes than the first do not."""
+    return (layout.debug_log(), layout.info_log(), layout.json_log())

@@ -1,0 +1,140 @@
+"""Several devices, and several processes: how they find each other, and whether all are there.
+
+A process meets the others through `jax.distributed`. Who they are is taken from SEQJAX_COORDINATOR,
+SEQJAX_NUM_PROCESSES and SEQJAX_PROCESS_ID (the options --coordinator, --num-processes and --process-id set
+them), or from the launcher: jax knows Slurm, Open MPI and Kubernetes. A process that was started by itself is
+alone, and trains on the devices of its machine.
+"""
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from seqjax.config.train import TrainingSpec
+from seqjax.errors import TrainingError
+from seqjax.training.devices import Device, find_device
+
+logger = logging.getLogger(__name__)
+
+_PLAIN = {
+    "coordinator_address": "SEQJAX_COORDINATOR",
+    "num_processes": "SEQJAX_NUM_PROCESSES",
+    "process_id": "SEQJAX_PROCESS_ID",
+}
+_LAUNCHER_COUNTS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
+_KUBERNETES = ("KUBERNETES_SERVICE_HOST", "JOB_COMPLETION_INDEX")
+
+
+def connect(environment: Mapping[str, str] = os.environ) -> None:
+    """Joins the other processes of a run, if there are any. Must come before jax computes anything.
+
+    Args:
+      environment: Environment variables.
+
+    Raises:
+      TrainingError: They cannot be reached, or the variables are incomplete.
+    """
+    plain = _plain_launch(environment)
+    if plain is None and not _launched(environment):
+        return
+    if jax.distributed.is_initialized():
+        return
+    try:
+        jax.distributed.initialize(**(plain or {}))
+    except (RuntimeError, ValueError) as error:
+        raise TrainingError(
+            f"training_spec.distributed: the processes of this run do not find each other ({error}). Start "
+            "one process a host, all with the same --coordinator HOST:PORT and --num-processes, and "
+            "--process-id 0, 1, ...; or let srun, mpirun or Kubernetes start them."
+        ) from None
+    logger.info("[INFO] This is process %d of %d.", jax.process_index(), jax.process_count())
+
+
+def find_devices(spec: TrainingSpec) -> list[Device]:
+    """The devices of all processes that a run computes on; the first of this process's is its own.
+
+    Args:
+      spec: `device`, `distributed` and `world_size`.
+
+    Raises:
+      TrainingError: They are not there, or not as many as `world_size`.
+    """
+    own = find_device(spec.device)
+    if not spec.distributed:
+        return [own]
+    if ":" in spec.device:
+        raise TrainingError(
+            f"training_spec.distributed: true uses all devices, but device is {spec.device}. Set device: "
+            f"{spec.device.split(':')[0]}, or distributed: false."
+        )
+    found: list[Device] = list(jax.devices(own.platform))
+    if spec.world_size is not None and spec.world_size != len(found):
+        raise TrainingError(
+            f"training_spec.world_size: {spec.world_size} devices are expected, but there are {len(found)} "
+            f"({jax.process_count()} processes: {', '.join(map(str, found[:8]))}). Set world_size: "
+            f"{len(found)}, or null to take what is there; in a job of several hosts, see that all of its "
+            "processes were started."
+        )
+    logger.info("[INFO] Training on %d devices of %d processes.", len(found), jax.process_count())
+    return found
+
+
+def is_first() -> bool:
+    """Whether this process writes for all."""
+    return jax.process_index() == 0
+
+
+def agree(values: Sequence[int], what: str) -> None:
+    """Raises `TrainingError` unless all processes bring the same numbers."""
+    if jax.process_count() == 1:
+        return
+    all_values = np.asarray(multihost_utils.process_allgather(np.asarray(values, np.int64)))
+    differing = np.nonzero((all_values != all_values[0]).any(axis=1))[0]
+    if len(differing):
+        other = int(differing[0])
+        raise TrainingError(
+            f"{what} differs between the processes of this run: process 0 finds {all_values[0].tolist()}, "
+            f"process {other} {all_values[other].tolist()}. All of them must see the same project_root, on a "
+            "file system that they share."
+        )
+
+
+def wait_for_all(what: str) -> None:
+    """Returns when all processes have come here."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(what)
+
+
+def _plain_launch(environment: Mapping[str, str]) -> dict[str, Any] | None:
+    given = {key: environment[name] for key, name in _PLAIN.items() if environment.get(name)}
+    if not given:
+        return None
+    missing = [name for key, name in _PLAIN.items() if key not in given]
+    if missing:
+        raise TrainingError(
+            f"{', '.join(missing)} must be set too, with {', '.join(_PLAIN[key] for key in given)} "
+            "(--coordinator HOST:PORT, --num-processes N and --process-id I go together)."
+        )
+    try:
+        count, number = int(given["num_processes"]), int(given["process_id"])
+    except ValueError:
+        count, number = 0, 0
+    if not 0 <= number < count or ":" not in given["coordinator_address"]:
+        raise TrainingError(
+            "--coordinator must be HOST:PORT, --num-processes a number N and --process-id one from 0 to "
+            f"N - 1 (found {', '.join(given.values())})."
+        )
+    return {**given, "num_processes": count, "process_id": number}
+
+
+def _launched(environment: Mapping[str, str]) -> bool:
+    """Whether a launcher that jax knows has started more than one process."""
+    counts = [environment.get(name, "1") for name in _LAUNCHER_COUNTS]
+    return any(count.isdigit() and int(count) > 1 for count in counts) or all(
+        name in environment for name in _KUBERNETES
+    )

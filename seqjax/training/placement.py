@@ -1,0 +1,92 @@
+"""Where the arrays of a run live: on one device, or on several that share each batch.
+
+A run has a mesh of devices with one axis. State, constants and resident data are on all of them alike, a
+batch is cut by its rows, and XLA adds up what the parts find. One device is a mesh of one, so that there is
+one way through the code. Under several processes each holds its own devices' part of an array.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Int, Shaped
+
+from seqjax.training.batch import Tree
+
+_ROWS = "data"
+
+
+class Placement:
+    """A mesh of devices.
+
+    Args:
+      devices: The devices of all processes; null is jax's default device.
+    """
+
+    def __init__(self, devices: Sequence[Any] | None = None) -> None:
+        chosen = jnp.zeros(()).devices() if devices is None else devices
+        ordered = sorted(chosen, key=lambda device: (device.process_index, device.id))
+        self._mesh = Mesh(np.asarray(ordered), (_ROWS,))
+        self.everywhere = NamedSharding(self._mesh, PartitionSpec())
+        """The sharding of what is on all devices alike."""
+        self.rows = NamedSharding(self._mesh, PartitionSpec(_ROWS))
+        """The sharding of what is cut by its first axis."""
+        self._columns = NamedSharding(self._mesh, PartitionSpec(None, _ROWS))
+        mine = [place for place, one in enumerate(ordered) if one.process_index == jax.process_index()]
+        self._mine = slice(mine[0], mine[-1] + 1)
+        self.processes = len({device.process_index for device in ordered})
+        """How many processes take part."""
+
+    @property
+    def size(self) -> int:
+        """Number of devices of all processes."""
+        return self._mesh.size
+
+    @property
+    def own_size(self) -> int:
+        """Number of devices of this process."""
+        return self._mine.stop - self._mine.start
+
+    def copied(self, tree: Tree) -> Tree:
+        """A tree on all devices alike, in buffers of its own; keys of jax.random included."""
+        return jax.tree.map(self._copied, tree)
+
+    def placed(self, tree: Tree) -> Tree:
+        """A tree on all devices alike: itself if it is there, going by its first and its last leaf."""
+        leaves = jax.tree.leaves(tree)
+        ends = (leaves[0], leaves[-1]) if leaves else ()
+        there = all(isinstance(leaf, jax.Array) and leaf.sharding == self.everywhere for leaf in ends)
+        return tree if there else self.copied(tree)
+
+    def cut(self, order: Int[np.ndarray, "n B"]) -> Int[Array, "n B"]:
+        """An order of batches, each cut by rows."""
+        return self._put(np.asarray(order, np.int32), self._columns)
+
+    def own_columns(self, order: Int[np.ndarray, "n B"]) -> Int[np.ndarray, "n own"]:
+        """The rows of each batch that this process's devices take."""
+        share = order.shape[1] // self.size
+        return order[:, self._mine.start * share : self._mine.stop * share]
+
+    def joined(self, own: Shaped[np.ndarray, "own ..."]) -> Shaped[Array, "B ..."]:
+        """An array that is cut by its first axis, from this process's part of it."""
+        if self.processes == 1:
+            return jax.device_put(own, self.rows)
+        return jax.make_array_from_process_local_data(self.rows, own)
+
+    def filled_up(self, order: Int[np.ndarray, "n B"]) -> Int[np.ndarray, "n filled"]:
+        """An order whose batches are filled up with -1, so that they can be cut evenly."""
+        return np.pad(order, ((0, 0), (0, -order.shape[1] % self.size)), constant_values=-1)
+
+    def _copied(self, leaf: Shaped[Array, "..."] | np.ndarray) -> Shaped[Array, "..."]:
+        if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            words = self._copied(np.asarray(jax.random.key_data(leaf)))
+            return jax.random.wrap_key_data(words, impl=jax.random.key_impl(leaf))
+        return self._put(np.asarray(leaf), self.everywhere)
+
+    def _put(self, array: np.ndarray, sharding: NamedSharding) -> Array:
+        if self.processes == 1:
+            return jax.device_put(array, sharding, may_alias=False)
+        return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
