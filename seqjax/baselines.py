@@ -98,8 +98,8 @@ def fit_baselines(windows: TrainingWindows, schema: Schema) -> dict[str, Fitted]
             rows = _fit_real(pairs[name])
         else:
             rows = _fit_categorical(pairs[name], schema.n_classes[name], markov=small)
-        for baseline, parameters in rows.items():
-            fitted[baseline][name] = parameters
+        for baseline in fitted:
+            fitted[baseline][name] = rows[baseline]
     return fitted
 
 

@@ -24,7 +24,6 @@ from seqjax.config.infer import InferConfig
 from seqjax.config.load import resolve_path, resolve_split
 from seqjax.config.metadata import Metadata
 from seqjax.config.resolve import load_metadata
-from seqjax.config.schema import Schema
 from seqjax.data.dataset import Windows, joined
 from seqjax.errors import ConfigError, MissingPackageError, Problem
 from seqjax.evaluation.compare import compare
@@ -120,7 +119,7 @@ def _evaluate_one(
         logger.warning(notes[-1])
     else:
         windows = _training_windows(config, training, card, targets)
-        fitted = fit_baselines(windows, _schema_of(card, targets))
+        fitted = _fitted(windows, card, targets)
         baselines = Baselines(str(training.path), len(windows))
         if training.path.resolve() == data_path.resolve():
             notes.append("This is the training data, not held-out data: the figures are too good.")
@@ -215,9 +214,14 @@ def _training_windows(
     return parts[0] if len(parts) == 1 else joined(parts)
 
 
-def _schema_of(card: ModelCard, targets: Sequence[str]) -> Schema:
-    schema = card.column_schema
-    return schema.model_copy(update={"targets": {name: schema.targets[name] for name in targets}})
+def _fitted(windows: Windows, card: ModelCard, targets: Sequence[str]) -> dict[str, Fitted]:
+    """The baselines of each target; by itself, since one target may be too large for a baseline of others."""
+    schema, fitted = card.column_schema, {}
+    for target in targets:
+        alone = schema.model_copy(update={"targets": {target: schema.targets[target]}})
+        for name, parameters in fit_baselines(windows, alone).items():
+            fitted.setdefault(name, {}).update(parameters)
+    return fitted
 
 
 def _unique(path: Path, paths: Sequence[Path]) -> str:

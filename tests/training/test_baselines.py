@@ -98,6 +98,22 @@ def test_too_many_classes_leave_markov_out():
     assert list(fit_baselines(windows, one_column("item", "categorical", 5000))) == ["last value", "marginal"]
 
 
+def test_a_baseline_is_of_all_targets_or_left_out():
+    columns = {"item": np.arange(2, 40, dtype=np.int16), "price": np.arange(38, dtype=np.float32)}
+    schema = Schema(
+        n_classes={"item": 5000},
+        categorical_inputs=("item",),
+        real_inputs=("price",),
+        targets={"item": "categorical", "price": "real"},
+        seq_length=9,
+    )
+    found = fit_baselines(make_windows(columns, 9), schema)
+    assert {name: list(fitted) for name, fitted in found.items()} == {
+        "last value": ["item", "price"],
+        "marginal": ["item", "price"],
+    }
+
+
 def test_a_column_with_very_many_classes_has_no_transition_table(caplog):
     windows = make_windows({"item": np.arange(2, 40, dtype=np.int16)}, 9)
     with caplog.at_level("INFO", logger="seqjax"):
