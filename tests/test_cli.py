@@ -284,6 +284,7 @@ def test_a_wrong_option_in_place_of_a_command_is_a_usage_error(capsys):
         (["--log-scale", "a,b"], ["a,b"], True),
         (["a", "b", "--log-scale"], ["a", "b"], True),
         (["[a]"], ["a"], False),
+        ([], [], False),
     ],
 )
 def test_a_flag_is_set_by_its_name_alone(called, words, models, log_scale):

@@ -36,8 +36,10 @@ def visualize_training(config: VisualizeTrainingConfig) -> Path:
       MissingPackageError: plotly is not installed.
     """
     root = Path(config.project_root)
-    names = _names(config)
     logged = logged_models(root)
+    names = _names(config)
+    if not names:
+        raise _mistake(f"name at least one run or search. {_there(logged)}")
     members = {name: _members(name, logged, root) for name in names}
     runs = [_read(root, run) for run in dict.fromkeys(run for found in members.values() for run in found)]
     for note in (note for run in runs for note in run.notes):
@@ -65,8 +67,6 @@ def _names(config: VisualizeTrainingConfig) -> list[str]:
         path = resolve_path(config.project_root, word, or_here=True)
         listed = path.read_text(encoding="utf-8") if word.endswith(".txt") and path.is_file() else word
         names += [name.strip() for name in re.split(r"[\n,]", listed) if name.strip()]
-    if not names:
-        raise _mistake(f"there are no names in {', '.join(config.models)}.")
     return list(dict.fromkeys(names))
 
 
@@ -79,10 +79,16 @@ def _members(name: str, logged: list[str], root: Path) -> list[str]:
     if name in logged and (not runs or Layout(root, name).json_log().exists()):
         return [name, *runs]
     if not runs:
-        searches = {found[1] for run in logged if (found := re.fullmatch(r"(.+)-run-\d+", run))}
-        there = f"{suggestion(name, sorted({*logged, *searches}))}" if logged else "There are no logs at all."
-        raise _mistake(f"no run and no search called {name!r} has a log in {root / 'logs'}. {there}")
+        raise _mistake(
+            f"no run and no search called {name!r} has a log in {root / 'logs'}. {_there(logged, name)}"
+        )
     return runs
+
+
+def _there(logged: list[str], name: str = "") -> str:
+    """Which names there are, or the one that was meant."""
+    searches = {found[1] for run in logged if (found := re.fullmatch(r"(.+)-run-\d+", run))}
+    return suggestion(name, sorted({*logged, *searches})) if logged else "There are no logs at all."
 
 
 def _read(root: Path, name: str) -> RunLog:

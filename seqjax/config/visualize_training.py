@@ -1,9 +1,5 @@
 """The configuration of `seqjax visualize-training`."""
 
-from typing import Annotated
-
-from pydantic import Field
-
 from seqjax.config.base import ConfigModel
 from seqjax.config.model import PositiveInt
 
@@ -11,7 +7,7 @@ from seqjax.config.model import PositiveInt
 class VisualizeTrainingConfig(ConfigModel):
     """Shows how runs, or all runs of a search, were trained: one HTML page."""
 
-    models: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
+    models: list[str]
     """Names of runs or of searches, with spaces or commas between them, or a .txt file that lists them."""
     project_root: str = "."
     """Root folder of the project, which has the logs."""

@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from seqjax.artifacts.layout import Layout, Place
+from seqjax.artifacts.layout import Layout, Place, logged_models, visualization_of_several
 
 
 def test_files_have_their_documented_names():
@@ -43,3 +43,21 @@ def test_places_in_the_middle_of_an_epoch_come_after_the_epoch_before(tmp_path):
     assert layout.checkpoint(1, 10).name == "epoch-2-batch-10"
     assert layout.saved() == places
     assert layout.saved_epochs() == [1, 2]
+
+
+def test_names_of_logged_runs(tmp_path):
+    assert logged_models(tmp_path) == []
+    (tmp_path / "logs").mkdir()
+    for layout in (Layout(tmp_path, "b"), Layout(tmp_path, "a-rank0"), Layout(tmp_path, "a")):
+        for path in (layout.debug_log(), layout.info_log(), layout.json_log()):
+            path.touch()
+    Layout(tmp_path, "other").info_log(1).touch()
+    (tmp_path / "logs" / "notes.txt").touch()
+    assert logged_models(tmp_path) == ["a", "a-rank0", "b"]
+
+
+def test_where_training_is_shown(tmp_path):
+    pages = tmp_path / "outputs" / "visualization"
+    assert Layout(tmp_path, "a").visualization == pages / "a-training-visualization.html"
+    assert visualization_of_several(tmp_path) == pages / "multi-model-training-visualization.html"
+    assert Layout(tmp_path, "a").tensorboard == tmp_path / "logs" / "tensorboard" / "a"

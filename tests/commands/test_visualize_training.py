@@ -92,10 +92,13 @@ def test_without_any_log_that_is_said(tmp_path):
         page(tmp_path, "shop")
 
 
-def test_a_list_without_names_is_a_mistake(root):
+@pytest.mark.parametrize("models", [[], ["names.txt"], [","]])
+def test_without_names_those_that_there_are_are_listed(root, models):
     (root / "names.txt").write_text(" \n")
-    with pytest.raises(ConfigError, match=r"there are no names in names\.txt"):
-        page(root, "names.txt")
+    with pytest.raises(
+        ConfigError, match=r"name at least one run or search\. Known: empty, old, other, shop, "
+    ):
+        page(root, *models)
 
 
 def test_an_empty_log_is_named(root):
