@@ -25,7 +25,14 @@ import numpy as np
 import polars as pl
 
 import seqjax
-from seqjax.artifacts.data_layout import data_name, metadata_path, split_path, work_path
+from seqjax.artifacts.data_layout import (
+    data_name,
+    foreign_file,
+    metadata_path,
+    results_folder,
+    split_path,
+    work_path,
+)
 from seqjax.artifacts.workspace import Workspace, workspace
 from seqjax.config.base import suggestion
 from seqjax.config.load import resolve_path
@@ -73,6 +80,7 @@ def preprocess(config: PreprocessConfig) -> Metadata:
     """
     source = resolve_path(config.project_root, config.data_path, or_here=True)
     name = data_name(config.data_path)
+    _check_places(config, source, name)
     earlier = _earlier_metadata(config)
     files = open_files(source, config.read_format, max_rows=config.max_rows)
     reader = TableReader(files, _wanted(config, earlier))
@@ -399,6 +407,29 @@ def _fingerprint(config: PreprocessConfig, reader: TableReader) -> dict[str, Any
     }
 
 
+def _check_places(config: PreprocessConfig, source: Path, name: str) -> None:
+    """Nothing of the user's lies where results will, and results will not lie in the input."""
+    results = results_folder(config.project_root)
+    if source.is_dir() and results.resolve().is_relative_to(source.resolve()):
+        raise DataError(
+            f"{source} (data_path) holds {results}, where results are written: a later run would take them "
+            f"for input. Put the tables into a folder of their own, such as {results / 'events'}."
+        )
+    for split in range(config.n_splits):
+        place = Path(split_path(config.project_root, name, split, _suffix(config)))
+        other = foreign_file(place)
+        if other is not None:
+            raise DataError(
+                f"{place} would be replaced, but holds {other.name!r}, which preprocess did not write. Move "
+                "the folder away, or give the input (data_path) another name."
+            )
+
+
+def _suffix(config: PreprocessConfig) -> str:
+    """End of the name of a split."""
+    return "" if config.merge_output is False else FORMATS[config.write_format].suffix
+
+
 def _check_splits(splits: list[SplitSize], config: PreprocessConfig) -> None:
     for number, size in enumerate(splits):
         if size.rows:
@@ -419,12 +450,12 @@ def _check_splits(splits: list[SplitSize], config: PreprocessConfig) -> None:
 
 
 def _metadata(config: PreprocessConfig, name: str, found: Survey, earlier: Metadata | None) -> Metadata:
-    suffix = "" if config.merge_output is False else FORMATS[config.write_format].suffix
     return Metadata(
         n_classes=found.encoding.n_classes,
         id_maps=found.id_maps,
         split_paths=[
-            split_path(config.project_root, name, number, suffix) for number in range(config.n_splits)
+            split_path(config.project_root, name, number, _suffix(config))
+            for number in range(config.n_splits)
         ],
         column_types=found.column_types,
         selected_columns_statistics=found.statistics,

@@ -248,7 +248,10 @@ def taken(table: Table, order: Int64[np.ndarray, "M"]) -> Table:
 
 
 def table_files(path: Path, read_format: TableFormat) -> list[Path]:
-    """The files of a table: `path` itself, or the files of that format in the folder `path`, sorted."""
+    """The files of a table: `path` itself, or those of that format in the folder `path`, sorted.
+
+    Hidden files and folders, such as those that editors leave, are passed over.
+    """
     if not path.exists():
         raise DataError(
             f"{path} does not exist. data_path must be a {read_format} file, or a folder of them."
@@ -256,6 +259,7 @@ def table_files(path: Path, read_format: TableFormat) -> list[Path]:
     if path.is_file():
         return [path]
     files = sorted(file for file in path.rglob(f"*.{read_format}") if file.is_file())
+    files = [file for file in files if not any(part[0] == "." for part in file.relative_to(path).parts)]
     if not files:
         raise DataError(f"{path} holds no .{read_format} file. Check data_path and read_format.")
     return files

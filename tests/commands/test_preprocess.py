@@ -354,3 +354,28 @@ def test_errors_leave_nothing_behind(changes: dict[str, Any], message: str) -> N
 def test_formats_that_cannot_be_merged(write_format: str, merge: bool, message: str) -> None:
     with pytest.raises(ConfigError, match=f"merge_output: {message}"):
         _run(write_format=write_format, merge_output=merge)
+
+
+def test_results_do_not_become_input() -> None:
+    _table()
+    for data_path in ("data", "./data/", "."):
+        with pytest.raises(DataError, match=r"holds data, where results are written.* such as data/events"):
+            _run(data_path=data_path)
+    Path("data/tables").mkdir()
+    Path("data/t.csv").rename("data/tables/t.csv")
+    _run(data_path="data/tables")
+
+
+@pytest.mark.parametrize("write_format", FORMATS)
+def test_folders_of_the_user_are_not_replaced(write_format: str) -> None:
+    _table()
+    metadata = _run(write_format=write_format)
+    _run(write_format=write_format)
+    place = Path(metadata.split_paths[1])
+    if place.is_file():
+        place.unlink()
+        place.mkdir()
+    (place / "notes.txt").touch()
+    with pytest.raises(DataError, match=r"split1.* would be replaced, but holds 'notes.txt'"):
+        _run(write_format=write_format)
+    assert (place / "notes.txt").exists()

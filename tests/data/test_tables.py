@@ -157,6 +157,13 @@ def test_csv_errors(tmp_path: Path, case: str) -> None:
     assert str(error.value).endswith(".")
 
 
+def test_hidden_files_are_passed_over(tmp_path: Path) -> None:
+    for name in ("a.csv", ".b.csv", ".ipynb_checkpoints/a-checkpoint.csv", "b/.c/d.csv"):
+        _csv(tmp_path, HEADER + "1,0,a,1\n", name)
+    assert len(read_table(tmp_path, "csv")) == 1
+    assert len(read_table(tmp_path / "b" / ".c", "csv")) == 1
+
+
 def _two_files(folder: Path, second: str) -> Path:
     _csv(folder, HEADER + "1,0,a,1\n", "a.csv")
     return _csv(folder, second, "b.csv").parent
