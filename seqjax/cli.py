@@ -58,6 +58,8 @@ class Command:
     """Whether it runs training steps, which need the allocator and the cache of compiled programs set."""
     asks: bool = False
     """Whether its function takes, second, what asks the user a question that is answered by yes or no."""
+    says: str | None = None
+    """What makes lines of its result, to end with on a screen, as `module:name`; null says nothing."""
     shows: str | None = None
     """What makes the tables to print of its result, as `module:name`; null prints nothing."""
 
@@ -95,6 +97,7 @@ COMMANDS: Mapping[str, Command] = {
             "randomize": _RANDOMIZE,
             "skip_metadata": ("-sm", "Has no effect: read so that sequifier's command lines are accepted."),
         },
+        says="seqjax.commands.next_steps:after_training",
         trains=True,
     ),
     "infer": Command(
@@ -195,6 +198,9 @@ def _run(words: list[str]) -> int:
     run: Callable[..., object] = pkgutil.resolve_name(command.function)
     with stoppable() if command.trains else contextlib.nullcontext():
         result = run(*((config, _confirm) if command.asks else (config,)))
+    if command.says is not None:
+        for line in pkgutil.resolve_name(command.says)(result):
+            logger.info(line)
     if command.shows is not None:
         _print_tables(pkgutil.resolve_name(command.shows)(result))
     return 0

@@ -1,5 +1,6 @@
 """The command line: what is parsed, what is said, which exit code, and what is not imported on the way."""
 
+import dataclasses
 import json
 import logging
 import os
@@ -82,6 +83,10 @@ def called(monkeypatch):
     def stand_in(name):
         return configs.append if name.startswith("seqjax.commands.") else resolve(name)
 
+    silent = {
+        name: dataclasses.replace(command, says=None, shows=None) for name, command in cli.COMMANDS.items()
+    }
+    monkeypatch.setattr(cli, "COMMANDS", silent)
     monkeypatch.setattr(cli, "pkgutil", SimpleNamespace(resolve_name=stand_in))
     monkeypatch.setattr(cli, "keep_freed_memory", lambda: True)
     return configs
