@@ -18,6 +18,7 @@ def seqjax(*words):
     command = [sys.executable, "-m", "seqjax", *words]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
+    return result
 
 
 @pytest.mark.slow
@@ -29,8 +30,9 @@ def test_storms_beat_the_baselines(shared, tmp_path, monkeypatch):
         shutil.copy(shared / "data" / f"storms-{name}.csv", "data")
     for config in STORMS.glob("*.yaml"):
         shutil.copy(config, "configs")
-    for command in ("preprocess", "train", "infer"):
-        seqjax(command)
+    seqjax("preprocess")
+    assert "  seqjax evaluate --model-path models/sequifier-storms-best-16.onnx" in seqjax("train").stderr
+    seqjax("infer")
     records = [
         json.loads(line) for line in Path("logs/sequifier-storms-rank0.jsonl").read_text().splitlines()
     ]
@@ -45,6 +47,17 @@ def test_storms_beat_the_baselines(shared, tmp_path, monkeypatch):
     seqjax("preprocess", "--config-path", "configs/preprocess-valid.yaml")
     seqjax("infer", "--data-path", "data/storms-valid-split0")
     assert rows("sequifier-storms-best-16-predictions.csv") == 742
+    printed = seqjax("evaluate").stdout
+    report = json.loads(Path("outputs/evaluations/sequifier-storms-best-16-evaluation.json").read_text())
+    (found,) = report["models"]
+    assert found["verdict"] in printed
+    assert (found["windows"], found["sequences"], found["resampled"]) == (742, 35, "sequences")
+    assert found["baselines"]["fitted_on"] == "data/storms-train-split0"
+    assert set(found["targets"]) == {"status", "lat", "long", "wind", "pressure"}
+    for column in ("status", "wind", "pressure"):
+        assert found["targets"][column]["verdict"]["outcome"] == "better", column
+    page = Path("outputs/evaluations/sequifier-storms-best-16-evaluation.html").read_text()
+    assert page.count("<figcaption>") == 3 + 4 * 4
 
 
 def rows(name):
