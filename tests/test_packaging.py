@@ -31,7 +31,9 @@ def test_lock_comes_from_public_places_alone():
 def test_lock_is_of_this_project():
     locked = next(package for package in LOCK["package"] if package["name"] == "seqjax")["metadata"]
     assert SpecifierSet(LOCK["requires-python"]) == SpecifierSet(PROJECT["requires-python"])
-    assert set(locked["provides-extras"]) == {"cuda12", "dev", "plots", "ray", "search", "tensorboard"}
+    assert set(locked["provides-extras"]) == {
+        *("cuda12", "dev", "infer", "plots", "ray", "search", "tensorboard"),
+    }
     groups = {"": PROJECT["dependencies"], **PROJECT["optional-dependencies"]}
     declared = {(group, *_key(Requirement(text))) for group, texts in groups.items() for text in texts}
     assert declared == {_locked_key(entry) for entry in locked["requires-dist"]}
@@ -44,6 +46,17 @@ def _key(requirement):
 def _locked_key(entry):
     group = entry.get("marker", "").removeprefix("extra == ").strip("'")
     return group, entry["name"], frozenset(entry.get("extras", [])), SpecifierSet(entry["specifier"])
+
+
+def test_inference_alone_needs_some_of_the_dependencies():
+    extra = PROJECT["optional-dependencies"]["infer"]
+    assert set(extra) < set(PROJECT["dependencies"])
+    command = next(
+        line
+        for line in (ROOT / "docs" / "infer.md").read_text().splitlines()
+        if "pip install jaxtyping" in line
+    )
+    assert command.split("pip install ")[1].split() == [Requirement(text).name for text in extra]
 
 
 def test_version_is_said_once():

@@ -55,7 +55,7 @@ class InferConfig(ConfigModel):
     inference_batch_size: PositiveInt = 128
     """Windows a batch."""
     device: str = "cpu"
-    """cpu or cuda."""
+    """cpu, cuda, cuda:N or auto."""
     output_probabilities: bool = False
     """Write the probability of every class too."""
     map_to_id: bool = True
@@ -69,7 +69,7 @@ class InferConfig(ConfigModel):
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     """Of drawn columns: draw among the fewest most probable classes that hold this probability together."""
     infer_with_dropout: bool = False
-    """Keep dropout active (needs a model exported with dropout)."""
+    """Keep dropout active (an ONNX model must have been exported with it)."""
     dropout_samples: PositiveInt | None = None
     """Of inference with dropout: average so many passes, and write their mean and standard deviation."""
     autoregression: bool = False
@@ -83,15 +83,15 @@ class InferConfig(ConfigModel):
     seed: int = 1010
     """Random seed of sampling."""
     enforce_determinism: bool = False
-    """Insist on deterministic operations."""
+    """Has no effect: read so that sequifier's files are accepted."""
     distributed: bool = False
-    """Use all local devices."""
+    """Share each batch among all local devices (.pt models)."""
     world_size: PositiveInt = 1
-    """Number of devices."""
+    """Has no effect: read so that sequifier's files are accepted."""
     num_workers: Annotated[int, Field(ge=0)] = 0
-    """Threads that prepare batches."""
+    """Has no effect: read so that sequifier's files are accepted."""
     load_full_data_to_ram: bool = True
-    """Load the data into memory."""
+    """Has no effect: read so that sequifier's files are accepted."""
 
     @field_validator("autoregression")
     @classmethod

@@ -5,11 +5,13 @@
 """
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 from seqjax.artifacts.card import ModelCard, ModelKind
 from seqjax.artifacts.model_files import card_of
 from seqjax.artifacts.torch_models import read_pt
+from seqjax.errors import ArtifactError
 from seqjax.inference.engine import Engine, OnnxEngine, without_dropout
 from seqjax.inference.jax_engine import DroppingEngine, JaxEngine
 from seqjax.inference.sequifier import SequifierOnnxEngine
@@ -43,6 +45,11 @@ def open_engine(
     """
     if path.suffix == ".pt":
         model = read_pt(path)
+        if find_spec("jax") is None:
+            raise ArtifactError(
+                f"{path.name} is run by jax, which is not installed. Install it (pip install seqjax), or "
+                "export the model as .onnx."
+            )
         described = model.card or describe(model.kind)
         if dropout_seed is None:
             return JaxEngine(model.parameters, described, device=device, distributed=distributed)

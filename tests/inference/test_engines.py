@@ -49,7 +49,7 @@ class Sample(NamedTuple):
     padding: np.ndarray
 
 
-def _sample(rows: int) -> Sample:
+def make_sample(rows: int) -> Sample:
     rng = np.random.default_rng(2)
     columns = {
         "item": rng.integers(0, 5, (rows, 5)).astype(np.int32),
@@ -69,7 +69,7 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     graphdef, params = random_model(SCHEMA, SPEC, seed=3)
     card = card_of(SCHEMA, SPEC).of_kind(request.param)
     write_pt(folder / "x.pt", params=params, card=card)
-    write_onnx(folder / "x.onnx", params=params, graphdef=graphdef, card=card, sample=_sample(3))
+    write_onnx(folder / "x.onnx", params=params, graphdef=graphdef, card=card, sample=make_sample(3))
     return open_engine(folder / "x.pt", _no_description), open_engine(folder / "x.onnx", _no_description)
 
 
@@ -82,7 +82,7 @@ def test_files_with_a_card_need_no_other(pair: tuple[Engine, Engine]) -> None:
 
 @pytest.mark.parametrize("rows", [8, 1, 20])
 def test_every_batch_size_gives_what_the_graph_gives(pair: tuple[Engine, Engine], rows: int) -> None:
-    sample = _sample(rows)
+    sample = make_sample(rows)
     inputs = {name: values[:, :-1] for name, values in sample.columns.items()}
     valid = np.arange(4) >= sample.padding[:, None]
     found, expected = (engine.predict(inputs, valid) for engine in pair)
@@ -108,7 +108,7 @@ def test_a_smaller_batch_is_filled_up_unless_it_is_far_smaller(monkeypatch: pyte
     _, params = random_model(SCHEMA, SPEC, seed=3)
     engine = JaxEngine(to_sequifier(params, SCHEMA, SPEC), card)
     for rows in (16, 16, 9, 4, 3, 3, 2, 17):
-        inputs = {name: values[:, :-1] for name, values in _sample(rows).columns.items()}
+        inputs = {name: values[:, :-1] for name, values in make_sample(rows).columns.items()}
         outputs = engine.predict(inputs, np.ones((rows, 4), np.bool_))
         assert outputs["price"][:, 0, 0].tolist() == inputs["item"][:, 0].tolist()
     assert traced == [16, 3, 17]
@@ -135,7 +135,7 @@ def test_a_batch_shared_among_devices_gives_what_one_gives(tmp_path: Path) -> No
     engine = open_engine(tmp_path / "x.pt", _no_description)
     expected = {}
     for rows in (7, 1):
-        inputs = {name: values[:, :-1] for name, values in _sample(rows).columns.items()}
+        inputs = {name: values[:, :-1] for name, values in make_sample(rows).columns.items()}
         valid = np.ones((rows, 4), np.bool_)
         np.savez(tmp_path / f"{rows}.npz", valid=valid, item=inputs["item"], price=inputs["price"])
         expected[rows] = engine.predict(inputs, valid)
@@ -159,12 +159,12 @@ def droppable(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
         write_pt(path, params=params, card=card.of_kind("generative"))
     else:
         described = card.of_kind("generative", live_dropout=True)
-        write_onnx(path, params=params, graphdef=graphdef, card=described, sample=_sample(3))
+        write_onnx(path, params=params, graphdef=graphdef, card=described, sample=make_sample(3))
     return path
 
 
 def test_a_model_drops_anew_at_every_call_and_alike_by_seed(droppable: Path) -> None:
-    sample = _sample(6)
+    sample = make_sample(6)
     inputs = {name: values[:, :-1] for name, values in sample.columns.items()}
     valid = np.ones((6, 4), np.bool_)
 
@@ -185,9 +185,11 @@ def test_both_engines_drop_with_the_same_spread(tmp_path: Path) -> None:
     card = card_of(SCHEMA, SPEC).model_copy(update={"dropout": 0.2})
     write_pt(tmp_path / "x.pt", params=params, card=card.of_kind("generative"))
     described = card.of_kind("generative", live_dropout=True)
-    write_onnx(tmp_path / "x.onnx", params=params, graphdef=graphdef, card=described, sample=_sample(3))
+    write_onnx(tmp_path / "x.onnx", params=params, graphdef=graphdef, card=described, sample=make_sample(3))
     rows = 4000
-    inputs = {name: np.repeat(values[:1, :-1], rows, axis=0) for name, values in _sample(1).columns.items()}
+    inputs = {
+        name: np.repeat(values[:1, :-1], rows, axis=0) for name, values in make_sample(1).columns.items()
+    }
     found = [
         open_engine(tmp_path / f"x.{suffix}", _no_description, dropout_seed=5).predict(
             inputs, np.ones((rows, 4), np.bool_)
@@ -203,7 +205,7 @@ def test_both_engines_drop_with_the_same_spread(tmp_path: Path) -> None:
 def test_a_graph_without_dropout_cannot_drop(tmp_path: Path) -> None:
     graphdef, params = random_model(SCHEMA, SPEC, seed=3)
     card = card_of(SCHEMA, SPEC)
-    write_onnx(tmp_path / "x.onnx", params=params, graphdef=graphdef, card=card, sample=_sample(3))
+    write_onnx(tmp_path / "x.onnx", params=params, graphdef=graphdef, card=card, sample=make_sample(3))
     with pytest.raises(ArtifactError, match="was exported without dropout"):
         open_engine(tmp_path / "x.onnx", _no_description, dropout_seed=1)
 
