@@ -93,7 +93,7 @@ LAZY_PACKAGES = {"jax2onnx", "onnx", "plotly", "rich", "tensorboardX"}
 PICKLES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "torch"}
 
 # Besides cli.py: a search records why one of its runs failed, and goes on with the next.
-CATCHES_ERRORS = {"commands/hyperparameter_search.py"}
+CATCHES_ERRORS = {"commands/search_engines.py", "commands/train_together.py"}
 
 EXITS = {"exit", "quit", "sys.exit", "os._exit", "os.abort"}
 
@@ -285,7 +285,7 @@ ALLOWED = [
     ("cli.py", "def f():\n    from seqjax.commands.train import train"),
     ("interop/export.py", "def f():\n    import jax2onnx"),
     ("config/load.py", "try:\n    x = 1\nexcept ConfigError:\n    x = 2"),
-    ("commands/hyperparameter_search.py", "try:\n    x = 1\nexcept SeqjaxError:\n    x = 2"),
+    ("commands/search_engines.py", "try:\n    x = 1\nexcept SeqjaxError:\n    x = 2"),
     ("data/loader.py", "class A:\n    def f(self, a, b, c, d, e, *, g, h): ..."),
     ("data/loader.py", "def f():\n" + "    x = 1\n" * (MAX_FUNCTION_LINES - 2)),
 ]

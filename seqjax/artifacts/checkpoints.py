@@ -31,7 +31,7 @@ Tree: TypeAlias = Any
 
 _LEAVES, _INFO = "leaves", "info"
 _ONE_AT_A_TIME = threading.Lock()
-"""Runs that are trained together each have a thread that writes, and Orbax's names are those of the process."""
+"""Runs that are trained together each have a thread that writes, and Orbax keeps names for all of them."""
 
 
 class Found(NamedTuple):

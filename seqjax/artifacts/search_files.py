@@ -2,7 +2,8 @@
 
 <model_config_write_path>/<run>.yaml                 a complete training configuration
 <model_config_write_path>/<name>-search.json         the search, and the outcome of each finished run
-outputs/hyperparameter_search/<name>.csv, .json      the summary
+<model_config_write_path>/<name>-study.db, .log      Optuna's study
+outputs/hyperparameter_search/<name>.csv, .json, .html   the summary
 
 The second file is what an interrupted search goes on from. It is replaced as a whole after each run, so that
 it is complete whenever the program is killed.
@@ -12,6 +13,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+from pydantic import Field
 
 from seqjax.artifacts.atomic import write_text
 from seqjax.config.base import ConfigModel, validate
@@ -36,6 +39,10 @@ class SearchFiles:
         """The training configuration of a run."""
         return self.configs / f"{run}.yaml"
 
+    def study(self, storage: Literal["sqlite", "journal"]) -> Path:
+        """Optuna's study of the search."""
+        return self.configs / f"{self.name}-study.{'db' if storage == 'sqlite' else 'log'}"
+
     def summary(self, extension: str) -> Path:
         """The ranked runs."""
         return self.root / "outputs" / "hyperparameter_search" / f"{self.name}.{extension}"
@@ -48,7 +55,8 @@ class Outcome(ConfigModel):
     """Its number."""
     combination: int
     """The number of its combination in the space."""
-    status: Literal["complete", "failed"]
+    status: Literal["complete", "stopped", "failed"]
+    """stopped is one that others were preferred to before its end."""
     reason: str | None = None
     """Why it failed."""
     best_validation_loss: float | None = None
@@ -65,6 +73,17 @@ class Outcome(ConfigModel):
     """The files of its best model."""
 
 
+class Waiting(ConfigModel):
+    """A run after an epoch at which it waited for the others."""
+
+    loss: float
+    """The lowest validation loss until then."""
+    best_epoch: int
+    """The epoch of that loss."""
+    seconds: float
+    """How long it took since it last waited."""
+
+
 class SearchState(ConfigModel):
     """How far a search is."""
 
@@ -76,6 +95,8 @@ class SearchState(ConfigModel):
     """Of each finished run, by its number."""
     halvings: dict[int, int]
     """Run to `batch_halvings`, for a run that ran out of memory and is not finished."""
+    paused: dict[int, dict[int, Waiting]] = Field(default_factory=dict)
+    """Run and epoch to how it stood when it waited there for the others."""
 
 
 def load_state(path: Path) -> SearchState | None:

@@ -1,37 +1,34 @@
 """`seqjax hyperparameter-search`: many training runs from one configuration, ranked by validation loss.
 
-Plan the runs; train them one after the other in this process; write down what came of each as soon as it is
-known; rank them at the end. A search that was interrupted goes on where it was, within a run too. A run that
-fails is recorded with the reason, and the search goes on.
+Plan the runs; have an engine train them; write down what came of each as soon as it is known; rank them at
+the end. A search that was interrupted goes on where it was, within a run too. A run that fails is recorded
+with the reason, and the search goes on.
 """
 
-import gc
 import hashlib
 import json
 import logging
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import jax
-
 from seqjax.artifacts.atomic import write_text
-from seqjax.artifacts.checkpoints import remove_checkpoints
 from seqjax.artifacts.layout import Layout
-from seqjax.artifacts.search_files import Outcome, SearchFiles, SearchState, load_state, save_state
-from seqjax.commands.train import TrainResult, train
-from seqjax.config.base import validate
+from seqjax.artifacts.search_files import SearchFiles, SearchState, load_state
+from seqjax.commands.search_engines import Engine, Part, Record, sequential, together
+from seqjax.commands.search_page import search_page
+from seqjax.commands.search_study import Study
 from seqjax.config.changes import changed_keys
 from seqjax.config.hyperparameter_search import HyperparameterSearchConfig
 from seqjax.config.load import resolve_path
 from seqjax.config.metadata import Metadata
 from seqjax.config.resolve import load_metadata
+from seqjax.config.sampling import SECTIONS, parts_of
 from seqjax.config.train import TrainConfig
-from seqjax.config.yaml_text import to_yaml
-from seqjax.errors import ConfigError, Problem, SeqjaxError, TrainingError
-from seqjax.sweep.space import Candidate, Plan, plan, space_of
+from seqjax.errors import ConfigError, MissingPackageError, Problem, TrainingError
+from seqjax.sweep.groups import shape_of
+from seqjax.sweep.halving import budgets, kept
+from seqjax.sweep.space import Candidate, Plan, Skipped, candidate_of, identity, plan, space_of
 from seqjax.sweep.summary import LOSS, csv_text, ranked, table_lines
 from seqjax.training.logs import log_files
 
@@ -43,7 +40,7 @@ Confirm: TypeAlias = Callable[[str], bool]
 Row: TypeAlias = Mapping[str, Any]
 """What the summary says about a run."""
 
-MAX_HALVINGS = 3
+_TRIALS_AT_ONCE = 8
 
 # Keys that may change between the start of a search and its continuation: a larger sample begins with a
 # smaller one, and the others change no result.
@@ -51,6 +48,7 @@ _MAY_CHANGE = (
     "project_root",
     "override_input",
     "n_samples",
+    *("engine", "population_size", "population_runner", "ray_address", "ray_resources", "ray_retries"),
     *(
         f"training_hyperparameter_sampling.{key}"
         for key in (
@@ -83,24 +81,29 @@ def hyperparameter_search(config: HyperparameterSearchConfig, confirm: Confirm |
       DataError: The metadata cannot be used.
       ArtifactError: The file that says how far the search is cannot be used.
       TrainingError: Every run failed.
+      MissingPackageError: The strategy or the engine needs a package that is not there.
     """
     root = config.project_root
     files = SearchFiles(Path(root), config.hp_search_name, resolve_path(root, config.model_config_write_path))
     metadata = load_metadata(resolve_path(root, config.metadata_config_path, or_here=True))
     runs = plan(config, metadata)
-    state = _state(files, config, metadata)
+    record = Record(files, _state(files, config, metadata))
     layout = Layout(Path(root), config.hp_search_name)
     with log_files(layout.debug_log(), layout.info_log()):
-        _announce(config, runs, state)
-        question = _question(config, runs, state)
+        _announce(config, runs, record.state)
+        question = _question(config, runs, record.state)
         if question and confirm is not None and not config.override_input and not confirm(question):
             logger.info("[INFO] Nothing was started.")
             return []
-        save_state(files.state, state)
-        for candidate in runs.candidates:
-            if candidate.run not in state.outcomes:
-                state = _run(files, state, candidate)
-        rows = _summary(config, runs, state)
+        record.save()
+        engine = _engine(config, record, [one.config for one in runs.candidates])
+        if config.search_strategy == "halving":
+            _halve(config, runs.candidates, record, engine)
+        elif config.search_strategy == "tpe":
+            runs = _study(config, metadata, files, record, engine)
+        else:
+            engine(_left([Part(candidate) for candidate in runs.candidates], record))
+        rows = _summary(config, runs, record.state)
         _write_summary(files, config, runs, rows)
     if all(row[LOSS] is None for row in rows):
         raise TrainingError(
@@ -108,6 +111,89 @@ def hyperparameter_search(config: HyperparameterSearchConfig, confirm: Confirm |
             f"first: {rows[0]['reason']}"
         )
     return rows
+
+
+def _engine(config: HyperparameterSearchConfig, record: Record, known: Sequence[TrainConfig]) -> Engine:
+    if config.engine == "ray":
+        from seqjax.commands.search_ray import on_ray
+
+        return on_ray(config, record, _settings_text, known)
+    if config.engine == "sequential" and config.search_strategy != "halving":
+        return sequential(record, _settings_text)
+    return together(config, record, _settings_text, known)
+
+
+def _left(parts: Sequence[Part], record: Record) -> list[Part]:
+    return [part for part in parts if not record.is_known(part)]
+
+
+def _halve(
+    config: HyperparameterSearchConfig, candidates: Sequence[Candidate], record: Record, engine: Engine
+) -> None:
+    """Trains all for a little, the better ones for longer, the best to the end."""
+    by_run = {candidate.run: candidate for candidate in candidates}
+    epochs = {run: candidate.config.training_spec.epochs for run, candidate in by_run.items()}
+    left = list(by_run)
+    for end in budgets(config.halving_min_epochs, config.halving_factor, max(epochs.values())):
+        parts = [Part(by_run[run], end if end < epochs[run] else None) for run in left]
+        logger.info("[INFO] %d runs are trained until epoch %d.", len(left), end)
+        engine(_left(parts, record))
+        found = {run: record.loss(run, end) for run in left}
+        losses = {run: loss for run, loss in found.items() if loss is not None}
+        if not losses:
+            return
+        left = kept(losses, config.halving_factor)
+        for run in losses:
+            if run not in left and run not in record.state.outcomes:
+                record.stop(by_run[run])
+
+
+def _study(
+    config: HyperparameterSearchConfig,
+    metadata: Metadata,
+    files: SearchFiles,
+    record: Record,
+    engine: Engine,
+) -> Plan:
+    """Trains what Optuna asks for, a batch at a time; returns what was trained and left out."""
+    wanted, at_once = config.n_samples or 0, config.population_size or _TRIALS_AT_ONCE
+    study = Study(
+        *(files.study(config.study_storage), config.hp_search_name, config.study_storage, space_of(config)),
+        seed=config.seed,
+    )
+    runs, skipped = _from_trials(config, metadata, study.settings())
+    study.tell_all({one.run: record.loss(one.run, 0) for one in runs if one.run in record.state.outcomes})
+    study.tell_all(dict.fromkeys((one.combination for one in skipped), None))
+    while True:
+        engine(_left([Part(candidate) for candidate in runs], record))
+        study.tell_all({one.run: record.loss(one.run, 0) for one in runs})
+        missing = wanted - len(runs)
+        if missing <= 0 or study.count > 10 * wanted + 100:
+            return Plan(tuple(runs), tuple(skipped))
+        study.ask(min(missing, at_once))
+        runs, skipped = _from_trials(config, metadata, study.settings())
+        study.tell_all(dict.fromkeys((one.combination for one in skipped), None))
+
+
+def _from_trials(
+    config: HyperparameterSearchConfig, metadata: Metadata, trials: Mapping[int, Mapping[str, Any]]
+) -> tuple[list[Candidate], list[Skipped]]:
+    """The runs that trials stand for, and the trials that stand for none."""
+    runs: list[Candidate] = []
+    skipped: list[Skipped] = []
+    seen: dict[str, int] = {}
+    for number, settings in trials.items():
+        try:
+            candidate = candidate_of(config, metadata, settings, run=number, number=number)
+        except ConfigError as error:
+            skipped.append(Skipped(number, " ".join(map(str, error.problems))))
+            continue
+        same = seen.setdefault(identity(candidate.config), number)
+        if same == number:
+            runs.append(candidate)
+        else:
+            skipped.append(Skipped(number, f"comes to the same training as run {same}."))
+    return runs, skipped
 
 
 def _state(files: SearchFiles, config: HyperparameterSearchConfig, metadata: Metadata) -> SearchState:
@@ -134,17 +220,24 @@ def _state(files: SearchFiles, config: HyperparameterSearchConfig, metadata: Met
 
 
 def _announce(config: HyperparameterSearchConfig, runs: Plan, state: SearchState) -> None:
-    done = sum(candidate.run in state.outcomes for candidate in runs.candidates)
+    space, done = space_of(config), len(state.outcomes)
     logger.info("--- Starting Hyperparameter Search: %s ---", config.hp_search_name)
     logger.info(
-        "[INFO] %d combinations, %d runs (%s)%s.",
-        space_of(config).count,
-        len(runs.candidates),
+        "[INFO] %d combinations%s, %d runs (%s)%s.",
+        space.count,
+        f" of what is listed, and {len(space.ranges)} ranges" if space.ranges else "",
+        config.n_samples if config.search_strategy == "tpe" else len(runs.candidates),
         config.search_strategy,
         f", {done} of them finished already" if done else "",
     )
     for skipped in runs.skipped:
         logger.info("[INFO] Skipped combination %d: %s", skipped.combination, skipped.reason)
+    shapes = len({shape_of(candidate.config) for candidate in runs.candidates})
+    if config.engine != "sequential":
+        logger.info(
+            "[INFO] %s different shapes of models and batches, each compiled once for all of its runs.",
+            f"At least {shapes}" if config.search_strategy == "tpe" else shapes,
+        )
     wanted = config.n_samples or 0
     if config.search_strategy == "sample" and len(runs.candidates) < wanted:
         logger.warning(
@@ -156,105 +249,15 @@ def _announce(config: HyperparameterSearchConfig, runs: Plan, state: SearchState
 def _question(config: HyperparameterSearchConfig, runs: Plan, state: SearchState) -> str | None:
     """What to ask before starting, if anything: of grids, and of samples that are larger than the space."""
     left = sum(candidate.run not in state.outcomes for candidate in runs.candidates)
-    count = space_of(config).count
-    if not left:
+    space = space_of(config)
+    count = space.count
+    if not left or config.search_strategy == "tpe":
         return None
-    if config.search_strategy == "grid":
+    if config.n_samples is None or config.search_strategy == "grid":
         return f"The grid has {count} combinations; {left} models are to be trained. Start?"
-    if (config.n_samples or 0) > count:
+    if config.n_samples > count and not space.ranges:
         return f"n_samples is {config.n_samples}, but there are {count} combinations. Train all of them?"
     return None
-
-
-@dataclass(frozen=True)
-class _Failure:
-    reason: str
-    out_of_memory: bool = False
-
-
-def _run(files: SearchFiles, state: SearchState, candidate: Candidate) -> SearchState:
-    """Trains a candidate and returns the state that holds its outcome, which is on disk by then."""
-    halvings = state.halvings.get(candidate.run, 0)
-    begin = time.perf_counter()
-    while True:
-        config = halved(candidate.config, halvings)
-        write_text(files.config(config.model_name), to_yaml(config.model_dump(mode="json")))
-        logger.info("[INFO] %s: %s", config.model_name, _settings_text(candidate))
-        result = _attempt(config)
-        again = isinstance(result, _Failure) and result.out_of_memory and can_be_halved(candidate, halvings)
-        if not again:
-            break
-        halvings += 1
-        logger.warning(
-            "[WARNING] %s ran out of memory. It is trained again with half the batch_size and twice the "
-            "accumulation_steps, which leaves the training as it is.",
-            config.model_name,
-        )
-        gc.collect()
-        jax.clear_caches()
-        # They were made with the larger batches, so that the run could not go on from them.
-        remove_checkpoints(Layout(Path(config.project_root), config.model_name), keep=None)
-        state = state.model_copy(update={"halvings": {**state.halvings, candidate.run: halvings}})
-        save_state(files.state, state)
-    outcome = _outcome(candidate, result, halvings, time.perf_counter() - begin)
-    state = state.model_copy(update={"outcomes": {**state.outcomes, candidate.run: outcome}})
-    save_state(files.state, state)
-    if outcome.status == "failed":
-        logger.warning("[WARNING] %s failed: %s", candidate.config.model_name, outcome.reason)
-    return state
-
-
-def halved(config: TrainConfig, times: int) -> TrainConfig:
-    """The configuration with micro-batches of 1 / 2**times the size, and as many more to an update."""
-    if times == 0:
-        return config
-    values = config.model_dump(mode="json")
-    spec = values["training_spec"]
-    spec["batch_size"] //= 2**times
-    spec["accumulation_steps"] = (spec["accumulation_steps"] or 1) * 2**times
-    return validate(TrainConfig, values, config.model_name)
-
-
-def can_be_halved(candidate: Candidate, halvings: int) -> bool:
-    """Whether half the micro-batch is possible once more without changing the training."""
-    spec = candidate.config.training_spec
-    return (
-        halvings < MAX_HALVINGS
-        and spec.batch_size % 2 ** (halvings + 1) == 0
-        # A schedule that steps with batches would run twice as fast.
-        and spec.scheduler_step_on == "epoch"
-    )
-
-
-def _attempt(config: TrainConfig) -> TrainResult | _Failure:
-    try:
-        return train(config)
-    except SeqjaxError as error:
-        return _Failure(str(error))
-    except (MemoryError, jax.errors.JaxRuntimeError) as error:
-        if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        spec = config.training_spec
-        return _Failure(f"out of memory with batch_size {spec.batch_size}.", out_of_memory=True)
-
-
-def _outcome(candidate: Candidate, result: TrainResult | _Failure, halvings: int, seconds: float) -> Outcome:
-    known = {
-        "run": candidate.run,
-        "combination": candidate.combination,
-        "seconds": round(seconds, 3),
-        "batch_halvings": halvings,
-    }
-    if isinstance(result, _Failure):
-        return validate(Outcome, {**known, "status": "failed", "reason": result.reason}, "outcome")
-    found = {
-        "status": "complete",
-        LOSS: result.best_validation_loss,
-        "best_epoch": result.best_epoch,
-        "last_epoch": result.last_epoch,
-        "models": [str(path) for path in result.best],
-    }
-    return validate(Outcome, {**known, **found}, "outcome")
 
 
 def _settings_text(candidate: Candidate) -> str:
@@ -263,13 +266,15 @@ def _settings_text(candidate: Candidate) -> str:
 
 
 def _short_name(key: str) -> str:
-    """A key without its section: no two sections vary keys of one name."""
-    return key.rpartition(".")[2]
+    """A key without its section; keys inside of others keep those. No two sections have keys of one name."""
+    return ".".join(parts_of(key)[1:]) if key.partition(".")[0] in SECTIONS else key
 
 
 def _summary(config: HyperparameterSearchConfig, runs: Plan, state: SearchState) -> list[Row]:
     rows = []
     for candidate in runs.candidates:
+        if candidate.run not in state.outcomes:
+            continue
         outcome = state.outcomes[candidate.run].model_dump(mode="json")
         first = ("status", LOSS, "best_epoch", "last_epoch", "seconds")
         last = ("batch_halvings", "combination", "models", "reason")
@@ -296,4 +301,11 @@ def _write_summary(
     write_text(files.summary("csv"), csv_text(rows))
     write_text(files.summary("json"), json.dumps(report, indent=1))
     logger.info("[INFO] Wrote %s and %s.", files.summary("csv"), files.summary("json").name)
+    varied = [_short_name(key) for key in space_of(config).varied]
+    try:
+        write_text(files.summary("html"), search_page(config.hp_search_name, rows, varied))
+    except MissingPackageError as error:
+        logger.info("[INFO] No page was written: %s", error)
+    else:
+        logger.info("[INFO] Wrote %s.", files.summary("html"))
     logger.info("--- Hyperparameter Search Complete ---")

@@ -91,6 +91,10 @@ class Space:
         listed = self.combination(generator.randrange(self.count))
         return listed | {key: drawn(key, found, generator) for key, found in self.ranges.items()}
 
+    def is_whole(self, key: str) -> bool:
+        """Whether a range is of whole numbers."""
+        return is_whole(key, self.ranges[key])
+
     @property
     def varied(self) -> tuple[str, ...]:
         """The dotted keys that have several values, in the order of the axes from the slowest."""

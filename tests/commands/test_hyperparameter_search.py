@@ -2,21 +2,25 @@
 
 import csv
 import json
+from collections import Counter
 
 import jax
 import numpy as np
 import pytest
 
-import seqjax.commands.hyperparameter_search as command
+import seqjax.commands.search_engines as engines
 import seqjax.commands.train as train_command
+import seqjax.commands.train_checkpoints as train_checkpoints
 from seqjax.artifacts.layout import Layout
 from seqjax.artifacts.search_files import load_state
-from seqjax.commands.hyperparameter_search import can_be_halved, halved, hyperparameter_search
+from seqjax.commands.hyperparameter_search import hyperparameter_search
+from seqjax.commands.search_engines import can_be_halved, halved
 from seqjax.commands.train import TrainResult
 from seqjax.config.load import load_config
 from seqjax.config.train import TrainConfig
 from seqjax.errors import ArtifactError, ConfigError, TrainingError
 from seqjax.sweep.space import plan
+from seqjax.sweep.summary import LOSS
 from tests.commands.test_train import LENGTH, long_format
 from tests.searches import METADATA, search
 
@@ -59,7 +63,7 @@ class Trainer:
 def trainer(monkeypatch):
     """What replaces training."""
     stand_in = Trainer()
-    monkeypatch.setattr(command, "train", stand_in)
+    monkeypatch.setattr(engines, "train", stand_in)
     return stand_in
 
 
@@ -70,37 +74,39 @@ def out_of_memory():
     return jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes.")
 
 
-def test_a_real_search_is_interrupted_and_continued(project, monkeypatch):
-    """Three models are trained and exported; the second is interrupted after its first epoch."""
-    config = search({"dim_feedforward": [4, 6, 8]}, project_root=str(project))
-    saved = train_command.save_checkpoint
+@pytest.mark.parametrize("engine", ["sequential", "vmap"])
+def test_a_real_search_is_interrupted_and_continued(project, monkeypatch, engine):
+    """Models are trained and exported; in the middle, all is interrupted."""
+    if engine == "sequential":
+        config, dims = search({"dim_feedforward": [4, 6]}, project_root=str(project)), (4, 6)
+    else:
+        rates = {"learning_rate": [0.01, 0.02], "epochs": [2, 2]}
+        config, dims = search({}, rates, engine=engine, project_root=str(project)), (4, 4)
+    saved = train_checkpoints.Saver._save
     interrupts = iter([False, False, True])
 
-    def save_and_interrupt(layout, epoch, tree, info):
-        path = saved(layout, epoch, tree, info)
+    def save_and_interrupt(saver, standing):
+        saved(saver, standing)
         if next(interrupts, False):
             raise KeyboardInterrupt
-        return path
 
-    monkeypatch.setattr(train_command, "save_checkpoint", save_and_interrupt)
+    monkeypatch.setattr(train_checkpoints.Saver, "_save", save_and_interrupt)
     with pytest.raises(KeyboardInterrupt):
         hyperparameter_search(config)
-    first = (project / "logs/sequifier-demo-run-0-rank0.jsonl").read_text()
     rows = hyperparameter_search(config)
-    assert sorted(str(row["run"]) for row in rows) == ["demo-run-0", "demo-run-1", "demo-run-2"]
-    # The finished run was left alone, and the interrupted one did not train its first epoch again.
-    assert (project / "logs/sequifier-demo-run-0-rank0.jsonl").read_text() == first
-    for run in range(3):
+    assert sorted(str(row["run"]) for row in rows) == ["demo-run-0", "demo-run-1"]
+    for run in range(2):
+        # No epoch was trained again, or at least there is no trace of it.
         lines = (project / f"logs/sequifier-demo-run-{run}-rank0.jsonl").read_text().splitlines()
         found = [event["epoch"] for event in map(json.loads, lines) if event["event"] == "validation"]
         assert found == [0, 1, 2]
         assert (project / f"models/sequifier-demo-run-{run}-best-2.onnx").is_file()
         assert Layout(project, f"demo-run-{run}").saved_epochs() == [1, 2]
         written = load_config(TrainConfig, project / f"configs/hp_search/demo-run-{run}.yaml")
-        assert written.model_spec.dim_feedforward == 4 + 2 * run
+        assert written.model_spec.dim_feedforward == dims[run]
     losses = [row["best_validation_loss"] for row in rows]
     assert losses == sorted(losses)
-    assert "demo-run-1: dim_feedforward 6" in (project / "logs/sequifier-demo-rank0-3.txt").read_text()
+    assert "demo-run-1: " in (project / "logs/sequifier-demo-rank0-3.txt").read_text()
 
 
 def test_the_summary_is_ranked_and_holds_what_was_varied(project, trainer):
@@ -204,8 +210,8 @@ def test_a_batch_that_cannot_be_halved_alike_is_not():
 
 
 def test_halved_batches_train_the_same_model(project, monkeypatch):
-    monkeypatch.setattr(train_command._Job, "_export", lambda *_, **__: ())
-    monkeypatch.setattr(train_command._Job, "_copy_as_last", lambda *_: ())
+    monkeypatch.setattr(train_command.Job, "_export", lambda *_, **__: ())
+    monkeypatch.setattr(train_command.Job, "_copy_as_last", lambda *_: ())
     config = search(training={"batch_size": [8]}, project_root=str(project))
     candidate = plan(config, METADATA).candidates[0]
     whole = train_command.train(candidate.config)
@@ -248,3 +254,112 @@ def test_it_asks_before_a_grid_and_before_all_of_a_small_space(project, trainer)
     few = grid.model_copy(update={"search_strategy": "sample", "n_samples": 2, "hp_search_name": "few"})
     hyperparameter_search(few, no)
     assert len(asked) == 2
+
+
+def quick(monkeypatch):
+    """Leaves out what costs most."""
+    monkeypatch.setattr(train_command.Job, "_export", lambda *_, **__: ())
+    monkeypatch.setattr(train_command.Job, "_copy_as_last", lambda *_: ())
+
+
+RATES = {"learning_rate": [0.01, 0.03, 1e30, 0.001], "epochs": [2, 3, 2, 2], "dropout": [0.0, 0.2]}
+
+
+def test_together_is_as_one_after_the_other(project, monkeypatch):
+    """Runs differ in their epochs, one diverges; the ranking and the logs are those of solo runs."""
+    quick(monkeypatch)
+    found = {}
+    for engine in ("sequential", "vmap"):
+        config = search({}, RATES, engine=engine, hp_search_name=engine, project_root=str(project))
+        rows = hyperparameter_search(config)
+        found[engine] = [(row["combination"], row["status"], row["last_epoch"]) for row in rows]
+        losses = [row["best_validation_loss"] for row in rows if row["best_validation_loss"] is not None]
+        found[f"{engine} losses"] = losses
+        logs = [
+            [json.loads(line) for line in path.read_text().splitlines()]
+            for path in sorted((project / "logs").glob(f"sequifier-{engine}-run-*.jsonl"))
+        ]
+        found[f"{engine} logs"] = [[(event["event"], event.get("epoch")) for event in log] for log in logs]
+    assert found["vmap"] == found["sequential"]
+    assert found["vmap losses"] == pytest.approx(found["sequential losses"], rel=1e-4)
+    assert found["vmap logs"] == found["sequential logs"]
+    assert [status for _, status, _ in found["vmap"]].count("failed") == 2
+    log = (project / "logs/sequifier-vmap-rank0-3.txt").read_text()
+    assert "1 different shapes of models and batches, each compiled once" in log
+    assert "Epoch   1 | Batch" not in log
+
+
+def test_halving_trains_the_better_ones_for_longer(project, monkeypatch):
+    quick(monkeypatch)
+    rates = [0.03, 1e-6, 1e-5, 0.01, 2e-6, 1e30]
+    config = search(
+        {},
+        {"learning_rate": rates, "epochs": [4] * 6},
+        search_strategy="halving",
+        halving_factor=2,
+        engine="vmap",
+        project_root=str(project),
+    )
+    rows = hyperparameter_search(config)
+    found = Counter((row["status"], row["last_epoch"]) for row in rows)
+    assert found == {("complete", 4): 2, ("stopped", 2): 1, ("stopped", 1): 2, ("failed", None): 1}
+    assert rows[0]["status"] == "complete"
+    assert hyperparameter_search(config) == rows
+
+
+def test_optuna_learns_from_batches_and_goes_on(project, trainer):
+    """Twelve trials, of which the later ones are better; a search that is interrupted asks for the same."""
+
+    def tpe(name, **top):
+        return search(
+            {"num_layers": [1, 2, 3, 4]},
+            {"dropout": {"low": 0, "high": 0.5}},
+            search_strategy="tpe",
+            n_samples=12,
+            population_size=3,
+            hp_search_name=name,
+            project_root=str(project),
+            **top,
+        )
+
+    rows = hyperparameter_search(tpe("whole"))
+    assert len(rows) == len(trainer.names) == 12
+    trainer.failures["part-run-7"] = [KeyboardInterrupt()]
+    with pytest.raises(KeyboardInterrupt):
+        hyperparameter_search(tpe("part"))
+    again = hyperparameter_search(tpe("part"))
+    keys = ("rank", "combination", "num_layers", "dropout", LOSS)
+    assert [[row[key] for key in keys] for row in again] == [[row[key] for key in keys] for row in rows]
+    assert Counter(trainer.names)["part-run-7"] == 2
+    assert (project / "configs/hp_search/part-study.db").is_file()
+    hyperparameter_search(tpe("lines", study_storage="journal"))
+    assert (project / "configs/hp_search/lines-study.log").is_file()
+
+
+def test_trials_that_cannot_be_trained_are_passed_over(project, trainer):
+    config = search(
+        {
+            "dim_model": [4, 6],
+            "n_head": [4, 4],
+            "initial_embedding_dim": [4, 6],
+            "joint_embedding_dim": [None] * 2,
+        },
+        {"learning_rate": {"low": 1e-4, "high": 1e-1, "log": True}},
+        search_strategy="tpe",
+        n_samples=3,
+        project_root=str(project),
+    )
+    rows = hyperparameter_search(config)
+    assert [row["dim_model"] for row in rows] == [4, 4, 4]
+    report = json.loads((project / "outputs/hyperparameter_search/demo.json").read_text())
+    assert all("n_head" in skipped["reason"] for skipped in report["skipped"])
+
+
+def test_the_page_shows_settings_and_importance(project, trainer):
+    config = search(LAYERS, {"dropout": [0.0, 0.25]}, project_root=str(project))
+    hyperparameter_search(config)
+    text = (project / "outputs/hyperparameter_search/demo.html").read_text()
+    assert '"parcoords"' in text
+    assert "Importance" in text
+    assert "demo-run-2" in text
+    assert "http-equiv" in text

@@ -1,0 +1,118 @@
+"""The page of a search: which settings matter, how they go with the loss, and all runs."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from seqjax.reports.page import Cell, Figure, Part, Section, Table, Text, page, plain
+from seqjax.sweep.importance import importance
+from seqjax.sweep.summary import LOSS
+
+_MOST_LINES = 2000
+
+
+def search_page(name: str, rows: Sequence[Mapping[str, Any]], settings: Sequence[str]) -> str:
+    """The text of an HTML file.
+
+    Args:
+      name: Name of the search.
+      rows: The ranked runs.
+      settings: The columns of what was varied.
+
+    Raises:
+      MissingPackageError: Plotly is not installed.
+    """
+    done = [row for row in rows if row[LOSS] is not None]
+    facts: dict[str, Cell] = {"runs": len(rows), "without a loss": len(rows) - len(done)}
+    if done:
+        facts |= {"best run": done[0]["run"], "lowest validation loss": done[0][LOSS]}
+    sections = [Section("Runs", [_table(rows, settings)])]
+    if len(done) > 1 and settings:
+        figures: list[Part] = [_coordinates(done[:_MOST_LINES], settings)]
+        sections = [Section("Settings and loss", figures), *_importance(done, settings), *sections]
+    return page(f"Search {name}", sections, facts=facts)
+
+
+def _coordinates(rows: Sequence[Mapping[str, Any]], settings: Sequence[str]) -> Figure:
+    """A line for each run, through its settings to its loss."""
+    losses = [row[LOSS] for row in rows]
+    dimensions = [_dimension(name, [row[name] for row in rows]) for name in settings]
+    dimensions.append({"label": "validation loss", "values": losses})
+    # A few runs that went astray would leave all others one colour.
+    top = sorted(losses)[math.ceil(0.9 * len(losses)) - 1]
+    line = {
+        "color": losses,
+        "colorscale": "Viridis",
+        "reversescale": True,
+        "cmin": min(losses),
+        "cmax": max(top, min(losses) + 1e-9),
+        "showscale": True,
+    }
+    figure = {
+        "data": [{"type": "parcoords", "dimensions": dimensions, "line": line}],
+        "layout": {"margin": {"l": 80, "r": 60, "t": 60, "b": 30}},
+    }
+    caption = "Each line is a run. Drag along an axis to choose some, and an axis by its name to move it."
+    return Figure(figure, caption=caption, height=460)
+
+
+def _dimension(name: str, values: Sequence[Any]) -> dict[str, Any]:
+    """An axis: numbers as they are (on a logarithmic scale where they span much), all else by place."""
+    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+        low, high = min(values), max(values)
+        if low > 0 and high / low >= 50:
+            powers = range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1)
+            marks = [10.0**power for power in powers] or [low, high]
+            return {
+                "label": plain(name),
+                "values": [math.log10(value) for value in values],
+                "tickvals": [math.log10(mark) for mark in marks],
+                "ticktext": [f"{mark:g}" for mark in marks],
+            }
+        return {"label": plain(name), "values": list(values)}
+    texts = [value if isinstance(value, str) else json.dumps(value) for value in values]
+    kinds = sorted(set(texts))
+    return {
+        "label": plain(name),
+        "values": [kinds.index(text) for text in texts],
+        "tickvals": list(range(len(kinds))),
+        "ticktext": [plain(kind if len(kind) <= 24 else f"{kind[:21]}...") for kind in kinds],
+    }
+
+
+def _importance(rows: Sequence[Mapping[str, Any]], settings: Sequence[str]) -> list[Section]:
+    shares = importance(rows, settings, LOSS)
+    if not shares:
+        return []
+    names = list(reversed(shares))
+    bar = {
+        "type": "bar",
+        "orientation": "h",
+        "y": [plain(name) for name in names],
+        "x": [shares[name] for name in names],
+    }
+    figure = {
+        "data": [bar],
+        "layout": {"xaxis": {"range": [0, 1], "title": {"text": "share"}}, "yaxis": {"automargin": True}},
+    }
+    caption = (
+        "The share of the differences between runs (by rank of their loss) that each setting explains by "
+        "itself, beyond what chance would."
+    )
+    return [Section("Importance", [Figure(figure, caption=caption, height=120 + 32 * len(names))])]
+
+
+def _table(rows: Sequence[Mapping[str, Any]], settings: Sequence[str]) -> Part:
+    columns = ["rank", "run", "status", LOSS, "best_epoch", "last_epoch", "seconds", *settings, "reason"]
+    if not rows:
+        return Text("No run was trained.")
+    return Table(
+        [name.replace("_", " ") for name in columns], [[_cell(row[c]) for c in columns] for row in rows]
+    )
+
+
+def _cell(value: Any) -> Cell:  # noqa: ANN401 (a setting is anything that YAML can say)
+    if value is None or (isinstance(value, str | int | float) and not isinstance(value, bool)):
+        return value
+    return json.dumps(value)

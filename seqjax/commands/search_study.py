@@ -1,0 +1,137 @@
+"""A search that learns from its results: Optuna's study of a space, asked for several runs at a time.
+
+A trial of the study is a run of the search, by the same number. The study lies in a file beside the summary
+(SQLite, or a journal), so that it survives the process, and optuna-dashboard shows it. Runs are asked for in
+batches, which are trained together and then told. What is asked depends on the seed and on the trials before,
+so that a search that was killed asks again for what it asked for.
+"""
+
+import json
+import logging
+import random
+import warnings
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from seqjax.errors import MissingPackageError
+from seqjax.sweep.space import Choice, Space
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+    from optuna.samplers import BaseSampler
+    from optuna.storages import BaseStorage
+
+
+class Study:
+    """What was tried, and what came of it.
+
+    Args:
+      path: The file that it is kept in.
+      name: Its name there.
+      storage: The kind of file.
+      space: What can be tried.
+      seed: Of what is asked for.
+    """
+
+    def __init__(
+        self, path: Path, name: str, storage: Literal["sqlite", "journal"], space: Space, *, seed: int
+    ) -> None:
+        if find_spec("optuna") is None:
+            raise MissingPackageError("search_strategy: tpe", package="optuna", extra="search")
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        # Optuna has handlers of its own, and all there is to say is said by seqjax.
+        logging.getLogger("optuna").propagate = False
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._study = optuna.create_study(
+            storage=_storage(path, storage), study_name=name, load_if_exists=True, direction="minimize"
+        )
+        self._space = space
+        self._distributions = _distributions(space)
+        self._seed = seed
+
+    @property
+    def count(self) -> int:
+        """How many trials there are."""
+        return len(self._study.get_trials(deepcopy=False))
+
+    def settings(self) -> dict[int, Choice]:
+        """The settings of all trials, by number."""
+        return {trial.number: self._settings(trial) for trial in self._study.get_trials(deepcopy=False)}
+
+    def ask(self, count: int) -> None:
+        """Adds new trials."""
+        self._study.sampler = _sampler(f"{self._seed} {self.count}")
+        for _ in range(count):
+            self._study.ask(self._distributions)
+
+    def tell_all(self, losses: Mapping[int, float | None]) -> None:
+        """Says what came of trials, by number; null is a failure. What is known already is passed over."""
+        from optuna.trial import TrialState
+
+        trials = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        for number in (trial.number for trial in trials):
+            if number in losses:
+                loss = losses[number]
+                state = TrialState.FAIL if loss is None else TrialState.COMPLETE
+                self._study.tell(number, loss, state=state)
+
+    def _settings(self, trial: Any) -> dict[str, Any]:  # noqa: ANN401 (one of two classes of Optuna)
+        found: dict[str, Any] = {}
+        for axis in self._space.axes:
+            place = 0 if len(axis) == 1 else _places(axis).index(trial.params[_name(axis)])
+            found |= axis[place]
+        return found | {key: trial.params[key] for key in self._space.ranges}
+
+
+def _sampler(seed: str) -> "BaseSampler":
+    from optuna.samplers import TPESampler
+
+    with warnings.catch_warnings():
+        # Counting what was asked for, and is not told yet, as bad is what keeps a batch's runs apart.
+        warnings.simplefilter("ignore")
+        return TPESampler(
+            seed=random.Random(seed).randrange(2**32), constant_liar=True, multivariate=True, group=False
+        )
+
+
+def _storage(path: Path, kind: Literal["sqlite", "journal"]) -> "BaseStorage":
+    if kind == "sqlite":
+        from optuna.storages import RDBStorage
+
+        return RDBStorage(f"sqlite:///{path}")
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    return JournalStorage(JournalFileBackend(str(path)))
+
+
+def _distributions(space: Space) -> dict[str, "BaseDistribution"]:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    found: dict[str, BaseDistribution] = {
+        _name(axis): CategoricalDistribution(_places(axis)) for axis in space.axes if len(axis) > 1
+    }
+    for key, values in space.ranges.items():
+        if space.is_whole(key):
+            found[key] = IntDistribution(int(values.low), int(values.high), log=values.log)
+        else:
+            found[key] = FloatDistribution(values.low, values.high, log=values.log)
+    return found
+
+
+def _name(axis: Sequence[Mapping[str, Any]]) -> str:
+    """An axis is called after its first key."""
+    return next(iter(axis[0]))
+
+
+def _places(axis: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """What stands for each choice: its first value, where these are plain and differ; else text."""
+    first = [choice[_name(axis)] for choice in axis]
+    plain = all(value is None or isinstance(value, bool | int | float | str) for value in first)
+    if plain and len(set(map(repr, first))) == len(first):
+        return first
+    return [f"{place}: {json.dumps(choice)}" for place, choice in enumerate(axis)]

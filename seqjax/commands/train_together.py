@@ -1,0 +1,307 @@
+"""Runs of one shape, trained together: each leaves the files that `seqjax train` leaves.
+
+A `Workshop` keeps what runs have in common from one call to the next: windows in memory and on the device,
+baselines, compiled programs. Each run has its own logs, checkpoints and models; only what computes is shared.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import jax
+
+from seqjax.commands.train import Baselines, Job, TrainResult, load_job, train
+from seqjax.commands.train_checkpoints import Saver, cut_logs, find_checkpoint, restore, run_info
+from seqjax.config.train import TrainConfig
+from seqjax.data.dataset import Windows
+from seqjax.errors import SeqjaxError, TrainingError
+from seqjax.progress import Advance, progress
+from seqjax.stopping import noted
+from seqjax.sweep.groups import Values, grouped_by_shape, shape_of, values_of
+from seqjax.sweep.population import Member, Population
+from seqjax.sweep.runners import Kind, Programs
+from seqjax.sweep.sizes import bytes_of, fitting, suited
+from seqjax.training.devices import find_device
+from seqjax.training.events import BatchEvent, Event, Hook, PauseEvent, Standing
+from seqjax.training.logs import json_log, log_files
+from seqjax.training.loop import is_finished
+from seqjax.training.setup import Data, Run, evaluate_baselines
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A run, or the next part of one."""
+
+    number: int
+    """By which the caller knows it."""
+    config: TrainConfig
+    until: int | None = None
+    """The epoch after which it pauses; null goes on to its end."""
+
+
+@dataclass(frozen=True)
+class Paused:
+    """A run that waits, with a checkpoint, after an epoch that is not its last."""
+
+    epoch: int
+    best_epoch: int
+    best_validation_loss: float
+
+
+End: TypeAlias = TrainResult | Paused | SeqjaxError
+Ended: TypeAlias = Callable[[Task, End, float], None]
+"""Told of each task: what came of it, and the seconds since it was begun."""
+
+
+class Workshop:
+    """Trains runs together.
+
+    Args:
+      known: Runs that tell in which numbers those to come will differ, so that programs are compiled once.
+      runner: How a device works on them; auto goes by the device and the size of the model.
+      size: Largest number of runs at a time; null takes as many as fit into memory.
+    """
+
+    def __init__(
+        self,
+        known: Sequence[TrainConfig] = (),
+        *,
+        runner: Kind | Literal["auto"] = "auto",
+        size: int | None = None,
+    ) -> None:
+        self._known = known
+        self._runner: Kind | Literal["auto"] = runner
+        self._size = size
+        self._windows: dict[str, tuple[Windows, Windows]] = {}
+        self._benches: dict[str, _Bench] = {}
+
+    def train(self, tasks: Sequence[Task], ended: Ended) -> None:
+        """Trains runs of any shapes, those of one shape together, one shape after the other.
+
+        Args:
+          tasks: What to train.
+          ended: Told of each.
+
+        Raises:
+          DataError: The data cannot be used.
+          KeyboardInterrupt: A signal asked to stop; every run is saved.
+        """
+        for group in grouped_by_shape([(task, task.config) for task in tasks]):
+            self._train_group(group, ended)
+
+    def _train_group(self, tasks: Sequence[Task], ended: Ended) -> None:
+        shape = shape_of(tasks[0].config)
+        try:
+            if shape not in self._benches:
+                self._benches = {}  # The programs and data of one shape at a time are on the device.
+                self._benches[shape] = self._bench(tasks)
+        except SeqjaxError as error:
+            for task in tasks:
+                ended(task, error, 0.0)
+            return
+        with jax.default_device(find_device(tasks[0].config.training_spec.device)):
+            self._benches[shape].train(tasks, ended)
+
+    def _bench(self, tasks: Sequence[Task]) -> "_Bench":
+        config = tasks[0].config
+        known = [one for one in self._known if shape_of(one) == shape_of(config)]
+        job = load_job(config)
+        with jax.default_device(find_device(config.training_spec.device)):
+            return _Bench(job, self._data(job), known, runner=self._runner, size=self._size)
+
+    def _data(self, job: Job) -> tuple[Windows, Windows]:
+        config = job.config
+        key = json.dumps(
+            [config.training_data_path, config.validation_data_path, config.seq_length, *job.schema.columns]
+        )
+        if key not in self._windows:
+            self._windows = {key: job.load_windows()}
+        return self._windows[key]
+
+
+class _Bench:
+    """What the runs of one shape have in common."""
+
+    def __init__(
+        self,
+        job: Job,
+        windows: tuple[Windows, Windows],
+        known: Sequence[TrainConfig],
+        *,
+        runner: Kind | Literal["auto"],
+        size: int | None,
+    ) -> None:
+        self.windows = windows
+        self.run = job.prepare(job.data(*windows))
+        self._job = job
+        self._known = known
+        self._baselines: dict[str, Baselines] = {}
+        self._kind: Kind = suited(job.config, job.device) if runner == "auto" else runner
+        self._size = size
+        self._population: tuple[str, Population] | None = None
+
+    def train(self, tasks: Sequence[Task], ended: Ended) -> None:
+        """Trains runs; see `Workshop.train`."""
+        known = len(self._known)
+        values = values_of([*self._known, *(task.config for task in tasks)], self._job.schema)[known:]
+        population = self._slots(len(tasks), json.dumps(jax.tree.map(lambda _: 0, values[0])))
+        begun: dict[int, _Sitting] = {}
+        epochs = sum(task.until or task.config.training_spec.epochs for task in tasks)
+        batches = epochs * len(self.run.setup.order(1))
+        with noted() as note, progress(f"{len(tasks)} runs", batches, "batches") as bar:
+
+            def members() -> Iterator[Member]:
+                for task, own in zip(tasks, values, strict=True):
+                    sitting = _Sitting(task, self, bar)
+                    try:
+                        member = sitting.begin(own)
+                    except SeqjaxError as error:
+                        member = sitting.ended(error)
+                    if isinstance(member, Member):
+                        begun[id(member)] = sitting
+                        yield member
+                    else:
+                        ended(task, member, sitting.seconds)
+
+            def leave(member: Member, end: Standing | TrainingError) -> None:
+                sitting = begun.pop(id(member))
+                try:
+                    came = sitting.end(end)
+                except SeqjaxError as error:
+                    came = sitting.ended(error)
+                ended(sitting.task, came, sitting.seconds)
+
+            try:
+                population.train(members(), leave, signal=lambda: note.signal)
+            finally:
+                for sitting in begun.values():
+                    sitting.close()
+
+    def baselines(self, run: Run, data: Data) -> Baselines:
+        """Those of a run, which depend on how its targets are weighed."""
+        key = repr([(one.name, one.loss_weight, one.class_weights) for one in run.setup.targets])
+        if key not in self._baselines:
+            self._baselines[key] = evaluate_baselines(run, self._job.schema, data)
+        return self._baselines[key]
+
+    def _slots(self, count: int, names: str) -> Population:
+        """A population whose programs take in the numbers of these names, with slots for so many runs."""
+        if self._population is None or self._population[0] != names:
+            run = self.run
+            order = self._job.data(*self.windows).validation_order
+            programs = Programs(run.recipe, run.evaluator, run.setup.feed, run.validation, order)
+            most = fitting(self._job.config, bytes_of(self._job.shapes), self._job.device)
+            slots = max(1, min(count, most, self._size or count))
+            logger.info("[INFO] %d runs at a time are trained together (%s).", slots, self._kind)
+            self._population = names, Population(programs, self._kind, slots)
+        return self._population[1]
+
+
+class _Sitting:
+    """One run while it is trained: its logs, its checkpoints, its models."""
+
+    def __init__(self, task: Task, bench: _Bench, bar: Advance) -> None:
+        self.task = task
+        self._bench = bench
+        self._bar = bar
+        self._started = time.perf_counter()
+        self._open = ExitStack()
+        self._job = load_job(task.config)
+        self._saver: Saver | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Time since it was begun."""
+        return time.perf_counter() - self._started
+
+    def begin(self, values: Values) -> Member | End:
+        """The run as a member of a population; or what came of it, if there is nothing left to train.
+
+        Args:
+          values: Its numbers in which the population differs.
+        """
+        job, spec, until = self._job, self.task.config.training_spec, self.task.until
+        checkpoint = find_checkpoint(job.config, job.schema, job.layout)
+        if checkpoint.path is not None:
+            if checkpoint.info["part"] is not None:
+                return train(job.config)  # The middle of an epoch is no place to join others at.
+            if until is not None and checkpoint.info["epoch"] >= until and not checkpoint.is_finished(spec):
+                return _paused(restore(checkpoint, self._bench.run, job.shapes))
+            if not checkpoint.is_finished(spec):
+                cut_logs(job.layout, checkpoint.info)
+        self._log = self._open.enter_context(json_log(job.layout.json_log(), job.memory))
+        self._data = job.data(*self._bench.windows)
+        with self._logging():
+            job.announce(checkpoint, self._log)
+            run = job.prepare(self._data, beside=self._bench.run)
+            self._baselines = self._bench.baselines(run, self._data)
+            job.tell_baselines(self._baselines, self._log)
+            start = job.start(run, checkpoint)
+        if isinstance(start, Standing) and checkpoint.is_finished(spec):
+            return self._finish(start, finished=True)
+        fresh = checkpoint.path is None
+        self._saver = Saver(job.layout, run_info(job.config, job.schema), spec, run, fresh=fresh)
+        self._open.callback(self._saver.close)
+        hooks = self._open.enter_context(job.hooks(run, self._baselines, self._log))
+        told = [*hooks, self._count, self._saver]
+        return Member(
+            *(run, values, start, spec.epochs),
+            patience=spec.early_stopping_epochs,
+            until=until,
+            hooks=[self._in_its_logs(hook) for hook in told],
+        )
+
+    def end(self, end: Standing | TrainingError) -> End:
+        """Writes what is left to write when the run has left the population."""
+        if not isinstance(end, Standing):
+            return self.ended(end)
+        spec = self.task.config.training_spec
+        if is_finished(end, epochs=spec.epochs, patience=spec.early_stopping_epochs):
+            return self._finish(end, finished=False)
+        if self._saver is not None and end.epoch % spec.save_interval_epochs:
+            self._saver(PauseEvent(end, 0))
+        self.close()
+        return _paused(end)
+
+    def ended(self, error: SeqjaxError) -> SeqjaxError:
+        """Says in the run's log why it cannot go on."""
+        with self._logging():
+            logger.warning("[WARNING] %s", error)
+        self.close()
+        return error
+
+    def close(self) -> None:
+        """Waits for what is being written, and closes the files."""
+        self._open.close()
+
+    def _finish(self, standing: Standing, *, finished: bool) -> TrainResult:
+        with self._logging():
+            result = self._job.finish(standing, self._data, self._baselines, finished=finished)
+            self._job.conclude(result, self._log)
+        self.close()
+        return result
+
+    def _count(self, event: Event) -> None:
+        if isinstance(event, BatchEvent):
+            self._bar.advance(event.count)
+
+    def _in_its_logs(self, hook: Hook) -> Hook:
+        def told(event: Event) -> None:
+            with self._logging():
+                hook(event)
+
+        return told
+
+    def _logging(self) -> AbstractContextManager[None]:
+        layout = self._job.layout
+        return log_files(layout.debug_log(), layout.info_log(), alone=True)
+
+
+def _paused(standing: Standing) -> Paused:
+    return Paused(standing.epoch, standing.best_epoch, standing.best_loss)

@@ -1,0 +1,278 @@
+"""How a device works on the members of a population: all at once, or one after the other.
+
+A runner has slots, and each slot holds the state of a member. Members share compiled programs and differ in
+their `Work`. Three runners compute the same, and differ in rounding at most:
+
+* `Stacked` with `vmap` computes all slots in one operation each: small products become large ones, which is
+  what an accelerator is good at. Every slot is computed, whether or not it has a member.
+* `Stacked` with `map` goes through the slots inside of the compiled program.
+* `Loop` runs a program for one member as often as there are members. On a CPU nothing is gained by joining
+  products, and much is lost where the members' activations together leave its cache.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int
+
+from seqjax.sweep.groups import Values
+from seqjax.training.batch import Batch, Tree
+from seqjax.training.evaluate import Evaluator, Found, dispatches
+from seqjax.training.feed import Feed, Step
+from seqjax.training.objective import Target
+from seqjax.training.state import TrainState, to_host
+from seqjax.training.step import Constants, Recipe, Report, build_step, empty_report
+
+Kind: TypeAlias = Literal["vmap", "map", "loop"]
+Order: TypeAlias = Int[np.ndarray, "n B"]
+
+
+@dataclass(frozen=True)
+class Programs:
+    """What the members of a population have in common."""
+
+    recipe: Recipe
+    """Its numbers are used where a member brings none of its own."""
+    evaluator: Evaluator
+    training: Feed
+    validation: Feed
+    validation_order: Order
+
+
+class Work(NamedTuple):
+    """What a member does in an epoch."""
+
+    order: Order
+    """Its windows by update."""
+    constants: Constants
+    """Its learning rates, key and numbers."""
+
+
+class Runner(Protocol):
+    """Slots on a device."""
+
+    def put(self, slot: int, state: TrainState) -> None:
+        """Gives a slot a state, which is copied."""
+        ...
+
+    def begin(self, work: Mapping[int, Work]) -> None:
+        """Says what the members do in the epoch that follows, by slot; other slots are of no interest."""
+        ...
+
+    def train(self, low: int, high: int) -> Tree:
+        """Sends the updates from `low` to `high`; `read` says what they found."""
+        ...
+
+    def read(self, sent: Tree) -> dict[int, Report]:
+        """What updates found, in host memory, by slot."""
+        ...
+
+    def evaluate(self, values: Mapping[int, Values]) -> dict[int, list[Found]]:
+        """Evaluates the members; sums by slot, in host memory.
+
+        Args:
+          values: The members' own numbers, by slot.
+        """
+        ...
+
+    def states(self, slots: Sequence[int]) -> dict[int, TrainState]:
+        """Copies of the members' states in host memory."""
+        ...
+
+
+class Loop:
+    """One member after the other, with the programs of one."""
+
+    def __init__(self, programs: Programs) -> None:
+        self._programs = programs
+        self._update = programs.training.fold(build_step(programs.recipe))
+        self._evaluation = programs.validation.fold(evaluation_step(programs.evaluator))
+        self._known = programs.validation.place(programs.validation_order)
+        self._states: dict[int, TrainState] = {}
+        self._work: dict[int, tuple[Tree, Constants]] = {}
+
+    def put(self, slot: int, state: TrainState) -> None:
+        """As `Runner.put`."""
+        self._states[slot] = copied(state)
+
+    def begin(self, work: Mapping[int, Work]) -> None:
+        """As `Runner.begin`."""
+        self._work = {
+            slot: (self._programs.training.place(one.order), copied(one.constants))
+            for slot, one in work.items()
+        }
+
+    def train(self, low: int, high: int) -> Tree:
+        """As `Runner.train`."""
+        reports = {}
+        for slot, (order, constants) in self._work.items():
+            carry = self._states[slot], copied(empty_report(self._programs.recipe.targets))
+            self._states[slot], reports[slot] = self._update(carry, constants, order, low, high)
+        return reports
+
+    def read(self, sent: Tree) -> dict[int, Report]:
+        """As `Runner.read`."""
+        return jax.device_get(sent)
+
+    def evaluate(self, values: Mapping[int, Values]) -> dict[int, list[Found]]:
+        """As `Runner.evaluate`."""
+        found: dict[int, list[Found]] = {}
+        for slot, own in values.items():
+            constants = self._states[slot].params, _arrays(own)
+            found[slot] = [
+                self._evaluation(copied(self._programs.evaluator.empty()), constants, self._known, *bounds)
+                for bounds in dispatches(len(self._programs.validation_order))
+            ]
+        return jax.device_get(found)
+
+    def states(self, slots: Sequence[int]) -> dict[int, TrainState]:
+        """As `Runner.states`."""
+        return {slot: to_host(self._states[slot]) for slot in slots}
+
+
+class Stacked:
+    """All members in arrays whose first axis is the slot.
+
+    Args:
+      programs: What they have in common.
+      slots: Their number.
+      kind: vmap or map.
+    """
+
+    def __init__(self, programs: Programs, slots: int, kind: Kind) -> None:
+        self._programs = programs
+        self._slots = slots
+        step, evaluation = build_step(programs.recipe), evaluation_step(programs.evaluator)
+        self._shared = programs.training.fold(_batched(step, kind, own_batches=False))
+        self._own = programs.training.fold(_batched(step, kind, own_batches=True))
+        self._evaluation = programs.validation.fold(_batched(evaluation, kind, own_batches=False))
+        self._known = programs.validation.place(programs.validation_order)
+        self._insert = jax.jit(_inserted, donate_argnums=0)
+        self._states: TrainState | None = None
+        self._work: tuple[Callable[..., Tree], Tree, Constants] | None = None
+        self._active: tuple[int, ...] = ()
+
+    def put(self, slot: int, state: TrainState) -> None:
+        """As `Runner.put`."""
+        if self._states is None:
+            self._states = jax.tree.map(
+                lambda leaf: jnp.broadcast_to(jnp.asarray(leaf), (self._slots, *np.shape(leaf))).copy(), state
+            )
+        else:
+            self._states = self._insert(self._states, copied(state), np.int32(slot))
+
+    def begin(self, work: Mapping[int, Work]) -> None:
+        """As `Runner.begin`."""
+        self._active = tuple(work)
+        # A slot without a member does what another does; nobody looks at it.
+        filled = [work.get(slot, work[self._active[0]]) for slot in range(self._slots)]
+        constants = _stacked([one.constants for one in filled])
+        if all(np.array_equal(one.order, filled[0].order) for one in filled):
+            self._work = self._shared, self._programs.training.place(filled[0].order), constants
+        else:
+            joined = np.concatenate([one.order for one in filled], axis=1)
+            self._work = self._own, self._programs.training.place(joined), constants
+
+    def train(self, low: int, high: int) -> Tree:
+        """As `Runner.train`."""
+        assert self._work is not None
+        fold, order, constants = self._work
+        empty = _stacked([empty_report(self._programs.recipe.targets)] * self._slots)
+        self._states, reports = fold((self._states, empty), constants, order, low, high)
+        return reports
+
+    def read(self, sent: Tree) -> dict[int, Report]:
+        """As `Runner.read`."""
+        fetched = jax.device_get(sent)
+        return {slot: _at(fetched, slot) for slot in self._active}
+
+    def evaluate(self, values: Mapping[int, Values]) -> dict[int, list[Found]]:
+        """As `Runner.evaluate`."""
+        assert self._states is not None
+        some = next(iter(values.values()))
+        own = _stacked([_arrays(values.get(slot, some)) for slot in range(self._slots)])
+        empty = [self._programs.evaluator.empty()] * self._slots
+        found = [
+            self._evaluation(_stacked(empty), (self._states.params, own), self._known, *bounds)
+            for bounds in dispatches(len(self._programs.validation_order))
+        ]
+        fetched = jax.device_get(found)
+        return {slot: [_at(part, slot) for part in fetched] for slot in values}
+
+    def states(self, slots: Sequence[int]) -> dict[int, TrainState]:
+        """As `Runner.states`."""
+        fetched = to_host(self._states)
+        return {slot: _at(fetched, slot) for slot in slots}
+
+
+def build_runner(kind: Kind, programs: Programs, slots: int) -> Runner:
+    """A runner of a kind."""
+    return Loop(programs) if kind == "loop" else Stacked(programs, slots, kind)
+
+
+def evaluation_step(evaluator: Evaluator) -> Step[Found]:
+    """A step of an evaluation whose constants are (parameters, a member's own numbers)."""
+
+    def step(found: Found, batch: Batch, index: Int[Array, ""], constants: tuple[Tree, Values]) -> Found:
+        params, values = constants
+        own = replace(evaluator, targets=_weighted(evaluator.targets, values.get("class_weights", {})))
+        return own.step(found, batch, index, params)
+
+    return step
+
+
+def copied(tree: Tree) -> Tree:
+    """A tree of device arrays with buffers of their own, which a step may consume."""
+    return jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), tree)
+
+
+def _batched(step: Step[Any], kind: Kind, *, own_batches: bool) -> Step[Any]:
+    """A step of all members: carry and constants have a first axis of slots.
+
+    Args:
+      step: That of one.
+      kind: vmap or map.
+      own_batches: Whether the rows of a batch are those of the members, one after the other.
+    """
+
+    def all_of_them(carry: Tree, batch: Batch, index: Int[Array, ""], constants: Tree) -> Tree:
+        slots = jax.tree.leaves(carry)[0].shape[0]
+
+        def one(part: tuple[Tree, Batch | None, Tree]) -> Tree:
+            carry, own, constants = part
+            return step(carry, batch if own is None else own, index, constants)
+
+        own = None
+        if own_batches:
+            own = jax.tree.map(lambda leaf: leaf.reshape(slots, -1, *leaf.shape[1:]), batch)
+        parts = carry, own, constants
+        return jax.lax.map(one, parts) if kind == "map" else jax.vmap(one)(parts)
+
+    return all_of_them
+
+
+def _weighted(targets: tuple[Target, ...], class_weights: Mapping[str, Array]) -> tuple[Target, ...]:
+    return tuple(
+        replace(target, class_weights=class_weights.get(target.name, target.class_weights))
+        for target in targets
+    )
+
+
+def _arrays(values: Values) -> Tree:
+    return jax.tree.map(jnp.asarray, values)
+
+
+def _stacked(trees: Sequence[Tree]) -> Tree:
+    return jax.tree.map(lambda *leaves: jnp.stack(list(map(jnp.asarray, leaves))), *trees)
+
+
+def _inserted(states: Tree, state: Tree, slot: Int[Array, ""]) -> Tree:
+    return jax.tree.map(lambda all_, one: all_.at[slot].set(one), states, state)
+
+
+def _at(tree: Tree, slot: int) -> Tree:
+    return jax.tree.map(lambda leaf: leaf[slot], tree)

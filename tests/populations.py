@@ -1,0 +1,116 @@
+"""Small runs on two columns, for the tests of everything that trains several at once."""
+
+import copy
+from dataclasses import replace
+from typing import Any
+
+import jax
+import numpy as np
+
+from seqjax.config.base import validate
+from seqjax.config.schema import Schema
+from seqjax.config.train import TrainConfig
+from seqjax.data.dataset import Windows
+from seqjax.data.loader import epoch_order
+from seqjax.model import functional
+from seqjax.sweep.groups import values_of
+from seqjax.sweep.population import Member
+from seqjax.sweep.runners import Programs
+from seqjax.training.feed import ResidentFeed
+from seqjax.training.setup import Data, prepare
+from tests.training.conftest import FAST_TO_COMPILE
+
+LENGTH, BATCH, COUNT = 6, 4, 21
+SCHEMA = Schema(
+    n_classes={"item": 5},
+    categorical_inputs=("item",),
+    real_inputs=("value",),
+    targets={"item": "categorical", "value": "real"},
+    seq_length=LENGTH,
+)
+CONFIG: dict[str, Any] = {
+    "project_root": ".",
+    "metadata_config_path": "none.json",
+    "model_name": "member",
+    "input_columns": ["item", "value"],
+    "target_columns": ["item", "value"],
+    "target_column_types": {"item": "categorical", "value": "real"},
+    "seq_length": LENGTH,
+    "inference_batch_size": 1,
+    "export_generative_model": False,
+    "export_embedding_model": False,
+    "seed": 3,
+    "model_spec": {
+        "initial_embedding_dim": 8,
+        "feature_embedding_dims": {"item": 6, "value": 2},
+        "dim_model": 8,
+        "n_head": 2,
+        "dim_feedforward": 8,
+        "num_layers": 1,
+    },
+    "training_spec": {
+        "device": "cpu",
+        "epochs": 17,
+        "save_interval_epochs": 1,
+        "batch_size": BATCH,
+        "learning_rate": 0.003,
+        "criterion": {"item": "CrossEntropyLoss", "value": "MSELoss"},
+        "optimizer": {"name": "AdamW", "weight_decay": 0.02},
+        "log_interval": 3,
+    },
+}
+
+
+def config(training: dict[str, Any] | None = None, **top: object) -> TrainConfig:
+    """A run with changes at its top and in its training."""
+    values: dict[str, Any] = copy.deepcopy(CONFIG) | top
+    values["training_spec"] |= training or {}
+    return validate(TrainConfig, values, "a member")
+
+
+def data(settings: TrainConfig) -> Data:
+    """Random windows, in batches that the seed decides."""
+    rng = np.random.default_rng(0)
+    columns = {
+        "item": rng.integers(1, 5, 60).astype(np.int8),
+        "value": rng.normal(size=60).astype(np.float32),
+    }
+    start, length = rng.integers(0, 60 - LENGTH - 1, COUNT), rng.integers(1, LENGTH + 2, COUNT)
+    none = np.zeros(COUNT, np.int64)
+    windows = Windows(columns, start, length.astype(np.int32), none, none, none, None, LENGTH)
+
+    def order(epoch: int) -> np.ndarray:
+        return epoch_order(COUNT, BATCH, seed=settings.seed, epoch=epoch, shuffle=True)
+
+    return Data(windows, windows, order, epoch_order(COUNT, BATCH, seed=0, epoch=0, shuffle=False))
+
+
+def solo(settings: TrainConfig, *, beside=None):
+    """A run, its first parameters."""
+    graphdef, params = functional.init(SCHEMA, settings.model_spec, seed=settings.seed)
+    if jax.config.read("jax_enable_x64"):
+        params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
+    return prepare(settings, SCHEMA, graphdef, data(settings), jax.devices("cpu")[0], beside=beside), params
+
+
+def quick(settings: TrainConfig):
+    """A run whose data on the device goes through programs that are quickly compiled."""
+    run = solo(settings)[0]
+    feed = ResidentFeed(data(settings).training, tuple(SCHEMA.columns), compiler_options=FAST_TO_COMPILE)
+    return replace(run, setup=replace(run.setup, feed=feed), validation=feed)
+
+
+def members(configs: list[TrainConfig]) -> tuple[Programs, list[Member]]:
+    """A population."""
+    first = solo(configs[0], beside=quick(configs[0]))[0]
+    programs = Programs(
+        first.recipe, first.evaluator, first.setup.feed, first.validation, data(configs[0]).validation_order
+    )
+    result = []
+    for settings, values in zip(configs, values_of(configs, SCHEMA), strict=True):
+        run, params = solo(settings, beside=first)
+        spec = settings.training_spec
+        result.append(
+            Member(run, values, run.begin(params), spec.epochs, patience=spec.early_stopping_epochs)
+        )
+    return programs, result

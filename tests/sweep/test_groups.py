@@ -1,0 +1,62 @@
+"""Which runs are trained together, and in which numbers they may differ."""
+
+import numpy as np
+
+from seqjax.sweep.groups import grouped_by_shape, shape_of, values_of
+from tests.populations import SCHEMA, config
+
+
+def test_what_is_a_value_does_not_split_a_group():
+    alike = [
+        {"learning_rate": 0.5},
+        {"scheduler": {"name": "WarmupCosine", "total_steps": 5}, "scheduler_step_on": "batch"},
+        {"dropout": 0.5},
+        {"epochs": 3, "early_stopping_epochs": 2},
+        {"gradient_clip": None},
+        {"loss_weights": {"item": 1, "value": 2}},
+        {"class_weights": {"item": [1, 2, 3, 4, 5]}},
+        {"label_smoothing": 0.1},
+        {"optimizer": {"name": "AdamW", "betas": [0.5, 0.6], "eps": 0.1, "weight_decay": 0}},
+    ]
+    base = shape_of(config())
+    assert {shape_of(config(changes)) for changes in alike} == {base}
+    assert shape_of(config(seed=9, model_name="other", export_onnx=False)) == base
+
+
+def test_what_is_compiled_in_does():
+    unlike = [
+        {"batch_size": 5},
+        {"accumulation_steps": 2},
+        {"log_interval": 4},
+        {"optimizer": {"name": "Adam"}},
+        {"optimizer": {"name": "SGD"}},
+        {"optimizer": {"name": "SGD", "momentum": 0.9}},
+        {"optimizer": {"name": "SGD", "momentum": 0.9, "nesterov": True}},
+        {"criterion": {"item": "CrossEntropyLoss", "value": "L1Loss"}},
+    ]
+    shapes = {shape_of(config()), *(shape_of(config(changes)) for changes in unlike)}
+    assert len(shapes) == len(unlike) + 1
+    assert shape_of(config(seq_length=5)) not in shapes
+    momenta = [config({"optimizer": {"name": "SGD", "momentum": rate}}) for rate in (0.9, 0.5)]
+    assert shape_of(momenta[0]) == shape_of(momenta[1])
+
+
+def test_groups_keep_the_order_of_the_runs():
+    sizes = [4, 5, 4, 6, 5]
+    runs = [(place, config({"batch_size": size})) for place, size in enumerate(sizes)]
+    assert grouped_by_shape(runs) == [[0, 2], [1, 4], [3]]
+
+
+def test_values_are_those_in_which_runs_differ():
+    some = [
+        config({"dropout": 0.1, "class_weights": {"item": [1, 2, 3, 4, 5]}}),
+        config({"dropout": 0.2, "gradient_clip": None}),
+        config({"dropout": 0.2, "optimizer": {"name": "AdamW", "weight_decay": 0.02, "betas": [0.5, 0.999]}}),
+    ]
+    found = values_of(some, SCHEMA)
+    assert [sorted(one) for one in found] == [["class_weights", "clip", "dropout", "optimizer"]] * 3
+    assert [one["dropout"] for one in found] == [0.1, 0.2, 0.2]
+    assert [one["clip"] for one in found] == [0.5, float("inf"), 0.5]
+    assert [one["optimizer"] for one in found] == [{"betas": (0.9, 0.999)}] * 2 + [{"betas": (0.5, 0.999)}]
+    np.testing.assert_array_equal(found[1]["class_weights"]["item"], np.ones(5))
+    assert values_of(some[:1], SCHEMA) == [{}]

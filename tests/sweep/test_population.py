@@ -1,0 +1,184 @@
+"""A member of a population is what it would be alone, whatever becomes of the others."""
+
+import jax
+import numpy as np
+import pytest
+
+from seqjax.errors import TrainingError
+from seqjax.sweep.population import Population
+from seqjax.training.events import BatchEvent, EpochEvent, StandingEvent
+from seqjax.training.loop import fit
+from tests.populations import config, members, quick, solo
+
+BASE = {"dropout": 0.1, "gradient_clip": 0.5, "label_smoothing": 0.1}
+VARIED = {
+    "nothing": {},
+    "learning_rate": {"learning_rate": 0.01},
+    "scheduler": {"scheduler": {"name": "CosineAnnealingLR", "T_max": 17}},
+    "schedule by batches": {
+        "scheduler": {"name": "WarmupCosine", "total_steps": 102},
+        "scheduler_step_on": "batch",
+    },
+    "epochs": {"epochs": 18},
+    "dropout": {"dropout": 0.4},
+    "no dropout": {"dropout": 0.0},
+    "gradient_clip": {"gradient_clip": 0.05},
+    "no clip": {"gradient_clip": None},
+    "label_smoothing": {"label_smoothing": 0.3},
+    "loss_weights": {"loss_weights": {"item": 0.2, "value": 2.0}},
+    "class_weights": {"class_weights": {"item": [1.0, 0.5, 2.0, 3.0, 0.25]}},
+    "weight_decay": {"optimizer": {"name": "AdamW", "weight_decay": 0.5}},
+    "betas": {"optimizer": {"name": "AdamW", "weight_decay": 0.02, "betas": [0.7, 0.95]}},
+    "eps": {"optimizer": {"name": "AdamW", "weight_decay": 0.02, "eps": 0.1}},
+    "seed": {"seed": 8},
+}
+
+
+def configs():
+    """One run for each field, each with another value of it."""
+    return [
+        config(
+            BASE | {key: value for key, value in changes.items() if key != "seed"},
+            seed=changes.get("seed", 3),
+        )
+        for changes in VARIED.values()
+    ]
+
+
+def trained(kind, some, *, slots=None):
+    """How the members of a population end, in their order."""
+    programs, group = members(some)
+    ends = {}
+    Population(programs, kind, slots or len(group)).train(
+        group, lambda member, end: ends.__setitem__(id(member), end)
+    )
+    return [ends[id(member)] for member in group]
+
+
+def alone(settings):
+    """How a run ends by itself."""
+    run, params = solo(settings, beside=quick(settings))
+    spec = settings.training_spec
+    return fit(run.setup, run.begin(params), epochs=spec.epochs, patience=spec.early_stopping_epochs)
+
+
+def distance(one, other):
+    """The largest difference of a tensor, relative to its size."""
+    return max(
+        np.linalg.norm(a - b) / np.linalg.norm(b)
+        for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
+    )
+
+
+@pytest.fixture(scope="module")
+def double():
+    """Twice the precision, in which rounding does not hide what differs."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture(scope="module")
+def ends(double):
+    """Members of each runner, which differ in every field at once."""
+    return {kind: trained(kind, configs()) for kind in ("vmap", "loop")}
+
+
+@pytest.mark.parametrize("field", VARIED)
+def test_a_member_equals_its_solo_run(double, ends, field):
+    place = list(VARIED).index(field)
+    expected = alone(configs()[place])
+    assert expected.state.step >= 100
+    for kind, found in ends.items():
+        assert distance(found[place].state.params, expected.state.params) < 1e-6, kind
+        assert found[place].best_epoch == expected.best_epoch
+        assert found[place].best_loss == pytest.approx(expected.best_loss, rel=1e-6)
+
+
+def test_a_member_that_diverges_changes_no_other():
+    """Bit for bit, whichever way the device works."""
+    wild = config(BASE | {"learning_rate": 1e30, "gradient_clip": None})
+    healthy = [config(BASE | {"learning_rate": rate, "epochs": 3}) for rate in (0.001, 0.002, 0.004)]
+    for kind in ("vmap", "loop"):
+        calm, upset = trained(kind, healthy), trained(kind, [healthy[0], wild, healthy[2]])
+        assert isinstance(upset[1], TrainingError)
+        assert "is not finite in epoch 1, update" in str(upset[1])
+        for place in (0, 2):
+            jax.tree.map(np.testing.assert_array_equal, calm[place].state, upset[place].state)
+            assert calm[place].best_loss == upset[place].best_loss
+
+
+def test_slots_are_refilled_and_members_end_by_themselves():
+    """Five runs of different lengths in two slots: the same as each alone, in the order in which they end."""
+    lengths = [3, 1, 2, 4, 1]
+    some = [config(BASE | {"epochs": length}, seed=seed) for seed, length in enumerate(lengths)]
+    programs, group = members(some)
+    events = {id(member): [] for member in group}
+    for member in group:
+        member.hooks = [events[id(member)].append]
+    order = []
+    population = Population(programs, "map", 2)
+    population.train(group, lambda member, end: order.append((group.index(member), end)))
+    assert [place for place, _ in order] == [1, 0, 2, 4, 3]
+    together = trained("loop", some)
+    for place, end in order:
+        assert end.epoch == lengths[place]
+        assert distance(end.state.params, together[place].state.params) < 1e-4
+        told = events[id(group[place])]
+        epochs = [event.epoch for event in told if isinstance(event, EpochEvent)]
+        assert epochs == list(range(lengths[place] + 1))
+        finished = [event.finished for event in told if isinstance(event, StandingEvent)]
+        assert finished == [False] * (lengths[place] - 1) + [True]
+        batches = [event.batch for event in told if isinstance(event, BatchEvent)]
+        assert batches == [3, 6] * lengths[place]
+
+
+def test_a_member_goes_on_from_where_it_stands():
+    settings = config(BASE | {"epochs": 4})
+    whole = trained("loop", [settings, settings])[0]
+    programs, group = members([settings, settings])
+    halves = []
+    for member in group:
+        member.until = 2
+    Population(programs, "loop", 2).train(group, lambda member, end: halves.append(end))
+    assert [half.epoch for half in halves] == [2, 2]
+    programs, group = members([settings, settings])
+    group[0].start = halves[0]
+    ends = []
+    Population(programs, "loop", 2).train(group, lambda member, end: ends.append(end))
+    assert [end.epoch for end in ends] == [4, 4]
+    jax.tree.map(np.testing.assert_array_equal, ends[0].state.params, whole.state.params)
+    assert ends[0].best_epoch == whole.best_epoch
+
+
+def test_too_many_slots_are_halved(monkeypatch):
+    """Out of memory in the second epoch: members go on, two at a time, from where they were."""
+    from seqjax.sweep import runners
+
+    some = [config(BASE | {"epochs": 2}, seed=seed) for seed in range(4)]
+    expected = trained("vmap", some)
+    trains = runners.Stacked.train
+    calls = []
+
+    def train(self, low, high):
+        calls.append(self._slots)
+        if self._slots == 4 and len(calls) == 4:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
+        return trains(self, low, high)
+
+    monkeypatch.setattr(runners.Stacked, "train", train)
+    found = trained("vmap", some)
+    assert calls == [4] * 4 + [2] * 4
+    for one, other in zip(found, expected, strict=True):
+        assert one.epoch == 2
+        assert distance(one.state.params, other.state.params) < 1e-4
+
+
+def test_one_that_does_not_fit_alone_is_an_error(monkeypatch):
+    from seqjax.sweep import runners
+
+    def train(self, low, high):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
+
+    monkeypatch.setattr(runners.Stacked, "train", train)
+    with pytest.raises(jax.errors.JaxRuntimeError):
+        trained("vmap", [config(), config()])
