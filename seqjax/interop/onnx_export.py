@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from seqjax.interop.onnx_norms import make_norms_fusible
+
 if TYPE_CHECKING:
     import jax
     import onnx
@@ -71,6 +73,7 @@ def export_onnx(
     model = _lower(forward, inputs, seq_length)
     _rename(model.graph, [item.name for item in inputs], outputs)
     _widen_ids(model.graph, inputs)
+    make_norms_fusible(model.graph)
     if dropout is not None:
         _enliven(model.graph, dropout)
     for key, value in description.items():
