@@ -162,14 +162,16 @@ def test_sequifiers_shards_hold_the_windows_of_its_files(shared: Path) -> None:
             assert shards.start_item_position.tolist() == parquet.start_item_position.tolist()
 
 
-def test_arrow_gives_the_same_batches_as_the_long_format(golden: tuple[str, Path, dict[str, Any]]) -> None:
-    _, _, config = golden
-    long = _run(**config)
-    expected = [_load(long, split) for split in range(len(long.split_paths))]
-    native = _run(**{**config, "write_format": "arrow"})
-    for split, windows in enumerate(expected):
-        _assert_same(_load(native, split), windows)
-    assert json.loads(json.dumps(native.model_dump()))["split_paths"][0].endswith("-split0")
+@pytest.mark.parametrize("write_format", FORMATS)
+def test_every_format_holds_the_reference_windows(
+    golden: tuple[str, Path, dict[str, Any]], write_format: str
+) -> None:
+    name, source, config = golden
+    reference = load_metadata(source / f"configs/metadata_configs/{name}.json")
+    reference = reference.model_copy(update={"write_format": config["write_format"]})
+    metadata = _run(**{**config, "write_format": write_format, "merge_output": None})
+    for split in range(len(metadata.split_paths)):
+        _assert_same(_load(metadata, split), _load(reference, split, source), tolerance=1e-6)
 
 
 @pytest.mark.parametrize("write_format", FORMATS)
