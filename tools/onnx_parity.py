@@ -1,0 +1,237 @@
+"""Draws architectures at random, exports each, and compares onnxruntime with JAX at several batch sizes.
+
+    python -m tools.onnx_parity                      # 200 architectures
+    python -m tools.onnx_parity --count 20 --seed 7
+
+Every architecture has random columns, sizes and parameters. Checked of each: onnx.checker in full, the
+largest error relative to max(1, |value|), that the most probable class is the same (unless two are equally
+probable up to that error), and padding. Ends with exit code 1 if one fails.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import onnx
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import seed as seeded
+from hypothesis import strategies as st
+
+from seqjax.artifacts.card import ModelCard
+from seqjax.artifacts.model_files import forward_function, graph_feed, write_onnx
+from seqjax.config.model import ModelSpec
+from seqjax.config.schema import ColumnKind, Schema
+from seqjax.interop.onnx_session import open_session
+from seqjax.model import functional
+
+TOLERANCE = 1e-5
+BATCHES = (1, 2, 7, 32, 257)
+NAMES = ("item", "price", "shop.id", "a b", "items", "valid_mask", "näme", "embedding")
+
+
+class Case(NamedTuple):
+    """A model to export."""
+
+    schema: Schema
+    spec: ModelSpec
+    kind: str
+    seed: int
+
+
+class Windows(NamedTuple):
+    """What `write_onnx` checks on: (B, L + 1) columns and the padding of each window."""
+
+    columns: dict[str, np.ndarray]
+    padding: np.ndarray
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    """Architectures that the configuration allows."""
+    schema = draw(schemas())
+    heads = draw(st.sampled_from([1, 2, 3, 4, 6]))
+    rope = draw(st.booleans())
+    width = draw(st.integers(1, 5)) * (2 if rope else 1)
+    dim = heads * width
+    attention = draw(st.sampled_from(["mha", "mqa", "gqa"]))
+    kv_heads = {"mha": None, "mqa": 1}.get(attention)
+    if attention == "gqa":
+        kv_heads = draw(st.sampled_from([n for n in range(1, heads + 1) if heads % n == 0]))
+    count = len(schema.inputs)
+    joint = dim < count or draw(st.booleans())
+    total = count + draw(st.integers(0, 12)) if joint else dim
+    spec = ModelSpec(
+        initial_embedding_dim=total,
+        joint_embedding_dim=dim if joint else None,
+        feature_embedding_dims=_shared_out(schema.inputs, total),
+        dim_model=dim,
+        n_head=heads,
+        n_kv_heads=kv_heads,
+        dim_feedforward=draw(st.integers(1, 33)),
+        num_layers=draw(st.integers(1, 4)),
+        prediction_length=draw(st.integers(1, schema.seq_length)),
+        activation_fn=draw(st.sampled_from(["swiglu", "gelu", "relu"])),
+        normalization=draw(st.sampled_from(["rmsnorm", "layer_norm"])),
+        positional_encoding="rope" if rope else "learned",
+        attention_type=attention,
+        norm_first=draw(st.booleans()),
+        rope_theta=draw(st.sampled_from([100.0, 10000.0])),
+        mask_padding=draw(st.booleans()),
+    )
+    kind = draw(st.sampled_from(["generative", "generative", "embedding"]))
+    return Case(schema, spec, kind, draw(st.integers(0, 2**31)))
+
+
+@st.composite
+def schemas(draw: st.DrawFn) -> Schema:
+    """Columns of every kind, among them targets that are no inputs."""
+    names = draw(st.lists(st.sampled_from(NAMES), min_size=1, max_size=4, unique=True))
+    kinds: dict[str, ColumnKind] = {name: draw(st.sampled_from(["categorical", "real"])) for name in names}
+    inputs = names[: draw(st.integers(1, len(names)))]
+    targets = draw(st.lists(st.sampled_from(names), min_size=1, unique=True))
+    classes = {name: draw(st.integers(2, 40)) for name in names if kinds[name] == "categorical"}
+    return Schema(
+        n_classes=classes,
+        categorical_inputs=tuple(name for name in inputs if kinds[name] == "categorical"),
+        real_inputs=tuple(name for name in inputs if kinds[name] == "real"),
+        targets={name: kinds[name] for name in targets},
+        seq_length=draw(st.integers(1, 24)),
+    )
+
+
+def _shared_out(names: tuple[str, ...], total: int) -> dict[str, int]:
+    """Widths that sum to `total`, the first column's the largest."""
+    return {name: total - len(names) + 1 if index == 0 else 1 for index, name in enumerate(names)}
+
+
+def largest_error(case: Case, folder: Path) -> float:
+    """Exports a model, checks the file and its classes, and returns its largest relative error.
+
+    Args:
+      case: The model.
+      folder: Where to write it.
+
+    Raises:
+      AssertionError: A class differs, or the file is not valid.
+    """
+    rng = np.random.default_rng(case.seed)
+    graphdef, params = functional.init(case.schema, case.spec, seed=case.seed)
+    params = jax.tree.map(lambda leaf: leaf + rng.normal(0, 0.2, leaf.shape).astype(np.float32), params)
+    card = ModelCard(
+        schema=case.schema, model_spec=case.spec, id_maps={}, statistics={}, column_types={}
+    ).of_kind("embedding" if case.kind == "embedding" else "generative")
+    path = folder / "model.onnx"
+    windows = draw_windows(case.schema, 3, rng)
+    write_onnx(path, params=params, graphdef=graphdef, card=card, sample=windows)
+    onnx.checker.check_model(onnx.load(path), full_check=True)
+    session = open_session(path)
+    # Compiled for one call: quickly, not for speed.
+    apply = jax.jit(forward_function(graphdef, card), compiler_options={"xla_backend_optimization_level": 0})
+    feed = _feed(case.schema, card, draw_windows(case.schema, max(BATCHES), rng))
+    narrow = [values.astype(np.int32) if values.dtype == np.int64 else values for values in feed.values()]
+    with jax.default_matmul_precision("highest"):
+        expected = [np.asarray(values) for values in apply(params, *narrow)]
+    error = 0.0
+    for batch in BATCHES:
+        found = session.run(list(card.outputs.values()), {name: rows[:batch] for name, rows in feed.items()})
+        for (name, values), rows in zip(zip(card.outputs, expected, strict=True), found, strict=True):
+            error = max(error, _compared(np.asarray(rows), values[:batch]))
+            if case.schema.targets.get(name) == "categorical" and case.kind != "embedding":
+                _check_classes(np.asarray(rows), values[:batch])
+    return error
+
+
+def draw_windows(schema: Schema, count: int, rng: np.random.Generator) -> Windows:
+    """Left-padded windows; the first is full."""
+    slots = schema.seq_length + 1
+    padding = rng.integers(0, slots, count).astype(np.int32)
+    padding[0] = 0
+    real = np.arange(slots) >= padding[:, None]
+    columns = {
+        name: np.where(real, rng.integers(0, schema.n_classes[name], real.shape), 0).astype(np.int32)
+        if kind == "categorical"
+        else np.where(real, rng.normal(size=real.shape), 0).astype(np.float32)
+        for name, kind in schema.columns.items()
+    }
+    return Windows(columns, padding)
+
+
+def _feed(schema: Schema, card: ModelCard, windows: Windows) -> dict[str, np.ndarray]:
+    inputs = {name: windows.columns[name][:, :-1] for name in schema.inputs}
+    return graph_feed(card, inputs, np.arange(schema.seq_length) >= windows.padding[:, None])
+
+
+def _compared(found: np.ndarray, expected: np.ndarray) -> float:
+    assert found.shape == expected.shape, (found.shape, expected.shape)
+    assert np.isfinite(found).all()
+    return float(np.max(np.abs(found - expected) / np.maximum(1, np.abs(expected)), initial=0))
+
+
+def _check_classes(found: np.ndarray, expected: np.ndarray) -> None:
+    chosen = np.take_along_axis(expected, found.argmax(axis=-1)[..., None], axis=-1)[..., 0]
+    assert (expected.max(axis=-1) - chosen <= TOLERANCE).all(), "another class is the most probable one"
+
+
+def compare(count: int, seed: int, report: Callable[[int, float], None]) -> list[float]:
+    """Compares architectures; an error above the tolerance raises an `AssertionError` with the case.
+
+    Args:
+      count: How many.
+      seed: Of the draws.
+      report: Told of each: how many are done, and its error.
+
+    Returns:
+      The error of each.
+    """
+    errors: list[float] = []
+
+    @seeded(seed)
+    @settings(
+        max_examples=count,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(case=cases())
+    def check(case: Case) -> None:
+        with TemporaryDirectory() as folder:
+            errors.append(largest_error(case, Path(folder)))
+        jax.clear_caches()
+        report(len(errors), errors[-1])
+        assert errors[-1] <= TOLERANCE, f"error {errors[-1]:.1e}: {case}"
+
+    check()
+    return errors
+
+
+def main() -> int:
+    """Runs the comparison and returns the exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--count", type=int, default=200, help="architectures")
+    parser.add_argument("--seed", type=int, default=0, help="of the draws")
+    options = parser.parse_args()
+    began = time.process_time()
+    errors = compare(
+        options.count,
+        options.seed,
+        lambda number, error: print(f"\r{number} compared, last error {error:.1e}", end="", file=sys.stderr),
+    )
+    print(
+        f"\n{len(errors)} architectures at batch sizes {', '.join(map(str, BATCHES))}: largest error "
+        f"{max(errors):.1e}, median {np.median(errors):.1e}, classes equal, onnx.checker passed; "
+        f"{time.process_time() - began:.0f} CPU seconds."
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
