@@ -7,21 +7,21 @@ import pytest
 from seqjax.config.base import validate
 from seqjax.config.train import TrainConfig
 from seqjax.data.formats import load_windows
-from tools import bench_train
+from tools import bench_gpu, bench_train
 
 
-@pytest.mark.parametrize("name", bench_train.SHAPES)
-def test_configurations_are_valid(name):
-    config = validate(TrainConfig, bench_train.training_config(name, 0.1), "the test")
+@pytest.mark.parametrize("shape", [*bench_train.SHAPES.values(), *bench_gpu.SHAPES.values()])
+def test_configurations_are_valid(shape):
+    config = validate(TrainConfig, bench_train.training_config(shape, 0.1), "the test")
     assert config.training_spec.dropout == 0.1
-    assert config.seq_length == bench_train.SHAPES[name]["length"]
+    assert config.seq_length == shape["length"]
 
 
-def test_the_data_of_a_peer_can_be_read(tmp_path, monkeypatch):
-    monkeypatch.setitem(bench_train.BATCHES, "small", 2)
-    bench_train.write_project(tmp_path, "small")
+def test_the_data_of_a_peer_can_be_read(tmp_path):
+    config = validate(TrainConfig, bench_train.training_config(bench_train.SHAPES["small"], 0.0), "the test")
+    bench_train.write_project(tmp_path, config.seq_length, (256, 128))
     metadata = json.loads((tmp_path / "metadata.json").read_text())
-    kinds = validate(TrainConfig, bench_train.training_config("small", 0.0), "the test").target_column_types
+    kinds = config.target_column_types
     counts = [
         len(
             load_windows(
