@@ -177,13 +177,13 @@ def _training_data(
     config: EvaluateConfig, metadata: Metadata | None, card: ModelCard
 ) -> _TrainingData | None:
     """Where the training data lies, if it is known and still there."""
-    if config.training_data_path is not None:
-        path = resolve_path(config.project_root, config.training_data_path, or_here=True)
-        return _TrainingData(path, metadata)
     if metadata is None:
         named = card.train_config.get("metadata_config_path")
         place = resolve_path(config.project_root, named, or_here=True) if named else None
         metadata = load_metadata(place) if place is not None and place.is_file() else None
+    if config.training_data_path is not None:
+        path = resolve_path(config.project_root, config.training_data_path, or_here=True)
+        return _TrainingData(path, metadata)
     names: list[str] = [card.train_config.get("training_data_path") or ""]
     splits = metadata.split_paths[:1] if metadata is not None else []
     names += [str(resolve_split(config.project_root, path)) for path in splits]

@@ -16,7 +16,7 @@ MOST_POINTS = 800
 _RESIDUAL_BINS = 60
 _WIDE = 8
 """A scale is logarithmic if the largest figure is so many times the smallest."""
-_MODEL, _RIVAL, _GREY = PALETTE[0], PALETTE[1], PALETTE[9]
+_MODEL, _RIVAL, _GREY = PALETTE[0], PALETTE[1], "#8a94a3"
 
 
 def beside_baselines(target: TargetResult) -> Figure:

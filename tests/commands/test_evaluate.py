@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -289,6 +290,24 @@ def test_mistakes_are_explained(project: Path) -> None:
         run(project, data_path="data/new-split0", stride=2)
     with pytest.raises(DataError, match="nowhere"):
         run(project, training_data_path="data/nowhere.csv")
+
+
+def test_models_that_sequifier_trained(shared: Path, tmp_path: Path) -> None:
+    golden = tmp_path / "project"
+    shutil.copytree(shared / "golden" / "project", golden, ignore=shutil.ignore_patterns("*.npz", "*_pt*"))
+    report = run(
+        golden,
+        model_path=["models/sequifier-K-best-1.onnx", "models/sequifier-K-best-1.pt"],
+        data_path="data/shop-split2.parquet",
+        metadata_config_path="configs/metadata_configs/shop.json",
+        training_config_path="configs/train_K.yaml",
+    )
+    for name, row in figures(report).items():
+        assert figures(report, model=1)[name] == pytest.approx(row, rel=1e-4)
+    model = report.models[0]
+    assert model.baselines.fitted_on is not None
+    assert Path(model.baselines.fitted_on).name == "shop-split0.parquet"
+    assert model.verdict == "Worse than the best baseline on item and price."  # It was trained one epoch.
 
 
 def test_an_embedding_model_predicts_nothing(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
