@@ -124,6 +124,12 @@ def _scheduled(
     return np.asarray([value(done + int(end) - 1) for end in ends], np.float32)
 
 
+def _constants(
+    setup: Setup, rates: Float[np.ndarray, "n"], moved: Float[np.ndarray, "n"] | None
+) -> Constants:
+    return Constants(jnp.asarray(rates), setup.key, momenta=None if moved is None else jnp.asarray(moved))
+
+
 def grouped(
     order: Int[np.ndarray, "n_batches B"], accumulation: int, *, parts: int = 1, devices: int = 1
 ) -> Int[np.ndarray, "n_updates large"]:
@@ -184,10 +190,7 @@ def train_epoch(
     """
     order = setup.order(epoch)
     rates = learning_rates(setup, epoch, len(order), losses)
-    moved = momenta(setup, epoch, len(order))
-    constants = setup.placement.copied(
-        Constants(jnp.asarray(rates), setup.key, momenta=None if moved is None else jnp.asarray(moved))
-    )
+    constants = setup.placement.copied(_constants(setup, rates, momenta(setup, epoch, len(order))))
     placed = setup.feed.place(
         grouped(order, setup.accumulation, parts=setup.parts, devices=setup.placement.size)
     )

@@ -15,20 +15,20 @@ from seqjax.config.train import TrainConfig, TrainingSpec
 from seqjax.errors import ConfigError, Problem, TrainingError
 from seqjax.model.functional import GraphDef, abstract
 from seqjax.optim.optimizers import Optimizer, build_optimizer
-from seqjax.optim.schedules import build_schedule
+from seqjax.optim.schedules import Schedule, build_schedule
 from seqjax.training.baselines import predict_baseline
-from seqjax.training.batch import Batch, WindowSource
+from seqjax.training.batch import WindowSource
 from seqjax.training.devices import Device, compiler_options, memory_limit
 from seqjax.training.epoch import Setup
 from seqjax.training.evaluate import Evaluation, Evaluator, build_evaluate, evaluation
 from seqjax.training.feed import Feed, Reader, build_feed
 from seqjax.training.freezing import frozen_parameters
 from seqjax.training.metrics import measured_targets
-from seqjax.training.objective import Outputs, build_targets, without_smoothing
+from seqjax.training.objective import Target, build_targets, without_smoothing
 from seqjax.training.placement import Placement
 from seqjax.training.precision import Precision, build_precision
 from seqjax.training.state import Params, TrainState, new_state
-from seqjax.training.step import Recipe, build_step, forward
+from seqjax.training.step import Apply, Recipe, build_step, forward
 
 Order: TypeAlias = Int[np.ndarray, "n_batches B"]
 
@@ -102,35 +102,13 @@ def prepare(
     evaluated = without_smoothing(targets)
     precision = build_precision(spec.layer_type_dtypes, autocast=spec.layer_autocast, device=device)
     apply = forward(graphdef, schema.inputs, precision)
-    frozen = (
-        frozen_parameters(spec.freeze, abstract(schema, config.model_spec)[1], schema)
-        if spec.freeze
-        else frozenset()
-    )
-    schedule = build_schedule(
-        spec.scheduler,
-        spec.learning_rate,
-        total_steps=spec.epochs * (len(data.order(1)) if spec.scheduler_step_on == "batch" else 1),
-    )
-    optimizer = build_optimizer(spec.optimizer, frozen=frozen)
-    if schedule.momentum is not None:
-        optimizer = optimizer.with_momentum(schedule.momentum(0))
+    schedule = _schedule(spec, len(data.order(1)))
+    optimizer = _optimizer(config, schema, schedule)
     accumulation = min(spec.accumulation_steps or 1, len(data.order(1)))
-    if beside is None:
-        training, validation = _feeds(spec, schema, data, device, placement=placement)
-    else:
-        training, validation = beside.setup.feed, beside.validation
+    feeds = (beside.setup.feed, beside.validation) if beside else None
+    training, validation = feeds or _feeds(spec, schema, data, device, placement=placement)
     recipe = Recipe(apply, targets, optimizer, accumulation * parts, spec.gradient_clip, spec.dropout)
-
-    def predict(params: Params, batch: Batch) -> Outputs:
-        return apply(params, batch, None)
-
-    evaluator = Evaluator(
-        predict,
-        evaluated,
-        {name: schema.n_classes[name] for name in spec.class_share_log_columns},
-        measured_targets(schema, data.std),
-    )
+    evaluator = _evaluator(apply, evaluated, spec, schema, data)
     setup = Setup(
         feed=training,
         fold=training.fold(build_step(recipe)),
@@ -149,6 +127,31 @@ def prepare(
         describe=data.describe,
     )
     return Run(setup, optimizer, validation, precision, recipe, evaluator)
+
+
+def _evaluator(
+    apply: Apply, targets: tuple[Target, ...], spec: TrainingSpec, schema: Schema, data: Data
+) -> Evaluator:
+    return Evaluator(
+        lambda params, batch: apply(params, batch, None),
+        targets,
+        {name: schema.n_classes[name] for name in spec.class_share_log_columns},
+        measured_targets(schema, data.std),
+    )
+
+
+def _schedule(spec: TrainingSpec, n_batches: int) -> Schedule:
+    steps = spec.epochs * (n_batches if spec.scheduler_step_on == "batch" else 1)
+    return build_schedule(spec.scheduler, spec.learning_rate, total_steps=steps)
+
+
+def _optimizer(config: TrainConfig, schema: Schema, schedule: Schedule) -> Optimizer:
+    spec, frozen = config.training_spec, frozenset()
+    if spec.freeze:
+        frozen = frozen_parameters(spec.freeze, abstract(schema, config.model_spec)[1], schema)
+    optimizer = build_optimizer(spec.optimizer, frozen=frozen)
+    momentum = schedule.momentum
+    return optimizer if momentum is None else optimizer.with_momentum(momentum(0))
 
 
 def evaluate_baselines(run: Run, schema: Schema, data: Data) -> Mapping[str, Evaluation]:

@@ -16,7 +16,7 @@ from seqjax.optim.optimizers import build_optimizer
 from seqjax.optim.schedules import build_schedule
 from seqjax.stopping import Stopped
 from seqjax.training.agreement import Wishes
-from seqjax.training.epoch import Setup, grouped, learning_rates, span_end
+from seqjax.training.epoch import Setup, grouped, learning_rates, momenta, span_end
 from seqjax.training.evaluate import Evaluation, build_evaluate
 from seqjax.training.events import BatchEvent, EpochEvent, PauseEvent, StandingEvent
 from seqjax.training.feed import ResidentFeed, StreamedFeed
@@ -249,3 +249,32 @@ def test_a_chain_is_learnt_to_near_its_entropy_rate():
     )
     standing = fit(setup, new_state(params, recipe.optimizer), epochs=8)
     assert standing.best_loss == pytest.approx(entropy_rate(transitions), rel=0.03)
+
+
+def test_a_schedule_hears_of_every_validation_loss(case, setup):
+    spec = NamedSpec.of("ReduceLROnPlateau", factor=0.5, patience=1)
+    losses = [1.0, 2.0, 2.0, 2.0, 2.0, 0.5]
+    run = dataclasses.replace(setup, learning_rate=build_schedule(spec, 0.01))
+    events = []
+    through = fit(scripted(run, losses), start(case), epochs=6, hooks=[events.append])
+    rates = [event.learning_rate for event in events if isinstance(event, EpochEvent)]
+    assert rates == pytest.approx([0.01, 0.01, 0.01, 0.005, 0.005, 0.0025])
+    half = fit(scripted(run, losses[:3]), start(case), epochs=3)
+    assert half.losses == (1.0, 2.0, 2.0)
+    resumed = fit(scripted(run, losses[3:]), half, epochs=6)
+    jax.tree.map(np.testing.assert_array_equal, resumed.state, through.state)
+
+
+def test_a_schedule_moves_momentum(case, setup):
+    spec = NamedSpec.of("OneCycleLR", max_lr=0.01, total_steps=12)
+    schedule = build_schedule(spec, 0.01)
+    by_batch = dataclasses.replace(
+        setup, learning_rate=schedule, momentum=schedule.momentum, step_on_batch=True
+    )
+    found = momenta(by_batch, 2, 6)
+    assert found is not None
+    np.testing.assert_allclose(found, [schedule.momentum(step) for step in range(6, 12)], rtol=1e-6)
+    cycled = fit(by_batch, start(case), epochs=2)
+    still = fit(dataclasses.replace(by_batch, momentum=None), start(case), epochs=2)
+    same = jax.tree.map(np.array_equal, cycled.state.params, still.state.params)
+    assert not any(jax.tree.leaves(same))
