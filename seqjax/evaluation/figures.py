@@ -1,5 +1,6 @@
 """The plots of a report, as plotly reads them."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -42,10 +43,10 @@ def beside_baselines(target: TargetResult) -> Figure:
         },
         "hovertemplate": "%{y}: %{x:.4g}<extra></extra>",
     }
-    ends = [end for item in found for end in (item.value, item.low) if end is not None]
+    ends = [end for item in found for end in (item.low, item.value, item.high) if end is not None]
     # One hopeless baseline must not squeeze the others together.
     wide = min(ends, default=0) > 0 and max(ends) > _WIDE * min(ends)
-    scale = {"type": "log", "dtick": "D2"} if wide else {"rangemode": "tozero"}
+    scale = _logarithmic(min(ends), max(ends)) if wide else {"rangemode": "tozero"}
     layout = {
         "xaxis": {"title": {"text": METRICS[target.kind][key].label}, **scale},
         "yaxis": {"type": "category", "range": [-0.5, len(names) - 0.5]},
@@ -221,6 +222,13 @@ def by_position(target: TargetResult) -> Figure:
     return Figure(
         {"data": data, "layout": layout}, "Whether more context helps: lower is better.", height=320
     )
+
+
+def _logarithmic(low: float, high: float) -> dict[str, object]:
+    """An axis with ticks at 1, 2 and 5 times the powers of ten."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    ticks = [float(f"{digit}e{power}") for power in powers for digit in (1, 2, 5)]
+    return {"type": "log", "tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
 
 
 def _shown(rival: str | None) -> list[str]:
