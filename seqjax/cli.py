@@ -52,6 +52,8 @@ class Command:
     """Keys that are given without an option's name."""
     switches: Mapping[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
     """Options that are no keys of the config: short name and meaning, by name."""
+    variables: Mapping[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
+    """Options that set an environment variable: which one, and meaning, by name."""
     flags: Sequence[str] = ()
     """Keys that are set to true by their option's name alone."""
     trains: bool = False
@@ -64,6 +66,11 @@ class Command:
     """What makes the tables to print of its result, as `module:name`; null prints nothing."""
 
 
+_LAUNCH = {
+    "coordinator": ("SEQJAX_COORDINATOR", "HOST:PORT of process 0 of a run on several hosts."),
+    "num_processes": ("SEQJAX_NUM_PROCESSES", "Number of processes of such a run."),
+    "process_id": ("SEQJAX_PROCESS_ID", "Number of this process, from 0."),
+}
 _RANDOMIZE = ("-r", "Draw the seed at random, whatever it is set to, and log it.")
 
 COMMANDS: Mapping[str, Command] = {
@@ -98,6 +105,7 @@ COMMANDS: Mapping[str, Command] = {
             "skip_metadata": ("-sm", "Has no effect: read so that sequifier's command lines are accepted."),
         },
         says="seqjax.commands.next_steps:after_training",
+        variables=_LAUNCH,
         trains=True,
     ),
     "infer": Command(
@@ -271,6 +279,7 @@ def _config(command: Command, program: str, words: list[str]) -> "ConfigModel":
     options = tyro.cli(options_class(model, command), prog=program, args=words)
     given = overrides(options, model)
     extra = vars(options)
+    os.environ |= {name: extra[option] for option, (name, _) in command.variables.items() if extra[option]}
     if extra.get("randomize"):
         given["seed"] = random.SystemRandom().randrange(10**9)
     if extra.get("skip_metadata") and not model.model_fields["metadata_config_path"].is_required():

@@ -49,6 +49,11 @@ class Names(Protocol):
         ...
 
     @property
+    def variables(self) -> Mapping[str, tuple[str, str]]:
+        """Options that set an environment variable: which one, and meaning, by name."""
+        ...
+
+    @property
     def switches(self) -> Mapping[str, tuple[str, str]]:
         """Options that are no keys of the config: short name and meaning, by name."""
         ...
@@ -70,6 +75,9 @@ def options_class(model: type[ConfigModel], names: Names) -> type:
         switch = tyro.conf.arg(help=about, aliases=(short,), help_behavior_hint="")
         kind = Annotated[bool, switch, tyro.conf.FlagCreatePairsOff]
         fields.append((name, kind, dataclasses.field(default=False)))
+    for name, (_, about) in names.variables.items():
+        text = tyro.conf.arg(help=about, metavar="TEXT", help_behavior_hint="")
+        fields.append((name, Annotated[str | None, text], dataclasses.field(default=None)))
     for name, field in model.model_fields.items():
         if name in names.positional:
             option = _option(field, metavar=name.upper())

@@ -284,7 +284,8 @@ def test_a_signal_saves_in_the_middle_of_an_epoch(project, monkeypatch, epoch, p
 def losses(root, model):
     """What the log of a run tells, times apart."""
     lines = (root / f"logs/sequifier-{model}-rank0.jsonl").read_text().splitlines()
-    kinds, times = {"batch", "validation", "standing"}, {"time", "seconds", "samples_per_second"}
+    kinds = {"batch", "validation", "standing"}
+    times = {"time", "seconds", "samples_per_second", "memory_bytes"}
     told = [values for values in map(json.loads, lines) if values["event"] in kinds]
     return [{key: value for key, value in values.items() if key not in times} for values in told]
 

@@ -67,6 +67,11 @@ class Case:
 
 @pytest.fixture(scope="session")
 def case() -> Case:
+    """See `make_case`."""
+    return make_case()
+
+
+def make_case() -> Case:
     """Padded windows over a categorical and a real column, both predicted."""
     rng = np.random.default_rng(0)
     rows = 60

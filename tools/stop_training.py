@@ -1,0 +1,242 @@
+"""Stops training at random moments and checks that it goes on to the same end, to the bit.
+
+    python -m tools.stop_training --stops 20 --flips 200
+
+A project with a small model is trained without disturbance; then copies of it are trained and stopped: every
+other one by SIGTERM, whose exit code must be 143, the others by SIGKILL. A stopped run is started again until
+it comes through. Parameters, optimizer state, the score and everything the log tells (times apart) must then
+be those of the undisturbed run.
+
+Then single bits of a checkpoint's files are flipped, one at a time; each must be seen.
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from seqjax.artifacts.checkpoints import load_info, newest_intact
+from seqjax.artifacts.layout import Layout
+from seqjax.artifacts.manifest import check_manifest
+from seqjax.errors import ArtifactError
+
+LENGTH, WINDOWS, NAME = 12, 3000, "demo"
+TIMES = {"time", "seconds", "samples_per_second", "memory_bytes"}
+CHILD = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from seqjax.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def write_project(root: Path, *, epochs: int) -> None:
+    """A table, preprocessed, and a configuration that saves often."""
+    import polars as pl
+
+    from seqjax.commands.preprocess import preprocess
+    from seqjax.config.base import validate
+    from seqjax.config.preprocess import PreprocessConfig
+
+    rng = np.random.default_rng(0)
+    sequences = 60
+    n = WINDOWS + sequences * (LENGTH + 1)
+    frame = pl.DataFrame(
+        {
+            "sequenceId": np.arange(n) * sequences // n,
+            "itemPosition": np.arange(n),
+            "item": [f"item{value}" for value in rng.integers(0, 9, n)],
+            "price": rng.normal(size=n),
+        }
+    )
+    root.mkdir(parents=True)
+    frame.write_parquet(root / "table.parquet")
+    values = {
+        "project_root": str(root),
+        "data_path": "table.parquet",
+        "read_format": "parquet",
+        "write_format": "arrow",
+        "split_ratios": [0.8, 0.2],
+        "seq_length": LENGTH,
+    }
+    preprocess(validate(PreprocessConfig, values, "the project"))
+    (root / "train.json").write_text(json.dumps(training(root, epochs)), encoding="utf-8")
+
+
+def training(root: Path, epochs: int) -> dict[str, Any]:
+    """The configuration; JSON is YAML."""
+    return {
+        "project_root": str(root),
+        "metadata_config_path": "configs/metadata_configs/table.json",
+        "model_name": NAME,
+        "target_columns": ["item", "price"],
+        "target_column_types": {"item": "categorical", "price": "real"},
+        "seq_length": LENGTH,
+        "inference_batch_size": 4,
+        "export_generative_model": False,
+        "export_embedding_model": False,
+        "model_spec": {
+            "initial_embedding_dim": 16,
+            "feature_embedding_dims": {"item": 12, "price": 4},
+            "dim_model": 16,
+            "n_head": 2,
+            "dim_feedforward": 32,
+            "num_layers": 2,
+        },
+        "training_spec": {
+            "device": "cpu",
+            "epochs": epochs,
+            "save_interval_epochs": 1,
+            "save_interval_steps": 37,
+            "save_interval_minutes": 0.01,
+            "batch_size": 16,
+            "accumulation_steps": 2,
+            "learning_rate": 0.003,
+            "criterion": {"item": "CrossEntropyLoss", "price": "MSELoss"},
+            "optimizer": {"name": "AdamW"},
+            "scheduler": {"name": "ExponentialLR", "gamma": 0.9},
+            "dropout": 0.1,
+            "log_interval": 11,
+        },
+    }
+
+
+def start(root: Path) -> subprocess.Popen[bytes]:
+    """A run that was just started."""
+    words = [sys.executable, "-c", CHILD, "train", "--config-path", str(root / "train.json")]
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    return subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def finish(root: Path) -> float:
+    """Runs until the end; returns the seconds."""
+    begin = time.monotonic()
+    child = start(root)
+    _, said = child.communicate()
+    if child.returncode:
+        raise SystemExit(f"a run failed with {child.returncode}: {said.decode()[-2000:]}")
+    return time.monotonic() - begin
+
+
+def told(root: Path) -> list[dict[str, Any]]:
+    """What the log tells of losses and the score, times apart."""
+    lines = Layout(root, NAME).json_log().read_text(encoding="utf-8").splitlines()
+    kinds = {"batch", "validation", "standing"}
+    events = [values for values in map(json.loads, lines) if values["event"] in kinds]
+    return [{key: value for key, value in values.items() if key not in TIMES} for values in events]
+
+
+def last_state(root: Path) -> tuple[list[str], list[np.ndarray], dict[str, Any]]:
+    """Names and values of all arrays of the newest checkpoint, and the score."""
+    from orbax.checkpoint import v1 as ocp
+
+    layout = Layout(root, NAME)
+    place = newest_intact(layout).place
+    assert place is not None
+    path = layout.checkpoint(*place)
+    info = load_info(path)
+    stored = ocp.load_checkpointables(str(path.resolve()), {"leaves": None})["leaves"]
+    score = {key: info[key] for key in ("epoch", "best_epoch", "best_loss", "stale")}
+    return info["leaves"], [np.asarray(stored[str(index)]) for index in range(len(stored))], score
+
+
+def differences(root: Path, expected: Path) -> list[str]:
+    """What differs between two runs; empty if nothing does."""
+    found = []
+    one, other = last_state(root), last_state(expected)
+    same = [a.tobytes() == b.tobytes() for a, b in zip(one[1], other[1], strict=True)]
+    found += [name for name, equal in zip(one[0], same, strict=True) if not equal]
+    found += [] if one[2] == other[2] else ["the score"]
+    return found + ([] if told(root) == told(expected) else ["the log"])
+
+
+def trial(root: Path, chance: random.Random, seconds: float, number: int) -> list[str]:
+    """Stops a run at a random moment, lets it come through, and returns what went wrong."""
+    gently = number % 2 == 1
+    child = start(root)
+    moment = chance.uniform(0, seconds)
+    try:
+        child.wait(moment)
+    except subprocess.TimeoutExpired:
+        child.send_signal(signal.SIGTERM if gently else signal.SIGKILL)
+    _, said = child.communicate()
+    code = child.returncode
+    allowed = {0, 143, -signal.SIGTERM} if gently else {0, -signal.SIGKILL}
+    saved = [str(path.name) for path in Layout(root, NAME).checkpoints.glob("epoch-*")]
+    place = Layout(root, NAME).saved()[-1:] or "nothing"
+    wrong = [] if code in allowed else [f"exit code {code}: {said.decode()[-500:]}"]
+    finish(root)
+    how = "SIGTERM" if gently else "SIGKILL"
+    sys.stdout.write(f"stop {number}: {how} after {moment:.1f} s, exit {code}, {len(saved)} saved, {place}; ")
+    return wrong
+
+
+def flips(root: Path, count: int, chance: random.Random) -> int:
+    """Flips single bits of the newest checkpoint; returns how many were not seen."""
+    layout = Layout(root, NAME)
+    path = layout.checkpoint(*layout.saved()[-1])
+    files = sorted(file for file in path.rglob("*") if file.is_file() and file.stat().st_size)
+    unseen = 0
+    for _ in range(count):
+        file = chance.choice(files)
+        content = file.read_bytes()
+        damaged, bit = bytearray(content), chance.randrange(8 * len(content))
+        damaged[bit // 8] ^= 1 << bit % 8
+        file.write_bytes(damaged)
+        try:
+            check_manifest(path)
+            unseen += 1
+        except ArtifactError:
+            pass
+        file.write_bytes(content)
+    check_manifest(path)
+    return unseen
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Runs all trials; returns the number of faults."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--stops", type=int, default=20)
+    parser.add_argument("--flips", type=int, default=200)
+    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(words)
+    chance, faults = random.Random(options.seed), 0
+    with tempfile.TemporaryDirectory() as folder:
+        # All runs are in one place, one after the other, since a configuration names its own.
+        root, whole, template = Path(folder) / "project", Path(folder) / "whole", Path(folder) / "template"
+        write_project(root, epochs=options.epochs)
+        shutil.copytree(root, template)
+        finish(root)  # Fills the cache of compiled programs.
+        shutil.rmtree(root)
+        shutil.copytree(template, root)
+        seconds = finish(root)
+        root.rename(whole)
+        for number in range(options.stops):
+            shutil.copytree(template, root)
+            wrong = trial(root, chance, seconds, number) + differences(root, whole)
+            sys.stdout.write(f"{'differs: ' + ', '.join(wrong) if wrong else 'equal to the bit'}\n")
+            sys.stdout.flush()
+            faults += bool(wrong)
+            shutil.rmtree(root)
+        unseen = flips(whole, options.flips, chance)
+    sys.stdout.write(f"{options.stops - faults} of {options.stops} stopped runs ended equal to the bit\n")
+    sys.stdout.write(f"{options.flips - unseen} of {options.flips} flipped bits were seen\n")
+    return faults + unseen
+
+
+if __name__ == "__main__":
+    sys.exit(main())
