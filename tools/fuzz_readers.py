@@ -30,6 +30,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import polars as pl
@@ -44,7 +45,7 @@ from seqjax.config.resolve import load_metadata
 from seqjax.config.schema import ColumnKind
 from seqjax.config.train import TrainConfig
 from seqjax.config.yaml_text import parse_yaml
-from seqjax.data import shards
+from seqjax.data import shards, streams
 from seqjax.data.dataset import Windows
 from seqjax.data.formats import FORMATS, Files, Padding, load_windows
 from seqjax.data.id_maps import read_id_map
@@ -258,8 +259,7 @@ def fuzz_long_csv(rng: random.Random, folder: Path) -> None:
         path.write_bytes(csv_in_a_dialect(rng, lines[0], lines[1:]))
     if rng.random() < 0.6:
         path.write_bytes(mutated_bytes(rng, path.read_bytes()))
-    padding: Padding = rng.choice(["null", "null", "zero"])
-    _use(load_windows(path, "csv", column_kinds=KINDS, padding=padding, n_classes=N_CLASSES))
+    _read_long(rng, path, "csv")
 
 
 def fuzz_long_parquet(rng: random.Random, folder: Path) -> None:
@@ -275,7 +275,7 @@ def fuzz_long_parquet(rng: random.Random, folder: Path) -> None:
         frame.select(rng.sample(frame.columns, rng.choice([len(frame.columns)] * 3 + [2]))).write_parquet(
             path
         )
-    _use(load_windows(path, "parquet", column_kinds=KINDS, n_classes=N_CLASSES))
+    _read_long(rng, path, "parquet")
 
 
 FUZZERS: dict[str, Callable[[random.Random, Path], None]] = {
@@ -317,6 +317,19 @@ def _read_raw(rng: random.Random, path: Path, read_format: Any) -> None:  # noqa
         except TypesWidened:
             continue
     raise AssertionError("types are widened without end")
+
+
+def _read_long(rng: random.Random, path: Path, read_format: str) -> None:
+    """Reads preprocessed data in the long format, whole or in parts."""
+    padding: Padding = rng.choice(["null", "null", "zero"])
+    if rng.random() < 0.5:
+        _use(load_windows(path, read_format, column_kinds=KINDS, padding=padding, n_classes=N_CLASSES))
+        return
+    with patch.multiple(streams, CELLS_PER_PART=64, SMALL_CSV=0):
+        for part in streams.window_parts(
+            path, read_format, column_kinds=KINDS, padding=padding, n_classes=N_CLASSES
+        ):
+            _use(part)
 
 
 def _use(windows: Windows) -> None:
