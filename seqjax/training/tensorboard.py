@@ -13,6 +13,7 @@ since its checkpoint: what an earlier process wrote of them is taken out first, 
 """
 
 import struct
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -52,7 +53,9 @@ def tensorboard_log(folder: Path, batches: int, memory: Callable[[], int]) -> It
 
 
 _Writer: TypeAlias = Any
-"""A `tensorboardX.SummaryWriter`."""
+"""A `tensorboardX.event_file_writer.EventsWriter`."""
+_Record: TypeAlias = Any
+"""An `Event` of TensorBoard's protocol: a class that protobuf makes at run time."""
 _Place: TypeAlias = tuple[int, bool]
 """Step, and whether it is the validation after it: the order in which scalars are written."""
 
@@ -73,45 +76,53 @@ class _TensorBoardLog:
                 self._write(scalars, step, first=(step - event.count + 1, False))
             case EpochEvent():
                 step = event.epoch * self._batches
-                self._write(_validation_scalars(event), step, first=(step, True)).flush()
+                self._write(_validation_scalars(event), step, first=(step, True))
 
     def close(self) -> None:
         """Closes the event file, if there is one."""
         if self._writer is not None:
             self._writer.close()
 
-    def _write(self, scalars: Mapping[str, float], step: int, *, first: _Place) -> _Writer:
+    def _write(self, scalars: Mapping[str, float], step: int, *, first: _Place) -> None:
         if self._writer is None:
             self._writer = self._open(first)
-        for name, value in scalars.items():
-            self._writer.add_scalar(name, value, step)
-        return self._writer
+        values = [{"tag": name, "simple_value": value} for name, value in scalars.items()]
+        self._writer.write_event(_record(step=step, summary={"value": values}))
+        self._writer.flush()  # A process that is killed leaves what it logged.
 
     def _open(self, first: _Place) -> _Writer:
         """A new file, after everything from `first` on is taken out of the files that are there."""
-        from tensorboardX import SummaryWriter
+        from tensorboardX.event_file_writer import EventsWriter
 
+        self._folder.mkdir(parents=True, exist_ok=True)
         before = sorted(self._folder.glob("events.out.tfevents.*"))
         for path in before:
             shortened = path.with_name(f".{path.name}")
             shortened.write_bytes(b"".join(_records_before(path.read_bytes(), first)))
             shortened.replace(path)
         # Two files of one second would have one name, and are read in the order of their names.
-        suffix = f".{len(before):04d}"
-        return SummaryWriter(str(self._folder), purge_step=first[0] + first[1], filename_suffix=suffix)
+        writer = EventsWriter(str(self._folder / "events"), f".{len(before):04d}")
+        # A TensorBoard that is looking on forgets what it has seen from there on.
+        writer.write_event(_record(step=first[0] + first[1], session_log={"status": "START"}))
+        return writer
+
+
+def _record(**fields: object) -> _Record:
+    from tensorboardX.proto import event_pb2
+
+    return cast(Any, event_pb2).Event(wall_time=time.time(), **fields)
 
 
 def _records_before(content: bytes, first: _Place) -> Iterator[bytes]:
     """The records of an event file, less those from `first` on, and half a one that a killed process left."""
-    from tensorboardX.proto import event_pb2
-
     place = 0
     while len(content) - place > _HEADER:
         (length,) = struct.unpack_from("<Q", content, place)
         end = place + _HEADER + length + _FOOTER
         if end > len(content):
             return
-        record = cast(Any, event_pb2).Event.FromString(content[place + _HEADER : end - _FOOTER])
+        record = _record()
+        record.ParseFromString(content[place + _HEADER : end - _FOOTER])
         validation = any(value.tag.startswith("validation/") for value in record.summary.value)
         if (record.step, validation) < first or record.HasField("file_version"):
             yield content[place:end]

@@ -58,6 +58,12 @@ def test_a_resumed_run_goes_on_without_doubled_steps(tmp_path):
     assert [found["validation/loss/item", step][0] for step in (0, 4, 8)] == [3.0, 1.25, 0.25]
 
 
+def test_what_is_written_is_on_disk_at_once(tmp_path):
+    with tensorboard_log(tmp_path, BATCHES, int) as hook:
+        hook(batch(1, 2, 2.0))
+        assert scalars(tmp_path)["train/loss", 2] == [3.0]
+
+
 def test_what_a_killed_process_left_half_written_is_taken_out(tmp_path):
     write(tmp_path, validation(0, 3.0), batch(1, 2, 2.0))
     (path,) = tmp_path.iterdir()
