@@ -128,6 +128,10 @@ class TrainingSampling(ConfigModel):
     """Whether the file must hold the parameters of this model and no others; false takes what fits by name."""
     save_interval_epochs: PositiveInt
     """Save a checkpoint every so many epochs."""
+    save_interval_minutes: PositiveFloat | None = None
+    """Save one every so many minutes too, in the middle of an epoch; null does not."""
+    save_interval_steps: PositiveInt | None = None
+    """Save one every so many updates too; null does not."""
     keep_checkpoints: PositiveInt | None = 3
     """How many of the newest checkpoints of each run are kept; null keeps all."""
     early_stopping_epochs: PositiveInt | None = None
