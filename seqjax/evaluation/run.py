@@ -76,7 +76,7 @@ def run_model(
       total: Number of windows, where it is known.
 
     Raises:
-      ArtifactError: The model returns NaN.
+      ArtifactError: The model returns what is not finite.
     """
     targets = config.target_columns or list(engine.card.column_schema.targets)
     parts = iter(parts)
@@ -170,9 +170,11 @@ class _Scorer:
 
     def _score(self, target: str, run: TargetRun, batch: _Batch, outputs: Outputs) -> None:
         output = outputs[target]
-        if np.isnan(output).any():
+        # The logarithm of no probability at all is a legitimate output, of a class.
+        lowest = -np.inf if isinstance(run, CategoricalRun) else np.finfo(np.float32).min
+        if not ((output >= lowest) & (output < np.inf)).all():
             raise ArtifactError(
-                f"The model's output for {target!r} is not a number (NaN), so it cannot be evaluated. "
+                f"The model's output for {target!r} is not finite everywhere, so it cannot be evaluated. "
                 "Was it exported after its training diverged?"
             )
         values = batch.windows.columns[target]

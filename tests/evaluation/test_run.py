@@ -11,6 +11,7 @@ from seqjax.config.evaluate import EvaluateConfig
 from seqjax.config.metadata import Statistics
 from seqjax.data.dataset import Windows
 from seqjax.errors import ArtifactError
+from seqjax.evaluation.bootstrap import Estimate
 from seqjax.evaluation.run import Found, run_model
 from seqjax.evaluation.tally import ENOUGH_SEQUENCES
 from tests.engines import FakeEngine, fake_card, windows_of
@@ -216,12 +217,28 @@ def test_only_the_targets_asked_for():
     assert list(run(target_columns=["price"]).targets) == ["price"]
 
 
-def test_a_model_that_returns_nan_is_refused():
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_model_that_returns_no_numbers_is_refused(value):
     def broken(inputs, valid_mask, positions):
-        return {**outputs(inputs, valid_mask, positions), "price": np.full((len(valid_mask), 1, 1), np.nan)}
+        return {**outputs(inputs, valid_mask, positions), "price": np.full((len(valid_mask), 1, 1), value)}
 
-    with pytest.raises(ArtifactError, match="output for 'price' is not a number"):
+    with pytest.raises(ArtifactError, match="output for 'price' is not finite everywhere"):
         run_model(engine(compute=broken), [windows()], {}, config(), name="m", total=None)
+
+
+def test_a_class_may_be_impossible_but_if_it_comes_nothing_is_judged():
+    def certain(inputs, valid_mask, positions):
+        found = outputs(inputs, valid_mask, positions)
+        found["item"][..., 4] = -np.inf
+        return found
+
+    fitted = fit_baselines(windows(seed=9), engine().card.column_schema)
+    target = run_model(engine(compute=certain), [windows()], fitted, config(), name="m", total=None).targets[
+        "item"
+    ]
+    assert target.metrics["model"]["nll"] == Estimate(None)
+    assert target.metrics["model"]["top1"].low is not None
+    assert target.verdict.text == "Not judged: the NLL is not finite."
 
 
 def chain(seed, count=60, length=30):
