@@ -24,6 +24,7 @@ import numpy as np
 import polars as pl
 import yaml
 
+ROOT = Path(__file__).resolve().parents[1]
 LENGTH, BATCH, BATCHES, EPOCHS = 24, 32, 25, 4
 CHILD = """
 import json, sys
@@ -97,7 +98,14 @@ def search(root: Path, count: int, **changes: object) -> dict[str, Any]:
 def timed(command: list[str], folder: Path) -> tuple[float, float]:
     """Wall and CPU seconds of a process and its children."""
     before, begin = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    subprocess.run(command, check=True, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    subprocess.run(
+        command,
+        check=True,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     wall, after = time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_CHILDREN)
     return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
