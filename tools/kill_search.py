@@ -3,8 +3,9 @@
     python -m tools.kill_search --kills 5
 
 A search is run undisturbed. Then the same search is begun anew, killed (SIGKILL) and continued as often as is
-asked for, and left to its end. Every run must have been trained to its end exactly once: its log tells of
-each epoch once, and of one last epoch. The ranking and the losses must be those of the undisturbed search.
+asked for, and left to its end. Every run must have been trained to its end exactly once: since it was begun
+for the last time (what was killed before its first checkpoint is begun anew), its log tells of each epoch
+once, and in all of one end. The ranking and the losses must be those of the undisturbed search.
 """
 
 import argparse
@@ -115,8 +116,12 @@ def faults(root: Path, expected: list[tuple[str, str, int, float]]) -> list[str]
         lines = (root / f"logs/sequifier-{run}-rank0.jsonl").read_text().splitlines()
         events = [json.loads(line) for line in lines]
         epochs = [event["epoch"] for event in events if event["event"] == "validation"]
-        if epochs != list(range(last + 1)):
+        begun = len(epochs) - 1 - epochs[::-1].index(0)
+        if epochs[begun:] != list(range(last + 1)):
             found.append(f"{run} was trained for the epochs {epochs}")
+        ends = sum(event["event"] == "standing" and event["finished"] for event in events)
+        if ends != 1:
+            found.append(f"{run} was trained to its end {ends} times")
     return found
 
 

@@ -18,11 +18,17 @@ def test_the_check(tmp_path: Path) -> None:
     report = tmp_path / f"outputs/hyperparameter_search/{NAME}.json"
     report.write_text(json.dumps({"runs": [row]}))
     log = tmp_path / "logs/sequifier-s-run-0-rank0.jsonl"
+    end = json.dumps({"event": "standing", "finished": True})
     lines = [json.dumps({"event": "validation", "epoch": epoch}) for epoch in (0, 1)]
-    log.write_text("\n".join(lines))
+    log.write_text("\n".join([*lines, end]))
     expected = [("s-run-0", "complete", 1, 0.5)]
     assert faults(tmp_path, expected) == []
-    log.write_text("\n".join([*lines, lines[1]]))
-    assert faults(tmp_path, expected) == ["s-run-0 was trained for the epochs [0, 1, 1]"]
+    log.write_text("\n".join([lines[0], *lines, end]))
+    assert faults(tmp_path, expected) == []
+    log.write_text("\n".join([*lines, lines[1], end, end]))
+    assert faults(tmp_path, expected) == [
+        "s-run-0 was trained for the epochs [0, 1, 1]",
+        "s-run-0 was trained to its end 2 times",
+    ]
     report.write_text(json.dumps({"runs": [{**row, "best_validation_loss": 0.6}]}))
     assert "the ranking is" in faults(tmp_path, expected)[0]
