@@ -9,7 +9,8 @@
     const color = (name) => style.getPropertyValue(name).trim();
     const axis = {
       automargin: true, gridcolor: color("--line"), linecolor: color("--line"), zerolinecolor: color("--line"),
-      tickcolor: color("--line"), title: { standoff: 8, font: { color: color("--muted") } },
+      tickcolor: color("--line"), spikecolor: color("--muted"), spikethickness: 1, spikedash: "dot",
+      title: { standoff: 8, font: { color: color("--muted") } },
     };
     return {
       layout: {

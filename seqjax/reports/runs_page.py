@@ -91,7 +91,7 @@ def _curves(
     for rank, run in reversed(list(enumerate(ranked))):
         x, y = zip(*points(run), strict=True) if points(run) else ((), ())
         if rank < coloured:
-            curves.append(Curve(run.name, x, y, color(rank), marked=marked, rank=rank, group=run.name))
+            curves.append(Curve(run.name, x, y, color(rank), marked=marked, rank=rank))
         else:
             curves.append(Curve(run.name, x, y, GREY, width=1, opacity=0.5, in_legend=False))
     return curves
@@ -111,15 +111,14 @@ def _loss_figures(
     training = _curves(
         ranked, lambda run: [(t.place, t.measures.loss) for t in averaged(run.batches, bucket, most)]
     )
-    hidden = {"baselines": range(len(lines))}
     return [
         figure(
-            [*lines, *validation],
+            validation,
+            baselines=lines,
             y="validation loss",
             caption=caption,
             height=440,
             log_scale=log_scale,
-            hidden=hidden,
             compared=True,
         ),
         figure(training, y="training loss", height=380, log_scale=log_scale, compared=True),
@@ -165,10 +164,10 @@ def _compared(
         return [(told.epoch, v) for told in run.validations if (v := value(told.measures)) is not None]
 
     return figure(
-        [*lines, *_curves(ranked, points, marked=True)],
+        _curves(ranked, points, marked=True),
+        baselines=lines,
         y=title,
         log_scale=log_scale,
-        hidden={"baselines": range(len(lines))},
         compared=True,
     )
 

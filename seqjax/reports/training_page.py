@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 
-from seqjax.reports.curves import GREY, Curve, baseline_curves, color, figure
+from seqjax.reports.curves import GREY, Curve, baseline_curves, color, figure, level
 from seqjax.reports.page import Cell, Figure, Row, Section, Table, page
 from seqjax.reports.training_log import Batches, Measures, RunLog, Validation
 
@@ -138,9 +138,7 @@ def _loss_parts(run: RunLog, batches: Sequence[Batches], *, log_scale: bool) -> 
     size = max((told.count for told in batches), default=0)
     caption = f"A point of the training curve is the mean of {size} batches." if size > 1 else ""
     found: list[Figure | Row] = [
-        _curves_with_baselines(
-            training, validation, baselines, y="loss", caption=caption, log_scale=log_scale
-        )
+        _losses(training, validation, baselines, caption=caption, log_scale=log_scale)
     ]
     if len(targets_of(run)) > 1 and run.validations:
         found.append(_relative_losses(run, log_scale=log_scale))
@@ -150,23 +148,21 @@ def _loss_parts(run: RunLog, batches: Sequence[Batches], *, log_scale: bool) -> 
 Points = Sequence[tuple[float, float]]
 
 
-def _curves_with_baselines(
+def _losses(
     training: Points,
     validation: Points,
     baselines: Mapping[str, float],
     *,
-    y: str,
     log_scale: bool,
     caption: str = "",
 ) -> Figure:
     last = max((x for x, _ in [*training, *validation]), default=1.0)
     lines = baseline_curves(baselines, last)
     curves = [
-        *lines,
         *([Curve("training", *_split(training), color(1), width=1.3, opacity=0.85)] if training else []),
         *([Curve("validation", *_split(validation), color(0), width=2.4, marked=True)] if validation else []),
     ]
-    return figure(curves, y=y, caption=caption, log_scale=log_scale, hidden={"baselines": range(len(lines))})
+    return figure(curves, y="loss", baselines=lines, caption=caption, log_scale=log_scale)
 
 
 def _relative_losses(run: RunLog, *, log_scale: bool) -> Figure:
@@ -201,7 +197,7 @@ def _target_section(run: RunLog, target: str, batches: Sequence[Batches], *, log
         name: found.by_target[target] for name, found in run.baselines.items() if target in found.by_target
     }
     figures = [
-        _curves_with_baselines(training, validation, baselines, y="loss", log_scale=log_scale),
+        _losses(training, validation, baselines, log_scale=log_scale),
         *_metric_figures(run, target),
     ]
     if any(target in told.shares for told in run.validations):
@@ -226,9 +222,7 @@ def _metric_figures(run: RunLog, target: str) -> list[Figure]:
             Curve(metric_title(name), *_split(points), color(names.index(name)), marked=True)
             for name, points in found.items()
         ]
-        figures.append(
-            figure([*lines, *curves], y=title, caption=caption, hidden={"baselines": range(len(lines))})
-        )
+        figures.append(figure(curves, y=title, baselines=lines, caption=caption))
     return figures
 
 
@@ -252,7 +246,7 @@ def _best_baseline(name: str, baselines: Mapping[str, float], last: float, tone:
     pick = max if name.endswith("accuracy") else min
     baseline = pick(baselines, key=lambda baseline: baselines[baseline])
     title, value = f"{metric_title(name)} of {baseline}", baselines[baseline]
-    return Curve(title, [0, last], [value, value], tone, "dash", 1.5, 0.7, in_legend=False)
+    return level(title, value, last, color=tone, dash="dash", opacity=0.7, in_legend=False)
 
 
 def metric_title(name: str) -> str:
@@ -276,13 +270,13 @@ def _share_figure(run: RunLog, column: str) -> Figure:
             [v.shares[column].get(name, 0.0) for v in told],
             color(number),
             width=0.5,
-            fill="one",
+            stacked=True,
         )
         for number, name in enumerate(shown)
     ]
     if rest:
         others = [sum(v.shares[column].get(name, 0.0) for name in rest) for v in told]
-        curves.append(Curve(f"{len(rest)} more classes", epochs, others, GREY, width=0.5, fill="one"))
+        curves.append(Curve(f"{len(rest)} more classes", epochs, others, GREY, width=0.5, stacked=True))
     return figure(curves, y="share of predictions", share=True)
 
 

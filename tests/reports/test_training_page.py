@@ -60,7 +60,8 @@ def test_the_page_says_what_was_reached(run):
 def test_losses_are_drawn_beside_baselines(run):
     loss, relative = figures(training_page(run), "Loss")
     assert names(loss) == ["marginal", "first-order Markov", "training", "validation"]
-    assert loss["data"][0]["y"] == [3.5, 3.5]
+    assert loss["data"][0]["x"] == [0, 1, 2]
+    assert loss["data"][0]["y"] == [3.5, 3.5, 3.5]
     assert loss["data"][3]["x"] == [0, 1, 2]
     assert loss["data"][3]["y"] == [4, 3, 2]
     assert loss["data"][2]["x"] == [0.5, 1, 1.5, 2]
@@ -73,7 +74,7 @@ def test_each_target_has_its_losses_metrics_and_shares(run):
     item = figures_titled(text, "item")
     assert list(item) == ["loss", "perplexity", "accuracy", "share of predictions"]
     assert item["loss"]["data"][-1]["y"] == pytest.approx([2.4, 1.8, 1.2])
-    assert item["perplexity"]["data"][1]["y"] == [2.5, 2.5]
+    assert item["perplexity"]["data"][1]["y"] == [2.5, 2.5, 2.5]
     assert names(item["accuracy"]) == ["top-1 accuracy of first-order Markov", "top-1 accuracy"]
     shares = item["share of predictions"]["data"]
     assert len(shares) == 13
