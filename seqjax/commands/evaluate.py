@@ -108,7 +108,8 @@ def _evaluate_one(
 ) -> tuple[Found, Baselines, list[str]]:
     card = engine.card
     targets = config.target_columns or list(card.column_schema.targets)
-    training, notes = _training_data(config, metadata, card), []
+    training = _training_data(config, metadata, data_path, card)
+    notes = list(_doubts(config, card, data_path, name))
     fitted: dict[str, Fitted] = {}
     baselines = Baselines(None, 0)
     if training is None:
@@ -116,14 +117,12 @@ def _evaluate_one(
             "The training data was not found, so there are no baselines and no verdict: name it by "
             "training_data_path."
         )
-        logger.warning(notes[-1])
     else:
         windows = _training_windows(config, training, card, targets)
         fitted = _fitted(windows, card, targets)
         baselines = Baselines(str(training.path), len(windows))
-        if training.path.resolve() == data_path.resolve():
-            notes.append("This is the training data, not held-out data: the figures are too good.")
-            logger.warning(notes[-1])
+    for note in notes:
+        logger.warning(note)
     columns = tuple(dict.fromkeys((*card.column_schema.inputs, *targets)))
     with source_of(config, metadata, data_path, card, columns=columns, default_stride=1) as source:
         found = run_model(engine, source.parts(), fitted, config, name=name, total=source.total)
@@ -174,24 +173,53 @@ class _TrainingData:
 
 
 def _training_data(
-    config: EvaluateConfig, metadata: Metadata | None, card: ModelCard
+    config: EvaluateConfig, metadata: Metadata | None, data_path: Path, card: ModelCard
 ) -> _TrainingData | None:
-    """Where the training data lies, if it is known and still there."""
-    if metadata is None:
-        named = card.train_config.get("metadata_config_path")
-        place = resolve_path(config.project_root, named, or_here=True) if named else None
-        metadata = load_metadata(place) if place is not None and place.is_file() else None
+    """Where the training data lies, if it is known and still there; never the held-out data unawares."""
+    known = _metadata_of_model(config, card)
     if config.training_data_path is not None:
         path = resolve_path(config.project_root, config.training_data_path, or_here=True)
-        return _TrainingData(path, metadata)
-    names: list[str] = [card.train_config.get("training_data_path") or ""]
-    splits = metadata.split_paths[:1] if metadata is not None else []
-    names += [str(resolve_split(config.project_root, path)) for path in splits]
-    for name in filter(None, names):
-        path = resolve_path(config.project_root, name, or_here=True)
-        if path.exists():
+        return _TrainingData(path, metadata or known)
+    if metadata is not None:
+        path = resolve_split(config.project_root, metadata.split_paths[0])
+        if path.exists() and not _is_same(path, data_path):
             return _TrainingData(path, metadata)
-    return None
+    path = _data_of_model(config, card, known, split=0)
+    return None if path is None else _TrainingData(path, known)
+
+
+def _metadata_of_model(config: EvaluateConfig, card: ModelCard) -> Metadata | None:
+    """The metadata that a model was trained with, if it is still where it was."""
+    named = card.train_config.get("metadata_config_path")
+    place = resolve_path(config.project_root, named, or_here=True) if named else None
+    return load_metadata(place) if place is not None and place.is_file() else None
+
+
+def _data_of_model(
+    config: EvaluateConfig, card: ModelCard, metadata: Metadata | None, *, split: int
+) -> Path | None:
+    """What a model was trained (split 0) or validated (1) on, if it is known and still there."""
+    named = card.train_config.get(("training_data_path", "validation_data_path")[split])
+    path = None
+    if named is not None:
+        path = resolve_path(config.project_root, named, or_here=True)
+    elif metadata is not None and split < len(metadata.split_paths):
+        path = resolve_split(config.project_root, metadata.split_paths[split])
+    return path if path is not None and path.exists() else None
+
+
+def _doubts(config: EvaluateConfig, card: ModelCard, data_path: Path, name: str) -> Iterator[str]:
+    """Why data may not be held-out data for a model."""
+    known = _metadata_of_model(config, card)
+    training, validation = (_data_of_model(config, card, known, split=split) for split in (0, 1))
+    if _is_same(training, data_path):
+        yield "This is the training data, not held-out data: the figures are too good."
+    elif _is_same(validation, data_path) and "-best-" in name:
+        yield "The best epoch was chosen by the loss on this very data: the figures are a little too good."
+
+
+def _is_same(path: Path | None, other: Path) -> bool:
+    return path is not None and path.resolve() == other.resolve()
 
 
 def _training_windows(

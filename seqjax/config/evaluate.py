@@ -16,7 +16,7 @@ class EvaluateConfig(ConfigModel):
 
     project_root: str
     """Root folder of the project; relative paths start here. Usually '.'."""
-    model_path: str | list[str]
+    model_path: str | Annotated[list[str], Field(min_length=1)]
     """Model file, or a list of them to compare; best and last are the newest of their kind in models/."""
     data_path: str | None = None
     """Held-out data, preprocessed or a raw table; null is the last of the metadata's first three splits."""

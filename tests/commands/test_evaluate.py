@@ -263,6 +263,23 @@ def test_evaluating_the_training_data_is_said(project: Path) -> None:
     assert model.notes == ["This is the training data, not held-out data: the figures are too good."]
 
 
+def test_evaluating_what_chose_the_best_epoch_is_said(project: Path) -> None:
+    assert run(project, data_path="data/t-split1").models[0].notes == []
+    model = run(project, data_path="data/t-split1", model_path="best").models[0]
+    (note,) = model.notes
+    assert note.startswith("The best epoch was chosen by the loss on this very data")
+
+
+def test_baselines_are_not_fitted_on_held_out_data_unawares(project: Path) -> None:
+    """The metadata of the held-out data has a first split too: that data."""
+    report = run(project, metadata_config_path="configs/metadata_configs/new.json", data_path=None)
+    assert Path(report.data).name == "new-split0"
+    fitted_on = report.models[0].baselines.fitted_on
+    assert fitted_on is not None
+    assert Path(fitted_on).name == "t-split0"
+    assert report.models[0].notes == []
+
+
 def test_onnx_models_need_no_jax(project: Path) -> None:
     program = (
         "import sys\n"
