@@ -48,10 +48,10 @@ def find_device(name: str) -> Device:
     """
     kind, _, number = name.partition(":")
     try:
-        found = jax.devices() if kind == "auto" else jax.devices(_PLATFORMS[kind])
+        found = jax.local_devices(backend=None if kind == "auto" else _PLATFORMS[kind])
         return found[int(number or 0)]
     except (RuntimeError, IndexError, ValueError):
-        there = ", ".join(str(device) for device in jax.devices())
+        there = ", ".join(str(device) for device in jax.local_devices())
         raise TrainingError(
             f"training_spec.device: there is no {name} here; jax sees {there}. "
             f"Set device: auto or cpu, or {_REMEDIES.get(kind, 'choose one of these')}."

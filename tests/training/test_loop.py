@@ -1,4 +1,5 @@
 import dataclasses
+import logging
 import re
 import signal
 
@@ -90,6 +91,23 @@ def test_going_on_equals_going_through(case, setup):
     resumed = fit(setup, half, epochs=4)
     jax.tree.map(np.testing.assert_array_equal, (through.state, through.best), (resumed.state, resumed.best))
     assert (through.best_loss, through.best_epoch) == (resumed.best_loss, resumed.best_epoch)
+
+
+def test_a_run_and_its_resumption_compile_the_update_once(case, setup, caplog):
+    recipe, feed = case.recipe(dropout=0.1), case.feed()
+    run = dataclasses.replace(setup, feed=feed, fold=feed.fold(build_step(recipe)), save_interval=4)
+    pauses = []
+
+    def hook(event):
+        if isinstance(event, PauseEvent):
+            pauses.append(event.standing)
+
+    evaluate_start(run, case.params)  # The evaluation has been compiled by then.
+    with jax.log_compiles(), caplog.at_level(logging.WARNING):
+        fit(run, start(case), epochs=3, hooks=[hook])
+        fit(run, pauses[0], epochs=2)
+    compiled = [record.message for record in caplog.records if "Compiling jit(loop)" in record.message]
+    assert len(compiled) == 1
 
 
 def logged(events):
