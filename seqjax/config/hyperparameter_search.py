@@ -125,7 +125,7 @@ class TrainingSampling(ConfigModel):
     warm_start: Annotated[str, Field(min_length=1)] | None = None
     """A .pt file, or the folder of a checkpoint, whose parameters a new run starts from."""
     warm_start_strict: bool = True
-    """Whether the file must hold the parameters of this model and no others; false takes what fits by name."""
+    """Whether the file must hold exactly the parameters of this model; false takes what fits by name."""
     save_interval_epochs: PositiveInt
     """Save a checkpoint every so many epochs."""
     save_interval_minutes: PositiveFloat | None = None

@@ -68,7 +68,7 @@ class TrainingSpec(ConfigModel):
     warm_start: Annotated[str, Field(min_length=1)] | None = None
     """A .pt file, or the folder of a checkpoint, whose parameters a new run starts from."""
     warm_start_strict: bool = True
-    """Whether the file must hold the parameters of this model and no others; false takes what fits by name."""
+    """Whether the file must hold exactly the parameters of this model; false takes what fits by name."""
     accumulation_steps: PositiveInt | None = None
     """Batches that are averaged, as one large batch, into one update."""
     gradient_clip: Annotated[float, Field(gt=0)] | None = 0.5
