@@ -21,7 +21,7 @@ class EvaluateConfig(ConfigModel):
     data_path: str | None = None
     """Held-out data, preprocessed or a raw table; null is the last of the metadata's first three splits."""
     training_data_path: str | None = None
-    """Preprocessed training data for the baselines; null takes the metadata's first split, or the model's."""
+    """Training data of the baselines, of either sort; null is the metadata's first split, or the model's."""
     metadata_config_path: str | None = None
     """The JSON file that preprocess wrote; null uses what the model file holds."""
     training_config_path: str = "configs/train.yaml"
