@@ -197,7 +197,7 @@ def compare(count: int, seed: int, report: Callable[[int, float], None]) -> list
         deadline=None,
         database=None,
         phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
+        suppress_health_check=[HealthCheck.too_slow],
     )
     @given(case=cases())
     def check(case: Case) -> None:
