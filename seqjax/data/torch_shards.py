@@ -128,7 +128,7 @@ def read(path: Path, column_kinds: Mapping[str, ColumnKind]) -> Windows:
             f"{path} holds windows of seq_length {lengths[0]} and of {lengths[1]}, so its files are of "
             "different runs. Remove the folder and preprocess again."
         )
-    return joined(parts)
+    return joined(parts).in_ram()
 
 
 def read_files(path: Path, column_kinds: Mapping[str, ColumnKind]) -> Iterator[Windows]:

@@ -256,3 +256,10 @@ def test_torch_and_its_loader_take_the_files(folder: Path) -> None:
         torch.cat([part[1]["price"] for part in loaded]), batch.columns["price"][:, 1:]
     )
     assert [part[2].dtype for part in loaded] == [torch.int64] * 2
+
+
+def test_columns_of_several_files_are_in_one_piece(tmp_path: Path) -> None:
+    write(tmp_path / "x", _windows(), stem="x", sequences_per_file=1)
+    found = read(tmp_path / "x", KINDS)
+    assert len(list((tmp_path / "x").glob("*.pt"))) > 1
+    assert all(isinstance(column, np.ndarray) for column in found.columns.values())
