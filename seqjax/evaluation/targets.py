@@ -191,7 +191,10 @@ class RealRun:
     def result(self, n_pieces: int, seq_length: int, not_scored: Mapping[str, int]) -> TargetResult:
         """See `TargetRun.result`."""
         figures = _Figures("real", self.tallies, n_pieces, self._config)
-        points = {name: values.tolist() for name, values in self._points.rows().items()}
+        # More digits than a float32 holds only make the report longer.
+        points = {
+            name: [float(f"{value:.7g}") for value in values] for name, values in self._points.rows().items()
+        }
         return TargetResult(
             kind="real",
             items=figures.items,
