@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -59,7 +59,7 @@ def cases(draw: st.DrawFn) -> Case:
     rope = draw(st.booleans())
     width = draw(st.integers(1, 5)) * (2 if rope else 1)
     dim = heads * width
-    attention = draw(st.sampled_from(["mha", "mqa", "gqa"]))
+    attention: Literal["mha", "mqa", "gqa"] = draw(st.sampled_from(("mha", "mqa", "gqa")))
     kv_heads = {"mha": None, "mqa": 1}.get(attention)
     if attention == "gqa":
         kv_heads = draw(st.sampled_from([n for n in range(1, heads + 1) if heads % n == 0]))
