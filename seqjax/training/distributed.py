@@ -44,6 +44,8 @@ def connect(environment: Mapping[str, str] = os.environ) -> None:
         return
     if jax.distributed.is_initialized():
         return
+    # Programs that do not wait for each other would run in any order on CPUs, and processes must agree on it.
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
     try:
         jax.distributed.initialize(**(plain or {}))
     except (RuntimeError, ValueError) as error:
