@@ -26,9 +26,11 @@ from seqjax.sweep.population import Member, Population
 from seqjax.sweep.runners import Kind, Programs
 from seqjax.sweep.sizes import bytes_of, fitting, suited
 from seqjax.training.devices import find_device
+from seqjax.training.distributed import find_devices
 from seqjax.training.events import BatchEvent, Event, Hook, PauseEvent, Standing
 from seqjax.training.logs import json_log, log_files
 from seqjax.training.loop import is_finished
+from seqjax.training.placement import Placement
 from seqjax.training.setup import Data, Run, evaluate_baselines
 
 logger = logging.getLogger(__name__)
@@ -111,7 +113,8 @@ class Workshop:
     def _bench(self, tasks: Sequence[Task]) -> "_Bench":
         config = tasks[0].config
         known = [one for one in self._known if shape_of(one) == shape_of(config)]
-        job = load_job(config)
+        spec = config.training_spec
+        job = load_job(config, Placement(find_devices(spec)))
         with jax.default_device(find_device(config.training_spec.device)):
             return _Bench(job, self._data(job), known, runner=self._runner, size=self._size)
 
@@ -195,7 +198,9 @@ class _Bench:
         if self._population is None or self._population[0] != names:
             run = self.run
             order = self._job.data(*self.windows).validation_order
-            programs = Programs(run.recipe, run.evaluator, run.setup.feed, run.validation, order)
+            programs = Programs(
+                *(run.recipe, run.evaluator, run.setup.feed, run.validation, order), run.setup.placement
+            )
             most = fitting(self._job.config, bytes_of(self._job.shapes), self._job.device)
             slots = max(1, min(count, most, self._size or count))
             logger.info("[INFO] %d runs at a time are trained together (%s).", slots, self._kind)

@@ -24,6 +24,7 @@ from seqjax.training.batch import Batch, Tree
 from seqjax.training.evaluate import Evaluator, Found, dispatches
 from seqjax.training.feed import Feed, Step
 from seqjax.training.objective import Target
+from seqjax.training.placement import Placement
 from seqjax.training.state import TrainState, to_host
 from seqjax.training.step import Constants, Recipe, Report, build_step, empty_report
 
@@ -41,6 +42,8 @@ class Programs:
     training: Feed
     validation: Feed
     validation_order: Order
+    placement: Placement | None = None
+    """The devices of the feeds, where there are several: members are shared out among them."""
 
 
 class Work(NamedTuple):
@@ -145,11 +148,15 @@ class Stacked:
 
     def __init__(self, programs: Programs, slots: int, kind: Kind) -> None:
         self._programs = programs
-        self._slots = slots
+        self._spread = programs.placement if programs.placement and programs.placement.size > 1 else None
+        self._slots = slots if self._spread is None else slots + -slots % self._spread.size
         step, evaluation = build_step(programs.recipe), evaluation_step(programs.evaluator)
         self._shared = programs.training.fold(_batched(step, kind, own_batches=False))
-        self._own = programs.training.fold(_batched(step, kind, own_batches=True))
-        self._evaluation = programs.validation.fold(_batched(evaluation, kind, own_batches=False))
+        spread = self._spread is not None
+        self._own = programs.training.fold(_batched(step, kind, own_batches=True), by_rows=spread)
+        self._evaluation = programs.validation.fold(
+            _batched(evaluation, kind, own_batches=False), by_rows=spread
+        )
         self._known = programs.validation.place(programs.validation_order)
         self._insert = jax.jit(_inserted, donate_argnums=0)
         self._states: TrainState | None = None
@@ -159,19 +166,22 @@ class Stacked:
     def put(self, slot: int, state: TrainState) -> None:
         """As `Runner.put`."""
         if self._states is None:
-            self._states = jax.tree.map(
-                lambda leaf: jnp.broadcast_to(jnp.asarray(leaf), (self._slots, *np.shape(leaf))).copy(), state
+            self._states = self._placed(
+                jax.tree.map(
+                    lambda leaf: jnp.broadcast_to(jnp.asarray(leaf), (self._slots, *np.shape(leaf))).copy(),
+                    state,
+                )
             )
         else:
-            self._states = self._insert(self._states, copied(state), np.int32(slot))
+            self._states = self._placed(self._insert(self._states, state, np.int32(slot)))
 
     def begin(self, work: Mapping[int, Work]) -> None:
         """As `Runner.begin`."""
         self._active = tuple(work)
         # A slot without a member does what another does; nobody looks at it.
         filled = [work.get(slot, work[self._active[0]]) for slot in range(self._slots)]
-        constants = _stacked([one.constants for one in filled])
-        if all(np.array_equal(one.order, filled[0].order) for one in filled):
+        constants = self._placed(_stacked([one.constants for one in filled]))
+        if self._spread is None and all(np.array_equal(one.order, filled[0].order) for one in filled):
             self._work = self._shared, self._programs.training.place(filled[0].order), constants
         else:
             joined = np.concatenate([one.order for one in filled], axis=1)
@@ -181,7 +191,7 @@ class Stacked:
         """As `Runner.train`."""
         assert self._work is not None
         fold, order, constants = self._work
-        empty = _stacked([empty_report(self._programs.recipe.targets)] * self._slots)
+        empty = self._placed(_stacked([empty_report(self._programs.recipe.targets)] * self._slots))
         self._states, reports = fold((self._states, empty), constants, order, low, high)
         return reports
 
@@ -194,10 +204,10 @@ class Stacked:
         """As `Runner.evaluate`."""
         assert self._states is not None
         some = next(iter(values.values()))
-        own = _stacked([_arrays(values.get(slot, some)) for slot in range(self._slots)])
-        empty = [self._programs.evaluator.empty()] * self._slots
+        own = self._placed(_stacked([_arrays(values.get(slot, some)) for slot in range(self._slots)]))
+        empty = _stacked([self._programs.evaluator.empty()] * self._slots)
         found = [
-            self._evaluation(_stacked(empty), (self._states.params, own), self._known, *bounds)
+            self._evaluation(self._placed(copied(empty)), (self._states.params, own), self._known, *bounds)
             for bounds in dispatches(len(self._programs.validation_order))
         ]
         fetched = jax.device_get(found)
@@ -207,6 +217,10 @@ class Stacked:
         """As `Runner.states`."""
         fetched = to_host(self._states)
         return {slot: _at(fetched, slot) for slot in slots}
+
+    def _placed(self, tree: Tree) -> Tree:
+        """A stack, with each device's members on it."""
+        return tree if self._spread is None else jax.device_put(tree, self._spread.rows)
 
 
 def build_runner(kind: Kind, programs: Programs, slots: int) -> Runner:

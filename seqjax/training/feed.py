@@ -52,8 +52,13 @@ class Feed(Protocol):
         """Makes an order (numbers of windows by batch, -1 for a row of padding) ready for folds."""
         ...
 
-    def fold(self, step: Step[Carry]) -> Fold[Carry]:
-        """Compiles a step, once, into a loop over batches."""
+    def fold(self, step: Step[Carry], *, by_rows: bool = False) -> Fold[Carry]:
+        """Compiles a step, once, into a loop over batches.
+
+        Args:
+          step: What is done with each batch.
+          by_rows: Whether the carry is cut among the devices by its first axis, rather than on all alike.
+        """
         ...
 
 
@@ -72,7 +77,7 @@ class ResidentFeed:
         self._placement = placement or Placement()
         self._slots = windows.seq_length + 1
         self._rows = Rows(
-            self._placement.copied({name: windows.columns[name] for name in columns}),
+            self._placement.copied({name: np.asarray(windows.columns[name]) for name in columns}),
             self._placement.copied(windows.start.astype(np.int32)),
             self._placement.copied(windows.length.astype(np.int32)),
         )
@@ -81,7 +86,7 @@ class ResidentFeed:
         """The order on the device."""
         return self._placement.cut(self._placement.filled_up(order))
 
-    def fold(self, step: Step[Carry]) -> Fold[Carry]:
+    def fold(self, step: Step[Carry], *, by_rows: bool = False) -> Fold[Carry]:
         """A compiled loop over batches; its bounds are values, so that it is compiled once."""
 
         def loop(
@@ -92,11 +97,12 @@ class ResidentFeed:
 
             return jax.lax.fori_loop(bounds[0], bounds[1], body, carry)
 
-        compiled = _compiled(loop, self._placement, self._options)
+        compiled = _compiled(loop, self._placement, self._options, by_rows=by_rows)
 
         def fold(carry: Carry, constants: Tree, order: Tree, begin: int, end: int) -> Carry:
             bounds = np.int32(begin), np.int32(end)
-            return compiled(self._placement.placed(carry), constants, self._rows, order, bounds)
+            placed = carry if by_rows else self._placement.placed(carry)
+            return compiled(placed, constants, self._rows, order, bounds)
 
         return fold
 
@@ -131,12 +137,12 @@ class StreamedFeed:
         """The part of the order that this process reads."""
         return Stream(self._placement.own_columns(self._placement.filled_up(order)), self._reader)
 
-    def fold(self, step: Step[Carry]) -> Fold[Carry]:
+    def fold(self, step: Step[Carry], *, by_rows: bool = False) -> Fold[Carry]:
         """A loop on the host over a compiled step."""
-        compiled = _compiled(step, self._placement, self._options)
+        compiled = _compiled(step, self._placement, self._options, by_rows=by_rows)
 
         def fold(carry: Carry, constants: Tree, stream: "Stream", begin: int, end: int) -> Carry:
-            carry = self._placement.placed(carry)
+            carry = carry if by_rows else self._placement.placed(carry)
             for index in range(begin, end):
                 before = time.perf_counter()
                 own = stream.batch(index)
@@ -193,13 +199,13 @@ class _InTurn:
 
 
 def _compiled(
-    function: Callable[P, Carry], placement: Placement, options: Mapping[str, Any]
+    function: Callable[P, Carry], placement: Placement, options: Mapping[str, Any], *, by_rows: bool
 ) -> Callable[P, Carry]:
-    """A function compiled so that its first argument is consumed, and its result is on all devices alike."""
+    """A function compiled so that its first argument is consumed; its result lies where `by_rows` says."""
     return jax.jit(
         function,
         donate_argnums=0,
-        out_shardings=placement.everywhere,
+        out_shardings=placement.rows if by_rows else placement.everywhere,
         compiler_options=dict(options) or None,
     )
 
