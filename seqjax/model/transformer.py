@@ -169,7 +169,8 @@ class Transformer(nnx.Module):
         """What a call gives at the last position, and a cache to `proceed` from; rotary models only."""
         if self.rope is None:
             raise ValueError("keys and values can only be kept where positions are rotary.")
-        x_BLD = self._embed(inputs, None, keep_all)
+        self._check_mask(valid_BL)
+        x_BLD = self._embed(inputs, None, keep_all).astype(jnp.float32)
         batch, length, _ = x_BLD.shape
         bias, rope = (
             attention_bias(length, valid_BL if self.mask_padding else None),
@@ -193,7 +194,7 @@ class Transformer(nnx.Module):
         slot = cache.position % cache.valid_BL.shape[1]
         valid_BL = made_valid(cache.valid_BL, slot)
         bias, rope = slot_bias(valid_BL), self._rotation(1, cache.position[None])
-        x_B1D = self._embed(item, None, keep_all)
+        x_B1D = self._embed(item, None, keep_all).astype(jnp.float32)
         kept = []
         for layer, ring in zip(self.layers, cache.layers, strict=True):
             read_B1D = layer.attended(x_B1D)

@@ -67,6 +67,26 @@ def test_one_layer_stays_exact() -> None:
             np.testing.assert_allclose(found[name], expected[name], rtol=1e-4, atol=1e-4)
 
 
+def test_a_cache_keeps_its_types_where_layers_are_of_lower_precision() -> None:
+    """So that it can be carried through a scan."""
+    architecture = ROTARY[0]
+    graphdef, params = random_model(architecture.schema, architecture.spec, seed=2)
+    params = {
+        part: jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), tree) if part == "layers" else tree
+        for part, tree in params.items()
+    }
+    drawn = random_batch(architecture, 2, seed=0)
+    inputs = {name: jnp.asarray(values) for name, values in drawn.inputs.items()}
+    item = {name: values[:, -1:] for name, values in inputs.items()}
+    with jax.numpy_dtype_promotion("standard"):
+        raw, cache = merge(graphdef, params).remember(inputs, jnp.asarray(drawn.valid_mask))
+        again, further = merge(graphdef, params).proceed(item, cache)
+    assert cache.layers[0].key_BGSK.dtype == jnp.bfloat16
+    types = [[leaf.dtype for leaf in jax.tree.leaves(each)] for each in (cache, further)]
+    assert types[0] == types[1]
+    assert {values.dtype for values in (raw | again).values()} == {jnp.dtype(jnp.float32)}
+
+
 def test_learned_positions_are_refused() -> None:
     architecture = next(each for each in architectures() if each.spec.positional_encoding == "learned")
     graphdef, params = random_model(architecture.schema, architecture.spec, seed=2)
