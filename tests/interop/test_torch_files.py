@@ -6,6 +6,8 @@ Files are put together here from single pickle instructions, since a hostile fil
 import contextlib
 import pickle
 import struct
+import subprocess
+import sys
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -265,6 +267,37 @@ def test_hostile_pickles_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(ArtifactError, match=r"model\.pt"):
         read(tmp_path, body)
     assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
+
+
+WATCHED = """
+import sys
+from pathlib import Path
+
+from seqjax.errors import ArtifactError
+from tests.interop.test_torch_files import HOSTILE, read
+
+ACTS = ("compile", "exec", "import", "pickle.", "os.", "subprocess.", "socket.", "ctypes.", "shutil.")
+HARMLESS = ("os.listdir", "os.scandir")
+seen = []
+sys.addaudithook(lambda event, _: seen.append(event))
+for body in [*HOSTILE.values()] * 2:
+    first = not seen
+    try:
+        read(Path(sys.argv[1]), body)
+    except ArtifactError:
+        acts = [event for event in seen if event.startswith(ACTS) and event not in HARMLESS]
+        assert first or not acts, (acts, body)
+    else:
+        raise AssertionError(body)
+    seen[:] = ["begun"]
+"""
+
+
+def test_reading_a_hostile_file_imports_and_runs_nothing(tmp_path: Path) -> None:
+    """Python reports every import, every code object that is run, and every name that pickle looks up."""
+    assert len(HOSTILE) >= 30
+    command = [sys.executable, "-c", WATCHED, str(tmp_path)]
+    subprocess.run(command, check=True, cwd=Path(__file__).parents[2])
 
 
 def test_values_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
