@@ -9,6 +9,7 @@ from seqjax.artifacts.layout import Layout
 from seqjax.commands.hyperparameter_search import hyperparameter_search
 from seqjax.commands.search_engines import Part
 from seqjax.commands.search_ray import _groups, _share, train_group
+from seqjax.commands.train import TrainResult
 from seqjax.commands.train_together import Task
 from seqjax.errors import MissingPackageError
 from seqjax.sweep.space import plan
@@ -44,6 +45,7 @@ def test_a_group_reports_what_came_of_each_run(project, monkeypatch):
     config = search(training={"learning_rate": [0.01, 1e30], "epochs": [1, 1]}, project_root=str(project))
     tasks = [Task(one.run, one.config) for one in plan(config, METADATA).candidates]
     came = {number: end for number, end, _ in train_group(tasks, [], "loop", str(Path.cwd()))}
+    assert isinstance(came[0], TrainResult)
     assert came[0].last_epoch == 1
     assert "is not finite" in str(came[1])
 
