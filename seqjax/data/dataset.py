@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int32, Int64, Integer, Shaped
 
-from seqjax.data.spliced import Spliced, parts_of, spliced
+from seqjax.data.spliced import Spliced, parts_of, runs, spliced
 from seqjax.errors import DataError
 
 
@@ -78,16 +78,13 @@ class Windows:
           indices: Numbers of windows; -1 gives a row that is all padding.
           columns: Which columns; null gives all.
         """
-        slots = np.arange(self.seq_length + 1)
+        n_slots = self.seq_length + 1
         length = self.length[indices]
-        padding = np.where(indices < 0, np.int32(len(slots)), np.int32(len(slots)) - length)
-        start = self.start[indices]
-        rows = (start + length)[:, None] + (slots - len(slots))
-        padded = slots < padding[:, None] if padding.any() else None
-        if padded is not None:
-            np.maximum(rows, start[:, None], out=rows)
+        padding = np.where(indices < 0, np.int32(n_slots), np.int32(n_slots) - length)
+        padded = np.arange(n_slots) < padding[:, None] if padding.any() else None
+        frame = _Frame(self.start[indices], self.start[indices] + length - n_slots, n_slots, padded)
         names = self.columns if columns is None else columns
-        return Batch({name: _take(self.columns[name], rows, padded) for name in names}, padding)
+        return Batch({name: frame.values(self.columns[name]) for name in names}, padding)
 
     def positions(
         self, indices: Integer[np.ndarray, "B"], slots: Integer[np.ndarray, "P"]
@@ -142,13 +139,25 @@ def _spliced(columns: Sequence[Shaped[np.ndarray, "_"] | Spliced]) -> Shaped[np.
     return spliced([part for column in columns for part in parts_of(column)])
 
 
-def _take(
-    column: Shaped[np.ndarray, "N"] | Spliced,
-    rows: Int64[np.ndarray, "B slots"],
-    padded: Bool[np.ndarray, "B slots"] | None,
-) -> Shaped[np.ndarray, "B slots"]:
-    dtype = np.int32 if np.issubdtype(column.dtype, np.integer) else np.float32
-    values = column.take(rows).astype(dtype, copy=False)
-    if padded is not None:
-        values[padded] = 0
-    return values
+class _Frame(NamedTuple):
+    """What to cut out of every strip for a batch."""
+
+    start: Int64[np.ndarray, "B"]
+    """Row of each window's first item."""
+    begin: Int64[np.ndarray, "B"]
+    """Row of each window's slot 0, which may lie before those of its sequence."""
+    n_slots: int
+    padded: Bool[np.ndarray, "B slots"] | None
+    """Slots that hold no item, if there are any."""
+
+    def values(self, column: Shaped[np.ndarray, "N"] | Spliced) -> Shaped[np.ndarray, "B slots"]:
+        """The windows of one column: runs of rows, which are copied several times as fast as single rows."""
+        dtype = np.int32 if np.issubdtype(column.dtype, np.integer) else np.float32
+        found = runs(column, self.begin, self.n_slots)
+        if found is None:
+            rows = self.begin[:, None] + np.arange(self.n_slots)
+            found = column.take(np.maximum(rows, self.start[:, None]))
+        found = found.astype(dtype, copy=False)
+        if self.padded is not None:
+            found[self.padded] = 0
+        return found

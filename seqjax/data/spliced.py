@@ -55,10 +55,42 @@ class Spliced:
             raise ValueError("Parts cannot be one array without a copy.")
         return np.concatenate(self.parts, dtype=dtype)
 
+    def runs(self, begin: Int64[np.ndarray, "B"], length: int) -> Shaped[np.ndarray, "B length"] | None:
+        """See `runs`."""
+        part = np.searchsorted(self._first_row, begin + (length - 1), side="right") - 1
+        if (begin < self._first_row[part]).any():
+            return None
+        return _runs(self._memory, begin + self._distance[part], length)
+
     def take(self, rows: Int64[np.ndarray, "B slots"]) -> Shaped[np.ndarray, "B slots"]:
         """The values at `rows`; those of each line must lie in one part."""
         part = np.searchsorted(self._first_row, rows[:, -1], side="right") - 1
         return self._memory.take(rows + self._distance[part][:, None])
+
+
+def runs(
+    column: Shaped[np.ndarray, "N"] | Spliced, begin: Int64[np.ndarray, "B"], length: int
+) -> Shaped[np.ndarray, "B length"] | None:
+    """Consecutive rows of a column; null if some do not exist, or do not lie in the part of the last one.
+
+    Args:
+      column: The column.
+      begin: The first row of each run; the last one must exist.
+      length: Rows a run.
+    """
+    if isinstance(column, Spliced):
+        return column.runs(begin, length)
+    fine = begin.min(initial=0) >= 0 and column.flags.c_contiguous
+    return _runs(column, begin, length) if fine else None
+
+
+def _runs(
+    memory: Shaped[np.ndarray, "N"], begin: Int64[np.ndarray, "B"], length: int
+) -> Shaped[np.ndarray, "B length"]:
+    # Line k of this array begins at element k, so that lines overlap.
+    shape = (max(len(memory) - length + 1, 0), length)
+    strides = (memory.dtype.itemsize, memory.dtype.itemsize)
+    return np.ndarray(shape, memory.dtype, buffer=memory, strides=strides)[begin]
 
 
 def spliced(parts: Sequence[Shaped[np.ndarray, "_"]]) -> Shaped[np.ndarray, "N"] | Spliced:

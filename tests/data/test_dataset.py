@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from seqjax.data.dataset import Windows
+from seqjax.data.spliced import spliced
 from seqjax.errors import DataError
 
 
@@ -70,3 +71,28 @@ def test_in_ram_copies_what_is_elsewhere(windows: Windows) -> None:
         assert not np.shares_memory(np.asarray(copied.columns[name]), np.asarray(column))
     assert list(windows.in_ram(["price"]).columns) == ["price"]
     assert copied.in_ram().columns["item"] is copied.columns["item"]
+
+
+@pytest.mark.parametrize("parts", [1, 4])
+def test_every_batch_is_what_its_rows_say(parts: int) -> None:
+    """Short windows at the beginning of the rows, or of a part, cannot be cut as runs; all others are."""
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(1, 7, 40)
+    ends = np.cumsum(lengths)
+    values = rng.integers(2, 99, ends[-1]).astype(np.int8)
+    cuts = ends[np.arange(1, parts) * 10 - 1]
+    windows = Windows(
+        columns={"item": spliced([part.copy() for part in np.split(values, cuts)])},
+        start=ends - lengths,
+        length=lengths.astype(np.int32),
+        sequence_id=np.arange(40),
+        subsequence_id=np.zeros(40, np.int64),
+        start_item_position=np.zeros(40, np.int64),
+        item_position=None,
+        seq_length=5,
+    )
+    expected = [[0] * (6 - n) + values[end - n : end].tolist() for n, end in zip(lengths, ends, strict=True)]
+    for size in (1, 3, 40):
+        indices = rng.permutation(40)[:size]
+        assert windows.gather(indices).columns["item"].tolist() == [expected[index] for index in indices]
+    assert windows.gather(np.array([7, -1])).columns["item"].tolist() == [expected[7], [0] * 6]

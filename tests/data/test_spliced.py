@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seqjax.data.spliced import Spliced, parts_of, spliced
+from seqjax.data.spliced import Spliced, parts_of, runs, spliced
 
 LENGTHS = st.lists(st.integers(0, 9), min_size=1, max_size=6).filter(any)
 
@@ -51,3 +51,30 @@ def test_parts_are_one_array_only_as_a_copy() -> None:
     assert np.asarray(column, np.float32).dtype == np.float32
     with pytest.raises(ValueError, match="without a copy"):
         np.asarray(column, copy=False)
+
+
+@settings(deadline=None, max_examples=60)
+@given(LENGTHS, st.integers(1, 7), st.sampled_from(["i1", "i8", "f4"]))
+def test_runs_are_rows_that_follow_each_other_in_one_part(lengths: list[int], n: int, dtype: str) -> None:
+    whole = np.arange(sum(lengths)).astype(dtype)
+    column = spliced([part.copy() for part in np.split(whole, np.cumsum(lengths)[:-1])])
+    part = np.repeat(np.arange(len(lengths)), lengths)
+    for last in range(len(whole)):
+        begin = last - n + 1
+        found = runs(column, np.array([begin]), n)
+        if begin < 0 or part[begin] != part[last]:
+            assert found is None
+        else:
+            assert found is not None
+            assert found.tolist() == [whole[begin : last + 1].tolist()]
+
+
+def test_runs_are_of_their_own() -> None:
+    column = np.arange(10)
+    found = runs(column, np.array([3, 0, 3]), 4)
+    assert found is not None
+    found[0] = 0
+    assert found.tolist() == [[0, 0, 0, 0], [0, 1, 2, 3], [3, 4, 5, 6]]
+    assert column.tolist() == list(range(10))
+    assert runs(column[::2], np.array([0]), 2) is None
+    assert runs(column, np.array([-1, 3]), 4) is None
