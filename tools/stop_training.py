@@ -69,6 +69,7 @@ def write_project(root: Path, *, epochs: int) -> None:
         "write_format": "arrow",
         "split_ratios": [0.8, 0.2],
         "seq_length": LENGTH,
+        "stride_by_split": [1, 4],
     }
     preprocess(validate(PreprocessConfig, values, "the project"))
     (root / "train.json").write_text(json.dumps(training(root, epochs)), encoding="utf-8")
@@ -119,14 +120,12 @@ def start(root: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
-def finish(root: Path) -> float:
-    """Runs until the end; returns the seconds."""
-    begin = time.monotonic()
+def finish(root: Path) -> None:
+    """Runs until the end."""
     child = start(root)
     _, said = child.communicate()
     if child.returncode:
         raise SystemExit(f"a run failed with {child.returncode}: {said.decode()[-2000:]}")
-    return time.monotonic() - begin
 
 
 def told(root: Path) -> list[dict[str, Any]]:
@@ -161,25 +160,31 @@ def differences(root: Path, expected: Path) -> list[str]:
     return found + ([] if told(root) == told(expected) else ["the log"])
 
 
-def trial(root: Path, chance: random.Random, seconds: float, number: int) -> list[str]:
-    """Stops a run at a random moment, lets it come through, and returns what went wrong."""
-    gently = number % 2 == 1
+def trial(root: Path, chance: random.Random, events: int, number: int) -> list[str]:
+    """Stops a run at a random moment, lets it come through, and returns what went wrong.
+
+    Args:
+      root: The project.
+      chance: Chooses the moment.
+      events: What an undisturbed run tells; the run is stopped soon after it has told a part of that.
+      number: The trial's number, which decides about the signal.
+    """
+    gently, until = number % 2 == 1, chance.randrange(events)
+    log = Layout(root, NAME).json_log()
     child = start(root)
-    moment = chance.uniform(0, seconds)
-    try:
-        child.wait(moment)
-    except subprocess.TimeoutExpired:
-        child.send_signal(signal.SIGTERM if gently else signal.SIGKILL)
+    while child.poll() is None and not (log.exists() and log.read_bytes().count(b"\n") > until + 2):
+        time.sleep(0.002)
+    time.sleep(chance.uniform(0, 0.02))
+    child.send_signal(signal.SIGTERM if gently else signal.SIGKILL)
     _, said = child.communicate()
-    code = child.returncode
-    allowed = {0, 143, -signal.SIGTERM} if gently else {0, -signal.SIGKILL}
-    saved = [str(path.name) for path in Layout(root, NAME).checkpoints.glob("epoch-*")]
-    place = Layout(root, NAME).saved()[-1:] or "nothing"
-    wrong = [] if code in allowed else [f"exit code {code}: {said.decode()[-500:]}"]
+    places = [f"{place.epoch}+{place.batch}" for place in Layout(root, NAME).saved()]
+    sys.stdout.write(
+        f"stop {number}: {'SIGTERM' if gently else 'SIGKILL'} after {until} of {events} events, exit "
+        f"{child.returncode}, saved (epochs+batches) {' '.join(places) or 'nothing'}: "
+    )
+    allowed = {0, 143} if gently else {0, -signal.SIGKILL}
     finish(root)
-    how = "SIGTERM" if gently else "SIGKILL"
-    sys.stdout.write(f"stop {number}: {how} after {moment:.1f} s, exit {code}, {len(saved)} saved, {place}; ")
-    return wrong
+    return [] if child.returncode in allowed else [f"exit {child.returncode}: {said.decode()[-500:]}"]
 
 
 def flips(root: Path, count: int, chance: random.Random) -> int:
@@ -220,14 +225,12 @@ def main(words: Sequence[str] | None = None) -> int:
         root, whole, template = Path(folder) / "project", Path(folder) / "whole", Path(folder) / "template"
         write_project(root, epochs=options.epochs)
         shutil.copytree(root, template)
-        finish(root)  # Fills the cache of compiled programs.
-        shutil.rmtree(root)
-        shutil.copytree(template, root)
-        seconds = finish(root)
+        finish(root)
         root.rename(whole)
+        events = len(told(whole))
         for number in range(options.stops):
             shutil.copytree(template, root)
-            wrong = trial(root, chance, seconds, number) + differences(root, whole)
+            wrong = trial(root, chance, events, number) + differences(root, whole)
             sys.stdout.write(f"{'differs: ' + ', '.join(wrong) if wrong else 'equal to the bit'}\n")
             sys.stdout.flush()
             faults += bool(wrong)

@@ -89,11 +89,14 @@ class Pace:
 
     def __init__(self) -> None:
         self.size = 1
+        """What all processes have agreed on."""
+        self.wish = 1
+        """What suits this process."""
 
     def measured(self, updates: int, seconds: float) -> None:
-        """Learns how long some updates took; the size at most doubles, since the first are no good guide."""
+        """Learns how long some updates took; the wish at most doubles, since the first are no good guide."""
         fitting = int(updates * _SECONDS_PER_DISPATCH / max(seconds, 1e-6))
-        self.size = max(1, min(fitting, 2 * self.size, _MAX_UPDATES_PER_SPAN))
+        self.wish = max(1, min(fitting, 2 * self.size, _MAX_UPDATES_PER_SPAN))
 
 
 def learning_rates(
@@ -202,7 +205,7 @@ def train_epoch(
     while index < n_updates:
         end = min(tally.span_end(index), index + pace.size, _next_save(setup, epoch, n_updates, index))
         state, report = setup.fold((state, report), constants, placed, index, end)
-        answer = ask(report.first_bad, control(), pace.size)
+        answer = ask(report.first_bad, control(), pace.wish)
         found = None
         if end == tally.span_end(index):
             found, report = report, setup.placement.copied(nothing)
@@ -217,7 +220,7 @@ def train_epoch(
             tally.wishes = Wishes()
     if sent is not None:
         yield from tally.read(sent, pace)
-    wishes = Agreement.read(ask(report.first_bad, control(), pace.size)).wishes
+    wishes = Agreement.read(ask(report.first_bad, control(), pace.wish)).wishes
     if wishes.signal:
         yield Pause(state, tally.part(n_updates, nothing), wishes.signal)
     return state, tally.training(nothing)
