@@ -20,6 +20,7 @@ second of both forms, and the mean negative log-likelihood that each gives to it
 """
 
 import argparse
+import importlib.metadata
 import json
 import os
 import statistics
@@ -514,6 +515,7 @@ def main() -> int:
         print(json.dumps(MEASURES[what](Path(project), *case)))
         return 0
     before = machine()
+    before["versions"]["onnxruntime"] = importlib.metadata.version("onnxruntime")
     with tempfile.TemporaryDirectory() as folder:
         ours, theirs = Path(folder, "ours"), Path(folder, "theirs")
         for project in (ours, theirs):
