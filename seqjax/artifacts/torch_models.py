@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from seqjax.artifacts.atomic import replacing
 from seqjax.artifacts.card import CARD_KEY, ModelCard, ModelKind
 from seqjax.errors import ArtifactError
@@ -38,12 +40,14 @@ def write_pt(path: Path, *, params: Mapping[str, Any], card: ModelCard, with_dro
 
     Args:
       path: The file to create or replace.
-      params: Parameters, a nested dict of arrays.
+      params: Parameters, a nested dict of arrays; written as float32.
       card: What the file says about itself, `of_kind` already.
       with_dropout: Whether the file shall say that it is for inference with dropout, which sequifier heeds.
     """
     names = to_sequifier(params, card.column_schema, card.model_spec, embedding=card.kind == "embedding")
-    content = {PARAMETERS: OrderedDict(names), WITH_DROPOUT: with_dropout, CARD_KEY: card.to_json()}
+    # Training may keep them in narrower formats, which sequifier's inference does not take.
+    arrays = OrderedDict((name, np.asarray(values, np.float32)) for name, values in names.items())
+    content = {PARAMETERS: arrays, WITH_DROPOUT: with_dropout, CARD_KEY: card.to_json()}
     with replacing(path) as temporary:
         write_torch_file(temporary, content)
 

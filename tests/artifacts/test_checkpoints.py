@@ -1,6 +1,7 @@
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -40,6 +41,13 @@ def layout(tmp_path):
 
 def shapes(tree):
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)
+
+
+@pytest.mark.parametrize("name", ["bfloat16", "float16", "float8_e4m3fn", "float8_e5m2"])
+def test_narrow_formats_come_back_bit_by_bit(layout, name):
+    tree = {"a": {"b": RNG.normal(size=(3, 2)).astype(jnp.dtype(name))}}
+    found = load_tree(save_checkpoint(layout, Place(1), tree, {}), shapes(tree))
+    np.testing.assert_array_equal(found["a"]["b"], tree["a"]["b"], strict=True)
 
 
 def test_a_tree_comes_back_bit_by_bit(layout):

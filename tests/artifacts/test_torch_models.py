@@ -4,6 +4,7 @@ from collections import OrderedDict
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -40,6 +41,16 @@ def test_files_are_as_sequifiers(shared: Path, tmp_path: Path, name: str, kind) 
     restored = from_sequifier(model.parameters, case.schema, case.spec)
     assert jax.tree.structure(restored) == jax.tree.structure(params)
     jax.tree.map(lambda one, other: np.testing.assert_array_equal(one, other, strict=True), restored, params)
+
+
+def test_narrow_parameters_are_written_as_float32(tmp_path: Path) -> None:
+    architecture = architectures()[0]
+    _, params = random_model(architecture.schema, architecture.spec, seed=1)
+    narrow = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)
+    write_pt(tmp_path / "x.pt", params=narrow, card=card_of(architecture.schema, architecture.spec))
+    found = from_sequifier(read_pt(tmp_path / "x.pt").parameters, architecture.schema, architecture.spec)
+    wide = jax.tree.map(lambda leaf: np.asarray(leaf.astype(jnp.float32)), narrow)
+    jax.tree.map(lambda one, other: np.testing.assert_array_equal(one, other, strict=True), found, wide)
 
 
 def test_a_file_says_that_it_is_for_inference_with_dropout(tmp_path: Path) -> None:
