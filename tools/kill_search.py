@@ -149,7 +149,7 @@ def trial(folder: Path, kills: int, seed: int, **changes: object) -> tuple[list[
     for _ in range(kills):
         child = start(upset, changes)
         try:
-            child.wait(timeout=generator.uniform(0.2, 1.0) * seconds)
+            child.wait(timeout=generator.uniform(0.1, 0.5) * seconds)
         except subprocess.TimeoutExpired:
             child.send_signal(signal.SIGKILL)
             child.wait()
