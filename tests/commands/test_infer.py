@@ -15,7 +15,7 @@ from seqjax.config.base import validate
 from seqjax.config.infer import InferConfig
 from seqjax.config.metadata import Statistics
 from seqjax.config.schema import ColumnKind
-from seqjax.data import torch_shards
+from seqjax.data import chunks, torch_shards
 from seqjax.data.formats import load_windows
 from seqjax.errors import ArtifactError, ConfigError, DataError
 from seqjax.inference import model as opening
@@ -389,6 +389,32 @@ def test_a_raw_table_is_encoded_as_the_model_needs_it(project: Project) -> None:
         project.infer(data_path="data/table.csv", metadata_config_path=None, **changes)
         found = project.table(f"predictions/{MODEL}-predictions.csv")
         assert found.select("sequenceId", "itemPosition", "item").rows() == [tuple(row) for row in rows]
+
+
+def test_results_are_written_while_data_is_read(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a part of the data gave is on disk before the next part is computed."""
+    monkeypatch.setattr(chunks, "ROWS_PER_CHUNK", 4)
+    rows = [f"{position},{sequence},fig,x,100" for sequence in range(6) for position in range(4)]
+    path = project.root / "data" / "table.csv"
+    path.write_text("itemPosition,sequenceId,item,note,price\n" + "\n".join(rows) + "\n")
+    written = []
+
+    def watched(inputs, valid_mask):
+        files = (project.root / "outputs").rglob("*.csv*")
+        written.append(sum(len(file.read_text().splitlines()) for file in files))
+        return repeat(inputs, valid_mask)
+
+    project.add_model("watched", GENERATIVE, watched)
+    project.infer(model_path="watched", data_path="data/table.csv")
+    assert written == [0, 2, 3, 4, 5, 6]
+
+
+def test_several_models_are_all_checked_before_the_first_runs(project: Project) -> None:
+    short = fake_card({"item": ITEMS}, {"price": PRICE}, MIXED, prediction_length=2)
+    project.add_model("other", short, repeat)
+    with pytest.raises(ConfigError, match=r"compared with the model other\.onnx, has 1 problem"):
+        project.infer(model_path=[MODEL, "other"], prediction_length=1)
+    assert not (project.root / "outputs").exists()
 
 
 def test_a_folder_of_raw_parquet(project: Project) -> None:
