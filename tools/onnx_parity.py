@@ -3,9 +3,9 @@
     python -m tools.onnx_parity                      # 200 architectures
     python -m tools.onnx_parity --count 20 --seed 7
 
-Every architecture has random columns, sizes and parameters. Checked of each: onnx.checker in full, the
-largest error relative to max(1, |value|), that the most probable class is the same (unless two are equally
-probable up to that error), and padding. Ends with exit code 1 if one fails.
+Every architecture has random columns, sizes and parameters, and padded windows. Checked of each: onnx.checker
+in full, the largest error relative to max(1, |value|), and that the most probable class is the same (unless
+two are equally probable up to that error). Those that fail are printed, and the exit code is 1 then.
 """
 
 import argparse
@@ -56,8 +56,9 @@ def cases(draw: st.DrawFn) -> Case:
     """Architectures that the configuration allows."""
     schema = draw(schemas())
     heads = draw(st.sampled_from([1, 2, 3, 4, 6]))
-    rope = draw(st.booleans())
-    width = draw(st.integers(1, 5)) * (2 if rope else 1)
+    # Norms over very few numbers divide by nearly 0 now and then, which no float32 arithmetic survives.
+    width = draw(st.sampled_from([4, 5, 6, 7, 8] if heads > 1 else [8, 10, 16]))
+    rope = width % 2 == 0 and draw(st.booleans())
     dim = heads * width
     attention: Literal["mha", "mqa", "gqa"] = draw(st.sampled_from(("mha", "mqa", "gqa")))
     kv_heads = {"mha": None, "mqa": 1}.get(attention)
@@ -73,7 +74,7 @@ def cases(draw: st.DrawFn) -> Case:
         dim_model=dim,
         n_head=heads,
         n_kv_heads=kv_heads,
-        dim_feedforward=draw(st.integers(1, 33)),
+        dim_feedforward=draw(st.integers(4, 40)),
         num_layers=draw(st.integers(1, 4)),
         prediction_length=draw(st.integers(1, schema.seq_length)),
         activation_fn=draw(st.sampled_from(["swiglu", "gelu", "relu"])),
@@ -178,8 +179,10 @@ def _check_classes(found: np.ndarray, expected: np.ndarray) -> None:
     assert (expected.max(axis=-1) - chosen <= TOLERANCE).all(), "another class is the most probable one"
 
 
-def compare(count: int, seed: int, report: Callable[[int, float], None]) -> list[float]:
-    """Compares architectures; an error above the tolerance raises an `AssertionError` with the case.
+def compare(
+    count: int, seed: int, report: Callable[[int, float], None]
+) -> tuple[list[float], list[tuple[float, Case]]]:
+    """Compares architectures.
 
     Args:
       count: How many.
@@ -187,9 +190,10 @@ def compare(count: int, seed: int, report: Callable[[int, float], None]) -> list
       report: Told of each: how many are done, and its error.
 
     Returns:
-      The error of each.
+      The error of each, and those cases whose error is above the tolerance.
     """
     errors: list[float] = []
+    failed: list[tuple[float, Case]] = []
 
     @seeded(seed)
     @settings(
@@ -204,11 +208,12 @@ def compare(count: int, seed: int, report: Callable[[int, float], None]) -> list
         with TemporaryDirectory() as folder:
             errors.append(largest_error(case, Path(folder)))
         jax.clear_caches()
+        if errors[-1] > TOLERANCE:
+            failed.append((errors[-1], case))
         report(len(errors), errors[-1])
-        assert errors[-1] <= TOLERANCE, f"error {errors[-1]:.1e}: {case}"
 
     check()
-    return errors
+    return errors, failed
 
 
 def main() -> int:
@@ -220,17 +225,19 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the draws")
     options = parser.parse_args()
     began = time.process_time()
-    errors = compare(
+    errors, failed = compare(
         options.count,
         options.seed,
         lambda number, error: print(f"\r{number} compared, last error {error:.1e}", end="", file=sys.stderr),
     )
     print(
         f"\n{len(errors)} architectures at batch sizes {', '.join(map(str, BATCHES))}: largest error "
-        f"{max(errors):.1e}, median {np.median(errors):.1e}, classes equal, onnx.checker passed; "
-        f"{time.process_time() - began:.0f} CPU seconds."
+        f"{max(errors):.1e}, median {np.median(errors):.1e}, {len(failed)} above {TOLERANCE:.0e}; classes "
+        f"equal, onnx.checker passed; {time.process_time() - began:.0f} CPU seconds."
     )
-    return 0
+    for error, case in failed:
+        print(f"{error:.1e}: {case}")
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
