@@ -144,9 +144,9 @@ def _judge_copies(logits: np.ndarray, columns: dict[str, np.ndarray], seed: int)
 
 TASKS = {
     "markov": Task(_markov, "item", 64, _judge_markov, 0.01, epochs=8),
-    "ar": Task(_autoregression, "value", 48, _judge_autoregression, 0.02, epochs=6),
-    "noise": Task(_uniform, "item", 64, _judge_uniform, 0.002, epochs=3, rate=1e-3),
-    "copy": Task(_copies, "item", 2 * COPIED, _judge_copies, 0.01),
+    "ar": Task(_autoregression, "value", 48, _judge_autoregression, 0.02),
+    "noise": Task(_uniform, "item", 64, _judge_uniform, 0.002, epochs=2, rate=1e-3),
+    "copy": Task(_copies, "item", 2 * COPIED, _judge_copies, 0.01, epochs=8),
 }
 
 

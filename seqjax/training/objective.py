@@ -19,13 +19,11 @@ from jaxtyping import Array, Float, Num
 
 from seqjax.config.schema import Schema
 from seqjax.config.train import TrainingSpec
+from seqjax.optim.rule import Number, is_off
 from seqjax.training.batch import Batch, target_mask, targets_of
 from seqjax.training.metrics import Sums
 
 Outputs = dict[str, Float[Array, "B T _"]]
-
-
-Number: TypeAlias = float | Float[Array, ""]
 
 
 @dataclass(frozen=True)
@@ -146,7 +144,7 @@ def loss_sums(targets: Sequence[Target], outputs: Outputs, batch: Batch) -> dict
         loss_BT = CRITERIA[target.criterion](output, truth_BT, target)
         # A product would turn an infinite loss on padding into NaN.
         total = jnp.where(weight_BT > 0, weight_BT * loss_BT, 0.0).sum()
-        if not _is_zero(target.label_smoothing):
+        if not is_off(target.label_smoothing):
             spread_BT = jnp.where(target_mask(batch), _loss_of_all_classes(target, output), 0.0)
             total = (1 - target.label_smoothing) * total + target.label_smoothing * spread_BT.sum()
         sums[target.name] = Sums(total, weight_BT.sum())
@@ -175,11 +173,6 @@ def _loss_of_all_classes(target: Target, logits_BTC: Float[Array, "B T C"]) -> F
     if target.class_weights is not None:
         losses_BTC = losses_BTC * jnp.asarray(target.class_weights)
     return losses_BTC.mean(-1)
-
-
-def _is_zero(value: Number) -> bool:
-    """Whether a number is known to be 0; one that is traced is not."""
-    return isinstance(value, int | float) and value == 0
 
 
 def _argument(given: float | Mapping[str, float], target: str, default: float) -> float:

@@ -27,10 +27,11 @@ from seqjax.model.dropout import Dropout
 from seqjax.model.functional import GraphDef, merge
 from seqjax.optim.optimizers import Optimizer
 from seqjax.optim.parts import widened
+from seqjax.optim.rule import Number, is_off
 from seqjax.training.batch import Batch, inputs_of, valid_mask
 from seqjax.training.feed import Step
 from seqjax.training.metrics import Sums, added, no_sums
-from seqjax.training.objective import Number, Outputs, Target, loss_sums, total_weights, weighted_loss
+from seqjax.training.objective import Outputs, Target, loss_sums, total_weights, weighted_loss
 from seqjax.training.precision import FLOAT32, Precision, next_scale, rounded
 from seqjax.training.state import Params, TrainState
 
@@ -195,7 +196,7 @@ def _micro_batches(batch: Batch, count: int) -> Batch:
 
 
 def _dropout(rate: Number, key: Key[Array, ""]) -> Dropout | None:
-    return None if isinstance(rate, int | float) and rate == 0 else Dropout(rate, key)
+    return None if is_off(rate) else Dropout(rate, key)
 
 
 def _moved(
