@@ -289,9 +289,10 @@ def test_a_schedule_moves_momentum(case, setup):
     by_batch = dataclasses.replace(
         setup, learning_rate=schedule, momentum=schedule.momentum, step_on_batch=True
     )
-    found = momenta(by_batch, 2, 6)
+    found, momentum = momenta(by_batch, 2, 6), schedule.momentum
     assert found is not None
-    np.testing.assert_allclose(found, [schedule.momentum(step) for step in range(6, 12)], rtol=1e-6)
+    assert momentum is not None
+    np.testing.assert_allclose(found, [momentum(step) for step in range(6, 12)], rtol=1e-6)
     cycled = fit(by_batch, start(case), epochs=2)
     still = fit(dataclasses.replace(by_batch, momentum=None), start(case), epochs=2)
     same = jax.tree.map(np.array_equal, cycled.state.params, still.state.params)
