@@ -146,7 +146,7 @@ TASKS = {
     "markov": Task(_markov, "item", 64, _judge_markov, 0.01, epochs=8),
     "ar": Task(_autoregression, "value", 48, _judge_autoregression, 0.02),
     "noise": Task(_uniform, "item", 64, _judge_uniform, 0.002, epochs=2, rate=1e-3),
-    "copy": Task(_copies, "item", 2 * COPIED, _judge_copies, 0.01, epochs=8),
+    "copy": Task(_copies, "item", 2 * COPIED, _judge_copies, 0.01, epochs=16),
 }
 
 
