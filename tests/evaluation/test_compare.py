@@ -48,8 +48,10 @@ def test_the_best_comes_first_and_the_others_are_behind_it():
 
 
 def test_equal_models_are_not_apart():
-    ranks = compare({"a": found(0.2), "b": found(0.2)}, CONFIG)["price"]
-    assert ranks[1].behind == Estimate(0.0, 0.0, 0.0)
+    behind = compare({"a": found(0.2), "b": found(0.2)}, CONFIG)["price"][1].behind
+    assert behind is not None
+    # Sums of resampled pieces are matrix products, whose order of addition may differ between equal columns.
+    assert [behind.low, behind.value, behind.high] == pytest.approx([0.0, 0.0, 0.0], abs=1e-14)
 
 
 def test_models_of_other_items_have_no_difference():
