@@ -4,6 +4,7 @@ import socket
 import subprocess
 import sys
 
+import jax
 import pytest
 
 from seqjax.config.optimization import NamedSpec
@@ -109,3 +110,4 @@ def test_an_incomplete_launch_is_explained(environment, message):
 
 def test_a_process_that_was_started_alone_is_alone():
     connect({"SLURM_JOB_ID": "7", "SLURM_STEP_NUM_TASKS": "1"})
+    assert not jax.distributed.is_initialized()
