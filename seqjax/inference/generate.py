@@ -63,7 +63,7 @@ def generate(
         and what it says is the first step.
       read: What to keep of the outputs; its values are fed back.
       steps: How many predictions to make, at least 1.
-      batch_size: The most windows a batch.
+      batch_size: The most windows a batch (devices that share it get equally many).
       cache: Compute each window again, or go on from kept keys and values (a `Scanner` alone does).
 
     Returns:
@@ -75,7 +75,7 @@ def generate(
     parts = []
     with progress("Autoregression", rows * steps, "items") as bar:
         run = _Run(engine, read, scan, bar)
-        for chunk in _even_chunks(rows, batch_size):
+        for chunk in _even_chunks(rows, batch_size, devices=scan.devices if scan else 1):
             inputs = {name: values[chunk] for name, values in start[0].items()}
             own_first = None if first is None else {name: first[name][chunk] for name in inputs}
             numbers = {name: values[chunk] for name, values in uniforms.items()}
@@ -156,9 +156,10 @@ def _by_step(run: _Run, batch: _Batch, first: Mapping[str, Shaped[np.ndarray, "B
     return _side_by_side(taken)
 
 
-def _even_chunks(rows: int, most: int) -> Iterator[Int64[np.ndarray, "B"]]:
-    """The numbers below `rows` in batches of one size, at most `most`; the last number may be repeated."""
+def _even_chunks(rows: int, most: int, *, devices: int) -> Iterator[Int64[np.ndarray, "B"]]:
+    """The numbers below `rows` in batches of one size, about `most` or less; the last one may be repeated."""
     size = -(-rows // -(-rows // most))
+    size += -size % devices
     for first in range(0, rows, size):
         yield np.minimum(np.arange(first, first + size), rows - 1)
 

@@ -128,7 +128,9 @@ class JaxEngine(_JaxModel):
         """See `generate.Scanner.scan`; rolling needs rotary positions."""
         key = reading, rolling
         if key not in self._scans:
-            self._scans[key] = Scan(self._graphdef, self._params, reading, rolling=rolling)
+            self._scans[key] = Scan(
+                self._graphdef, self._params, reading, rolling=rolling, by_row=self._by_row
+            )
         return self._scans[key]
 
 

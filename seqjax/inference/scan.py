@@ -3,7 +3,7 @@
 A state goes from step to step. The exact form keeps the newest L items and computes their window again at
 every step. The rolling form keeps what the items offered to attention as it was computed then
 (`model/cache.py`), and computes one position a step. Either way an item is predicted, read, and becomes the
-newest one, without leaving the device.
+newest one, without leaving the device. Rows may be shared among devices, each of which continues its own.
 """
 
 from collections.abc import Mapping
@@ -18,6 +18,7 @@ from seqjax.inference.sample import Reading, Readout
 
 if TYPE_CHECKING:
     import jax
+    from jax.sharding import NamedSharding
 
     from seqjax.model.functional import GraphDef
     from seqjax.model.transformer import Transformer
@@ -41,23 +42,36 @@ class Scan:
     """A model that continues windows, compiled for each number of rows and steps that it meets."""
 
     def __init__(
-        self, graphdef: "GraphDef", params: Mapping[str, Any], reading: Reading, *, rolling: bool
+        self,
+        graphdef: "GraphDef",
+        params: Mapping[str, Any],
+        reading: Reading,
+        *,
+        rolling: bool,
+        by_row: "NamedSharding",
     ) -> None:
         """Prepares the compiled functions.
 
         Args:
           graphdef: What `params` belong to.
-          params: Parameters, on their device.
+          params: Parameters, on each device.
           reading: What is read at each step; its values are fed back.
           rolling: Whether keys and values are kept, rather than each window computed again.
+          by_row: How rows are shared among the devices.
         """
         import jax
 
         self._params = params
         self._reading = reading
+        self._by_row = by_row
         self._begin = jax.jit(partial(_begin, graphdef, rolling=rolling))
         step = partial(_step, graphdef, reading, rolling=rolling)
         self._advance = jax.jit(partial(_advance, step), static_argnames="steps", donate_argnames="state")
+
+    @property
+    def devices(self) -> int:
+        """What the number of rows that are continued together has to be a multiple of."""
+        return self._by_row.mesh.size
 
     def begin(
         self,
@@ -76,8 +90,9 @@ class Scan:
 
         columns = {name: _narrow(values) for name, values in inputs.items()}
         items = {name: _narrow(first[name])[:, None] for name in columns}
+        arrays = jax.device_put((columns, valid_mask, items), self._by_row)
         with jax.default_matmul_precision("highest"):
-            return self._begin(self._params, columns, valid_mask, items)
+            return self._begin(self._params, *arrays)
 
     def advance(
         self, state: State, uniforms: Mapping[str, Float32[np.ndarray, "B steps"]], *, steps: int
@@ -91,8 +106,9 @@ class Scan:
         """
         import jax
 
+        numbers = jax.device_put(dict(uniforms), self._by_row)
         with jax.default_matmul_precision("highest"):
-            state, taken = self._advance(self._params, state, dict(uniforms), steps=steps)
+            state, taken = self._advance(self._params, state, numbers, steps=steps)
         values, log_probs = jax.device_get(taken)
         kinds = dict(self._reading.targets)
         return state, Readout(

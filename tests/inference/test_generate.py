@@ -1,7 +1,11 @@
 """Continuing windows: one compiled scan, one call a step and a graph in onnxruntime give the same."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Mapping
-from typing import NamedTuple
+from pathlib import Path
+from typing import NamedTuple, get_args
 
 import numpy as np
 import pytest
@@ -66,9 +70,14 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Engine]:
     write_onnx(
         path, params=params, graphdef=graphdef, card=card, sample=Sample(columns, np.zeros(2, np.int32))
     )
-    in_jax = JaxEngine(to_sequifier(params, SCHEMA, SPEC), card)
+    jax_engine = in_jax()
     graph = open_engine(path, lambda kind: card)
-    return {"scan": in_jax, "step": ByStep(in_jax), "onnx": graph}
+    return {"scan": jax_engine, "step": ByStep(jax_engine), "onnx": graph}
+
+
+def in_jax(*, distributed: bool = False) -> JaxEngine:
+    _, params = random_model(SCHEMA, SPEC, seed=3)
+    return JaxEngine(to_sequifier(params, SCHEMA, SPEC), card_of(SCHEMA, SPEC), distributed=distributed)
 
 
 def windows() -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -167,6 +176,32 @@ def test_kept_keys_and_values_are_exact_until_the_window_is_full(engines: dict[s
             )
     full = np.abs(rolling.log_probs["label"][0] - exact.log_probs["label"][0]).max()
     assert 1e-3 < full < 2
+
+
+ON_FOUR_DEVICES = """
+import sys
+from pathlib import Path
+import jax, numpy as np
+from tests.inference.test_generate import in_jax, reader, run
+assert jax.device_count() == 4
+engine = in_jax(distributed=True)
+for cache in ("exact", "rolling"):
+    found = run(engine, reader(), batch_size=3, cache=cache)
+    np.savez(Path(sys.argv[1]) / cache, **found.values, log_probs=found.log_probs["label"])
+(scan,) = {scan.devices for scan in engine._scans.values()}
+assert scan == 4
+"""
+
+
+def test_rows_shared_among_devices_go_on_as_on_one(engines: dict[str, Engine], tmp_path: Path) -> None:
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    command = [sys.executable, "-c", ON_FOUR_DEVICES, str(tmp_path)]
+    subprocess.run(command, check=True, env=environment, cwd=Path(__file__).parents[2])
+    for cache in get_args(GenerationCache):
+        with np.load(tmp_path / f"{cache}.npz") as arrays:
+            values = {name: arrays[name] for name in SCHEMA.targets}
+            found = Readout(values, {"label": arrays["log_probs"]})
+        assert_alike(found, run(engines["scan"], reader(), cache=cache))
 
 
 def test_distributions_bound_the_steps_of_a_dispatch() -> None:
