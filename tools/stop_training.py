@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from seqjax.artifacts.checkpoints import load_info, newest_intact
+from seqjax.artifacts.checkpoints import load_info, load_leaves, newest_intact
 from seqjax.artifacts.layout import Layout
 from seqjax.artifacts.manifest import check_manifest
 from seqjax.errors import ArtifactError
@@ -136,27 +136,23 @@ def told(root: Path) -> list[dict[str, Any]]:
     return [{key: value for key, value in values.items() if key not in TIMES} for values in events]
 
 
-def last_state(root: Path) -> tuple[list[str], list[np.ndarray], dict[str, Any]]:
-    """Names and values of all arrays of the newest checkpoint, and the score."""
-    from orbax.checkpoint import v1 as ocp
-
+def last_state(root: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """All arrays of the newest checkpoint by name, and the score."""
     layout = Layout(root, NAME)
     place = newest_intact(layout).place
     assert place is not None
     path = layout.checkpoint(*place)
     info = load_info(path)
-    stored = ocp.load_checkpointables(str(path.resolve()), {"leaves": None})["leaves"]
     score = {key: info[key] for key in ("epoch", "best_epoch", "best_loss", "stale")}
-    return info["leaves"], [np.asarray(stored[str(index)]) for index in range(len(stored))], score
+    return load_leaves(path), score
 
 
 def differences(root: Path, expected: Path) -> list[str]:
     """What differs between two runs; empty if nothing does."""
-    found = []
-    one, other = last_state(root), last_state(expected)
-    same = [a.tobytes() == b.tobytes() for a, b in zip(one[1], other[1], strict=True)]
-    found += [name for name, equal in zip(one[0], same, strict=True) if not equal]
-    found += [] if one[2] == other[2] else ["the score"]
+    (one, score), (other, other_score) = last_state(root), last_state(expected)
+    found = sorted(one.keys() ^ other.keys())
+    found += [name for name in one.keys() & other.keys() if one[name].tobytes() != other[name].tobytes()]
+    found += [] if score == other_score else ["the score"]
     return found + ([] if told(root) == told(expected) else ["the log"])
 
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import numpy as np
-from orbax.checkpoint import v1 as ocp
+import orbax.checkpoint as ocp
 
 from seqjax.artifacts.atomic import replacing
 from seqjax.artifacts.layout import Layout, Place
@@ -113,7 +113,7 @@ class CheckpointWriter:
 
 
 def save_checkpoint(layout: Layout, place: Place, tree: Tree, info: Mapping[str, Any]) -> Path:
-    """Writes a checkpoint, in place of one that may be there.
+    """Writes a checkpoint, in place of one that may be there. Of several processes the first may.
 
     Args:
       layout: Where the run's files lie.
@@ -129,8 +129,12 @@ def save_checkpoint(layout: Layout, place: Place, tree: Tree, info: Mapping[str,
     names = [jax.tree_util.keystr(path) for path, _ in named]
     path = layout.checkpoint(*place)
     with replacing(path.resolve()) as temporary:
-        with _ONE_AT_A_TIME, _alone():
-            ocp.save_checkpointables(str(temporary), {_LEAVES: leaves, _INFO: {**info, "leaves": names}})
+        with _ONE_AT_A_TIME, _alone() as checkpointer:
+            saved = {
+                _LEAVES: ocp.args.PyTreeSave(leaves),
+                _INFO: ocp.args.JsonSave({**info, "leaves": names}),
+            }
+            checkpointer.save(temporary, ocp.args.Composite(**saved), force=True)
         write_manifest(temporary)
     return path
 
@@ -163,6 +167,12 @@ def load_info(path: Path) -> dict[str, Any]:
     return _load(path, _INFO)
 
 
+def load_leaves(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a checkpoint by their paths in its tree, in its order."""
+    names, stored = load_info(path)["leaves"], _load(path, _LEAVES)
+    return {name: np.asarray(stored[str(index)]) for index, name in enumerate(names)}
+
+
 def load_tree(path: Path, like: Tree) -> Tree:
     """The tree of a checkpoint.
 
@@ -178,34 +188,32 @@ def load_tree(path: Path, like: Tree) -> Tree:
     """
     named, structure = jax.tree_util.tree_flatten_with_path(like)
     names = [jax.tree_util.keystr(key) for key, _ in named]
-    found = load_info(path)["leaves"]
-    if found != names:
-        differing = sorted(set(found) ^ set(names))[:3]
+    stored = load_leaves(path)
+    if list(stored) != names:
+        differing = sorted(set(stored) ^ set(names))[:3]
         raise ArtifactError(
             f"{path} is a checkpoint of another model or optimizer: {', '.join(differing) or 'their order'} "
             "differs. Set continue_training: false to start anew."
         )
-    stored = _load(path, _LEAVES)
-    leaves = [np.asarray(stored[str(index)]) for index in range(len(named))]
-    for name, leaf, (_, expected) in zip(names, leaves, named, strict=True):
+    for (name, leaf), (_, expected) in zip(stored.items(), named, strict=True):
         if leaf.shape != expected.shape or leaf.dtype != expected.dtype:
             raise ArtifactError(
                 f"{path}: {name} is {leaf.dtype} {leaf.shape} where the configuration gives {expected.dtype} "
                 f"{tuple(expected.shape)}. Set continue_training: false to start anew."
             )
-    return structure.unflatten(leaves)
+    return structure.unflatten(stored.values())
 
 
 def load_best(path: Path) -> dict[str, Any]:
     """The best parameters in the checkpoint of a training: the second of its trees, as nested dicts."""
-    stored, tree = _load(path, _LEAVES), {}
-    for index, name in enumerate(load_info(path)["leaves"]):
+    tree: dict[str, Any] = {}
+    for name, leaf in load_leaves(path).items():
         head, *keys = re.findall(r"\[(?:'([^']*)'|\d+)\]", name)
         if name.startswith("[1]") and head == "":
             branch = tree
             for key in keys[:-1]:
                 branch = branch.setdefault(key, {})
-            branch[keys[-1]] = np.asarray(stored[str(index)])
+            branch[keys[-1]] = leaf
     return tree
 
 
@@ -232,9 +240,10 @@ def trim_checkpoints(layout: Layout, *, newest: Place, count: int | None) -> Non
 
 
 def _load(path: Path, part: str) -> Tree:
+    how = ocp.args.PyTreeRestore() if part == _LEAVES else ocp.args.JsonRestore()
     try:
-        with _ONE_AT_A_TIME, _alone():
-            return ocp.load_checkpointables(str(path.resolve()), {part: None})[part]
+        with _ONE_AT_A_TIME, _alone() as checkpointer:
+            return checkpointer.restore(path.resolve(), ocp.args.Composite(**{part: how}))[part]
     # Orbax lets through whatever its storage layers raise for a damaged file.
     except Exception as error:
         raise ArtifactError(
@@ -243,10 +252,21 @@ def _load(path: Path, part: str) -> Tree:
         ) from error
 
 
-def _alone() -> ocp.Context:
-    """Where Orbax waits for no other process: what is written is the same in all, and one writes it."""
+def _alone() -> ocp.Checkpointer:
+    """Orbax waiting for no other process: what is written is the same in all, and one writes it.
+
+    Orbax's newer functions compare the paths of all processes before they save, which needs all of them at
+    once, and would get between the sums of gradients that they form meanwhile.
+    """
     this = jax.process_index()
     options = ocp.options.MultiprocessingOptions(
         primary_host=this, active_processes={this}, barrier_sync_key_prefix=f"process-{this}"
     )
-    return ocp.Context(multiprocessing_options=options)
+    handler = ocp.CompositeCheckpointHandler(
+        composite_options=ocp.CompositeOptions(multiprocessing_options=options),
+        **{
+            _LEAVES: ocp.PyTreeCheckpointHandler(multiprocessing_options=options),
+            _INFO: ocp.JsonCheckpointHandler(multiprocessing_options=options),
+        },
+    )
+    return ocp.Checkpointer(handler, multiprocessing_options=options)
