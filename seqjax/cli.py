@@ -57,7 +57,9 @@ class Command:
     flags: Sequence[str] = ()
     """Keys that are set to true by their option's name alone."""
     trains: bool = False
-    """Whether it runs training steps, which need the allocator and the cache of compiled programs set."""
+    """Whether it runs training steps, which need the allocator set, and may be asked to stop."""
+    compiles: bool = False
+    """Whether it may run what jax compiles, which is kept on disk."""
     asks: bool = False
     """Whether its function takes, second, what asks the user a question that is answered by yes or no."""
     says: str | None = None
@@ -107,6 +109,7 @@ COMMANDS: Mapping[str, Command] = {
         says="seqjax.commands.next_steps:after_training",
         variables=_LAUNCH,
         trains=True,
+        compiles=True,
     ),
     "infer": Command(
         summary="Predict or embed with a trained model.",
@@ -127,6 +130,7 @@ COMMANDS: Mapping[str, Command] = {
                 "Read no metadata file: everything it says is taken from the model file.",
             ),
         },
+        compiles=True,
     ),
     "evaluate": Command(
         summary="Measure how well models predict held-out data, beside simple baselines.",
@@ -140,6 +144,7 @@ COMMANDS: Mapping[str, Command] = {
             "seed": ["-s"],
         },
         shows="seqjax.evaluation.tables:sheets",
+        compiles=True,
     ),
     "hyperparameter-search": Command(
         summary="Train many models, each with other settings, and rank them.",
@@ -149,6 +154,7 @@ COMMANDS: Mapping[str, Command] = {
         short={"input_columns": ["-ic"], "metadata_config_path": ["-mc"], "seed": ["-s"]},
         switches={"randomize": _RANDOMIZE},
         trains=True,
+        compiles=True,
         asks=True,
     ),
     "visualize-training": Command(
@@ -202,6 +208,7 @@ def _run(words: list[str]) -> int:
     config = _config(command, f"seqjax {words[0]}", words[1:])
     if command.trains:
         keep_freed_memory()
+    if command.compiles:
         keep_compilations()
     run: Callable[..., object] = pkgutil.resolve_name(command.function)
     with stoppable() if command.trains else contextlib.nullcontext():

@@ -1,7 +1,7 @@
 """Telling jax to keep what it compiles on disk, because compiling takes longer than training a small model.
 
 The folder lies in the user's cache directory, by kind of machine, since what is compiled for one processor
-may not run on another and home directories are shared. Jax reads the variable when it is imported.
+may not run on another and home directories are shared. Jax reads the variables when it is imported.
 """
 
 import hashlib
@@ -11,6 +11,8 @@ import tempfile
 from pathlib import Path
 
 _VARIABLE = "JAX_COMPILATION_CACHE_DIR"
+_LEAST = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
+_LEAST_SECONDS = 0.1  # By default a second: most programs of inference take less, and are several.
 
 
 def keep_compilations() -> Path | None:
@@ -29,6 +31,7 @@ def keep_compilations() -> Path | None:
     except (OSError, RuntimeError):  # Without a home there is no place; a run does not need one.
         return None
     os.environ[_VARIABLE] = str(folder)
+    os.environ.setdefault(_LEAST, str(_LEAST_SECONDS))
     return folder
 
 

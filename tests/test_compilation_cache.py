@@ -7,13 +7,15 @@ import pytest
 from seqjax.compilation_cache import keep_compilations
 
 VARIABLE = "JAX_COMPILATION_CACHE_DIR"
+LEAST = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
 
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch, tmp_path):
     # Set and then deleted, so that what the function sets is undone too.
-    monkeypatch.setenv(VARIABLE, "")
-    monkeypatch.delenv(VARIABLE)
+    for name in (VARIABLE, LEAST):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
@@ -24,6 +26,14 @@ def test_a_folder_of_the_user_is_named(tmp_path):
     assert folder.is_relative_to(tmp_path / "cache" / "seqjax")
     assert os.environ[VARIABLE] == str(folder)
     assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(("given", "kept"), [(None, 0.1), ("3", 3)])
+def test_short_programs_are_kept_too_unless_the_user_says_otherwise(monkeypatch, given, kept):
+    if given is not None:
+        monkeypatch.setenv(LEAST, given)
+    keep_compilations()
+    assert float(os.environ[LEAST]) == kept
 
 
 def test_the_users_own_folder_is_left_alone(monkeypatch, tmp_path):
