@@ -3,32 +3,37 @@
     python -m tools.bench_infer [--peer DIR] [--repeats 5] [--out docs/benchmarks/infer.json]
 
 The model is the small one of `tools/bench_train.py`; its parameters are random, since speed does not depend
-on them. Every measurement is a process of its own, pinned to one core, with onnxruntime on one thread, and
-the median over the repeats counts. Figures are per CPU second of that process.
+on them. Every measurement is a process of its own that does what the command line does, from its start to its
+end, pinned to one core, with one thread. Its CPU seconds (user and system) are what is counted, and of the
+repeats the median.
 
-    command   the whole `infer` command, the second time in a process, so that imports are over: read windows,
-              load the model, compute, write results; in JAX that includes compiling
-    warm      the computation alone, in JAX after everything is compiled
+    process    items per CPU second of the whole process: starting Python, imports, reading the data, opening
+               the model, computing, writing the results
+    marginal   the same of what a larger job needs in addition: the difference of the items of two sizes, by
+               the difference of their CPU seconds; what is done once a process does not count
+    first      of seqjax in JAX: `process`, where nothing that was compiled lies on the disk yet
 
-`--peer` names an environment that holds sequifier, whose `infer` command is then measured in the same run, on
-models of the same size that its `train` exported and on the same data. Without a peer only seqjax is
-measured, and the file says so.
+`--peer` names an environment that holds sequifier, whose `infer` command is then measured in the same run, in
+the same way, on models of the same size that its `train` exported and on the same data. Without a peer only
+seqjax is measured, and the file says so.
 
 The generation cache is measured on a rotary model with windows of 256 items, trained for a few epochs on
 sequences whose items depend on the last one and on what is frequent in their recent past: items per CPU
-second of both forms, and the mean negative log-likelihood that each gives to items that it has not seen.
+second of both forms, inside a process and with everything compiled, and the mean negative log-likelihood that
+each gives to items that it has not seen.
 """
 
 import argparse
 import importlib.metadata
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -57,37 +62,44 @@ class Case(NamedTuple):
         """Items that are predicted."""
         return self.sequences * (self.windows + self.steps)
 
+    @property
+    def data(self) -> str:
+        """The name of the data, which does not go by the steps."""
+        return f"{self.model}-{self.sequences}-{self.windows}"
+
 
 CASES = {
     "windows": Case("mixed", 65, 72, 0),
     "65 sequences x 50 steps": Case("classes", 65, 1, 50),
     "1 sequence x 400 steps": Case("classes", 1, 1, 400),
 }
+OTHERS = {
+    "windows": Case("mixed", 65, 216, 0),
+    "65 sequences x 50 steps": Case("classes", 65, 1, 200),
+    "1 sequence x 400 steps": Case("classes", 1, 1, 100),
+}
+"""The second size of each case, for the marginal rate."""
+EXTENSIONS = ("onnx", "pt")
 MODELS = {"mixed": (*CLASSES, SIZE), "classes": tuple(CLASSES)}
 
 LONG = {"length": 256, "rows": 64, "steps": 256, "train": 384, "epochs": 6}
 """The generation cache: its window, sequences and steps, and windows to train on."""
 
-PEER_PROGRAM = """
-import sys, time
-import onnxruntime, torch
-from sequifier.infer import infer
-from sequifier.sequifier import build_args_config, setup_parser
-torch.set_num_threads(1)
-session = onnxruntime.InferenceSession
-def one_thread(path, **options):
-    settings = onnxruntime.SessionOptions()
-    settings.intra_op_num_threads = 1
-    return session(path, settings, **options)
-onnxruntime.InferenceSession = one_thread
-arguments = setup_parser().parse_args(["infer", "--config-path", sys.argv[1]])
-config = build_args_config(arguments)
-for _ in range(2):
-    begin = time.process_time()
-    infer(arguments, config)
-    seconds = time.process_time() - begin
-print(seconds)
+PROGRAM = """
+import sys
+if "onnx" in sys.argv[1]:
+    import onnxruntime
+    session = onnxruntime.InferenceSession
+    def one_thread(path, options=None, **rest):
+        settings = options or onnxruntime.SessionOptions()
+        settings.intra_op_num_threads = 1
+        return session(path, settings, **rest)
+    onnxruntime.InferenceSession = one_thread
+sys.argv[1:] = ["infer", "--config-path", sys.argv[1]]
+from {module} import main
+sys.exit(main())
 """
+MODULES = {"seqjax": "seqjax.cli", "sequifier": "sequifier.sequifier"}
 
 START_PROGRAM = """
 import time
@@ -123,9 +135,9 @@ def train_config(model: str) -> dict[str, Any]:
     return config
 
 
-def infer_config(name: str, extension: str) -> dict[str, Any]:
+def infer_config(case: Case, extension: str) -> dict[str, Any]:
     """The keys of `infer.yaml` for a case, in either program."""
-    case, length = CASES[name], SHAPES["small"]["length"]
+    length = SHAPES["small"]["length"]
     columns = list(MODELS[case.model])
     config = {
         "project_root": ".",
@@ -133,7 +145,7 @@ def infer_config(name: str, extension: str) -> dict[str, Any]:
         "model_path": f"models/sequifier-{case.model}-best-1.{extension}",
         "model_type": "generative",
         "training_config_path": f"{case.model}.yaml",
-        "data_path": f"data/{list(CASES).index(name)}.parquet",
+        "data_path": f"data/{case.data}.parquet",
         "read_format": "parquet",
         "input_columns": columns,
         "target_columns": columns,
@@ -152,8 +164,14 @@ def write_project(project: Path) -> None:
     for folder in ("data", "models", "checkpoints", "logs"):
         (project / folder).mkdir()
     length, rng = SHAPES["small"]["length"], np.random.default_rng(0)
-    for number, case in enumerate(CASES.values()):
-        _write_windows(project / f"data/{number}.parquet", rng, MODELS[case.model], length, case[1:3])
+    for case in (*CASES.values(), *OTHERS.values()):
+        size = case.sequences, case.windows
+        _write_windows(project / f"data/{case.data}.parquet", rng, MODELS[case.model], length, size)
+        for extension in EXTENSIONS:
+            _config_path(project, case, extension).write_text(
+                json.dumps(infer_config(case, extension)),  # JSON is YAML.
+                encoding="utf-8",
+            )
     for model, columns in MODELS.items():
         _write_windows(project / f"data/{model}-train.parquet", rng, columns, length, (1, BATCH))
         metadata = {
@@ -229,75 +247,50 @@ def write_models(project: Path) -> None:
         )
 
 
-def measure(project: Path, name: str, extension: str) -> dict[str, float]:
-    """Infers in this process and returns items per CPU second."""
-    _prepare_process()
-    import seqjax.commands.infer  # noqa: F401
-    from seqjax.api import infer
-
-    config = {**infer_config(name, extension), "project_root": str(project)}
-    infer(config)
-    begin = time.process_time()
-    infer(config)
-    command = CASES[name].items / (time.process_time() - begin)
-    return {"command": command, "warm": _warm(project, name, extension)}
+def _config_path(project: Path, case: Case, extension: str) -> Path:
+    return project / f"{case.data}-{case.steps}-{extension}.yaml"
 
 
-def _warm(project: Path, name: str, extension: str) -> float:
-    import numpy as np
+def measure(python: Path, program: str, config: Path, cache: Path) -> float:
+    """CPU seconds of a whole process that infers.
 
-    from seqjax.data.formats import load_windows
-    from seqjax.inference.engines import open_engine
-    from seqjax.inference.forecast import forecast
-    from seqjax.inference.sample import Reader
+    Args:
+      python: The interpreter.
+      program: Whose command it runs, a key of `MODULES`.
+      config: The configuration, in its project.
+      cache: Where the process keeps what it keeps for the user.
+    """
+    before = _cpu_seconds()
+    _output([str(python), "-c", PROGRAM.format(module=MODULES[program]), config.name], config.parent, cache)
+    return _cpu_seconds() - before
 
-    config, case = infer_config(name, extension), CASES[name]
-    engine = open_engine(project / config["model_path"], _no_card)
-    kinds = engine.card.column_schema.targets
-    windows = load_windows(project / config["data_path"], "parquet", column_kinds=kinds, n_classes=CLASSES)
-    times = []
-    for _ in range(4):
-        begin = time.process_time()
-        forecast(engine, windows, Reader(kinds), batch_size=BATCH, extra_steps=case.steps)
-        times.append(time.process_time() - begin)
-    return case.items / float(np.median(times[1:]))
+
+def _cpu_seconds() -> float:
+    """Of all processes that have been waited for."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _no_card(kind: str) -> Any:  # noqa: ANN401
     raise ValueError(f"a {kind} model of ours describes itself")
 
 
-def _prepare_process() -> None:
-    """As the command line begins a process; onnxruntime on one thread."""
-    from seqjax.allocator import keep_freed_memory
-
-    keep_freed_memory()
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession
-
-    def one_thread(path: str, options: Any = None, **rest: Any) -> Any:  # noqa: ANN401
-        settings = options or onnxruntime.SessionOptions()
-        settings.intra_op_num_threads = 1
-        return session(path, settings, **rest)
-
-    onnxruntime.InferenceSession = one_thread
-
-
 def measure_start(project: Path) -> float:
     """CPU seconds from the start of a process to the first prediction of a graph."""
-    config = infer_config("windows", "onnx")
+    config = infer_config(CASES["windows"], "onnx")
     program = START_PROGRAM.format(
         path=str(project / config["model_path"]),
         columns=config["input_columns"],
         length=config["seq_length"],
     )
-    return float(_output([sys.executable, "-c", program]))
+    return float(_output([sys.executable, "-c", program]).splitlines()[-1])
 
 
 def measure_cache(project: Path) -> dict[str, Any]:
     """Trains a rotary model in this process and compares both forms of generation."""
-    _prepare_process()
+    from seqjax.allocator import keep_freed_memory
+
+    keep_freed_memory()
     import numpy as np
 
     from seqjax.inference.engines import open_engine
@@ -428,16 +421,8 @@ def train_peer(peer: Path, project: Path) -> None:
         )
 
 
-def measure_peer(peer: Path, project: Path, name: str, extension: str) -> dict[str, float]:
-    """The same of another program's `infer` command."""
-    path = project / "infer.yaml"
-    path.write_text(json.dumps(infer_config(name, extension)), encoding="utf-8")  # JSON is YAML.
-    seconds = float(_output([str(peer / "bin" / "python"), "-c", PEER_PROGRAM, str(path)], project))
-    return {"command": CASES[name].items / seconds}
-
-
-def _output(words: list[str], folder: Path | None = None) -> str:
-    """The last line that a program prints, run on one core."""
+def _output(words: list[str], folder: Path | None = None, cache: Path | None = None) -> str:
+    """What a program prints, run on one core."""
     done = subprocess.run(
         words,
         check=True,
@@ -445,59 +430,102 @@ def _output(words: list[str], folder: Path | None = None) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        env={**os.environ, **PINNED, "PYTHONPATH": str(Path.cwd())},
+        env={
+            **os.environ,
+            **PINNED,
+            "PYTHONPATH": str(Path.cwd()),
+            **({"XDG_CACHE_HOME": str(cache)} if cache else {}),
+        },
         preexec_fn=lambda: os.sched_setaffinity(0, {max(os.sched_getaffinity(0))}),
     )
-    return done.stdout.splitlines()[-1]
+    return done.stdout
 
 
 def _apart(*words: str) -> Any:  # noqa: ANN401
-    return json.loads(_output([sys.executable, "-m", "tools.bench_infer", "--measure", *words]))
+    return json.loads(
+        _output([sys.executable, "-m", "tools.bench_infer", "--measure", *words]).splitlines()[-1]
+    )
 
 
-def _median(values: list[dict[str, float]]) -> dict[str, Any]:
-    medians = {key: round(statistics.median(each[key] for each in values), 1) for key in values[0]}
-    return medians | {"repeats_command": [round(each["command"], 1) for each in values]}
+Way = tuple[str, str, str]
+"""A case, a program and the extension of its model file."""
 
 
-def _cases(arguments: argparse.Namespace, ours: Path, theirs: Path) -> list[dict[str, Any]]:
-    ways: dict[tuple[str, str, str], Callable[[], dict[str, float]]] = {}
-    for name in CASES:
-        for extension in ("onnx", "pt"):
-            ways[name, "seqjax", extension] = lambda n=name, e=extension: _apart("case", str(ours), n, e)
-            if arguments.peer:
-                ways[name, "sequifier", extension] = lambda n=name, e=extension: measure_peer(
-                    arguments.peer, theirs, n, e
-                )
-    found: dict[tuple[str, str, str], list[dict[str, float]]] = {way: [] for way in ways}
-    for _ in range(arguments.repeats):
-        for way, run in ways.items():
-            found[way].append(run())
-    rows = []
-    for (name, program, extension), values in found.items():
-        rows.append({"case": name, "program": program, "model": extension, **_median(values)})
-        shown = ", ".join(f"{key} {rows[-1][key]:,.0f}" for key in values[0])
-        print(f"{name}, {program} {extension}: {shown} items per CPU second", flush=True)
-    return rows
+class Seconds(NamedTuple):
+    """CPU seconds of each repeat."""
+
+    case: list[float]
+    other: list[float]
+    """Of the case's second size."""
+    first: list[float]
+    """Of seqjax in JAX: with nothing on the disk."""
+
+
+def _cases(arguments: argparse.Namespace, projects: Mapping[str, Path], caches: Path) -> list[dict[str, Any]]:
+    pythons = {"seqjax": Path(sys.executable)}
+    if arguments.peer:
+        pythons["sequifier"] = arguments.peer / "bin" / "python"
+    ways = [(name, program, end) for name in CASES for end in EXTENSIONS for program in pythons]
+    found: dict[Way, Seconds] = {way: Seconds([], [], []) for way in ways}
+    for repeat in range(arguments.repeats):
+        for (name, program, extension), seconds in found.items():
+            compiles = (program, extension) == ("seqjax", "pt")
+
+            def run(case: Case, cache: str, at: str = program, end: str = extension) -> float:
+                config = _config_path(projects[at], case, end)
+                return measure(pythons[at], at, config, caches / cache)
+
+            if compiles:
+                seconds.first.append(run(CASES[name], f"{repeat}-{name}"))
+            if compiles and repeat == 0:
+                run(CASES[name], "kept")
+                run(OTHERS[name], "kept")
+            seconds.case.append(run(CASES[name], "kept"))
+            seconds.other.append(run(OTHERS[name], "kept"))
+        print(f"repeat {repeat + 1} of {arguments.repeats} is done", flush=True)
+    return [_row(way, seconds) for way, seconds in found.items()]
+
+
+def _row(way: Way, seconds: Seconds) -> dict[str, Any]:
+    name, program, extension = way
+    case, other = CASES[name], OTHERS[name]
+    once, again = statistics.median(seconds.case), statistics.median(seconds.other)
+    row = {
+        "case": name,
+        "program": program,
+        "model": extension,
+        "process": round(case.items / once, 1),
+        "marginal": round((other.items - case.items) / (again - once), 1),
+        **({"first": round(case.items / statistics.median(seconds.first), 1)} if seconds.first else {}),
+    }
+    rates = ", ".join(f"{key} {row[key]:,.0f}" for key in ("process", "marginal", "first") if key in row)
+    print(f"{name}, {program} {extension}: {rates} items per CPU second", flush=True)
+    return row | {
+        "cpu_seconds": [round(value, 2) for value in seconds.case],
+        "cpu_seconds_of_the_other_size": [round(value, 2) for value in seconds.other],
+    }
 
 
 def _ratios(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """How many times faster than the peer: graphs against graphs, and JAX when warm against torch."""
+    """How many times faster than the peer."""
     figures = {(row["case"], row["program"], row["model"]): row for row in rows}
-    ratios = {}
-    for case in CASES:
-        for extension in ("onnx", "pt"):
-            peer = figures[case, "sequifier", extension]["command"]
-            graph = figures[case, "seqjax", "onnx"]["command"]
-            ratios[f"{case}: onnx command to sequifier {extension}"] = round(graph / peer, 2)
-            warm = figures[case, "seqjax", "pt"]["warm"]
-            ratios[f"{case}: jax warm to sequifier {extension}"] = round(warm / peer, 2)
-    return ratios
+    compared = {
+        "ONNX to its ONNX": ("onnx", "onnx"),
+        "ONNX to its pt": ("onnx", "pt"),
+        "JAX to its pt": ("pt", "pt"),
+    }
+    return {
+        f"{case}, {rate}: {title}": round(
+            figures[case, "seqjax", ours][rate] / figures[case, "sequifier", theirs][rate], 2
+        )
+        for case in CASES
+        for rate in ("process", "marginal")
+        for title, (ours, theirs) in compared.items()
+    }
 
 
 MEASURES: dict[str, Callable[..., Any]] = {
     "models": write_models,
-    "case": measure,
     "cache": measure_cache,
 }
 
@@ -524,7 +552,7 @@ def main() -> int:
         _apart("models", str(ours))
         if arguments.peer:
             train_peer(arguments.peer, theirs)
-        rows = _cases(arguments, ours, theirs)
+        rows = _cases(arguments, {"seqjax": ours, "sequifier": theirs}, Path(folder, "caches"))
         start = [measure_start(ours) for _ in range(arguments.repeats)]
         print(f"import to first prediction of a graph: {statistics.median(start):.2f} CPU seconds")
         cache = _apart("cache", str(ours))
@@ -534,6 +562,7 @@ def main() -> int:
         "date": datetime.now(UTC).date().isoformat(),
         "machine": before,
         "peer": "measured in the same run" if arguments.peer else "not measured: no environment was given",
+        "other_sizes": {name: case.items for name, case in OTHERS.items()},
         "items_per_cpu_second": rows,
         "cpu_seconds_to_first_prediction": round(statistics.median(start), 3),
         "generation_cache": cache,

@@ -1,6 +1,8 @@
 """The benchmark's configurations are valid, its data can be read, and its sums are right."""
 
 import json
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,20 +16,27 @@ from tools import bench_infer
 
 @pytest.mark.parametrize("name", bench_infer.CASES)
 def test_configurations_are_valid(name):
-    case = bench_infer.CASES[name]
-    config = validate(InferConfig, bench_infer.infer_config(name, "onnx"), "the test")
+    case, other = bench_infer.CASES[name], bench_infer.OTHERS[name]
+    assert case.items != other.items
+    assert case.model == other.model
+    assert case.sequences == other.sequences
+    config = validate(InferConfig, bench_infer.infer_config(case, "onnx"), "the test")
     assert (config.autoregression_extra_steps or 0) == case.steps
     training = validate(TrainConfig, bench_infer.train_config(case.model), "the test")
     assert training.target_columns == config.target_columns
 
 
 def test_the_data_can_be_read(tmp_path):
-    bench_infer.write_project(tmp_path)
-    for name, case in bench_infer.CASES.items():
-        values = bench_infer.infer_config(name, "pt")
-        metadata = json.loads((tmp_path / values["metadata_config_path"]).read_text())
+    for folder in ("ours", "theirs"):
+        (tmp_path / folder).mkdir()
+        bench_infer.write_project(tmp_path / folder)
+    for case in bench_infer.CASES.values():
+        values = bench_infer.infer_config(case, "pt")
+        ours, theirs = ((tmp_path / folder / values["data_path"]) for folder in ("ours", "theirs"))
+        assert ours.read_bytes() == theirs.read_bytes()
+        metadata = json.loads((tmp_path / "ours" / values["metadata_config_path"]).read_text())
         windows = load_windows(
-            tmp_path / values["data_path"],
+            ours,
             "parquet",
             column_kinds=values["target_column_types"],
             n_classes=metadata["n_classes"],
@@ -37,21 +46,36 @@ def test_the_data_can_be_read(tmp_path):
         assert case.items == len(windows) + case.sequences * case.steps
 
 
-def test_graphs_are_compared_with_graphs_and_warm_jax_with_torch():
+def test_what_a_larger_job_needs_in_addition():
+    seconds = bench_infer.Seconds([3.0, 2.0, 9.0], [5.0, 4.0, 5.0], [6.0, 6.0, 1.0])
+    row = bench_infer._row(("windows", "seqjax", "pt"), seconds)
+    assert row["process"] == 4680 / 3
+    assert row["marginal"] == 4680 * 2 / 2
+    assert row["first"] == 4680 / 6
+
+
+def test_rates_are_compared_by_kind():
     rows = [
-        {"case": case, "program": program, "model": model, "command": speed, "warm": 2 * speed}
+        {"case": case, "program": program, "model": model, "process": speed, "marginal": factor * speed}
         for case in bench_infer.CASES
-        for program, model, speed in (
-            ("seqjax", "onnx", 300.0),
-            ("seqjax", "pt", 100.0),
-            ("sequifier", "onnx", 100.0),
-            ("sequifier", "pt", 50.0),
+        for program, model, speed, factor in (
+            ("seqjax", "onnx", 300.0, 2),
+            ("seqjax", "pt", 100.0, 6),
+            ("sequifier", "onnx", 100.0, 1),
+            ("sequifier", "pt", 50.0, 1),
         )
     ]
     ratios = bench_infer._ratios(rows)
-    assert ratios["windows: onnx command to sequifier onnx"] == 3.0
-    assert ratios["windows: onnx command to sequifier pt"] == 6.0
-    assert ratios["windows: jax warm to sequifier pt"] == 4.0
+    assert ratios["windows, process: ONNX to its ONNX"] == 3.0
+    assert ratios["windows, marginal: ONNX to its pt"] == 12.0
+    assert ratios["windows, process: JAX to its pt"] == 2.0
+    assert ratios["windows, marginal: JAX to its pt"] == 12.0
+
+
+def test_cpu_seconds_are_those_of_the_process(tmp_path, monkeypatch):
+    monkeypatch.setattr(bench_infer, "PROGRAM", "sum(range(20_000_000))  # {module}")
+    seconds = bench_infer.measure(Path(sys.executable), "seqjax", tmp_path / "infer.yaml", tmp_path / "cache")
+    assert 0.1 < seconds < 20
 
 
 def test_sequences_with_a_memory_are_learnable():
