@@ -1,11 +1,12 @@
 """Stops training at random moments and checks that it goes on to the same end, to the bit.
 
-    python -m tools.stop_training --stops 20 --flips 200
+    python -m tools.stop_training --stops 20 --flips 200 [--processes 2]
 
 A project with a small model is trained without disturbance; then copies of it are trained and stopped: every
 other one by SIGTERM, whose exit code must be 143, the others by SIGKILL. A stopped run is started again until
 it comes through. Parameters, optimizer state, the score and everything the log tells (times apart) must then
-be those of the undisturbed run.
+be those of the undisturbed run. Of several processes, which train as one run, SIGTERM comes to any one, and
+all must stop with its exit code; SIGKILL comes to all.
 
 Then single bits of a checkpoint's files are flipped, one at a time; each must be seen.
 """
@@ -16,6 +17,7 @@ import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -41,7 +43,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-def write_project(root: Path, *, epochs: int) -> None:
+def write_project(root: Path, *, epochs: int, processes: int = 1) -> None:
     """A table, preprocessed, and a configuration that saves often."""
     import polars as pl
 
@@ -72,10 +74,10 @@ def write_project(root: Path, *, epochs: int) -> None:
         "stride_by_split": [1, 4],
     }
     preprocess(validate(PreprocessConfig, values, "the project"))
-    (root / "train.json").write_text(json.dumps(training(root, epochs)), encoding="utf-8")
+    (root / "train.json").write_text(json.dumps(training(root, epochs, processes)), encoding="utf-8")
 
 
-def training(root: Path, epochs: int) -> dict[str, Any]:
+def training(root: Path, epochs: int, processes: int) -> dict[str, Any]:
     """The configuration; JSON is YAML."""
     return {
         "project_root": str(root),
@@ -97,6 +99,7 @@ def training(root: Path, epochs: int) -> dict[str, Any]:
         },
         "training_spec": {
             "device": "cpu",
+            "distributed": processes > 1,
             "epochs": epochs,
             "save_interval_epochs": 1,
             "save_interval_steps": 37,
@@ -113,19 +116,36 @@ def training(root: Path, epochs: int) -> dict[str, Any]:
     }
 
 
-def start(root: Path) -> subprocess.Popen[bytes]:
-    """A run that was just started."""
+def start(root: Path, processes: int = 1) -> list[subprocess.Popen[bytes]]:
+    """The processes of a run that was just started."""
     words = [sys.executable, "-c", CHILD, "train", "--config-path", str(root / "train.json")]
     environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
-    return subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    if processes > 1:
+        words += ["--coordinator", f"127.0.0.1:{_free_port()}", "--num-processes", str(processes)]
+    ids = [["--process-id", str(number)] if processes > 1 else [] for number in range(processes)]
+    return [
+        subprocess.Popen([*words, *own], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        for own in ids
+    ]
 
 
-def finish(root: Path) -> None:
+def finish(root: Path, processes: int = 1) -> None:
     """Runs until the end."""
-    child = start(root)
-    _, said = child.communicate()
-    if child.returncode:
-        raise SystemExit(f"a run failed with {child.returncode}: {said.decode()[-2000:]}")
+    for code, said in ended(start(root, processes)):
+        if code:
+            raise SystemExit(f"a run failed with {code}: {said[-2000:]}")
+
+
+def ended(children: Sequence[subprocess.Popen[bytes]]) -> list[tuple[int, str]]:
+    """Exit code and standard error of each process, once all have ended."""
+    said = [child.communicate()[1].decode() for child in children]
+    return [(child.returncode, text) for child, text in zip(children, said, strict=True)]
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
 
 def told(root: Path) -> list[dict[str, Any]]:
@@ -156,31 +176,36 @@ def differences(root: Path, expected: Path) -> list[str]:
     return found + ([] if told(root) == told(expected) else ["the log"])
 
 
-def trial(root: Path, chance: random.Random, events: int, number: int) -> list[str]:
+def trial(root: Path, chance: random.Random, *, events: int, number: int, processes: int) -> list[str]:
     """Stops a run at a random moment, lets it come through, and returns what went wrong.
 
     Args:
       root: The project.
-      chance: Chooses the moment.
+      chance: Chooses the moment, and the process that SIGTERM comes to.
       events: What an undisturbed run tells; the run is stopped soon after it has told a part of that.
       number: The trial's number, which decides about the signal.
+      processes: How many processes a run has.
     """
     gently, until = number % 2 == 1, chance.randrange(events)
     log = Layout(root, NAME).json_log()
-    child = start(root)
-    while child.poll() is None and not (log.exists() and log.read_bytes().count(b"\n") > until + 2):
+    children = start(root, processes)
+    while all(child.poll() is None for child in children) and not (
+        log.exists() and log.read_bytes().count(b"\n") > until + 2
+    ):
         time.sleep(0.002)
     time.sleep(chance.uniform(0, 0.02))
-    child.send_signal(signal.SIGTERM if gently else signal.SIGKILL)
-    _, said = child.communicate()
+    for child in [chance.choice(children)] if gently else children:
+        child.send_signal(signal.SIGTERM if gently else signal.SIGKILL)
+    exits = ended(children)
     places = [f"{place.epoch}+{place.batch}" for place in Layout(root, NAME).saved()]
     sys.stdout.write(
         f"stop {number}: {'SIGTERM' if gently else 'SIGKILL'} after {until} of {events} events, exit "
-        f"{child.returncode}, saved (epochs+batches) {' '.join(places) or 'nothing'}: "
+        f"{' '.join(str(code) for code, _ in exits)}, saved (epochs+batches) "
+        f"{' '.join(places) or 'nothing'}: "
     )
     allowed = {0, 143} if gently else {0, -signal.SIGKILL}
-    finish(root)
-    return [] if child.returncode in allowed else [f"exit {child.returncode}: {said.decode()[-500:]}"]
+    finish(root, processes)
+    return [f"exit {code}: {said[-500:]}" for code, said in exits if code not in allowed]
 
 
 def flips(root: Path, count: int, chance: random.Random) -> int:
@@ -213,20 +238,23 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--stops", type=int, default=20)
     parser.add_argument("--flips", type=int, default=200)
     parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--processes", type=int, default=1, help="that train together")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(words)
     chance, faults = random.Random(options.seed), 0
     with tempfile.TemporaryDirectory() as folder:
         # All runs are in one place, one after the other, since a configuration names its own.
         root, whole, template = Path(folder) / "project", Path(folder) / "whole", Path(folder) / "template"
-        write_project(root, epochs=options.epochs)
+        processes = options.processes
+        write_project(root, epochs=options.epochs, processes=processes)
         shutil.copytree(root, template)
-        finish(root)
+        finish(root, processes)
         root.rename(whole)
         events = len(told(whole))
         for number in range(options.stops):
             shutil.copytree(template, root)
-            wrong = trial(root, chance, events, number) + differences(root, whole)
+            wrong = trial(root, chance, events=events, number=number, processes=processes)
+            wrong += differences(root, whole)
             sys.stdout.write(f"{'differs: ' + ', '.join(wrong) if wrong else 'equal to the bit'}\n")
             sys.stdout.flush()
             faults += bool(wrong)
