@@ -19,7 +19,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from seqjax.model.dropout import Drop
+from seqjax.model.dropout import Drop, Dropout
 from seqjax.model.linear import Linear
 from seqjax.model.position import Rotation, rotate
 
@@ -135,6 +135,9 @@ def _attend(
     scaled = jnp.reshape(q_BHTK * (1 / math.sqrt(width)), (-1, groups, rows, width))
     scores = jnp.matmul(scaled, jnp.transpose(k_BGSK, (0, 1, 3, 2)))
     scores_BHTS = jnp.reshape(scores, (-1, heads, time, keys)).astype(jnp.float32) + bias
-    weights_BHTS = drop(jax.nn.softmax(scores_BHTS, axis=-1).astype(v_BGSK.dtype))
+    if isinstance(drop, Dropout):
+        weights_BHTS = drop.softmax(scores_BHTS, v_BGSK.dtype)
+    else:
+        weights_BHTS = drop(jax.nn.softmax(scores_BHTS, axis=-1).astype(v_BGSK.dtype))
     mixed = jnp.matmul(jnp.reshape(weights_BHTS, (-1, groups, rows, keys)), v_BGSK)
     return jnp.reshape(mixed, (-1, heads, time, width))
