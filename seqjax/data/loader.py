@@ -2,8 +2,8 @@
 
 An order is a table: its line k holds the numbers of the windows of batch k. Everything is a pure function of
 a batch's number: number -> line -> indices of windows -> arrays. So the whole state of an iterator is
-{"next_index": number}, and a host of several takes its columns of the table. Grain runs over whole batches,
-since its cost is per element; where Grain is not installed a plain iterator of the same behaviour serves.
+{"next_index": number}. Grain runs over whole batches, since its cost is per element; where Grain is not
+installed a plain iterator of the same behaviour serves.
 
     loader = Loader(windows, num_workers=2, max_ram_gb=16)
     order = epoch_order(len(windows), 128, seed=1010, epoch=1, shuffle=True)
@@ -73,33 +73,14 @@ def epoch_order(
     return order.reshape(n_batches, batch_size)
 
 
-def host_order(
-    order: Int64[np.ndarray, "n_batches batch_size"], host_index: int, host_count: int
-) -> Int64[np.ndarray, "n_batches host_batch_size"]:
-    """The rows of every batch that one of several hosts gathers; every row is one host's.
-
-    Args:
-      order: Indices of windows by batch.
-      host_index: Number of the host, from 0.
-      host_count: Number of hosts; where it does not divide the batch size, batches are filled up with -1.
-
-    Returns:
-      The host's columns of the order, equally many for every host.
-    """
-    size = -(-order.shape[1] // host_count)
-    mine = order[:, host_index * size : (host_index + 1) * size]
-    return np.pad(mine, ((0, 0), (0, size - mine.shape[1])), constant_values=-1)
-
-
 class Loader:
-    """Gathers the batches of one data set, on this host."""
+    """Gathers the batches of one data set."""
 
     def __init__(
         self,
         windows: Windows,
         columns: tuple[str, ...] | None = None,
         *,
-        host: tuple[int, int] = (0, 1),
         in_ram: bool = False,
         num_workers: int = 0,
         max_ram_gb: float | None = None,
@@ -109,14 +90,12 @@ class Loader:
         Args:
           windows: The data, in RAM or memory-mapped.
           columns: Which columns a batch holds; null gives all.
-          host: Number of this host and of all hosts: batches hold this host's rows alone (see `host_order`).
           in_ram: Whether to copy rows that are memory-mapped into memory when the first batch is asked for.
           num_workers: Threads that gather ahead; 0 gathers when a batch is asked for.
           max_ram_gb: Most memory for batches gathered ahead; null knows no limit. At least one is.
         """
         self._windows = windows
         self._columns = columns
-        self._host = host
         self._in_ram = in_ram
         self._num_workers = num_workers
         self._max_ram_gb = max_ram_gb
@@ -128,14 +107,13 @@ class Loader:
         """Iterates over some batches of an order.
 
         Args:
-          order: Indices of windows by batch, those of all hosts; -1 gives a row that is all padding.
+          order: Indices of windows by batch; -1 gives a row that is all padding.
           begin: Number of the first batch.
           end: Number after that of the last batch; null is all.
 
         Returns:
           An iterator over `Batch`, whose state is the number of the next batch in `order`, whatever `begin`.
         """
-        order = host_order(order, *self._host)
         if self._in_ram:
             self._windows, self._in_ram = self._windows.in_ram(self._columns), False
         source = _Source(self._windows, order[:end], self._columns)
@@ -171,7 +149,7 @@ class _Source:
     """Batches by number."""
 
     windows: Windows
-    order: Int64[np.ndarray, "n_batches host_batch_size"]
+    order: Int64[np.ndarray, "n_batches batch_size"]
     columns: tuple[str, ...] | None
 
     def __len__(self) -> int:

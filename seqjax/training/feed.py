@@ -84,7 +84,7 @@ class ResidentFeed:
 
     def place(self, order: Order) -> Int[Array, "n B"]:
         """The order on the device."""
-        return self._placement.cut(self._placement.filled_up(order))
+        return self._placement.cut(order)
 
     def fold(self, step: Step[Carry], *, by_rows: bool = False) -> Fold[Carry]:
         """A compiled loop over batches; its bounds are values, so that it is compiled once."""
@@ -135,7 +135,7 @@ class StreamedFeed:
 
     def place(self, order: Order) -> "Stream":
         """The part of the order that this process reads."""
-        return Stream(self._placement.own_columns(self._placement.filled_up(order)), self._reader)
+        return Stream(self._placement.own_columns(order), self._reader)
 
     def fold(self, step: Step[Carry], *, by_rows: bool = False) -> Fold[Carry]:
         """A loop on the host over a compiled step."""

@@ -61,24 +61,19 @@ class Placement:
         there = all(isinstance(leaf, jax.Array) and leaf.sharding == self.everywhere for leaf in ends)
         return tree if there else self.copied(tree)
 
-    def cut(self, order: Int[np.ndarray, "n B"]) -> Int[Array, "n B"]:
+    def cut(self, order: Int[np.ndarray, "n B"]) -> Int[Array, "n filled"]:
         """An order of batches, each cut by rows."""
-        return self._put(np.asarray(order, np.int32), self._columns)
+        return self._put(_filled_up(np.asarray(order, np.int32), self.size), self._columns)
 
     def own_columns(self, order: Int[np.ndarray, "n B"]) -> Int[np.ndarray, "n own"]:
         """The rows of each batch that this process's devices take."""
-        share = order.shape[1] // self.size
-        return order[:, self._mine.start * share : self._mine.stop * share]
+        return device_columns(order, self._mine, self.size)
 
     def joined(self, own: Shaped[np.ndarray, "own ..."]) -> Shaped[Array, "B ..."]:
         """An array that is cut by its first axis, from this process's part of it."""
         if self.processes == 1:
             return jax.device_put(own, self.rows)
         return jax.make_array_from_process_local_data(self.rows, own)
-
-    def filled_up(self, order: Int[np.ndarray, "n B"]) -> Int[np.ndarray, "n filled"]:
-        """An order whose batches are filled up with -1, so that they can be cut evenly."""
-        return np.pad(order, ((0, 0), (0, -order.shape[1] % self.size)), constant_values=-1)
 
     def _copied(self, leaf: Shaped[Array, "..."] | np.ndarray) -> Shaped[Array, "..."]:
         if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
@@ -90,3 +85,22 @@ class Placement:
         if self.processes == 1:
             return jax.device_put(array, sharding, may_alias=False)
         return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+
+def device_columns(
+    order: Int[np.ndarray, "n B"], places: slice, devices: int
+) -> Int[np.ndarray, "n columns"]:
+    """The rows of each batch that some devices take; every row is one device's.
+
+    Args:
+      order: Numbers of windows by batch.
+      places: The places of the devices among all.
+      devices: Number of all devices; where it does not divide the batch size, batches are filled up with -1.
+    """
+    filled = _filled_up(order, devices)
+    share = filled.shape[1] // devices
+    return filled[:, places.start * share : places.stop * share]
+
+
+def _filled_up(order: Int[np.ndarray, "n B"], devices: int) -> Int[np.ndarray, "n filled"]:
+    return np.pad(order, ((0, 0), (0, -order.shape[1] % devices)), constant_values=-1)

@@ -17,7 +17,6 @@ from seqjax.data.loader import (
     PlainIterator,
     batches_ahead,
     epoch_order,
-    host_order,
 )
 
 
@@ -139,29 +138,6 @@ def test_a_part_of_an_order_has_the_states_of_the_whole(
 def test_a_state_beyond_the_order_is_refused(windows: Windows, order: np.ndarray) -> None:
     with pytest.raises(IndexError):
         Loader(windows).batches(order).set_state({"next_index": 11})
-
-
-@settings(deadline=None, max_examples=100)
-@given(st.integers(1, 40), st.integers(1, 12), st.integers(1, 6))
-def test_hosts_share_every_batch_without_overlap_or_loss(n: int, batch_size: int, hosts: int) -> None:
-    order = epoch_order(n, batch_size, seed=0, epoch=0, shuffle=True)
-    parts = [host_order(order, host, hosts) for host in range(hosts)]
-    assert len({part.shape for part in parts}) == 1, "jax needs equally many rows of every host"
-    together = np.concatenate(parts, axis=1)
-    for whole, shared in zip(order, together, strict=True):
-        assert shared[: len(whole)].tolist() == whole.tolist()
-        assert (shared[len(whole) :] == -1).all()
-
-
-@pytest.mark.usefixtures("kind")
-def test_a_host_gathers_its_rows_alone(windows: Windows, order: np.ndarray) -> None:
-    parts = [list(Loader(windows, host=(host, 2)).batches(order)) for host in range(2)]
-    for number, indices in enumerate(order):
-        rows = np.concatenate([part[number].columns["item"] for part in parts])
-        padding = np.concatenate([part[number].padding for part in parts])
-        assert rows.shape == (6, 3)
-        assert padding[5] == 3, "the batch of 5 is filled up to 2 x 3"
-        assert np.array_equal(rows[:5], windows.gather(indices).columns["item"])
 
 
 @pytest.mark.usefixtures("kind")
