@@ -89,27 +89,39 @@ def measure(config: dict[str, Any], batches: int, epochs: int) -> dict[str, floa
     from seqjax.allocator import keep_freed_memory
 
     keep_freed_memory()
-    import jax
-
-    from seqjax.model.functional import init
     from seqjax.training.events import BatchEvent
     from seqjax.training.loop import run_epochs
-    from seqjax.training.setup import prepare
 
-    validated, schema, data = _run_parts(config, batches)
-    graphdef, params = init(schema, validated.model_spec, seed=0)
-    run = prepare(validated, schema, graphdef, data, jax.devices()[0])
+    run, start = prepared_run(config, batches)
     cpu = wall = 0.0
     begin = time.process_time(), time.perf_counter()
-    for event in run_epochs(run.setup, run.begin(params), 1, epochs + 1):
+    for event in run_epochs(run.setup, start, 1, epochs + 1):
         if isinstance(event, BatchEvent):
             if event.epoch > 1:
                 cpu += time.process_time() - begin[0]
                 wall += time.perf_counter() - begin[1]
         elif isinstance(event, tuple):
             begin = time.process_time(), time.perf_counter()
-    samples = len(data.training) * epochs
+    samples = batches * config["training_spec"]["batch_size"] * epochs
     return {"per_cpu_second": samples / cpu, "per_second": samples / wall}
+
+
+def prepared_run(values: dict[str, Any], batches: int) -> tuple[Any, Any]:
+    """A run on random windows, and its first state.
+
+    Args:
+      values: The keys of `train.yaml`.
+      batches: Batches of an epoch.
+    """
+    import jax
+
+    from seqjax.model.functional import init
+    from seqjax.training.setup import prepare
+
+    config, schema, data = _run_parts(values, batches)
+    graphdef, params = init(schema, config.model_spec, seed=0)
+    run = prepare(config, schema, graphdef, data, jax.devices()[0])
+    return run, run.begin(params)
 
 
 def _run_parts(values: dict[str, Any], batches: int) -> tuple[Any, Any, Any]:

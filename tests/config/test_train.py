@@ -1,7 +1,11 @@
+import ast
+import re
+
 import pytest
 
 from seqjax.config.base import validate
-from seqjax.config.train import TrainConfig
+from seqjax.config.model import ModelSpec
+from seqjax.config.train import TrainConfig, TrainingSpec
 from seqjax.errors import ConfigError
 from tests.config.test_resolve import CONFIG
 
@@ -53,6 +57,46 @@ def test_training_keys_fit_the_targets(changes, message):
     with pytest.raises(ConfigError) as error:
         validate(TrainConfig, CONFIG | {"training_spec": training}, "train.yaml")
     assert message in str(error.value)
+
+
+# What the documents say in words.
+WORDS = {"All": None, "data/*split0*": None, "data/*split1*": None, "StepLR...": "StepLR", "null": None}
+# An omitted read_format is the metadata's, which is parquet where it says none.
+ASIDE = {"read_format": None}
+
+
+def documented_keys(shared):
+    """Key, whether it is mandatory, and default, as the tables of sequifier's documents have it."""
+    text = (shared / "seeds" / "sequifier-docs-1.1.0.3.md").read_text()
+    tables = text.split("The `sequifier train` command initializes")[1].split("## Key Trade-offs")[0]
+    row = r"^\| `(\w+)` ?\| `[^|]*` ?\| (\*\*Yes\*\*|No) \| ([^|]*)\|"
+    for key, mandatory, default in re.findall(row, tables, flags=re.MULTILINE):
+        yield key, mandatory != "No", default.strip().strip("`")
+
+
+def test_every_documented_key_is_there_with_its_default(shared):
+    models = (TrainConfig, TrainingSpec, ModelSpec)
+    fields = {name: field for model in models for name, field in model.model_fields.items()}
+    documented = list(documented_keys(shared))
+    assert len(documented) == 55
+    for key, mandatory, default in documented:
+        assert fields[key].is_required() == mandatory, key
+        if not mandatory:
+            ours = fields[key].default
+            assert getattr(ours, "name", ours) == ASIDE.get(key, read(default)), key
+
+
+def read(default):
+    """What a default of the documents is in Python."""
+    if default in WORDS:
+        return WORDS[default]
+    if default.lower() in ("true", "false"):
+        return default.lower() == "true"
+    try:
+        value = ast.literal_eval(default)
+    except (SyntaxError, ValueError):
+        return default
+    return value["name"] if isinstance(value, dict) else tuple(value) if isinstance(value, list) else value
 
 
 def test_documented_defaults_are_real():
