@@ -12,8 +12,11 @@ PositiveCount = Annotated[int, Field(gt=0)]
 
 
 class OptimizerSettings(ConfigModel):
-    """What every torch optimizer accepts; none of it changes a result."""
+    """What every optimizer accepts. All but the first changes nothing."""
 
+    weight_decay: NonNegative = 0.0
+    """Coefficient of an L2 term in the gradient; where an optimizer's decay is decoupled, the share of a
+    parameter that is taken off per unit of learning rate."""
     foreach: bool | None = None
     """Has no effect: about torch's kernels."""
     fused: bool | None = None
@@ -26,15 +29,18 @@ class OptimizerSettings(ConfigModel):
     """A loss is minimized."""
 
 
-class Adam(OptimizerSettings):
-    """Adam, with weight decay as an L2 term in the gradient."""
+class Moments(OptimizerSettings):
+    """What optimizers have that go by means of the gradient and of its square."""
 
     betas: tuple[Decay, Decay] = (0.9, 0.999)
-    """Decay of the mean and of the mean square of the gradient."""
+    """Decay of the mean of the gradient, and of what that is divided by, which is mostly a mean square."""
     eps: NonNegative = 1e-8
     """Added to the root of the mean square."""
-    weight_decay: NonNegative = 0.0
-    """L2 coefficient."""
+
+
+class Adam(Moments):
+    """Adam, with weight decay as an L2 term in the gradient."""
+
     amsgrad: bool = False
     """Divide by the largest mean square so far."""
 
@@ -53,8 +59,6 @@ class SGD(OptimizerSettings):
     """Decay of the sum of gradients."""
     dampening: NonNegative = 0.0
     """Share of each gradient that momentum leaves out."""
-    weight_decay: NonNegative = 0.0
-    """L2 coefficient."""
     nesterov: bool = False
     """Look ahead by one step of momentum."""
 
@@ -73,8 +77,6 @@ class RMSprop(OptimizerSettings):
     """Decay of the mean square."""
     eps: NonNegative = 1e-8
     """Added to the root."""
-    weight_decay: NonNegative = 0.0
-    """L2 coefficient."""
     momentum: Decay = 0.0
     """Decay of the sum of steps."""
     centered: bool = False
@@ -86,8 +88,6 @@ class Adagrad(OptimizerSettings):
 
     lr_decay: NonNegative = 0.0
     """The learning rate is divided by 1 + steps * lr_decay."""
-    weight_decay: NonNegative = 0.0
-    """L2 coefficient."""
     initial_accumulator_value: NonNegative = 0.0
     """Start of the sum of squares."""
     eps: NonNegative = 1e-10
@@ -101,47 +101,26 @@ class Adadelta(OptimizerSettings):
     """Decay of both mean squares."""
     eps: NonNegative = 1e-6
     """Added inside both roots."""
-    weight_decay: NonNegative = 0.0
-    """L2 coefficient."""
 
 
-class Adamax(OptimizerSettings):
-    """Adam with the largest recent gradient in place of the mean square."""
-
-    betas: tuple[Decay, Decay] = (0.9, 0.999)
-    """Decay of the mean and of the largest gradient."""
-    eps: NonNegative = 1e-8
-    """Added to the gradient's size."""
-    weight_decay: NonNegative = 0.0
-    """L2 coefficient."""
+class Adamax(Moments):
+    """Adam with the largest recent gradient in place of the mean square; decay is an L2 term."""
 
 
-class NAdam(OptimizerSettings):
+class NAdam(Moments):
     """Adam with Nesterov momentum, whose momentum warms up."""
 
-    betas: tuple[Decay, Decay] = (0.9, 0.999)
-    """Decay of the mean and of the mean square of the gradient."""
-    eps: NonNegative = 1e-8
-    """Added to the root of the mean square."""
-    weight_decay: NonNegative = 0.0
-    """Weight decay: an L2 term, or decoupled."""
     momentum_decay: NonNegative = 4e-3
     """Rate of the momentum's warm-up."""
     decoupled_weight_decay: bool = False
-    """Decay parameters as AdamW does."""
+    """Decay parameters as AdamW does, rather than by an L2 term."""
 
 
-class RAdam(OptimizerSettings):
+class RAdam(Moments):
     """Adam that waits until its mean square can be trusted."""
 
-    betas: tuple[Decay, Decay] = (0.9, 0.999)
-    """Decay of the mean and of the mean square of the gradient."""
-    eps: NonNegative = 1e-8
-    """Added to the root of the mean square."""
-    weight_decay: NonNegative = 0.0
-    """Weight decay: an L2 term, or decoupled."""
     decoupled_weight_decay: bool = False
-    """Decay parameters as AdamW does."""
+    """Decay parameters as AdamW does, rather than by an L2 term."""
 
 
 class AdEMAMix(OptimizerSettings):
@@ -151,8 +130,6 @@ class AdEMAMix(OptimizerSettings):
     """Decay of the fast mean, of the mean square and of the slow mean."""
     eps: NonNegative = 1e-8
     """Added to the root of the mean square."""
-    weight_decay: NonNegative = 0.0
-    """Share of a parameter that is taken off per unit of learning rate."""
     alpha: NonNegative = 5.0
     """Weight of the slow mean."""
     T_alpha_beta3: PositiveCount | None = None
@@ -164,82 +141,56 @@ class Lion(OptimizerSettings):
 
     betas: tuple[Decay, Decay] = (0.9, 0.99)
     """Weight of the mean in a step, and decay of the mean."""
-    weight_decay: NonNegative = 0.0
-    """Share of a parameter that is taken off per unit of learning rate."""
 
 
-class Yogi(OptimizerSettings):
-    """Adam whose mean square moves by no more than the square of the gradient."""
+class Yogi(Moments):
+    """Adam whose mean square moves by no more than the square of the gradient; decay is an L2 term."""
 
-    betas: tuple[Decay, Decay] = (0.9, 0.999)
-    """Decay of the mean, and rate of the mean square."""
     eps: NonNegative = 1e-3
     """Added to the root of the mean square."""
     initial_accumulator: NonNegative = 1e-6
     """Start of the mean square and of the mean."""
-    weight_decay: NonNegative = 0.0
-    """L2 coefficient."""
 
 
-class AdaBelief(OptimizerSettings):
+class AdaBelief(Moments):
     """Adam with the variance of the gradient around its mean, as optax computes it; decay is decoupled."""
 
-    betas: tuple[Decay, Decay] = (0.9, 0.999)
-    """Decay of the mean and of the variance."""
     eps: NonNegative = 1e-16
     """Added to the variance, and to its root."""
-    weight_decay: NonNegative = 0.0
-    """Share of a parameter that is taken off per unit of learning rate."""
 
 
-class Lamb(OptimizerSettings):
-    """AdamW whose step in each tensor is as long as the tensor is, as optax computes it."""
+class Lamb(Moments):
+    """AdamW whose step in each tensor is as long as the tensor is, as optax computes it.
 
-    betas: tuple[Decay, Decay] = (0.9, 0.999)
-    """Decay of the mean and of the mean square of the gradient."""
+    The decay is a part of the step before that is scaled.
+    """
+
     eps: NonNegative = 1e-6
     """Added to the root of the mean square."""
-    weight_decay: NonNegative = 0.0
-    """Share of a parameter that is added to the step before it is scaled."""
 
 
-class Lars(OptimizerSettings):
-    """SGD whose step in each tensor is as long as a share of the tensor, as in torch_optimizer."""
+class Lars(SGD):
+    """SGD whose step in each tensor is as long as a share of the tensor, as in torch_optimizer.
 
-    momentum: Decay = 0.0
-    """Decay of the sum of steps."""
-    dampening: NonNegative = 0.0
-    """Share of each step that momentum leaves out."""
-    weight_decay: NonNegative = 0.0
-    """L2 coefficient; at 0, steps are not scaled either."""
-    nesterov: bool = False
-    """Look ahead by one step of momentum."""
+    Without weight decay, steps are not scaled either.
+    """
+
     trust_coefficient: NonNegative = 0.01
     """That share."""
     eps: NonNegative = 1e-8
     """Added to the norm of the gradient."""
 
-    @field_validator("nesterov")
-    @classmethod
-    def _nesterov_needs_momentum(cls, nesterov: bool, info: ValidationInfo) -> bool:
-        if nesterov and (info.data.get("momentum") == 0 or info.data.get("dampening") != 0):
-            raise ValueError("true needs momentum above 0, and no dampening.")
-        return nesterov
 
+class NovoGrad(Adam):
+    """Momentum of gradients that are divided by the norm of their tensor, as in torch_optimizer.
 
-class NovoGrad(OptimizerSettings):
-    """Momentum of gradients that are divided by the norm of their tensor, as in torch_optimizer."""
+    The decay is a part of the divided gradient.
+    """
 
     betas: tuple[Decay, Decay] = (0.95, 0.0)
     """Decay of the sum of gradients and of the mean square norm."""
-    eps: NonNegative = 1e-8
-    """Added to the root of the mean square norm."""
-    weight_decay: NonNegative = 0.0
-    """Share of a parameter that is added to its divided gradient."""
     grad_averaging: bool = False
     """Take a mean of gradients rather than a sum."""
-    amsgrad: bool = False
-    """Divide by the largest norm so far."""
 
 
 class Adafactor(OptimizerSettings):
@@ -251,8 +202,6 @@ class Adafactor(OptimizerSettings):
     """Least root of the mean square (null: of the number format), and least size of a tensor."""
     d: Annotated[float, Field(ge=1)] = 1.0
     """Largest root mean square of a step, relative to the learning rate."""
-    weight_decay: NonNegative = 0.0
-    """Share of a parameter that is taken off per unit of learning rate."""
 
 
 class Muon(OptimizerSettings):
@@ -283,15 +232,12 @@ class Muon(OptimizerSettings):
     """Learning rate of AdamW, relative to that of Muon."""
 
 
-class AdamWScheduleFree(OptimizerSettings):
-    """AdamW that averages what it visits and needs no schedule; the average is evaluated and exported."""
+class AdamWScheduleFree(Moments):
+    """AdamW that averages what it visits and needs no schedule; the average is evaluated and exported.
 
-    betas: tuple[Decay, Decay] = (0.9, 0.999)
-    """Share of the average in where gradients are taken, and decay of the mean square."""
-    eps: NonNegative = 1e-8
-    """Added to the root of the mean square."""
-    weight_decay: NonNegative = 0.0
-    """Share of a parameter that is taken off per unit of learning rate."""
+    The first of the betas is the share of the average in where gradients are taken.
+    """
+
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     """Updates over which the learning rate grows in a straight line."""
     r: NonNegative = 0.0

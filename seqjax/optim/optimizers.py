@@ -10,24 +10,19 @@ optimizer was built with; `Optimizer.with_values` changes numbers and never that
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import optax
 
 from seqjax.config.optimization import NamedSpec, optimizer_settings
 from seqjax.config.optimizers import (
     SGD,
-    AdaBelief,
     Adadelta,
     Adagrad,
     Adam,
-    Adamax,
-    AdamW,
-    AdEMAMix,
-    Lamb,
     Lars,
     Lion,
-    NAdam,
+    Moments,
     OptimizerSettings,
     RAdam,
     RMSprop,
@@ -61,8 +56,7 @@ class Optimizer:
     @property
     def rule(self) -> Rule:
         """How the parameters that are not frozen move."""
-        built = BUILDERS[self.name](self.settings)
-        return built if isinstance(built, Rule) else directed(built)
+        return BUILDERS[self.name].rule(self.settings)
 
     def init(self, params: Params) -> State:
         """The state before the first update, in float32 (or wider, where the parameters are)."""
@@ -104,101 +98,62 @@ def build_optimizer(spec: NamedSpec, *, frozen: frozenset[Path] = frozenset()) -
 
 
 def _adam(settings: Adam) -> optax.GradientTransformation:
-    return optax.chain(decayed(settings.weight_decay), _adam_rule(settings))
-
-
-def _adamw(settings: AdamW) -> optax.GradientTransformation:
-    return optax.chain(_adam_rule(settings), decayed(settings.weight_decay))
-
-
-def _adam_rule(settings: Adam) -> optax.GradientTransformation:
     if settings.amsgrad:
         return scale_by_amsgrad(settings.betas, settings.eps)
     return optax.scale_by_adam(*settings.betas, settings.eps)
 
 
 def _sgd(settings: SGD) -> optax.GradientTransformation:
-    return optax.chain(decayed(settings.weight_decay), _sgd_momentum(settings))
-
-
-def _lars(settings: Lars) -> optax.GradientTransformation:
-    return optax.chain(scale_by_lars(settings), _sgd_momentum(settings))
-
-
-def _sgd_momentum(settings: SGD | Lars) -> optax.GradientTransformation:
     if is_off(settings.dampening) or is_off(settings.momentum):
         return _momentum(settings.momentum, nesterov=settings.nesterov)
     return dampened_momentum(settings.momentum, settings.dampening)
 
 
+def _lars(settings: Lars) -> optax.GradientTransformation:
+    return optax.chain(scale_by_lars(settings), _sgd(settings))
+
+
 def _rmsprop(settings: RMSprop) -> optax.GradientTransformation:
     scale = optax.scale_by_stddev if settings.centered else optax.scale_by_rms
-    return optax.chain(
-        decayed(settings.weight_decay),
-        scale(settings.alpha, settings.eps, eps_in_sqrt=False),
-        _momentum(settings.momentum),
-    )
+    scaled = scale(settings.alpha, settings.eps, eps_in_sqrt=False)
+    return optax.chain(scaled, _momentum(settings.momentum))
 
 
 def _adagrad(settings: Adagrad) -> optax.GradientTransformation:
-    return optax.chain(
-        decayed(settings.weight_decay),
-        scale_by_sum_of_squares(settings.initial_accumulator_value, settings.eps),
-        optax.identity()
-        if is_off(settings.lr_decay)
-        else optax.scale_by_schedule(lambda step: 1 / (1 + step * settings.lr_decay)),
-    )
+    scaled = scale_by_sum_of_squares(settings.initial_accumulator_value, settings.eps)
+    if is_off(settings.lr_decay):
+        return scaled
+    return optax.chain(scaled, optax.scale_by_schedule(lambda step: 1 / (1 + step * settings.lr_decay)))
 
 
 def _adadelta(settings: Adadelta) -> optax.GradientTransformation:
-    return optax.chain(decayed(settings.weight_decay), optax.scale_by_adadelta(settings.rho, settings.eps))
+    return optax.scale_by_adadelta(settings.rho, settings.eps)
 
 
-def _adamax(settings: Adamax) -> optax.GradientTransformation:
-    b1, b2 = settings.betas
-    return optax.chain(decayed(settings.weight_decay), optax.scale_by_adamax(b1, b2, settings.eps))
+def _adamax(settings: Moments) -> optax.GradientTransformation:
+    return optax.scale_by_adamax(*settings.betas, settings.eps)
 
 
 def _radam(settings: RAdam) -> optax.GradientTransformation:
-    b1, b2 = settings.betas
-    return _with_decay(
-        optax.scale_by_radam(b1, b2, settings.eps),
-        settings.weight_decay,
-        decoupled=settings.decoupled_weight_decay,
-    )
-
-
-def _nadam(settings: NAdam) -> optax.GradientTransformation:
-    return _with_decay(
-        scale_by_nadam(settings), settings.weight_decay, decoupled=settings.decoupled_weight_decay
-    )
-
-
-def _ademamix(settings: AdEMAMix) -> optax.GradientTransformation:
-    return optax.chain(scale_by_ademamix(settings), decayed(settings.weight_decay))
+    return optax.scale_by_radam(*settings.betas, settings.eps)
 
 
 def _lion(settings: Lion) -> optax.GradientTransformation:
-    b1, b2 = settings.betas
-    return optax.chain(optax.scale_by_lion(b1, b2), decayed(settings.weight_decay))
+    return optax.scale_by_lion(*settings.betas)
 
 
 def _yogi(settings: Yogi) -> optax.GradientTransformation:
-    b1, b2 = settings.betas
-    rule = optax.scale_by_yogi(b1, b2, settings.eps, initial_accumulator_value=settings.initial_accumulator)
-    return optax.chain(decayed(settings.weight_decay), rule)
+    initial = settings.initial_accumulator
+    return optax.scale_by_yogi(*settings.betas, settings.eps, initial_accumulator_value=initial)
 
 
-def _adabelief(settings: AdaBelief) -> optax.GradientTransformation:
-    b1, b2 = settings.betas
-    rule = optax.scale_by_belief(b1, b2, eps=settings.eps, eps_root=settings.eps)
-    return optax.chain(rule, decayed(settings.weight_decay))
+def _adabelief(settings: Moments) -> optax.GradientTransformation:
+    return optax.scale_by_belief(*settings.betas, eps=settings.eps, eps_root=settings.eps)
 
 
-def _lamb(settings: Lamb) -> optax.GradientTransformation:
-    b1, b2 = settings.betas
+def _lamb(settings: Moments) -> optax.GradientTransformation:
     return optax.chain(
-        optax.scale_by_adam(b1, b2, settings.eps),
+        optax.scale_by_adam(*settings.betas, settings.eps),
         decayed(settings.weight_decay),
         optax.scale_by_trust_ratio(),
     )
@@ -208,31 +163,46 @@ def _momentum(decay: Number, *, nesterov: bool = False) -> optax.GradientTransfo
     return optax.identity() if is_off(decay) else optax.trace(decay, nesterov)
 
 
-def _with_decay(
-    rule: optax.GradientTransformation, coefficient: Number, *, decoupled: bool
-) -> optax.GradientTransformation:
-    return optax.chain(rule, decayed(coefficient)) if decoupled else optax.chain(decayed(coefficient), rule)
+class Builder(NamedTuple):
+    """How an optimizer is built from its settings."""
+
+    direction: Callable[[Any], optax.GradientTransformation | Rule]
+    """What becomes of a gradient."""
+    decay: Literal["coupled", "decoupled", "own"]
+    """Whether weight decay is a term of the gradient (unless `decoupled_weight_decay` is there and says
+    otherwise), of the direction, or a matter of the rule itself."""
+
+    def rule(self, settings: OptimizerSettings) -> Rule:
+        """The rule with some settings."""
+        found = self.direction(settings)
+        if isinstance(found, Rule):
+            return found
+        if self.decay == "own":
+            return directed(found)
+        decay = decayed(settings.weight_decay)
+        is_last = self.decay == "decoupled" or getattr(settings, "decoupled_weight_decay", False)
+        return directed(optax.chain(found, decay) if is_last else optax.chain(decay, found))
 
 
-BUILDERS: Mapping[str, Callable[[Any], optax.GradientTransformation | Rule]] = {
-    "Adam": _adam,
-    "AdamW": _adamw,
-    "SGD": _sgd,
-    "AdEMAMix": _ademamix,
-    "RMSprop": _rmsprop,
-    "Adagrad": _adagrad,
-    "Adadelta": _adadelta,
-    "Adamax": _adamax,
-    "NAdam": _nadam,
-    "RAdam": _radam,
-    "Lion": _lion,
-    "Yogi": _yogi,
-    "AdaBelief": _adabelief,
-    "Lamb": _lamb,
-    "Lars": _lars,
-    "NovoGrad": scale_by_novograd,
-    "Adafactor": adafactor,
-    "Muon": muon,
-    "AdamWScheduleFree": schedule_free_adamw,
-    "LARS": _lars,
+BUILDERS: Mapping[str, Builder] = {
+    "Adam": Builder(_adam, "coupled"),
+    "AdamW": Builder(_adam, "decoupled"),
+    "SGD": Builder(_sgd, "coupled"),
+    "AdEMAMix": Builder(scale_by_ademamix, "decoupled"),
+    "RMSprop": Builder(_rmsprop, "coupled"),
+    "Adagrad": Builder(_adagrad, "coupled"),
+    "Adadelta": Builder(_adadelta, "coupled"),
+    "Adamax": Builder(_adamax, "coupled"),
+    "NAdam": Builder(scale_by_nadam, "coupled"),
+    "RAdam": Builder(_radam, "coupled"),
+    "Lion": Builder(_lion, "decoupled"),
+    "Yogi": Builder(_yogi, "coupled"),
+    "AdaBelief": Builder(_adabelief, "decoupled"),
+    "Lamb": Builder(_lamb, "own"),
+    "Lars": Builder(_lars, "own"),
+    "NovoGrad": Builder(scale_by_novograd, "own"),
+    "Adafactor": Builder(adafactor, "own"),
+    "Muon": Builder(muon, "own"),
+    "AdamWScheduleFree": Builder(schedule_free_adamw, "own"),
+    "LARS": Builder(_lars, "own"),
 }
