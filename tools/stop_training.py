@@ -186,7 +186,7 @@ def trial(root: Path, chance: random.Random, *, events: int, number: int, proces
       number: The trial's number, which decides about the signal.
       processes: How many processes a run has.
     """
-    gently, until = number % 2 == 1, chance.randrange(events)
+    gently, until = number % 2 == 0, chance.randrange(events)
     log = Layout(root, NAME).json_log()
     children = start(root, processes)
     while all(child.poll() is None for child in children) and not (

@@ -8,6 +8,7 @@ alone, and trains on the devices of its machine.
 
 import logging
 import os
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -28,6 +29,9 @@ _PLAIN = {
 }
 _LAUNCHER_COUNTS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
 _KUBERNETES = ("KUBERNETES_SERVICE_HOST", "JOB_COMPLETION_INDEX")
+_PATIENCE = 300.0
+"""Seconds that a process waits for the others."""
+_FOREVER = 1_000_000
 
 
 def connect(environment: Mapping[str, str] = os.environ) -> None:
@@ -46,14 +50,14 @@ def connect(environment: Mapping[str, str] = os.environ) -> None:
         return
     # Programs that do not wait for each other would run in any order on CPUs, and processes must agree on it.
     jax.config.update("jax_cpu_enable_async_dispatch", False)
-    try:
-        jax.distributed.initialize(**(plain or {}))
-    except (RuntimeError, ValueError) as error:
+    logger.info("[INFO] Waiting for the other processes of this run, for %.0f seconds at most.", _PATIENCE)
+    problem = _meet(plain or {})
+    if problem is not None:
         raise TrainingError(
-            f"training_spec.distributed: the processes of this run do not find each other ({error}). Start "
+            f"training_spec.distributed: the processes of this run do not find each other ({problem}). Start "
             "one process a host, all with the same --coordinator HOST:PORT and --num-processes, and "
             "--process-id 0, 1, ...; or let srun, mpirun or Kubernetes start them."
-        ) from None
+        )
     logger.info("[INFO] This is process %d of %d.", jax.process_index(), jax.process_count())
 
 
@@ -110,6 +114,29 @@ def wait_for_all(what: str) -> None:
     """Returns when all processes have come here."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(what)
+
+
+def _meet(launch: dict[str, Any]) -> str | None:
+    """Joins the others; returns why that failed.
+
+    jax waits outside of Python, where no signal is heard, and kills the process when its own time is up.
+    So it waits in a thread that is left behind.
+    """
+    problems: list[str] = []
+
+    def initialize() -> None:
+        try:
+            jax.distributed.initialize(**launch, initialization_timeout=_FOREVER)
+        except (RuntimeError, ValueError) as error:
+            problems.append(str(error))
+
+    thread = threading.Thread(target=initialize, name="meeting", daemon=True)
+    thread.start()
+    thread.join(_PATIENCE)
+    if thread.is_alive():
+        missing = f", of {launch['num_processes']} at {launch['coordinator_address']}" if launch else ""
+        return f"not all came within {_PATIENCE:.0f} seconds{missing}"
+    return problems[0] if problems else None
 
 
 def _plain_launch(environment: Mapping[str, str]) -> dict[str, Any] | None:

@@ -11,6 +11,10 @@ def test_stopped_runs_end_equal_to_the_bit():
     assert main(["--stops", "2", "--flips", "20", "--epochs", "2", "--seed", "5"]) == 0
 
 
+def test_a_run_of_two_processes_stops_and_goes_on_as_one():
+    assert main(["--stops", "1", "--flips", "0", "--epochs", "2", "--processes", "2"]) == 0
+
+
 def test_the_check_sees_another_loss_and_another_score(tmp_path):
     import random
 

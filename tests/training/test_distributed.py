@@ -3,6 +3,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 
 import jax
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from seqjax.config.optimization import NamedSpec
 from seqjax.config.train import TrainingSpec
 from seqjax.errors import TrainingError
+from seqjax.training import distributed
 from seqjax.training.distributed import connect, find_devices
 
 CHILD = [sys.executable, "-m", "tests.training.devices_child"]
@@ -106,6 +108,15 @@ def test_the_world_is_what_is_there_or_is_an_error():
 def test_an_incomplete_launch_is_explained(environment, message):
     with pytest.raises(TrainingError, match=message):
         connect(environment)
+
+
+def test_a_process_that_waits_in_vain_says_for_whom(monkeypatch):
+    monkeypatch.setattr(distributed, "_PATIENCE", 0.01)
+    monkeypatch.setattr(jax.distributed, "initialize", lambda **_: threading.Event().wait(1))
+    monkeypatch.setattr(jax.config, "update", lambda *_: None)
+    launch = {"SEQJAX_COORDINATOR": "a:1", "SEQJAX_NUM_PROCESSES": "2", "SEQJAX_PROCESS_ID": "1"}
+    with pytest.raises(TrainingError, match=r"\(not all came within 0 seconds, of 2 at a:1\)\. Start one"):
+        connect(launch)
 
 
 def test_a_process_that_was_started_alone_is_alone():
