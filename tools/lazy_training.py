@@ -3,7 +3,8 @@
     python -m tools.lazy_training --gigabytes 5 [--out docs/benchmarks/lazy_training.json]
 
 Arrow shards of the given size are written (and removed again), and a run trains on them in a process of its
-own with `load_full_data_to_ram: false` and `max_ram_gb: 1`. Its memory is what the kernel counts for it less
+own with `load_full_data_to_ram: false` and `max_ram_gb: 1`. The files are dropped from the kernel's cache
+before, and windows are drawn from all over them. Memory is what the kernel counts for the process less
 the pages of mapped files (RssAnon + RssShmem of /proc/self/status): those are the file's cache, which the
 kernel takes back when memory is needed. Total resident memory (VmHWM) is told beside it. Input wait is the
 time in which the host waited for a batch to be read, as a share of the time of the epoch's updates.
@@ -25,6 +26,8 @@ from typing import Any
 import numpy as np
 
 LENGTH, SEQUENCE_ITEMS, ITEM_CLASSES = 48, 200_000, 5000
+PARTS = 1000
+"""Parts of the data, to say how evenly it is read."""
 BYTES_PER_ROW = 2 + 1 + 4 + 4 + 8  # Two categories, two real columns, the item's position.
 
 
@@ -104,6 +107,7 @@ def measure(folder: Path, batches: int, workers: int, max_ram_gb: float) -> dict
     run = prepare(config, schema, graphdef, data, jax.devices()[0])
     feed = run.setup.feed
     assert isinstance(feed, StreamedFeed)
+    read = np.unique(order[order >= 0] * PARTS // len(windows))
     highest, done = 0.0, threading.Event()
 
     def watch() -> None:
@@ -125,6 +129,8 @@ def measure(folder: Path, batches: int, workers: int, max_ram_gb: float) -> dict
     return {
         "windows": len(windows),
         "batches": len(order),
+        "parts_read": f"{len(read)} of {PARTS}",
+        "read_from_disk_gb": round(_read_from_disk() / 1e9, 3),
         "own_memory_gb": round(highest, 3),
         "highest_resident_gb": round(memory()["highest"], 3),
         "seconds_per_batch": round(seconds / len(order), 5),
@@ -169,6 +175,21 @@ def training(workers: int, max_ram_gb: float) -> dict[str, Any]:
     }
 
 
+def _read_from_disk() -> int:
+    """Bytes that this process has fetched from disk."""
+    lines = Path("/proc/self/io").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("read_bytes"))
+
+
+def _forget(folder: Path) -> None:
+    """Drops files from the kernel's cache, so that they are read from disk."""
+    for file in (path for path in folder.rglob("*") if path.is_file()):
+        descriptor = os.open(file, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(descriptor)
+
+
 def main(words: Sequence[str] | None = None) -> int:
     """Writes the data, measures in another process, and prints what was found."""
     parser = argparse.ArgumentParser(
@@ -190,6 +211,7 @@ def main(words: Sequence[str] | None = None) -> int:
             raise SystemExit(f"{folder} has too little space for {options.gigabytes} GB")
         subprocess.run([sys.executable, "-c", WRITE, folder, str(options.gigabytes)], check=True)
         size = sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
+        _forget(Path(folder))
         command = [sys.executable, "-m", "tools.lazy_training", "--measure", f"{folder}/data"]
         command += ["--batches", str(options.batches), "--workers", str(options.workers)]
         command += ["--max-ram-gb", str(options.max_ram_gb)]
