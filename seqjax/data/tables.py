@@ -353,6 +353,8 @@ def _checked_key(piece: Piece, column: pl.Series) -> Int64[np.ndarray, "n"]:
 
 def _checked_feature(piece: Piece, column: pl.Series, role: ColumnKind | None, wanted: Wanted) -> pl.Series:
     """A feature column as its kind needs it: real columns are floats, with nulls only where they may be."""
+    if role is not None and isinstance(column.dtype, pl.Null):
+        column = column.cast(pl.String if role == "categorical" else pl.Float64)
     by_type = column_kind(column)
     if by_type is None:
         raise DataError(

@@ -117,7 +117,7 @@ def confusion(table: ConfusionTable) -> Figure:
         "customdata": rows,
         "text": [[f"{value:.0%}" if value >= 0.005 else "" for value in line] for line in shares],
         "texttemplate": "%{text}",
-        "colorscale": [[0, "rgba(59,130,246,0.03)"], [1, "rgba(59,130,246,0.95)"]],
+        "colorscale": [[0, "rgba(59,130,246,0.03)"], [1, "rgba(59,130,246,0.75)"]],
         "showscale": False,
         "hovertemplate": "came: %{y}<br>predicted: %{x}<br>%{customdata} items, %{z:.1%}<extra></extra>",
     }

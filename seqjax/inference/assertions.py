@@ -63,6 +63,8 @@ def _size_problems(config: InferConfig, card: ModelCard) -> Iterator[Problem]:
 
 def _target_problems(config: InferConfig, card: ModelCard) -> Iterator[Problem]:
     kinds = card.column_schema.targets
+    if config.target_columns == []:
+        yield Problem("target_columns", f"names no column. The model predicts {list(kinds)}; null is all.")
     for index, name in enumerate(config.target_columns or ()):
         if name not in kinds:
             yield Problem(f"target_columns.{index}", _no_target(name, card))

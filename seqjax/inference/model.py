@@ -154,8 +154,9 @@ class Model:
         Returns:
           `steps` rows a sequence, or a `sample` of it: sequenceId, itemPosition, then the targets.
         """
-        if steps < 1:
-            raise ConfigError("generate", [Problem("steps", f"must be at least 1 (found {steps}).")])
+        if not isinstance(steps, int) or steps < 1:
+            problem = Problem("steps", f"must be a whole number of at least 1 (found {steps!r}).")
+            raise ConfigError("The call", [problem])
         further = {"autoregression": True, "autoregression_extra_steps": steps - 1}
         return self._tables(table, {**options, **further}, newest=True)[Output("predictions")]
 
@@ -190,7 +191,7 @@ class Model:
         newest: bool = False,
     ) -> dict[Output, pl.DataFrame]:
         given = {"project_root": ".", "model_path": self.name, "model_type": kind, **options}
-        config = validate(InferConfig, given, "the options")
+        config = validate(InferConfig, given, "The call")
         self.check(config, metadata_of(config))
         with self._source(table, config) as source:
             parts = list(self.outputs(config, _newest(source) if newest else source))
@@ -201,6 +202,10 @@ class Model:
         if isinstance(table, pl.DataFrame):
             missing = config.missing_real
             opened = raw_source(FrameFile(table), self.card, stride=config.stride, missing_real=missing)
+        elif not isinstance(table, str | PathLike):
+            found = type(table).__name__
+            message = f"must be a polars DataFrame or a path (found a {found}: convert or collect it)."
+            raise ConfigError("The call", [Problem("table", message)])
         else:
             opened = source_of(config, metadata_of(config), Path(table), self.card)
         with opened as source:

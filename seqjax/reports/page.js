@@ -13,6 +13,8 @@
       title: { standoff: 8, font: { color: color("--muted") } },
     };
     return {
+      // By itself Plotly chooses a colour that would be read on white, whatever lies behind faint cells.
+      data: { heatmap: [{ textfont: { color: color("--text") } }] },
       layout: {
         paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
         font: { family: getComputedStyle(document.body).fontFamily, size: 13, color: color("--text") },

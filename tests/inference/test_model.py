@@ -1,5 +1,7 @@
 """A model in Python: frames in, frames out, and the results that `seqjax infer` writes."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import get_type_hints
 
@@ -94,12 +96,36 @@ def test_mistakes_are_explained(model: Model) -> None:
         model.predict(TABLE, forecast_frm="latest")  # type: ignore[call-arg]
     with pytest.raises(ConfigError, match=r"predicts no 'itm'\. Did you mean 'item'"):
         model.predict(TABLE, target_columns=["itm"])
-    with pytest.raises(ConfigError, match="steps: must be at least 1"):
+    with pytest.raises(ConfigError, match="steps: must be a whole number of at least 1"):
         model.generate(TABLE, steps=0)
+    with pytest.raises(ConfigError, match="target_columns: names no column"):
+        model.predict(TABLE, target_columns=[])
     with pytest.raises(DataError, match="the table has no column 'price'"):
         model.predict(TABLE.drop("price"))
     with pytest.raises(ArtifactError, match="no such model file"):
         seqjax.load_model("models/none.onnx")
+
+
+UNCHECKED = """
+from seqjax.errors import ConfigError
+from tests.inference.test_model import CARD, TABLE, FakeEngine, Model
+
+model = Model(FakeEngine(CARD, lambda *_: {}), "fake.onnx")
+for call in (lambda: model.predict(TABLE.lazy()), lambda: model.generate(TABLE, steps="3")):
+    try:
+        call()
+    except ConfigError as error:
+        print(error)
+"""
+
+
+def test_values_of_other_types_are_explained() -> None:
+    """In a process of its own, where no type checker speaks first."""
+    command = [sys.executable, "-c", UNCHECKED]
+    root = Path(__file__).parents[2]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, cwd=root).stdout
+    assert "table: must be a polars DataFrame or a path (found a LazyFrame" in printed
+    assert "steps: must be a whole number of at least 1 (found '3')" in printed
 
 
 def test_options_are_keys_of_infer() -> None:

@@ -128,6 +128,16 @@ def test_missing_numbers() -> None:
     np.testing.assert_allclose(batch.columns["price"][0], [-1, 0, 0.5, -0.5], atol=1e-6)
 
 
+def test_columns_without_any_value() -> None:
+    """Polars gives them a type of their own."""
+    empty = TABLE.with_columns(item=pl.lit(None), price=pl.lit(None))
+    batch = windows_of(empty, missing_real="mean").gather(np.arange(1))
+    assert batch.columns["item"].tolist() == [[0, 0, 0, 0]]
+    np.testing.assert_allclose(batch.columns["price"], 0, atol=1e-6)
+    with pytest.raises(DataError, match=r"column 'price', row 1 is empty"):
+        windows_of(empty)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
