@@ -56,8 +56,10 @@ class Dropout:
         """What is kept at the next site, and the factor of that."""
         key = jax.random.fold_in(self._key, self._sites)
         self._sites += 1
-        rate = jnp.asarray(self._rate, jnp.float32)
-        return random_words(key, shape) >= (rate * 2.0**32).astype(jnp.uint32), 1 / (1 - rate)
+        # In the widest format there is: a factor that is compiled in is to equal one that is computed.
+        rate = jnp.asarray(self._rate, float)
+        border = (rate.astype(jnp.float32) * 2.0**32).astype(jnp.uint32)
+        return random_words(key, shape) >= border, 1 / (1 - rate)
 
 
 def keep_all(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
