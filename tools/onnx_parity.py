@@ -6,9 +6,15 @@
 Every architecture has random columns, sizes and parameters, and padded windows. Checked of each: onnx.checker
 in full, the largest error relative to max(1, |value|), and that the most probable class is the same (unless
 two are equally probable up to that error). Those that fail are printed, and the exit code is 1 then.
+
+A few models magnify rounding: a norm over one or two numbers divides by nearly 0 now and then, large weights
+make attention sharp. Where the two differ by more than the tolerance, the model is computed in float64 too,
+with its parameters as they are and each moved by one rounding of float32. The graph may be a few times as far
+from float64 as such a rounding moves the results; how many these are, and how far, is printed.
 """
 
 import argparse
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -24,13 +30,17 @@ from hypothesis import seed as seeded
 from hypothesis import strategies as st
 
 from seqjax.artifacts.card import ModelCard
-from seqjax.artifacts.model_files import forward_function, graph_feed, write_onnx
+from seqjax.artifacts.model_files import Forward, Params, forward_function, graph_feed, write_onnx
 from seqjax.config.model import ModelSpec
 from seqjax.config.schema import ColumnKind, Schema
 from seqjax.interop.onnx_session import open_session
 from seqjax.model import functional
+from tools.wide import in_float64
 
 TOLERANCE = 1e-5
+ROUNDINGS = 4
+"""How many times as far from float64 a graph may be as one rounding of the parameters moves the results."""
+ROUNDING = 2.0**-24
 BATCHES = (1, 2, 7, 32, 257)
 NAMES = ("item", "price", "shop.id", "a b", "items", "valid_mask", "näme", "embedding")
 
@@ -42,6 +52,24 @@ class Case(NamedTuple):
     spec: ModelSpec
     kind: str
     seed: int
+
+
+class Errors(NamedTuple):
+    """The largest over all outputs and batch sizes, relative to max(1, |value|)."""
+
+    between: float
+    """Between the graph and JAX."""
+    of_jax: float = math.inf
+    """Between JAX and float64, where that was computed."""
+    of_graph: float = math.inf
+    """Between the graph and float64, where that was computed."""
+    of_rounding: float = 0.0
+    """Between float64 and float64 of rounded parameters."""
+
+    @property
+    def allowed(self) -> bool:
+        """Whether rounding explains it."""
+        return self.between <= TOLERANCE or self.of_graph <= ROUNDINGS * self.of_rounding
 
 
 class Windows(NamedTuple):
@@ -56,8 +84,7 @@ def cases(draw: st.DrawFn) -> Case:
     """Architectures that the configuration allows."""
     schema = draw(schemas())
     heads = draw(st.sampled_from([1, 2, 3, 4, 6]))
-    # Norms over very few numbers divide by nearly 0 now and then, which no float32 arithmetic survives.
-    width = draw(st.sampled_from([4, 5, 6, 7, 8] if heads > 1 else [8, 10, 16]))
+    width = draw(st.sampled_from([1, 2, 3, 4, 5, 6, 8, 16]))
     rope = width % 2 == 0 and draw(st.booleans())
     dim = heads * width
     attention: Literal["mha", "mqa", "gqa"] = draw(st.sampled_from(("mha", "mqa", "gqa")))
@@ -111,8 +138,8 @@ def _shared_out(names: tuple[str, ...], total: int) -> dict[str, int]:
     return {name: total - len(names) + 1 if index == 0 else 1 for index, name in enumerate(names)}
 
 
-def largest_error(case: Case, folder: Path) -> float:
-    """Exports a model, checks the file and its classes, and returns its largest relative error.
+def largest_errors(case: Case, folder: Path) -> Errors:
+    """Exports a model, checks the file and its classes, and compares what it computes.
 
     Args:
       case: The model.
@@ -131,21 +158,60 @@ def largest_error(case: Case, folder: Path) -> float:
     windows = draw_windows(case.schema, 3, rng)
     write_onnx(path, params=params, graphdef=graphdef, card=card, sample=windows)
     onnx.checker.check_model(onnx.load(path), full_check=True)
-    session = open_session(path)
-    # Compiled for one call: quickly, not for speed.
-    apply = jax.jit(forward_function(graphdef, card), compiler_options={"xla_backend_optimization_level": 0})
+    forward = forward_function(graphdef, card)
     feed = _feed(case.schema, card, draw_windows(case.schema, max(BATCHES), rng))
-    narrow = [values.astype(np.int32) if values.dtype == np.int64 else values for values in feed.values()]
+    found, expected = _by_graph(path, card, feed), _by_jax(forward, card, params, feed)
+    errors = Errors(_largest(found, expected))
+    if errors.between > TOLERANCE:
+        rounded = [_rounded(params, rng) for _ in range(3)]
+        exact, *moved = (
+            dict(zip(card.outputs, in_float64(forward, values, *_narrow(feed)), strict=True))
+            for values in (params, *rounded)
+        )
+        most = max(BATCHES)
+        errors = errors._replace(
+            of_jax=_largest({most: expected}, exact),
+            of_graph=_largest(found, exact),
+            of_rounding=max(_largest({most: values}, exact) for values in moved),
+        )
+    if case.kind != "embedding":
+        for name, kind in case.schema.targets.items():
+            if kind == "categorical":
+                _check_classes(found[max(BATCHES)][name], expected[name], max(TOLERANCE, errors.between))
+    return errors
+
+
+def _by_graph(path: Path, card: ModelCard, feed: dict[str, np.ndarray]) -> dict[int, dict[str, np.ndarray]]:
+    """What onnxruntime computes of the first rows, by their number and by target."""
+    session, names = open_session(path), list(card.outputs.values())
+    runs = {
+        batch: session.run(names, {name: rows[:batch] for name, rows in feed.items()}) for batch in BATCHES
+    }
+    return {
+        batch: dict(zip(card.outputs, map(np.asarray, values), strict=True)) for batch, values in runs.items()
+    }
+
+
+def _by_jax(
+    forward: Forward, card: ModelCard, params: Params, feed: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """What JAX computes, by target."""
+    # Compiled for one call: quickly, not for speed.
+    apply = jax.jit(forward, compiler_options={"xla_backend_optimization_level": 0})
     with jax.default_matmul_precision("highest"):
-        expected = [np.asarray(values) for values in apply(params, *narrow)]
-    error = 0.0
-    for batch in BATCHES:
-        found = session.run(list(card.outputs.values()), {name: rows[:batch] for name, rows in feed.items()})
-        for (name, values), rows in zip(zip(card.outputs, expected, strict=True), found, strict=True):
-            error = max(error, _compared(np.asarray(rows), values[:batch]))
-            if case.schema.targets.get(name) == "categorical" and case.kind != "embedding":
-                _check_classes(np.asarray(rows), values[:batch])
-    return error
+        values = apply(params, *_narrow(feed))
+    return dict(zip(card.outputs, map(np.asarray, values), strict=True))
+
+
+def _rounded(params: Params, rng: np.random.Generator) -> Params:
+    """Parameters in float64, each moved by one rounding up or down."""
+    return jax.tree.map(
+        lambda leaf: np.float64(leaf) * (1 + ROUNDING * rng.choice([-1, 1], leaf.shape)), params
+    )
+
+
+def _narrow(feed: dict[str, np.ndarray]) -> list[np.ndarray]:
+    return [values.astype(np.int32) if values.dtype == np.int64 else values for values in feed.values()]
 
 
 def draw_windows(schema: Schema, count: int, rng: np.random.Generator) -> Windows:
@@ -168,32 +234,41 @@ def _feed(schema: Schema, card: ModelCard, windows: Windows) -> dict[str, np.nda
     return graph_feed(card, inputs, np.arange(schema.seq_length) >= windows.padding[:, None])
 
 
+def _largest(found: dict[int, dict[str, np.ndarray]], expected: dict[str, np.ndarray]) -> float:
+    """The largest error of the first rows, by their number."""
+    return max(
+        _compared(values[name], expected[name][:batch])
+        for batch, values in found.items()
+        for name in expected
+    )
+
+
 def _compared(found: np.ndarray, expected: np.ndarray) -> float:
     assert found.shape == expected.shape, (found.shape, expected.shape)
     assert np.isfinite(found).all()
     return float(np.max(np.abs(found - expected) / np.maximum(1, np.abs(expected)), initial=0))
 
 
-def _check_classes(found: np.ndarray, expected: np.ndarray) -> None:
+def _check_classes(found: np.ndarray, expected: np.ndarray, tolerance: float) -> None:
     chosen = np.take_along_axis(expected, found.argmax(axis=-1)[..., None], axis=-1)[..., 0]
-    assert (expected.max(axis=-1) - chosen <= TOLERANCE).all(), "another class is the most probable one"
+    assert (expected.max(axis=-1) - chosen <= tolerance).all(), "another class is the most probable one"
 
 
 def compare(
-    count: int, seed: int, report: Callable[[int, float], None]
-) -> tuple[list[float], list[tuple[float, Case]]]:
+    count: int, seed: int, report: Callable[[int, Errors], None]
+) -> tuple[list[Errors], list[tuple[Errors, Case]]]:
     """Compares architectures.
 
     Args:
       count: How many.
       seed: Of the draws.
-      report: Told of each: how many are done, and its error.
+      report: Told of each: how many are done, and its errors.
 
     Returns:
-      The error of each, and those cases whose error is above the tolerance.
+      The errors of each, and those cases whose errors are more than rounding.
     """
-    errors: list[float] = []
-    failed: list[tuple[float, Case]] = []
+    errors: list[Errors] = []
+    failed: list[tuple[Errors, Case]] = []
 
     @seeded(seed)
     @settings(
@@ -206,9 +281,9 @@ def compare(
     @given(case=cases())
     def check(case: Case) -> None:
         with TemporaryDirectory() as folder:
-            errors.append(largest_error(case, Path(folder)))
+            errors.append(largest_errors(case, Path(folder)))
         jax.clear_caches()
-        if errors[-1] > TOLERANCE:
+        if not errors[-1].allowed:
             failed.append((errors[-1], case))
         report(len(errors), errors[-1])
 
@@ -228,15 +303,26 @@ def main() -> int:
     errors, failed = compare(
         options.count,
         options.seed,
-        lambda number, error: print(f"\r{number} compared, last error {error:.1e}", end="", file=sys.stderr),
+        lambda number, found: print(
+            f"\r{number} compared, last error {found.between:.1e}", end="", file=sys.stderr
+        ),
     )
+    between = [found.between for found in errors if found.between <= TOLERANCE]
     print(
-        f"\n{len(errors)} architectures at batch sizes {', '.join(map(str, BATCHES))}: largest error "
-        f"{max(errors):.1e}, median {np.median(errors):.1e}, {len(failed)} above {TOLERANCE:.0e}; classes "
-        f"equal, onnx.checker passed; {time.process_time() - began:.0f} CPU seconds."
+        f"\n{len(errors)} architectures at batch sizes {', '.join(map(str, BATCHES))}: classes equal, "
+        f"onnx.checker passed; {time.process_time() - began:.0f} CPU seconds.\n"
+        f"{len(between)} within {TOLERANCE:.0e}: largest error {max(between):.1e}, median "
+        f"{np.median(between):.1e}."
     )
-    for error, case in failed:
-        print(f"{error:.1e}: {case}")
+    for found in errors:
+        if found.between > TOLERANCE:
+            print(
+                f"{found.between:.1e} between the graph and JAX: {found.of_graph:.1e} and {found.of_jax:.1e} "
+                f"from float64, which one rounding of the parameters moves by {found.of_rounding:.1e}."
+            )
+    print(f"{len(failed)} differ by more than rounding.")
+    for found, case in failed:
+        print(f"{found.between:.1e}: {case}")
     return 1 if failed else 0
 
 

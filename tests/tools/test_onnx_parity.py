@@ -1,12 +1,39 @@
 """A slice of the comparison of exported graphs with JAX over random architectures."""
 
-from tools.onnx_parity import TOLERANCE, compare
+import jax.numpy as jnp
+import numpy as np
+
+from tools.onnx_parity import ROUNDINGS, TOLERANCE, Errors, compare
+from tools.wide import in_float64
 
 
 def test_random_architectures_compute_what_jax_computes() -> None:
-    reported: list[tuple[int, float]] = []
-    errors, failed = compare(4, 3, lambda number, error: reported.append((number, error)))
+    reported: list[tuple[int, Errors]] = []
+    errors, failed = compare(4, 3, lambda number, found: reported.append((number, found)))
     assert len(errors) == 4
     assert failed == []
-    assert 0 < max(errors) <= TOLERANCE
+    assert 0 < max(found.between for found in errors) <= TOLERANCE
     assert reported == list(enumerate(errors, start=1))
+
+
+def test_a_graph_may_be_as_far_from_float64_as_rounding_moves_the_model() -> None:
+    assert Errors(TOLERANCE).allowed
+    assert not Errors(2 * TOLERANCE).allowed
+    assert Errors(1e-4, of_jax=1e-5, of_graph=1e-4, of_rounding=1e-4 / ROUNDINGS).allowed
+    assert not Errors(1e-4, of_jax=1e-4, of_graph=1e-4, of_rounding=1e-5).allowed
+
+
+def test_a_function_in_float64() -> None:
+    def norm(x: jnp.ndarray) -> list[jnp.ndarray]:
+        centred = x.astype(jnp.float32) - jnp.mean(x, dtype=jnp.float32)
+        return [jnp.where(x > 0, centred / jnp.sqrt(jnp.mean(centred * centred)), jnp.float32(0)), x > 0]
+
+    x = np.array([1e4, 1e4 + 0.001953125, 1e4 + 0.0048828125, -1], np.float32)
+    wide = x.astype(np.float64)
+    centred = wide - wide.mean()
+    expected = np.where(x > 0, centred / np.sqrt((centred**2).mean()), 0)
+    found, positive = in_float64(norm, x)
+    assert found.dtype == np.float64
+    np.testing.assert_allclose(found, expected, rtol=1e-14)
+    assert np.abs(np.asarray(norm(jnp.asarray(x))[0]) - expected).max() > 1e-9
+    assert positive.tolist() == [True, True, True, False]
