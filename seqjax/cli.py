@@ -10,6 +10,7 @@ the output left; 138 and 143 training was stopped by SIGUSR1 or SIGTERM.
 
 import contextlib
 import dataclasses
+import errno
 import logging
 import os
 import pkgutil
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from seqjax.evaluation.tables import Sheet
 
 logger = logging.getLogger(__name__)
+
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+"""Failures of the system that a user can mend; any other is a fault of ours."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,6 +192,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Whoever read stdout left, as in `seqjax train --help | head`; the flush at exit must not fail too.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:
+        if error.errno not in _DISK_ERRORS:
+            raise
+        place = error.filename or "A file could not be written"
+        remedy = "Look for free space, and for the rights to read and write there."
+        print(f"{place}: {error.strerror}. {remedy}", file=sys.stderr)
+        return 1
 
 
 def _run(words: list[str]) -> int:

@@ -1,6 +1,7 @@
 """The command line: what is parsed, what is said, which exit code, and what is not imported on the way."""
 
 import dataclasses
+import errno
 import json
 import logging
 import os
@@ -347,7 +348,16 @@ def test_help_shows_types_and_defaults(capsys):
 
 @pytest.mark.parametrize(
     ("raised", "code", "said"),
-    [(DataError("no rows"), 1, "no rows\n"), (KeyboardInterrupt(), 130, "Interrupted.\n")],
+    [
+        (DataError("no rows"), 1, "no rows\n"),
+        (KeyboardInterrupt(), 130, "Interrupted.\n"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "logs/x"),
+            1,
+            "logs/x: No space left on device. Look for free space, and for the rights to read and write "
+            "there.\n",
+        ),
+    ],
 )
 def test_exit_codes(monkeypatch, capsys, raised, code, said):
     def fail(config):

@@ -59,8 +59,7 @@ class CheckpointWriter:
         self._old_ones_remain = fresh
         self._pool = ThreadPoolExecutor(1, "checkpoint")
         self._writing: Future[None] | None = None
-        for path in layout.checkpoints.glob(".epoch-*"):  # A killed program left them unfinished.
-            shutil.rmtree(path)
+        self._remove_unfinished()  # A killed program left them.
 
     @property
     def busy(self) -> bool:
@@ -104,12 +103,20 @@ class CheckpointWriter:
         self._pool.shutdown()
 
     def _write(self, place: Place, tree: Tree, info: Mapping[str, Any]) -> None:
-        path = save_checkpoint(self._layout, place, tree, info)
+        try:
+            path = save_checkpoint(self._layout, place, tree, info)
+        except BaseException:
+            self._remove_unfinished()  # Orbax's own, which would take what little space there may be.
+            raise
         logger.info("[INFO] Saved model to %s", path)
         if self._old_ones_remain:
             remove_checkpoints(self._layout, keep=place)
             self._old_ones_remain = False
         trim_checkpoints(self._layout, newest=place, count=self._keep)
+
+    def _remove_unfinished(self) -> None:
+        for path in self._layout.checkpoints.glob(".epoch-*"):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def save_checkpoint(layout: Layout, place: Place, tree: Tree, info: Mapping[str, Any]) -> Path:

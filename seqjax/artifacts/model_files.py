@@ -220,7 +220,12 @@ def card_of(session: "onnxruntime.InferenceSession", path: Path) -> ModelCard | 
 
 
 def resolve_model_path(
-    root: str | Path, text: str, *, kind: ModelKind = "generative", model_name: str | None = None
+    root: str | Path,
+    text: str,
+    *,
+    kind: ModelKind = "generative",
+    model_name: str | None = None,
+    key: str = "model_path",
 ) -> Path:
     """The model file that a configuration names.
 
@@ -230,6 +235,7 @@ def resolve_model_path(
         newest of such files there.
       kind: What the model does, where `text` is `best` or `last`.
       model_name: The run that it is of, there; null is any.
+      key: Where the configuration names it.
 
     Raises:
       ArtifactError: There is no such file; the message names those that exist.
@@ -247,7 +253,7 @@ def resolve_model_path(
     folder = resolve_path(root, MODELS)
     known = sorted(f"{MODELS}/{path.name}" for path in folder.glob("*") if path.suffix in SUFFIXES)
     hint = suggestion(text, known) if known else f"There is no model in {folder}: run seqjax train first."
-    raise ArtifactError(f"{bases[0]}: there is no such model file (model_path: {text}). {hint}")
+    raise ArtifactError(f"{bases[0]}: there is no such model file ({key}: {text}). {hint}")
 
 
 def _graph_inputs(card: ModelCard) -> list[GraphInput]:

@@ -8,12 +8,14 @@ import json
 import logging
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import IO
 
+from seqjax.stopping import signal_of
 from seqjax.training.evaluate import Evaluation
 from seqjax.training.events import BatchEvent, EpochEvent, Event, StandingEvent
 from seqjax.training.metrics import Losses
@@ -102,6 +104,8 @@ def baseline_lines(baselines: Mapping[str, Evaluation]) -> list[str]:
 def log_files(debug: Path, info: Path, *, alone: bool = False) -> Iterator[None]:
     """Appends what seqjax logs to two files while the block runs: all of it, and from INFO up.
 
+    An exception that ends the block is told there too.
+
     Args:
       debug: The file of everything.
       info: The other one.
@@ -120,6 +124,9 @@ def log_files(debug: Path, info: Path, *, alone: bool = False) -> Iterator[None]
         package.addHandler(handler)
     try:
         yield
+    except BaseException as error:
+        _tell_end(error, handlers)
+        raise
     finally:
         package.setLevel(level)
         package.propagate = propagate
@@ -128,6 +135,19 @@ def log_files(debug: Path, info: Path, *, alone: bool = False) -> Iterator[None]
         for handler in handlers:
             package.removeHandler(handler)
             handler.close()
+
+
+def _tell_end(error: BaseException, handlers: Sequence[logging.Handler]) -> None:
+    """Writes to files alone why the block ended: the screen will be told by whoever heeds the exception."""
+    if isinstance(error, KeyboardInterrupt):
+        name = signal.Signals(signal_of(error)).name
+        level, text = logging.INFO, f"[INFO] Stopped by {name}."
+    else:
+        level, text = logging.ERROR, f"[ERROR] {str(error) or type(error).__name__}"
+    record = logging.LogRecord(__name__, level, __file__, 0, text, None, None)
+    for handler in handlers:
+        if level >= handler.level:
+            handler.handle(record)
 
 
 class TextLog:

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from seqjax.artifacts import checkpoints
 from seqjax.artifacts.checkpoints import (
     CheckpointWriter,
     Found,
@@ -166,3 +167,18 @@ def test_a_run_outlives_a_checkpoint_that_cannot_be_written(layout, caplog, monk
     writer.start(Place(3), {"a": np.zeros(1)}, {})
     writer.finish()
     assert Place(3) in layout.saved()
+
+
+def test_what_could_not_be_written_takes_no_space(layout, monkeypatch):
+    def fill_the_disk(layout, *_):
+        unfinished = layout.checkpoints / ".epoch-1.0123.new-4567.orbax-checkpoint-tmp"
+        unfinished.mkdir(parents=True)
+        (unfinished / "half").write_bytes(b"0" * 100)
+        raise ValueError("RESOURCE_EXHAUSTED: no space")
+
+    monkeypatch.setattr(checkpoints, "save_checkpoint", fill_the_disk)
+    writer = CheckpointWriter(layout, keep=2, fresh=True)
+    writer.start(Place(1), {"a": np.zeros(1)}, {})
+    with pytest.raises(ArtifactError, match="RESOURCE_EXHAUSTED"):
+        writer.finish()
+    assert list(layout.checkpoints.iterdir()) == []

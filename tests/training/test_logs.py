@@ -1,10 +1,13 @@
 import json
 import logging
 import re
+import signal
 
 import numpy as np
 import pytest
 
+from seqjax.errors import TrainingError
+from seqjax.stopping import Stopped
 from seqjax.training.evaluate import Evaluation
 from seqjax.training.events import BatchEvent, EpochEvent
 from seqjax.training.logs import (
@@ -99,6 +102,21 @@ def test_files_hold_their_levels_and_go_on(tmp_path):
     assert len(lines) == 2
     assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \| INFO \| \[INFO\] Epoch   1 .*", lines[1])
     assert [line.split(" | ")[1] for line in debug.read_text().splitlines()] == ["INFO", "DEBUG"] * 2
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (TrainingError("The loss is not finite."), "| ERROR | [ERROR] The loss is not finite."),
+        (Stopped(signal.SIGTERM), "| INFO | [INFO] Stopped by SIGTERM."),
+        (KeyboardInterrupt(), "| INFO | [INFO] Stopped by SIGINT."),
+    ],
+)
+def test_files_tell_why_a_run_ended_and_the_screen_does_not(tmp_path, caplog, error, line):
+    with pytest.raises(type(error)), log_files(tmp_path / "2.txt", tmp_path / "3.txt"):
+        raise error
+    assert all((tmp_path / name).read_text().endswith(f"{line}\n") for name in ("2.txt", "3.txt"))
+    assert caplog.text == ""
 
 
 def test_json_lines(tmp_path):
