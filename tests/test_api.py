@@ -51,10 +51,10 @@ def test_a_command_takes_a_mapping_with_overrides(monkeypatch):
 
 def test_a_search_asks_whom_it_is_told_to(monkeypatch):
     from seqjax.commands import hyperparameter_search as command
-    from tests.searches import SEARCH
+    from tests.searches import values
 
     monkeypatch.setattr(command, "hyperparameter_search", lambda *given: given)
-    found: Any = seqjax.search(SEARCH, {"seed": 5}, confirm=bool)
+    found: Any = seqjax.search(values(), {"seed": 5}, confirm=bool)
     assert (found[0].seed, found[1]) == (5, bool)
 
 

@@ -2,153 +2,227 @@
 
     python -m tools.bench_sweep --output docs/benchmarks/sweep.json --peer /path/to/sequifier
 
-The runs have 0.1 million parameters and one shape, and differ in their learning rate. Each search is a
-process of its own, from its start to its summary, exports left out; a run costs about the same whichever it
-is, so that fewer of them are trained one after the other, and by sequifier, which starts a process for each.
-A model-step is one update of one model.
+All runs of a search have one shape and differ in their learning rate. A *model-step* is one update of one
+model. Three things are measured:
+
+* `population`: in one process, the same models together (by each runner) and one after the other with a
+  compiled step that is kept. Every way trains an epoch before it is timed (`first_seconds`, which is where
+  compiling is). Then the ways take turns, and the median of each counts. CPU seconds are the process's own,
+  of everything from the first batch to the last checkpoint: updates, evaluation after each epoch, logs,
+  checkpoints. Nothing is exported. `default` is the runner that is chosen where none is set.
+* `runners`: the same by model size, to see where a CPU gains by joining products (`seqjax.sweep.sizes`).
+* `searches`: the command as a user starts it, a process from its start to its summary, with one torch file
+  of the best and one of the last model of each run, since sequifier's search cannot do without. Nothing that
+  was compiled before is used. sequifier starts a process for each run; its configuration needs four keys
+  that its documents do not name, and a folder that it does not make. It is measured on the first number of
+  runs; since all of its runs are equal processes, larger searches are set against as many times that.
 """
 
 import argparse
 import json
 import os
-import platform
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 import yaml
 
-ROOT = Path(__file__).resolve().parents[1]
-LENGTH, BATCH, BATCHES, EPOCHS = 24, 32, 25, 4
+from tools import small_search
+from tools.bench_train import machine
+
+if TYPE_CHECKING:
+    from seqjax.commands.train_together import Workshop
+
+BATCHES, EPOCHS, TAIL = 25, 4, 0.2
+SHAPE = {"dim": 64, "heads": 4, "layers": 2, "feedforward": 256, "length": 24, "batch": 32}
+"""107,000 parameters."""
+SIZES = (
+    {"dim": 8, "heads": 1, "layers": 1, "feedforward": 16, "length": 8, "batch": 8},
+    {"dim": 16, "heads": 2, "layers": 1, "feedforward": 32, "length": 16, "batch": 16},
+    {"dim": 32, "heads": 2, "layers": 2, "feedforward": 64, "length": 16, "batch": 32},
+)
+SOLO = "one after the other"
+WAYS = ("vmap", "map", "loop", SOLO)
 CHILD = """
 import json, sys
 from seqjax.allocator import keep_freed_memory
 keep_freed_memory()
-import seqjax
-seqjax.search(json.loads(sys.argv[1]))
+from tools.bench_sweep import population
+print(json.dumps(population(*json.loads(sys.argv[1]))))
 """
 
 
-def table(path: Path) -> None:
+def project(root: Path, shape: dict[str, int]) -> None:
     """Writes sequences of a category that mostly repeats itself, enough for `BATCHES` batches."""
     rng = np.random.default_rng(0)
-    count = BATCH * BATCHES
-    rows = count + 2 * (LENGTH + 1)
+    rows = round((shape["batch"] * BATCHES + shape["length"]) / (1 - TAIL))
     items = np.where(rng.random(rows) < 0.6, np.roll(rng.integers(0, 20, rows), 1), rng.integers(0, 20, rows))
-    frame = {"sequenceId": np.zeros(rows, int), "itemPosition": np.arange(rows), "item": items.astype(str)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pl.DataFrame(frame).write_csv(path)
-
-
-def search(root: Path, count: int, **changes: object) -> dict[str, Any]:
-    """The keys of a search of `count` runs."""
-    rates = [float(rate) for rate in np.geomspace(1e-4, 1e-2, count)]
-    return {
-        "project_root": str(root),
-        "metadata_config_path": "configs/metadata_configs/t.json",
-        "hp_search_name": "bench",
-        "model_config_write_path": "configs/hp_search",
-        "search_strategy": "grid",
-        "override_input": True,
-        "export_generative_model": False,
-        "export_embedding_model": False,
-        "inference_batch_size": 4,
-        "input_columns": [["item"]],
-        "column_types": [{"item": "Int64"}],
-        "target_columns": ["item"],
-        "target_column_types": {"item": "categorical"},
-        "seq_length": [LENGTH],
-        "model_hyperparameter_sampling": {
-            "dim_model": [64],
-            "n_head": [4],
-            "initial_embedding_dim": [64],
-            "joint_embedding_dim": [64],
-            "num_layers": [2],
-            "dim_feedforward": [128],
-            "activation_fn": ["gelu"],
-            "normalization": ["rmsnorm"],
-            "norm_first": [True],
-            "positional_encoding": ["learned"],
-            "rope_theta": [10000.0],
-            "attention_type": ["mha"],
-            "n_kv_heads": [None],
-        },
-        "training_hyperparameter_sampling": {
-            "device": "cpu",
-            "learning_rate": rates,
-            "epochs": [EPOCHS] * count,
-            "batch_size": [BATCH],
-            "accumulation_steps": [1],
-            "optimizer": [{"name": "AdamW"}],
-            "scheduler": [{"name": "StepLR", "step_size": 1, "gamma": 1.0}] * count,
-            "criterion": {"item": "CrossEntropyLoss"},
-            "save_interval_epochs": EPOCHS,
-            "log_interval": BATCHES,
-        },
-        **changes,
-    }
-
-
-def timed(command: list[str], folder: Path) -> tuple[float, float]:
-    """Wall and CPU seconds of a process and its children."""
-    before, begin = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    subprocess.run(
-        command,
-        check=True,
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+    small_search.project(
+        root,
+        pl.DataFrame(
+            {"sequenceId": np.zeros(rows, int), "itemPosition": np.arange(rows), "item": items.astype(str)}
+        ),
+        split_ratios=[1 - TAIL, TAIL],
+        seq_length=shape["length"],
+        stride_by_split=[1, 1],
     )
+
+
+def search(
+    count: int,
+    shape: dict[str, int],
+    *,
+    epochs: int = EPOCHS,
+    **changes: Any,  # noqa: ANN401 (keys of a search)
+) -> dict[str, Any]:
+    """The keys of a search of `count` runs."""
+    rates = [float(f"{rate:.4g}") for rate in np.geomspace(1e-4, 1e-2, count)]
+    model = {
+        "dim_model": [shape["dim"]],
+        "n_head": [shape["heads"]],
+        "initial_embedding_dim": [shape["dim"]],
+        "joint_embedding_dim": [shape["dim"]],
+        "num_layers": [shape["layers"]],
+        "dim_feedforward": [shape["feedforward"]],
+        "activation_fn": ["gelu"],
+    }
+    training = {
+        "learning_rate": rates,
+        "epochs": [epochs] * count,
+        "batch_size": [shape["batch"]],
+        "optimizer": [{"name": "AdamW"}],
+        "scheduler": [{"name": "StepLR", "step_size": 1, "gamma": 1.0}] * count,
+        "save_interval_epochs": epochs,
+        "log_interval": BATCHES,
+    }
+    top = {"column_types": [{"item": "Int64"}], "seq_length": [shape["length"]]}
+    return small_search.search("bench", model, training, **top, **changes)
+
+
+def population(count: int, shape: dict[str, int], ways: Sequence[str], rounds: int) -> dict[str, Any]:
+    """Model-steps per CPU second of each way to train the same models; in a process of its own.
+
+    Args:
+      count: Number of models.
+      shape: Of each.
+      ways: Some of `WAYS`.
+      rounds: How often each is measured.
+    """
+    from seqjax.commands.train_together import Workshop
+    from seqjax.sweep.sizes import suited
+    from seqjax.training.devices import find_device
+
+    steps = count * EPOCHS * BATCHES
+    seconds: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
+    first = {}
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        project(root, shape)
+        known = _runs(root, count, shape, "known")
+        default = suited(known[0], find_device("cpu"))
+        benches: dict[str, Workshop] = {}
+        for way in ways:
+            alone = way == SOLO
+            runner: Any = "loop" if alone else way
+            benches[way] = Workshop(known, runner=runner, size=1 if alone else None)
+            first[way] = _trained(benches[way], _runs(root, count, shape, f"first {way}", epochs=1))[0]
+        for turn in range(rounds):
+            for way in ways:
+                seconds[way].append(_trained(benches[way], _runs(root, count, shape, f"{way} {turn}")))
+    rows = {}
+    for way, found in seconds.items():
+        wall, cpu = (statistics.median(one[place] for one in found) for place in (0, 1))
+        rows[way] = {
+            "first_seconds": round(first[way], 2),
+            "wall_seconds": round(wall, 2),
+            "cpu_seconds": round(cpu, 2),
+            "model_steps_per_cpu_second": round(steps / cpu, 1),
+        }
+        if SOLO in seconds:
+            # Pairs of one turn are compared, since a machine's speed changes in the meantime.
+            pairs = zip(seconds[SOLO], found, strict=True)
+            rows[way]["cpu_against_sequential"] = round(statistics.median(a[1] / b[1] for a, b in pairs), 3)
+    return {"models": count, "shape": shape, "model_steps": steps, "default": default, "ways": rows}
+
+
+def _runs(root: Path, count: int, shape: dict[str, int], name: str, *, epochs: int = EPOCHS) -> list[Any]:
+    """The configurations of a search's runs."""
+    from seqjax.config.base import validate
+    from seqjax.config.hyperparameter_search import HyperparameterSearchConfig
+    from seqjax.config.resolve import load_metadata
+    from seqjax.sweep.space import plan
+
+    values = search(count, shape, epochs=epochs, project_root=str(root))
+    values["hp_search_name"] = name.replace(" ", "-")
+    config = validate(HyperparameterSearchConfig, values, name)
+    found = plan(config, load_metadata(root / "configs/metadata_configs/t.json"))
+    return [candidate.config for candidate in found.candidates]
+
+
+def _trained(workshop: "Workshop", configs: Sequence[Any]) -> tuple[float, float]:
+    """Wall and CPU seconds of training some runs."""
+    from seqjax.commands.train_together import Task
+    from seqjax.errors import SeqjaxError
+
+    def ended(task: Task, end: object, seconds: float) -> None:
+        if isinstance(end, SeqjaxError):
+            raise end
+
+    begin, before = time.perf_counter(), time.process_time()
+    workshop.train([Task(number, config) for number, config in enumerate(configs)], ended)
+    return time.perf_counter() - begin, time.process_time() - before
+
+
+def in_a_process(count: int, shape: dict[str, int], ways: Sequence[str], rounds: int) -> dict[str, Any]:
+    """`population` in a process of its own."""
+    words = [sys.executable, "-c", CHILD, json.dumps([count, shape, ways, rounds])]
+    found = subprocess.run(words, check=True, capture_output=True, text=True, env=small_search.environment())
+    return json.loads(found.stdout)
+
+
+def timed(command: list[str], folder: Path, **variables: str) -> tuple[float, float]:
+    """Wall and CPU seconds of a process and its children.
+
+    Raises:
+      RuntimeError: It fails; the message is the end of what it wrote.
+    """
+    before, begin = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    environment = {**small_search.environment(), **variables}
+    done = subprocess.run(command, check=False, cwd=folder, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed: {done.stderr[-2000:]}")
     wall, after = time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_CHILDREN)
     return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def measure(command: list[str], folder: Path, count: int) -> dict[str, float]:
-    """What a search of `count` runs takes."""
-    wall, cpu = timed(command, folder)
-    steps = count * EPOCHS * BATCHES
-    return {
-        "runs": count,
-        "model_steps": steps,
-        "wall_seconds": round(wall, 2),
-        "cpu_seconds": round(cpu, 2),
-        "model_steps_per_cpu_second": round(steps / cpu, 2),
-        "wall_seconds_per_run": round(wall / count, 3),
-    }
-
-
-def ours(count: int, **changes: object) -> dict[str, float]:
+def ours(count: int, **changes: Any) -> dict[str, Any]:  # noqa: ANN401 (keys of a search)
     """A search by seqjax, in a new project."""
-    import seqjax
-
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        table(root / "data/t.csv")
-        seqjax.preprocess(
-            {
-                "project_root": folder,
-                "data_path": "data/t.csv",
-                "split_ratios": [0.9, 0.1],
-                "seq_length": LENGTH,
-                "stride_by_split": [1, 1],
-            }
-        )
-        config = json.dumps(search(root, count, **changes))
-        return measure([sys.executable, "-c", CHILD, config], root, count)
+        project(root, SHAPE)
+        config = search(count, SHAPE, export_generative_model=True, export_onnx=False, export_pt=True)
+        command = small_search.command(root, {**config, **changes})
+        return _row(count, *timed(command, root, JAX_COMPILATION_CACHE_DIR=str(root / "compiled")))
 
 
-def peers(program: Path, count: int) -> dict[str, float]:
-    """The same by sequifier."""
+def peers(program: Path, count: int) -> dict[str, Any]:
+    """The same by sequifier.
+
+    Raises:
+      RuntimeError: It did not train all runs, which it does not tell by its status.
+    """
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        table(root / "data/t.csv")
+        project(root, SHAPE)
         preprocess = {
             "project_root": ".",
             "data_path": "data/t.csv",
@@ -156,54 +230,67 @@ def peers(program: Path, count: int) -> dict[str, float]:
             "write_format": "parquet",
             "merge_output": True,
             "selected_columns": ["item"],
-            "split_ratios": [0.9, 0.1],
-            "seq_length": LENGTH,
+            "split_ratios": [1 - TAIL, TAIL],
+            "seq_length": SHAPE["length"],
             "stride_by_split": [1, 1],
             "max_rows": None,
             "seed": 1,
             "n_cores": 1,
         }
-        config = search(Path(), count, export_generative_model=True, export_onnx=False, export_pt=True)
-        config["project_root"] = "."
-        config["training_hyperparameter_sampling"]["layer_type_dtypes"] = None
+        config = search(count, SHAPE, export_generative_model=True, export_onnx=False, export_pt=True)
+        # It starts `sequifier` by name, and writes into a folder that has to be there.
+        path = {"PATH": f"{program.absolute().parent}{os.pathsep}{os.environ['PATH']}"}
+        (root / "configs/hp_search").mkdir(parents=True)
+        config["n_samples"] = None
+        config["model_hyperparameter_sampling"] |= {"feature_embedding_dims": None, "prediction_length": 1}
+        config["training_hyperparameter_sampling"] |= {"layer_type_dtypes": None, "continue_training": True}
         for name, values in (("preprocess", preprocess), ("search", config)):
-            (root / "configs").mkdir(exist_ok=True)
             (root / f"configs/{name}.yaml").write_text(yaml.safe_dump(values))
-        timed([str(program), "preprocess", "--config-path", "configs/preprocess.yaml"], root)
+        timed([str(program), "preprocess", "--config-path", "configs/preprocess.yaml"], root, **path)
         command = [str(program), "hyperparameter-search", "--config-path", "configs/search.yaml"]
-        return measure(command, root, count)
+        seconds = timed(command, root, **path)
+        trained = len(list((root / "models").glob(f"sequifier-bench-run-*-last-{EPOCHS}.pt")))
+        if trained != count:
+            raise RuntimeError(f"sequifier trained {trained} of {count} runs")
+        return _row(count, *seconds)
+
+
+def _row(count: int, wall: float, cpu: float) -> dict[str, Any]:
+    return {"runs": count, "wall_seconds": round(wall, 1), "cpu_seconds": round(cpu, 1)}
+
+
+def searches(program: Path | None, counts: Sequence[int]) -> list[dict[str, Any]]:
+    """Whole searches, of each number of runs."""
+    rows: list[dict[str, Any]] = [{"seqjax": ours(count)} for count in counts]
+    if program is not None:
+        rows[0]["sequifier"] = peers(program, counts[0])
+        per_run = rows[0]["sequifier"]["wall_seconds"] / counts[0]
+        for count, row in zip(counts, rows, strict=True):
+            row["wall_against_sequifier"] = round(count * per_run / row["seqjax"]["wall_seconds"], 2)
+    return rows
 
 
 def main() -> int:
     """Runs the benchmark and returns the exit status."""
     parser = argparse.ArgumentParser(description="Measure a search whose runs are trained together.")
     parser.add_argument("--models", type=int, nargs="+", default=[16, 32])
-    parser.add_argument("--sequential", type=int, default=4, help="runs that are trained one after the other")
-    parser.add_argument("--runners", nargs="+", default=["loop", "vmap"])
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--peer", type=Path, help="the program sequifier")
-    parser.add_argument("--peer-runs", type=int, default=3)
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
-    results: dict[str, Any] = {
-        "machine": {"cpus": os.cpu_count(), "processor": platform.processor(), "load": os.getloadavg()},
-        "shape": {"seq_length": LENGTH, "batch_size": BATCH, "batches": BATCHES, "epochs": EPOCHS},
-        "sequential": ours(arguments.sequential, engine="sequential"),
-        "together": [
-            {"runner": runner, **ours(count, population_runner=runner)}
-            for count in arguments.models
-            for runner in arguments.runners
+    results = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": machine(),
+        "note": "A model-step is one update of one model; tools/bench_sweep.py says what is counted.",
+        "batches": BATCHES,
+        "epochs": EPOCHS,
+        "population": [in_a_process(count, SHAPE, WAYS, arguments.rounds) for count in arguments.models],
+        "runners": [
+            in_a_process(arguments.models[0], size, ("vmap", "map", "loop"), arguments.rounds)
+            for size in SIZES
         ],
+        "searches": searches(arguments.peer, arguments.models),
     }
-    if arguments.peer:
-        results["sequifier"] = peers(arguments.peer, arguments.peer_runs)
-    one = results["sequential"]
-    for row in results["together"]:
-        row["cpu_against_sequential"] = round(
-            row["model_steps_per_cpu_second"] / one["model_steps_per_cpu_second"], 2
-        )
-        if arguments.peer:
-            their = results["sequifier"]["wall_seconds_per_run"]
-            row["wall_against_sequifier"] = round(their / row["wall_seconds_per_run"], 2)
     text = json.dumps(results, indent=1)
     print(text)
     if arguments.output:

@@ -67,8 +67,6 @@ class Outcome(ConfigModel):
     """The last completed epoch."""
     seconds: float
     """How long it took since it was last started."""
-    batch_halvings: int = 0
-    """How often its batches were halved, and the accumulated ones doubled, for want of memory."""
     models: tuple[str, ...] = ()
     """The files of its best model."""
 
@@ -93,8 +91,6 @@ class SearchState(ConfigModel):
     """Digest of the data's metadata, which decides which combinations can be trained."""
     outcomes: dict[int, Outcome]
     """Of each finished run, by its number."""
-    halvings: dict[int, int]
-    """Run to `batch_halvings`, for a run that ran out of memory and is not finished."""
     paused: dict[int, dict[int, Waiting]] = Field(default_factory=dict)
     """Run and epoch to how it stood when it waited there for the others."""
 

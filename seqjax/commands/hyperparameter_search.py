@@ -87,7 +87,7 @@ def hyperparameter_search(config: HyperparameterSearchConfig, confirm: Confirm |
     files = SearchFiles(Path(root), config.hp_search_name, resolve_path(root, config.model_config_write_path))
     metadata = load_metadata(resolve_path(root, config.metadata_config_path, or_here=True))
     runs = plan(config, metadata)
-    record = Record(files, _state(files, config, metadata))
+    record = Record(files, _state(files, config, metadata), _settings_text)
     layout = Layout(Path(root), config.hp_search_name)
     with log_files(layout.debug_log(), layout.info_log()):
         _announce(config, runs, record.state)
@@ -117,10 +117,10 @@ def _engine(config: HyperparameterSearchConfig, record: Record, known: Sequence[
     if config.engine == "ray":
         from seqjax.commands.search_ray import on_ray
 
-        return on_ray(config, record, _settings_text, known)
-    if config.engine == "sequential" and config.search_strategy != "halving":
-        return sequential(record, _settings_text)
-    return together(config, record, _settings_text, known)
+        return on_ray(config, record, known)
+    if config.engine == "sequential":
+        return sequential(record)
+    return together(config, record, known)
 
 
 def _left(parts: Sequence[Part], record: Record) -> list[Part]:
@@ -160,6 +160,7 @@ def _study(
     study = Study(
         *(files.study(config.study_storage), config.hp_search_name, config.study_storage, space_of(config)),
         seed=config.seed,
+        wanted=wanted,
     )
     runs, skipped = _from_trials(config, metadata, study.settings())
     study.tell_all({one.run: record.loss(one.run, 0) for one in runs if one.run in record.state.outcomes})
@@ -200,7 +201,7 @@ def _state(files: SearchFiles, config: HyperparameterSearchConfig, metadata: Met
     """How far the search is; it must have been begun with this configuration and these columns."""
     text = metadata.model_dump_json(exclude={"seqjax_version"})
     digest = hashlib.sha256(text.encode()).hexdigest()
-    now = SearchState(config=config.model_dump(mode="json"), metadata_sha256=digest, outcomes={}, halvings={})
+    now = SearchState(config=config.model_dump(mode="json"), metadata_sha256=digest, outcomes={})
     before = load_state(files.state)
     if before is None:
         return now
@@ -232,11 +233,12 @@ def _announce(config: HyperparameterSearchConfig, runs: Plan, state: SearchState
     )
     for skipped in runs.skipped:
         logger.info("[INFO] Skipped combination %d: %s", skipped.combination, skipped.reason)
-    shapes = len({shape_of(candidate.config) for candidate in runs.candidates})
+    left = [candidate.config for candidate in runs.candidates if candidate.run not in state.outcomes]
+    shapes = len(set(map(shape_of, left)))
     if config.engine != "sequential":
         logger.info(
-            "[INFO] %s different shapes of models and batches, each compiled once for all of its runs.",
-            f"At least {shapes}" if config.search_strategy == "tpe" else shapes,
+            "[INFO] Shapes of models and batches, each compiled once for all of its runs: %s.",
+            f"at least {shapes}" if config.search_strategy == "tpe" else shapes,
         )
     wanted = config.n_samples or 0
     if config.search_strategy == "sample" and len(runs.candidates) < wanted:
@@ -261,8 +263,12 @@ def _question(config: HyperparameterSearchConfig, runs: Plan, state: SearchState
 
 
 def _settings_text(candidate: Candidate) -> str:
-    settings = (f"{_short_name(key)} {json.dumps(value)}" for key, value in candidate.settings.items())
+    settings = (f"{_short_name(key)} {_short(value)}" for key, value in candidate.settings.items())
     return ", ".join(settings) or "the only combination"
+
+
+def _short(value: object) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else json.dumps(value)
 
 
 def _short_name(key: str) -> str:
@@ -277,7 +283,7 @@ def _summary(config: HyperparameterSearchConfig, runs: Plan, state: SearchState)
             continue
         outcome = state.outcomes[candidate.run].model_dump(mode="json")
         first = ("status", LOSS, "best_epoch", "last_epoch", "seconds")
-        last = ("batch_halvings", "combination", "models", "reason")
+        last = ("combination", "models", "reason")
         rows.append(
             {
                 "run": candidate.config.model_name,

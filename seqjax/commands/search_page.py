@@ -10,6 +10,8 @@ from seqjax.sweep.importance import importance
 from seqjax.sweep.summary import LOSS
 
 _MOST_LINES = 2000
+_COLOURS = [[0.0, "#1d6ff2"], [0.5, "#f59e0b"], [1.0, "#a8adb7"]]
+"""From the lowest loss up: the best runs are what the eye finds first, on a light page and on a dark one."""
 
 
 def search_page(name: str, rows: Sequence[Mapping[str, Any]], settings: Sequence[str]) -> str:
@@ -43,8 +45,7 @@ def _coordinates(rows: Sequence[Mapping[str, Any]], settings: Sequence[str]) -> 
     top = sorted(losses)[math.ceil(0.9 * len(losses)) - 1]
     line = {
         "color": losses,
-        "colorscale": "Viridis",
-        "reversescale": True,
+        "colorscale": _COLOURS,
         "cmin": min(losses),
         "cmax": max(top, min(losses) + 1e-9),
         "showscale": True,

@@ -1,7 +1,8 @@
 """Runs of a search on the machines of a Ray cluster, a group of one shape at a time on each.
 
-Every machine sees the project's folder under the same path, and writes its runs' files there. A group whose
-machine is lost is started again elsewhere, and its runs go on from their checkpoints.
+Every machine sees the project's folder under the same path, and writes its runs' files there. Runs are told
+of as they end, through a queue that lives beside the search. A group whose machine is lost is started again
+elsewhere, and its runs go on from their checkpoints.
 """
 
 import logging
@@ -9,7 +10,8 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
-from typing import Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from seqjax.commands.search_engines import Engine, Part, Record
 from seqjax.commands.train_together import End, Task, Workshop
@@ -18,21 +20,22 @@ from seqjax.config.train import TrainConfig
 from seqjax.errors import MissingPackageError, SeqjaxError, TrainingError
 from seqjax.sweep.groups import grouped_by_shape
 from seqjax.sweep.runners import Kind
-from seqjax.sweep.space import Candidate
+
+if TYPE_CHECKING:
+    from ray.util.queue import Queue
 
 logger = logging.getLogger(__name__)
 
-Came = list[tuple[int, End, float]]
-"""Number of the run, what came of it, and its seconds."""
+Came: TypeAlias = tuple[int, End, float]
+"""Number of a run, what came of it, and its seconds."""
+_SECONDS_BETWEEN_LOOKS = 1.0
 
 
-def on_ray(
-    config: HyperparameterSearchConfig,
-    record: Record,
-    settings_text: Callable[[Candidate], str],
-    known: Sequence[TrainConfig],
-) -> Engine:
+def on_ray(config: HyperparameterSearchConfig, record: Record, known: Sequence[TrainConfig]) -> Engine:
     """Trains groups of runs as tasks of Ray; see `search_engines.together`.
+
+    The engine raises a TrainingError where Ray gives a group up; its runs go on when the search is started
+    again.
 
     Raises:
       MissingPackageError: Ray is not installed.
@@ -40,40 +43,86 @@ def on_ray(
     if find_spec("ray") is None:
         raise MissingPackageError("engine: ray", package="ray", extra="ray")
     import ray
+    from ray.util.queue import Queue
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     if not ray.is_initialized():
         ray.init(address=config.ray_address, include_dashboard=False, log_to_driver=False)
     needed = config.ray_resources
-    train = ray.remote(
-        num_cpus=needed.get("CPU", 1.0),
-        num_gpus=needed.get("GPU", 0.0),
-        resources={name: amount for name, amount in needed.items() if name not in ("CPU", "GPU")},
-        max_retries=config.ray_retries,
-    )(train_group)
+    train = ray.remote(**options(needed, config.ray_retries))(train_group)
 
     def train_all(parts: Sequence[Part]) -> None:
-        by_run = {part.candidate.run: part.candidate for part in parts}
+        waiting = {part.candidate.run: part for part in parts}
         for part in parts:
-            record.write_config(part.candidate.config)
-            logger.info("[INFO] %s: %s", part.candidate.config.model_name, settings_text(part.candidate))
+            record.begin(part)
+        _warn_of_missing([node["Resources"] for node in ray.nodes() if node["Alive"]], needed)
         size = config.population_size or _share(len(parts), ray.cluster_resources(), needed)
         groups = list(_groups(parts, size))
         logger.info("[INFO] %d groups of up to %d runs are sent to Ray.", len(groups), size)
-        sent = {
-            train.remote(group, list(known), config.population_runner, os.getcwd()): group  # noqa: PTH109
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        mail = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
+
+        def note(came: Sequence[Came]) -> None:
+            # A group that was started again tells once more of runs that had ended before.
+            for number, end, seconds in came:
+                if number in waiting:
+                    record.add(waiting.pop(number), end, seconds, left=len(waiting))
+
+        sent = [
+            train.remote(group, list(known), config.population_runner, str(Path.cwd()), mail.put)
             for group in groups
-        }
-        while sent:
-            (done,), _ = ray.wait(list(sent))
-            for number, end, seconds in _came(done, sent.pop(done)):
-                record.add(by_run[number], end, seconds)
+        ]
+        lost = _collect(sent, mail, note)
+        mail.shutdown()
+        if waiting:
+            raise TrainingError(
+                f"Ray gave {len(waiting)} runs up ({lost[0]}). What came of the others is noted; start the "
+                "search again to go on with these."
+            )
 
     return train_all
 
 
+def _collect(sent: list[Any], mail: "Queue", note: Callable[[Sequence[Came]], None]) -> list[str]:
+    """Waits for tasks, and hands on what they tell; why some were given up."""
+    import ray
+    from ray.exceptions import RayError
+
+    lost = []
+    while sent:
+        done, _ = ray.wait(sent, timeout=_SECONDS_BETWEEN_LOOKS)
+        note(mail.get_nowait_batch(mail.size()))
+        for group in done:
+            sent.remove(group)
+            try:
+                note(ray.get(group))
+            except RayError as error:
+                lost.append(str(error).strip().splitlines()[-1][:300])
+    return lost
+
+
+def options(needed: Mapping[str, float], retries: int) -> dict[str, Any]:
+    """What Ray is told about a task.
+
+    Args:
+      needed: What a group needs on its machine: CPU, GPU, and resources of other names.
+      retries: How often a group is started again whose machine was lost.
+    """
+    return {
+        "num_cpus": needed.get("CPU", 1.0),
+        "num_gpus": needed.get("GPU", 0.0),
+        "resources": {name: amount for name, amount in needed.items() if name not in ("CPU", "GPU")},
+        "max_retries": retries,
+    }
+
+
 def train_group(
-    tasks: Sequence[Task], known: Sequence[TrainConfig], runner: Kind | Literal["auto"], folder: str
-) -> Came:
+    tasks: Sequence[Task],
+    known: Sequence[TrainConfig],
+    runner: Kind | Literal["auto"],
+    folder: str,
+    tell: Callable[[Came], None],
+) -> list[Came]:
     """Trains runs on the machine where it is called.
 
     Args:
@@ -81,21 +130,37 @@ def train_group(
       known: Runs that tell in which numbers these differ.
       runner: How a device works on them.
       folder: The working directory of the search.
+      tell: Is told of each run as it ends.
+
+    Returns:
+      The same of all.
     """
     os.chdir(folder)
-    came: Came = []
+    came: list[Came] = []
 
     def ended(task: Task, end: End, seconds: float) -> None:
         # Errors of several arguments do not survive the way back.
         came.append((task.number, TrainingError(str(end)) if isinstance(end, SeqjaxError) else end, seconds))
+        tell(came[-1])
 
     Workshop(known, runner=runner, size=None).train(tasks, ended)
     return came
 
 
+def _warn_of_missing(machines: Sequence[Mapping[str, float]], needed: Mapping[str, float]) -> None:
+    """Says so where no machine can take a task: Ray waits in silence until one joins."""
+    fits = any(all(one.get(name, 0.0) >= amount for name, amount in needed.items()) for one in machines)
+    if not fits:
+        logger.warning(
+            "[WARNING] No machine of the Ray cluster has the ray_resources %s, so that nothing starts until "
+            "one joins. There are: %s.",
+            dict(needed),
+            [{name: one.get(name, 0.0) for name in needed} for one in machines],
+        )
+
+
 def _groups(parts: Sequence[Part], size: int) -> Iterator[list[Task]]:
-    tasks = [Task(part.candidate.run, part.candidate.config, part.until) for part in parts]
-    for group in grouped_by_shape([(task, task.config) for task in tasks]):
+    for group in grouped_by_shape([(part.task, part.candidate.config) for part in parts]):
         for begin in range(0, len(group), size):
             yield group[begin : begin + size]
 
@@ -104,14 +169,3 @@ def _share(count: int, there: Mapping[str, float], needed: Mapping[str, float]) 
     """How many runs a group has, if every place where one fits is to get one."""
     places = [there.get(name, 0.0) / amount for name, amount in needed.items() if amount > 0]
     return max(1, math.ceil(count / max(1, math.floor(min(places, default=1.0)))))
-
-
-def _came(done: Any, tasks: Sequence[Task]) -> Came:  # noqa: ANN401 (a reference of Ray)
-    import ray
-    from ray.exceptions import RayError
-
-    try:
-        return ray.get(done)
-    except RayError as error:
-        lost = TrainingError(f"Ray gave its group up: {str(error).strip().splitlines()[-1][:300]}")
-        return [(task.number, lost, 0.0) for task in tasks]

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
 
+_MOST_RANDOM = 10
+"""Trials at random before results are gone by, of a large study; of a small one, a third."""
+
+
 class Study:
     """What was tried, and what came of it.
 
@@ -33,10 +37,18 @@ class Study:
       storage: The kind of file.
       space: What can be tried.
       seed: Of what is asked for.
+      wanted: How many trials there will be.
     """
 
     def __init__(
-        self, path: Path, name: str, storage: Literal["sqlite", "journal"], space: Space, *, seed: int
+        self,
+        path: Path,
+        name: str,
+        storage: Literal["sqlite", "journal"],
+        space: Space,
+        *,
+        seed: int,
+        wanted: int,
     ) -> None:
         if find_spec("optuna") is None:
             raise MissingPackageError("search_strategy: tpe", package="optuna", extra="search")
@@ -52,6 +64,7 @@ class Study:
         self._space = space
         self._distributions = _distributions(space)
         self._seed = seed
+        self._random = max(1, min(wanted // 3, _MOST_RANDOM))
 
     @property
     def count(self) -> int:
@@ -64,7 +77,7 @@ class Study:
 
     def ask(self, count: int) -> None:
         """Adds new trials."""
-        self._study.sampler = _sampler(f"{self._seed} {self.count}")
+        self._study.sampler = _sampler(f"{self._seed} {self.count}", self._random)
         for _ in range(count):
             self._study.ask(self._distributions)
 
@@ -87,14 +100,18 @@ class Study:
         return found | {key: trial.params[key] for key in self._space.ranges}
 
 
-def _sampler(seed: str) -> "BaseSampler":
+def _sampler(seed: str, at_random: int) -> "BaseSampler":
     from optuna.samplers import TPESampler
 
     with warnings.catch_warnings():
         # Counting what was asked for, and is not told yet, as bad is what keeps a batch's runs apart.
         warnings.simplefilter("ignore")
         return TPESampler(
-            seed=random.Random(seed).randrange(2**32), constant_liar=True, multivariate=True, group=False
+            seed=random.Random(seed).randrange(2**32),
+            n_startup_trials=at_random,
+            constant_liar=True,
+            multivariate=True,
+            group=False,
         )
 
 

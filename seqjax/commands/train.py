@@ -62,8 +62,8 @@ from seqjax.training.logs import (
     log_files,
     number,
 )
-from seqjax.training.loop import evaluate_start, fit
-from seqjax.training.memory import memory_in_use
+from seqjax.training.loop import batches_left, evaluate_start, fit, is_finished
+from seqjax.training.memory import is_out_of_memory, memory_in_use
 from seqjax.training.placement import Placement
 from seqjax.training.setup import Data, Run, evaluate_baselines, parameter_count, prepare
 from seqjax.training.state import Params, TrainState
@@ -111,12 +111,27 @@ def train(config: TrainConfig) -> TrainResult:
       TrainingError: There is no such device, a split is empty, or a loss is not finite.
       ArtifactError: A checkpoint or a model file cannot be used.
     """
+    result = train_until(config, None)
+    assert isinstance(result, TrainResult)
+    return result
+
+
+def train_until(config: TrainConfig, until: int | None) -> TrainResult | Standing:
+    """As `train`, which see.
+
+    Args:
+      config: What to train on, what, and how.
+      until: An epoch after which to pause, with a checkpoint; null goes on to the end.
+
+    Returns:
+      As `train`; or how the run stands where it pauses.
+    """
     spec = config.training_spec
     if spec.distributed:
         connect()
     if "tensorboard" in spec.log_to:
         require_tensorboard()
-    job = load_job(config, Placement(find_devices(spec)))
+    job = load_job(config, Placement(find_devices(spec)), until=until)
     layout, rank = job.layout, jax.process_index()
     if not is_first():
         configure_logging(logging.WARNING)  # The first process tells for all.
@@ -130,27 +145,31 @@ def train(config: TrainConfig) -> TrainResult:
     ):
         job.announce(checkpoint, log)
         result = job.run(checkpoint, log)
-        wait_for_all("exported")
-        job.conclude(result, log)
+        if isinstance(result, TrainResult):
+            wait_for_all("exported")
+            job.conclude(result, log)
     return result
 
 
-def load_job(config: TrainConfig, placement: Placement | None = None) -> "Job":
+def load_job(config: TrainConfig, placement: Placement | None = None, *, until: int | None = None) -> "Job":
     """A run, from what its configuration says and from the metadata of its data.
 
     Args:
       config: The run's.
       placement: All devices to compute on; null is the first one that the configuration allows.
+      until: An epoch after which to pause; null goes on to the end.
     """
     metadata = load_metadata(resolve_path(config.project_root, config.metadata_config_path, or_here=True))
     placement = placement or Placement([find_device(config.training_spec.device)])
-    return Job(config, metadata, resolve_schema(config, metadata), placement)
+    return Job(config, metadata, resolve_schema(config, metadata), placement, until)
 
 
 class Job:
     """One run of the command, with what all of its parts need."""
 
-    def __init__(self, config: TrainConfig, metadata: Metadata, schema: Schema, placement: Placement) -> None:
+    def __init__(
+        self, config: TrainConfig, metadata: Metadata, schema: Schema, placement: Placement, until: int | None
+    ) -> None:
         self.layout = Layout(Path(config.project_root), config.model_name)
         """Where the run's files lie."""
         self.schema = schema
@@ -160,6 +179,7 @@ class Job:
         self.config = config
         self._metadata = metadata
         self._placement = placement
+        self._until = until
         self._graphdef, self.shapes = abstract(schema, config.model_spec)
         self._has_saved = False
         self.labels = _labels(config.id_maps or metadata.id_maps)
@@ -186,12 +206,13 @@ class Job:
             "end", {name: value for name, value in asdict(result).items() if name.endswith(("epoch", "loss"))}
         )
 
-    def run(self, checkpoint: Checkpoint, log: JsonLog) -> TrainResult:
-        """Trains, or goes on from a checkpoint, and exports."""
-        data = self.data(*self.load_windows())
+    def run(self, checkpoint: Checkpoint, log: JsonLog) -> TrainResult | Standing:
+        """Trains, or goes on from a checkpoint, and exports; or pauses."""
+        spec, data = self.config.training_spec, self.data(*self.load_windows())
         standing, baselines = self._train_within_memory(data, checkpoint, log)
-        finished = checkpoint.is_finished(self.config.training_spec)
-        return self.finish(standing, data, baselines, finished=finished)
+        if not is_finished(standing, epochs=spec.epochs, patience=spec.early_stopping_epochs):
+            return standing
+        return self.finish(standing, data, baselines, finished=checkpoint.is_finished(spec))
 
     def finish(self, standing: Standing, data: Data, baselines: Baselines, *, finished: bool) -> TrainResult:
         """Exports the best and the last parameters.
@@ -218,8 +239,8 @@ class Job:
         while True:
             try:
                 return self._train(data, checkpoint, log)
-            except jax.errors.JaxRuntimeError as error:
-                if "RESOURCE_EXHAUSTED" not in str(error):
+            except (MemoryError, jax.errors.JaxRuntimeError) as error:
+                if not is_out_of_memory(error):
                     raise
                 checkpoint = self._with_smaller_parts(checkpoint, str(error))
             # What the failed attempt logged will be logged again, and what it held must be gone by then.
@@ -234,10 +255,11 @@ class Job:
     def _with_smaller_parts(self, checkpoint: Checkpoint, error: str) -> Checkpoint:
         size, parts = self.config.training_spec.batch_size, 2 * checkpoint.parts
         if parts > min(_MOST_PARTS, size) or jax.process_count() > 1:
+            reason = error.partition("\n")[0]
             raise TrainingError(
                 f"The device has too little memory for batches of {size} windows in {parts // 2} parts. Set "
                 "a smaller batch_size with more accumulation_steps, a shorter seq_length or a smaller "
-                f"model_spec. ({error.splitlines()[0][:200]})"
+                f"model_spec. ({reason[:200]})"
             )
         if self._has_saved:
             checkpoint = find_checkpoint(self.config, self.schema, self.layout, own=True)
@@ -329,25 +351,29 @@ class Job:
     def _fit(
         self, run: Run, begin: TrainState | Standing, hooks: list[Hook], info: dict[str, Any]
     ) -> Standing:
-        """Trains until the last epoch, a signal or an error, and saves."""
+        """Trains until the last epoch, a pause, a signal or an error, and saves."""
         spec, setup, fresh = self.config.training_spec, run.setup, isinstance(begin, TrainState)
         first = is_first()
         saver = Saver(self.layout, info, spec, run, fresh=fresh) if first else None
-        left = batches_left(run, begin, spec.epochs)
+        left = batches_left(setup, begin, self._until or spec.epochs)
         shown = progress(self.config.model_name, left, "batches") if first else nullcontext(Advance())
         try:
             with shown as bar, noted() as note:
                 # Evaluations can be left at any point, if no other process waits for this one.
                 if jax.process_count() == 1:
                     setup = replace(setup, evaluate=note.raising(setup.evaluate))
-                return fit(
+                standing = fit(
                     setup,
                     begin,
                     epochs=spec.epochs,
                     patience=spec.early_stopping_epochs,
+                    until=self._until,
                     hooks=[*hooks, live_view(bar, self.memory), *([saver] if saver else [])],
                     control=lambda: Wishes(note.signal, saver is not None and saver.is_due),
                 )
+                if saver is not None and standing is not begin:
+                    saver.pause(standing)
+                return standing
         finally:
             if saver is not None:
                 saver.close()
@@ -462,15 +488,6 @@ def described(windows: Windows, rows: Int[np.ndarray, "n"]) -> str:
         names.append(f"sequence {windows.sequence_id[row]} items {first} to {last}")
     more = len(rows) - len(names)
     return "; ".join(names) + (f"; and {more} more" if more else "")
-
-
-def batches_left(run: Run, begin: TrainState | Standing, epochs: int) -> int:
-    """How many batches are to be trained on until the last epoch."""
-    n_batches = len(run.setup.order(1))
-    if isinstance(begin, TrainState):
-        return epochs * n_batches
-    done = 0 if begin.part is None else begin.part.updates * run.setup.accumulation
-    return (epochs - begin.epoch) * n_batches - min(done, n_batches)
 
 
 def _labels(id_maps: Mapping[str, Mapping[str, int]]) -> dict[str, dict[int, str]]:

@@ -186,6 +186,7 @@ class Saver:
         self._nothing = to_host(empty_report(run.setup.targets))
         self._writer = CheckpointWriter(layout, keep=spec.keep_checkpoints, fresh=fresh)
         self._saved_at = time.monotonic()
+        self._saved_epoch: int | None = None
         self.has_saved = False
         """Whether a checkpoint was begun."""
 
@@ -211,6 +212,11 @@ class Saver:
             case _:
                 pass
 
+    def pause(self, standing: Standing) -> None:
+        """Saves a run that leaves off after an epoch, unless that is saved already."""
+        if standing.epoch != self._saved_epoch:
+            self._save(standing)
+
     def close(self) -> None:
         """Waits for what is being written."""
         self._writer.close()
@@ -231,6 +237,7 @@ class Saver:
         tree = (standing.state, standing.best, report)
         self._writer.start(Place(standing.epoch, batch), tree, self._info | counted)
         self._saved_at, self.has_saved = time.monotonic(), True
+        self._saved_epoch = standing.epoch if part is None else None
 
 
 def _part(values: dict[str, Any], report: Report) -> EpochPart:

@@ -4,6 +4,7 @@ A `Workshop` keeps what runs have in common from one call to the next: windows i
 baselines, compiled programs. Each run has its own logs, checkpoints and models; only what computes is shared.
 """
 
+import gc
 import json
 import logging
 import time
@@ -14,7 +15,7 @@ from typing import Literal, TypeAlias
 
 import jax
 
-from seqjax.commands.train import Baselines, Job, TrainResult, load_job, train
+from seqjax.commands.train import Baselines, Job, TrainResult, load_job, train_until
 from seqjax.commands.train_checkpoints import Saver, cut_logs, find_checkpoint, restore, run_info
 from seqjax.config.train import TrainConfig
 from seqjax.data.dataset import Windows
@@ -27,9 +28,10 @@ from seqjax.sweep.runners import Kind, Programs
 from seqjax.sweep.sizes import bytes_of, fitting, suited
 from seqjax.training.devices import find_device
 from seqjax.training.distributed import find_devices
-from seqjax.training.events import BatchEvent, Event, Hook, PauseEvent, Standing
+from seqjax.training.events import BatchEvent, Event, Hook, Standing
 from seqjax.training.logs import json_log, log_files
 from seqjax.training.loop import is_finished
+from seqjax.training.memory import is_out_of_memory
 from seqjax.training.placement import Placement
 from seqjax.training.setup import Data, Run, evaluate_baselines
 
@@ -59,6 +61,15 @@ class Paused:
 End: TypeAlias = TrainResult | Paused | SeqjaxError
 Ended: TypeAlias = Callable[[Task, End, float], None]
 """Told of each task: what came of it, and the seconds since it was begun."""
+
+
+def train_alone(task: Task) -> End:
+    """Trains a run by itself, in smaller micro-batches where its batches do not fit into memory."""
+    try:
+        end = train_until(task.config, task.until)
+    except SeqjaxError as error:
+        return error
+    return _paused(end) if isinstance(end, Standing) else end
 
 
 class Workshop:
@@ -98,6 +109,31 @@ class Workshop:
             self._train_group(group, ended)
 
     def _train_group(self, tasks: Sequence[Task], ended: Ended) -> None:
+        left = {task.number: task for task in tasks}
+
+        def leave(task: Task, end: End, seconds: float) -> None:
+            del left[task.number]
+            ended(task, end, seconds)
+
+        try:
+            self._train_together(tasks, leave)
+        except (MemoryError, jax.errors.JaxRuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+        if not left:
+            return
+        # What did not fit was held by the error's frames as well, so that it is gone only now.
+        self._benches, self._windows = {}, {}
+        gc.collect()
+        jax.clear_caches()
+        logger.warning(
+            "[WARNING] The device has too little memory for even one run beside what runs share: %d runs are "
+            "trained one after the other, each by itself.",
+            len(left),
+        )
+        _train_in_turn([*left.values()], leave)
+
+    def _train_together(self, tasks: Sequence[Task], ended: Ended) -> None:
         shape = shape_of(tasks[0].config)
         try:
             if shape not in self._benches:
@@ -155,6 +191,7 @@ class _Bench:
         values = values_of([*self._known, *(task.config for task in tasks)], self._job.schema)[known:]
         population = self._slots(len(tasks), json.dumps(jax.tree.map(lambda _: 0, values[0])))
         begun: dict[int, _Sitting] = {}
+        alone: list[Task] = []
         epochs = sum(task.until or task.config.training_spec.epochs for task in tasks)
         batches = epochs * len(self.run.setup.order(1))
         with noted() as note, progress(f"{len(tasks)} runs", batches, "batches") as bar:
@@ -166,7 +203,9 @@ class _Bench:
                         member = sitting.begin(own)
                     except SeqjaxError as error:
                         member = sitting.ended(error)
-                    if isinstance(member, Member):
+                    if member is None:
+                        alone.append(task)
+                    elif isinstance(member, Member):
                         begun[id(member)] = sitting
                         yield member
                     else:
@@ -185,6 +224,7 @@ class _Bench:
             finally:
                 for sitting in begun.values():
                     sitting.close()
+        _train_in_turn(alone, ended)
 
     def baselines(self, run: Run, data: Data) -> Baselines:
         """Those of a run, which depend on how its targets are weighed."""
@@ -225,21 +265,23 @@ class _Sitting:
         """Time since it was begun."""
         return time.perf_counter() - self._started
 
-    def begin(self, values: Values) -> Member | End:
+    def begin(self, values: Values) -> Member | End | None:
         """The run as a member of a population; or what came of it, if there is nothing left to train.
 
         Args:
           values: Its numbers in which the population differs.
+
+        Returns:
+          Null where it goes on in the middle of an epoch, which is no place to join others at.
         """
         job, spec, until = self._job, self.task.config.training_spec, self.task.until
         checkpoint = find_checkpoint(job.config, job.schema, job.layout)
-        if checkpoint.path is not None:
-            if checkpoint.info["part"] is not None:
-                return train(job.config)  # The middle of an epoch is no place to join others at.
-            if until is not None and checkpoint.info["epoch"] >= until and not checkpoint.is_finished(spec):
+        if checkpoint.path is not None and not checkpoint.is_finished(spec):
+            if until is not None and checkpoint.info["epoch"] >= until:
                 return _paused(restore(checkpoint, self._bench.run, job.shapes))
-            if not checkpoint.is_finished(spec):
-                cut_logs(job.layout, checkpoint.info)
+            if checkpoint.info["part"] is not None:
+                return None
+            cut_logs(job.layout, checkpoint.info)
         self._log = self._open.enter_context(json_log(job.layout.json_log(), job.memory))
         self._data = job.data(*self._bench.windows)
         with self._logging():
@@ -269,8 +311,8 @@ class _Sitting:
         spec = self.task.config.training_spec
         if is_finished(end, epochs=spec.epochs, patience=spec.early_stopping_epochs):
             return self._finish(end, finished=False)
-        if self._saver is not None and end.epoch % spec.save_interval_epochs:
-            self._saver(PauseEvent(end, 0))
+        if self._saver is not None:
+            self._saver.pause(end)
         self.close()
         return _paused(end)
 
@@ -306,6 +348,13 @@ class _Sitting:
     def _logging(self) -> AbstractContextManager[None]:
         layout = self._job.layout
         return log_files(layout.debug_log(), layout.info_log(), alone=True)
+
+
+def _train_in_turn(tasks: Sequence[Task], ended: Ended) -> None:
+    for task in tasks:
+        begin = time.perf_counter()
+        end = train_alone(task)
+        ended(task, end, time.perf_counter() - begin)
 
 
 def _paused(standing: Standing) -> Paused:

@@ -26,6 +26,7 @@ from seqjax.training.epoch import Setup, grouped, learning_rates, momenta, span_
 from seqjax.training.evaluate import Evaluation
 from seqjax.training.events import BatchEvent, EpochEvent, Event, Hook, PauseEvent, Standing, StandingEvent
 from seqjax.training.loop import is_finished, next_standing
+from seqjax.training.memory import is_out_of_memory
 from seqjax.training.metrics import Losses, Sums, mean_losses
 from seqjax.training.objective import loss_weights
 from seqjax.training.setup import Run
@@ -91,6 +92,8 @@ class Population:
 
         Raises:
           KeyboardInterrupt: A signal asked to stop; the members' hooks were told.
+          MemoryError: There is too little memory for one member, whose hooks were told; jax has an error of
+            its own for a device's memory (`is_out_of_memory`).
         """
         self._slots, self._signal = {}, signal
         waiting = iter(members)
@@ -101,7 +104,10 @@ class Population:
                     return
                 self._epoch()
             except (MemoryError, jax.errors.JaxRuntimeError) as error:
-                if not is_out_of_memory(error) or self._count == 1:
+                if not is_out_of_memory(error):
+                    raise
+                if self._count == 1:
+                    self._pause(0)
                     raise
                 waiting = _chained(self._halve(), waiting)
             self._leave(ended)
@@ -156,10 +162,14 @@ class Population:
     def _stop_if_asked(self) -> None:
         number = self._signal()
         if number:
-            for one in self._slots.values():
-                if one.error is None and one.standing.epoch > 0:
-                    one.tell(PauseEvent(one.standing, number))
+            self._pause(number)
             raise stop_error(number)
+
+    def _pause(self, number: int) -> None:
+        """Tells the members' hooks where they stand."""
+        for one in self._slots.values():
+            if one.error is None and one.standing.epoch > 0:
+                one.tell(PauseEvent(one.standing, number))
 
     def _read(self, high: int, sent: object) -> None:
         for slot, report in self._runner.read(sent).items():
@@ -190,11 +200,6 @@ class Population:
         jax.clear_caches()
         self._runner = build_runner(self._kind, self._programs, self._count)
         return there
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether an error says that memory is missing."""
-    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
 
 
 @dataclass

@@ -34,6 +34,7 @@ def fit(
     *,
     epochs: int,
     patience: int | None = None,
+    until: int | None = None,
     hooks: Sequence[Hook] = (),
     control: Control = no_wishes,
 ) -> Standing:
@@ -44,11 +45,12 @@ def fit(
       start: A new state, or where to go on.
       epochs: The last epoch.
       patience: End after so many epochs without a lower validation loss; null trains all epochs.
+      until: An epoch after which to pause; null goes on to the last.
       hooks: Told of everything that happens.
       control: Asked what is wished besides; a signal ends the run after the next dispatch.
 
     Returns:
-      The run after its last epoch.
+      The run after its last epoch, or after `until`.
 
     Raises:
       TrainingError: A loss is not finite.
@@ -56,8 +58,9 @@ def fit(
     """
     standing = start if isinstance(start, Standing) else _before_training(start)
     state, first = setup.placement.copied(standing.state), standing.epoch + 1
+    last = epochs if until is None else min(until, epochs)
     for event in run_epochs(
-        setup, state, first, epochs, losses=standing.losses, part=standing.part, control=control
+        setup, state, first, last, losses=standing.losses, part=standing.part, control=control
     ):
         if isinstance(event, BatchEvent | EpochEvent):
             _tell(hooks, event)
@@ -79,6 +82,15 @@ def fit(
 def is_finished(standing: Standing, *, epochs: int, patience: int | None) -> bool:
     """Whether no epoch follows."""
     return standing.epoch >= epochs or (patience is not None and standing.stale >= patience)
+
+
+def batches_left(setup: Setup, begin: TrainState | Standing, last: int) -> int:
+    """How many batches are to be trained on until the end of an epoch."""
+    n_batches = len(setup.order(1))
+    if isinstance(begin, TrainState):
+        return last * n_batches
+    done = 0 if begin.part is None else begin.part.updates * setup.accumulation
+    return (last - begin.epoch) * n_batches - min(done, n_batches)
 
 
 def evaluate_start(setup: Setup, params: Params) -> EpochEvent:

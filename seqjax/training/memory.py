@@ -1,4 +1,4 @@
-"""How much memory a run takes."""
+"""How much memory a run takes, and what it looks like when there is too little."""
 
 import os
 import sys
@@ -18,6 +18,11 @@ def memory_in_use(platform: str) -> int:
     """
     stats = [device.memory_stats() or {} for device in jax.local_devices(backend=platform)]
     return max((found.get("bytes_in_use", 0) for found in stats), default=0) or _process_memory()
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error says that memory is missing, the device's or the process's."""
+    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
 
 
 def _process_memory() -> int:

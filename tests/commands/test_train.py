@@ -7,7 +7,6 @@ import jax
 import numpy as np
 import polars as pl
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 import seqjax.commands.train as command
 from seqjax.artifacts.checkpoints import load_info, load_tree
@@ -31,17 +30,7 @@ from tests.event_files import scalars
 LENGTH = 5
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compile_once(tmp_path_factory):
-    """Most runs here are of the same shapes."""
-    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
-    before = [getattr(jax.config, name) for name in names]
-    for name, value in zip(names, (str(tmp_path_factory.mktemp("compiled")), 0.0), strict=True):
-        jax.config.update(name, value)
-    yield
-    for name, value in zip(names, before, strict=True):
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
+pytestmark = pytest.mark.usefixtures("compile_once")
 
 
 def long_format(columns, count):
