@@ -48,7 +48,13 @@ from seqjax.stopping import noted
 from seqjax.training.agreement import Wishes
 from seqjax.training.batch import WindowSource
 from seqjax.training.devices import find_device
-from seqjax.training.distributed import connect, find_devices, is_first, wait_for_all
+from seqjax.training.distributed import (
+    connect,
+    explaining_lost_processes,
+    find_devices,
+    is_first,
+    wait_for_all,
+)
 from seqjax.training.evaluate import Evaluation
 from seqjax.training.events import Hook, Standing
 from seqjax.training.feed import Reader
@@ -142,6 +148,7 @@ def train_until(config: TrainConfig, until: int | None) -> TrainResult | Standin
         log_files(layout.debug_log(rank), layout.info_log(rank)),
         json_log(layout.json_log(rank), job.memory) as log,
         jax.default_device(job.device),
+        explaining_lost_processes(),
     ):
         job.announce(checkpoint, log)
         result = job.run(checkpoint, log)

@@ -9,7 +9,8 @@ alone, and trains on the devices of its machine.
 import logging
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -32,6 +33,8 @@ _KUBERNETES = ("KUBERNETES_SERVICE_HOST", "JOB_COMPLETION_INDEX")
 _PATIENCE = 300.0
 """Seconds that a process waits for the others."""
 _FOREVER = 1_000_000
+_SUMS = ("Gloo", "NCCL")
+"""What the libraries that add up over processes call themselves when one of them is missing."""
 
 
 def connect(environment: Mapping[str, str] = os.environ) -> None:
@@ -114,6 +117,20 @@ def wait_for_all(what: str) -> None:
     """Returns when all processes have come here."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(what)
+
+
+@contextmanager
+def explaining_lost_processes() -> Iterator[None]:
+    """Says in words that another process of the run was lost."""
+    try:
+        yield
+    except (jax.errors.JaxRuntimeError, ValueError) as error:
+        if jax.process_count() == 1 or not any(name in str(error) for name in _SUMS):
+            raise
+        raise TrainingError(
+            f"training_spec.distributed: another process of this run was lost ({str(error)[:200]}). See what "
+            "it said last, and start all of them again: the run goes on from its newest checkpoint."
+        ) from error
 
 
 def _meet(launch: dict[str, Any]) -> str | None:

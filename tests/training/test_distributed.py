@@ -12,7 +12,7 @@ from seqjax.config.optimization import NamedSpec
 from seqjax.config.train import TrainingSpec
 from seqjax.errors import TrainingError
 from seqjax.training import distributed
-from seqjax.training.distributed import connect, find_devices
+from seqjax.training.distributed import connect, explaining_lost_processes, find_devices
 
 CHILD = [sys.executable, "-m", "tests.training.devices_child"]
 
@@ -117,6 +117,15 @@ def test_a_process_that_waits_in_vain_says_for_whom(monkeypatch):
     launch = {"SEQJAX_COORDINATOR": "a:1", "SEQJAX_NUM_PROCESSES": "2", "SEQJAX_PROCESS_ID": "1"}
     with pytest.raises(TrainingError, match=r"\(not all came within 0 seconds, of 2 at a:1\)\. Start one"):
         connect(launch)
+
+
+@pytest.mark.parametrize(("processes", "expected"), [(2, TrainingError), (1, ValueError)])
+def test_a_lost_process_is_told_from_other_errors(monkeypatch, processes, expected):
+    monkeypatch.setattr(jax, "process_count", lambda: processes)
+    with pytest.raises(expected, match="Gloo all-reduce failed"), explaining_lost_processes():
+        raise ValueError("UNKNOWN: Gloo all-reduce failed: Connection closed by peer")
+    with pytest.raises(ValueError, match="another"), explaining_lost_processes():
+        raise ValueError("another")
 
 
 def test_a_process_that_was_started_alone_is_alone():
