@@ -80,6 +80,8 @@ def export_onnx(
         model.metadata_props.add(key=key, value=value)
     aside = {"save_as_external_data": True, "location": data_beside(path).name, "convert_attribute": False}
     onnx.save_model(model, path, **(aside if _parameter_bytes(model.graph) > LARGEST_FILE else {}))
+    if data_beside(path).exists():
+        data_beside(path).chmod(path.stat().st_mode)  # Made for its owner alone.
     onnx.checker.check_model(str(path), full_check=True)
 
 

@@ -259,6 +259,7 @@ def test_parameters_that_are_too_large_for_the_file_lie_beside_it(
     export_onnx(path, lambda values: (values @ weights,), **ends, seq_length=3, description={})
     assert sorted(file.name for file in tmp_path.iterdir()) == ["model.onnx", "model.onnx.data"]
     assert path.stat().st_size < 1000
+    assert data_beside(path).stat().st_mode == path.stat().st_mode
     moved = tmp_path / "elsewhere"
     moved.mkdir()
     for file in (path, data_beside(path)):
