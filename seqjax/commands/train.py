@@ -16,7 +16,6 @@ from typing import Any, TypeAlias
 
 import jax
 import numpy as np
-from jaxtyping import Int
 
 from seqjax.artifacts.atomic import replacing
 from seqjax.artifacts.card import describe_run
@@ -32,21 +31,18 @@ from seqjax.commands.train_checkpoints import (
     restore,
     run_info,
 )
-from seqjax.config.load import resolve_path, resolve_split
+from seqjax.commands.train_data import TrainingData
+from seqjax.config.load import resolve_path
 from seqjax.config.metadata import Metadata
 from seqjax.config.resolve import load_metadata, resolve_schema
 from seqjax.config.schema import Schema
 from seqjax.config.train import TrainConfig
 from seqjax.data.columns import OTHER, class_labels
-from seqjax.data.dataset import Windows
-from seqjax.data.formats import load_windows
-from seqjax.data.loader import Loader, epoch_order
-from seqjax.errors import ConfigError, Problem, TrainingError
+from seqjax.errors import TrainingError
 from seqjax.model.functional import abstract, init
 from seqjax.progress import Advance, configure_logging, progress
 from seqjax.stopping import noted
 from seqjax.training.agreement import Wishes
-from seqjax.training.batch import WindowSource
 from seqjax.training.devices import find_device
 from seqjax.training.distributed import (
     connect,
@@ -57,7 +53,6 @@ from seqjax.training.distributed import (
 )
 from seqjax.training.evaluate import Evaluation
 from seqjax.training.events import Hook, Standing
-from seqjax.training.feed import Reader
 from seqjax.training.live import live_view
 from seqjax.training.logs import (
     JsonLog,
@@ -81,7 +76,6 @@ Baselines: TypeAlias = Mapping[str, Evaluation]
 
 _MOST_PARTS = 8
 """Into how many micro-batches a batch is cut at most where memory is short."""
-_WINDOWS_TO_NAME = 8
 
 
 @dataclass(frozen=True)
@@ -189,6 +183,8 @@ class Job:
         self._until = until
         self._graphdef, self.shapes = abstract(schema, config.model_spec)
         self._has_saved = False
+        self.data = TrainingData(config, metadata, schema)
+        """What it trains on."""
         self.labels = _labels(config.id_maps or metadata.id_maps)
         self.memory = partial(memory_in_use, self.device.platform)
         """Says how much memory is in use."""
@@ -215,7 +211,7 @@ class Job:
 
     def run(self, checkpoint: Checkpoint, log: JsonLog) -> TrainResult | Standing:
         """Trains, or goes on from a checkpoint, and exports; or pauses."""
-        spec, data = self.config.training_spec, self.data(*self.load_windows())
+        spec, data = self.config.training_spec, self.data.batches(*self.data.windows())
         standing, baselines = self._train_within_memory(data, checkpoint, log)
         if not is_finished(standing, epochs=spec.epochs, patience=spec.early_stopping_epochs):
             return standing
@@ -334,7 +330,8 @@ class Job:
         if spec.warm_start is None:
             return params
         path = resolve_path(config.project_root, spec.warm_start, or_here=True)
-        path = path if path.exists() else resolve_model_path(config.project_root, spec.warm_start)
+        if not path.exists():
+            path = resolve_model_path(config.project_root, spec.warm_start, key="training_spec.warm_start")
         found = warm_start(params, path, self.schema, config.model_spec, strict=spec.warm_start_strict)
         for line in found.report():
             logger.info("[INFO] Warm start from %s: %s", path, line)
@@ -386,63 +383,6 @@ class Job:
                 saver.close()
                 self._has_saved |= saver.has_saved
 
-    def load_windows(self) -> tuple[Windows, Windows]:
-        """The training and the validation data."""
-        config = self.config
-        paths = [str(resolve_split(config.project_root, path)) for path in self._metadata.split_paths]
-        if not paths and not (config.training_data_path and config.validation_data_path):
-            raise ConfigError(
-                f"The training configuration of {config.model_name!r}",
-                [Problem("training_data_path", "is required, since the metadata names no splits.")],
-            )
-        training = self._load(config.training_data_path or paths[0])
-        return training, self._load(config.validation_data_path or paths[min(1, len(paths) - 1)])
-
-    def data(self, training: Windows, validation: Windows) -> Data:
-        """The windows in the batches of this run."""
-        config, count = self.config, len(training)
-        size = config.training_spec.batch_size
-
-        def order(epoch: int) -> np.ndarray:
-            return epoch_order(count, min(size, max(count, 1)), seed=config.seed, epoch=epoch, shuffle=True)
-
-        known = epoch_order(
-            len(validation), min(size, max(len(validation), 1)), seed=config.seed, epoch=0, shuffle=False
-        )
-        statistics = self._metadata.selected_columns_statistics
-        std = {name: row.std for name, row in statistics.items()}
-        return Data(
-            *(training, validation, order, known, std),
-            reader=self._reader,
-            describe=lambda rows: described(training, rows),
-        )
-
-    def _reader(self, windows: WindowSource, columns: tuple[str, ...]) -> Reader:
-        """What cuts batches of data that stays on disk."""
-        assert isinstance(windows, Windows)
-        spec = self.config.training_spec
-        loader = Loader(
-            *(windows, columns),
-            in_ram=spec.load_full_data_to_ram,
-            num_workers=spec.num_workers,
-            max_ram_gb=spec.max_ram_gb,
-        )
-        return loader.batches
-
-    def _load(self, name: str) -> Windows:
-        config, metadata, spec = self.config, self._metadata, self.config.training_spec
-        path = resolve_path(config.project_root, name, or_here=True)
-        windows = load_windows(
-            path,
-            config.read_format or metadata.write_format or "parquet",
-            column_kinds=self.schema.columns,
-            padding=metadata.padding,
-            n_classes=self.schema.n_classes,
-            max_ram_gb=None if spec.load_full_data_to_ram else spec.max_ram_gb,
-        ).crop(config.seq_length)
-        logger.info("[INFO] Loaded %s: %d windows of %d items.", path, len(windows), config.seq_length + 1)
-        return windows
-
     def _export(
         self, which: Which, standing: Standing, data: Data, *, missing_only: bool
     ) -> tuple[Path, ...]:
@@ -483,18 +423,6 @@ class Job:
 
     def _model_files(self, which: Which, epoch: int) -> tuple[Path, ...]:
         return tuple(path for _, path in exported_files(self.layout, self.config, which, epoch))
-
-
-def described(windows: Windows, rows: Int[np.ndarray, "n"]) -> str:
-    """Which windows these are, by sequence and item positions; the first few of them."""
-    names = []
-    for row in rows[:_WINDOWS_TO_NAME]:
-        one = np.asarray([row])
-        padding = windows.seq_length + 1 - int(windows.length[row])
-        first, last = windows.positions(one, np.asarray([padding, windows.seq_length]))[0]
-        names.append(f"sequence {windows.sequence_id[row]} items {first} to {last}")
-    more = len(rows) - len(names)
-    return "; ".join(names) + (f"; and {more} more" if more else "")
 
 
 def _labels(id_maps: Mapping[str, Mapping[str, int]]) -> dict[str, dict[int, str]]:

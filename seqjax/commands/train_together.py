@@ -160,7 +160,7 @@ class Workshop:
             [config.training_data_path, config.validation_data_path, config.seq_length, *job.schema.columns]
         )
         if key not in self._windows:
-            self._windows = {key: job.load_windows()}
+            self._windows = {key: job.data.windows()}
         return self._windows[key]
 
 
@@ -177,7 +177,7 @@ class _Bench:
         size: int | None,
     ) -> None:
         self.windows = windows
-        self.run = job.prepare(job.data(*windows))
+        self.run = job.prepare(job.data.batches(*windows))
         self._job = job
         self._known = known
         self._baselines: dict[str, Baselines] = {}
@@ -237,7 +237,7 @@ class _Bench:
         """A population whose programs take in the numbers of these names, with slots for so many runs."""
         if self._population is None or self._population[0] != names:
             run = self.run
-            order = self._job.data(*self.windows).validation_order
+            order = self._job.data.batches(*self.windows).validation_order
             programs = Programs(
                 *(run.recipe, run.evaluator, run.setup.feed, run.validation, order), run.setup.placement
             )
@@ -283,7 +283,7 @@ class _Sitting:
                 return None
             cut_logs(job.layout, checkpoint.info)
         self._log = self._open.enter_context(json_log(job.layout.json_log(), job.memory))
-        self._data = job.data(*self._bench.windows)
+        self._data = job.data.batches(*self._bench.windows)
         with self._logging():
             job.announce(checkpoint, self._log)
             run = job.prepare(self._data, beside=self._bench.run)
