@@ -245,6 +245,11 @@ def resolve_model_path(
         if newest is not None:
             logger.info("model_path: %s is %s", text, newest)
             return newest
+        if model_name is not None and newest_model(resolve_path(root, MODELS), cast(Which, text), kind, None):
+            raise ArtifactError(
+                f"{resolve_path(root, MODELS)} holds no {kind} model that is the {text} one of the run "
+                f"{model_name!r} (model_name)."
+            )
     bases = [resolve_path(root, text), resolve_path(root, Path(MODELS) / text)]
     for base in bases:
         for candidate in (base, *(base.with_name(base.name + suffix) for suffix in SUFFIXES)):

@@ -375,8 +375,8 @@ def _checked_feature(piece: Piece, column: pl.Series, role: ColumnKind | None, w
         return column.cast(pl.String) if isinstance(column.dtype, (pl.Categorical, pl.Enum)) else column
     if not (column.dtype.is_numeric() or isinstance(column.dtype, pl.Boolean)):
         raise DataError(
-            f"{piece.file}: column {column.name!r} is of type {column.dtype}, but {wanted.roles_from} says "
-            "real. Only numbers can be real."
+            f"{piece.file}: column {column.name!r} is of type {column.dtype}{_no_number(piece, column)}, but "
+            f"{wanted.roles_from} says real. Only numbers can be real."
         )
     column = column if by_type == "real" else column.cast(pl.Float64)
     fine = column.is_finite().fill_null(value=False)
@@ -392,6 +392,15 @@ def _checked_feature(piece: Piece, column: pl.Series, role: ColumnKind | None, w
             "NaN) set missing_real: mean."
         )
     return column
+
+
+def _no_number(piece: Piece, column: pl.Series) -> str:
+    """Where a column of text holds something else than a number, to go on in a message."""
+    if not isinstance(column.dtype, pl.String):
+        return ""
+    other = column.is_not_null() & column.cast(pl.Float64, strict=False).is_null()
+    row = _first(other) if other.any() else None
+    return "" if row is None else f" (row {piece.first_row + row + 1} holds {column[row]!r})"
 
 
 def _part(piece: Piece, cut_offs: CutOffs) -> Int16[np.ndarray, "n"]:

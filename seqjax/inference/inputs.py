@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TypeAlias, cast, get_args
 
 from seqjax.artifacts.card import ModelCard
+from seqjax.config.base import suggestion
 from seqjax.config.evaluate import EvaluateConfig
 from seqjax.config.infer import InferConfig
 from seqjax.config.load import resolve_path, resolve_split
@@ -13,10 +14,13 @@ from seqjax.config.metadata import Metadata
 from seqjax.config.resolve import load_metadata
 from seqjax.data.formats import format_of
 from seqjax.data.table_files import TableFormat
-from seqjax.data.tables import open_files
-from seqjax.errors import ConfigError, Problem
+from seqjax.data.tables import KEYS, open_files
+from seqjax.errors import ConfigError, DataError, Problem
 from seqjax.inference.raw_tables import is_raw, raw_source
 from seqjax.inference.sources import Source, preprocessed_source
+
+LONG_FORMAT = "inputCol"
+"""A column that every table has which preprocess wrote."""
 
 DataConfig: TypeAlias = InferConfig | EvaluateConfig
 
@@ -79,11 +83,25 @@ def source_of(
             with raw_source(files, card, columns=columns, stride=stride, missing_real=missing) as source:
                 yield source
             return
+        _check_preprocessed(path, files.headers[0])
     if config.stride is not None:
         message = f"is of raw tables, but {path} is preprocessed: its windows are cut already. Leave it out."
         raise ConfigError("The configuration", [Problem("stride", message)])
     padding = metadata.padding if metadata is not None else "null"
     yield preprocessed_source(path, read_format, card, columns=columns, padding=padding)
+
+
+def _check_preprocessed(path: Path, header: Sequence[str]) -> None:
+    """Raises a `DataError` for a table that was meant to be raw."""
+    if LONG_FORMAT in header:
+        return
+    missing = [f"{key!r} ({suggestion(key, header)})" for key in KEYS if key not in header]
+    separated = len(header) == 1 and any(mark in header[0] for mark in ";\t|")
+    raise DataError(
+        f"{path} is neither a raw table, which has the columns {' and '.join(KEYS)}, nor one that preprocess "
+        f"wrote, which has {LONG_FORMAT}. "
+        + ("Separate its columns by commas." if separated else f"It lacks {' and '.join(missing)}")
+    )
 
 
 def read_format_of(path: Path, metadata: Metadata | None) -> str:

@@ -252,6 +252,8 @@ def test_best_and_last_are_the_newest_of_their_kind(tmp_path: Path) -> None:
         os.utime(path, (age, age))
     assert resolve_model_path(tmp_path, "best").name == "sequifier-b-best-1.onnx"
     assert resolve_model_path(tmp_path, "best", model_name="a").name == "sequifier-a-best-2.onnx"
+    with pytest.raises(ArtifactError, match="no generative model that is the best one of the run 'aa'"):
+        resolve_model_path(tmp_path, "best", model_name="aa")
     found = resolve_model_path(tmp_path, "best", kind="embedding")
     assert found.name == "sequifier-b-last-best-embedding-9.onnx"
     with pytest.raises(ArtifactError, match=r"no such model file \(model_path: last\)"):

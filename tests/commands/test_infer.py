@@ -355,8 +355,14 @@ def test_autoregression_needs_inputs_that_are_the_targets(project: Project) -> N
         (lambda text: text.splitlines(keepends=True)[0], r"x-split2\.csv"),
         (lambda text: "\n".join(line for line in text.split("\n") if ",price," not in line), "price"),
         (lambda text: text.replace("item,2,3,2,3", "item,2,9,2,3"), "holds id 9, but"),
+        (
+            lambda _: RAW.replace("sequenceId", "sequenceID"),
+            r"neither a raw table.*It lacks 'sequenceId' \(Did you mean 'sequenceID'\?\)",
+        ),
+        (lambda _: RAW.replace(",", ";"), "neither a raw table.*Separate its columns by commas"),
+        (lambda _: RAW.replace("102.5", "dear"), r"'price' is of type String \(row 1 holds 'dear'\), but"),
     ],
-    ids=["empty", "no such column", "unknown id"],
+    ids=["empty", "no such column", "unknown id", "misspelt key", "separator", "no number"],
 )
 def test_data_that_does_not_fit(project: Project, change, message: str) -> None:
     path = project.root / "data" / "x-split2.csv"
