@@ -50,6 +50,7 @@ SIZES = (
     {"dim": 16, "heads": 2, "layers": 1, "feedforward": 32, "length": 16, "batch": 16},
     {"dim": 32, "heads": 2, "layers": 2, "feedforward": 64, "length": 16, "batch": 32},
 )
+PARTS = ("population", "runners", "searches")
 SOLO = "one after the other"
 WAYS = ("vmap", "map", "loop", SOLO)
 CHILD = """
@@ -276,21 +277,26 @@ def main() -> int:
     parser.add_argument("--models", type=int, nargs="+", default=[16, 32])
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--peer", type=Path, help="the program sequifier")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="the others are kept")
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
-    results = {
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": machine(),
+    results: dict[str, Any] = {
         "note": "A model-step is one update of one model; tools/bench_sweep.py says what is counted.",
         "batches": BATCHES,
         "epochs": EPOCHS,
-        "population": [in_a_process(count, SHAPE, WAYS, arguments.rounds) for count in arguments.models],
-        "runners": [
-            in_a_process(arguments.models[0], size, ("vmap", "map", "loop"), arguments.rounds)
-            for size in SIZES
-        ],
-        "searches": searches(arguments.peer, arguments.models),
     }
+    if arguments.output and arguments.output.exists():
+        before = json.loads(arguments.output.read_text())
+        results |= {part: before[part] for part in PARTS if part in before}
+    for part in arguments.parts:
+        begin = {"date": datetime.now(UTC).date().isoformat(), "machine": machine()}
+        if part == "population":
+            rows = [in_a_process(count, SHAPE, WAYS, arguments.rounds) for count in arguments.models]
+        elif part == "runners":
+            rows = [in_a_process(arguments.models[0], size, WAYS, arguments.rounds) for size in SIZES]
+        else:
+            rows = searches(arguments.peer, arguments.models)
+        results[part] = {**begin, "rows": rows}
     text = json.dumps(results, indent=1)
     print(text)
     if arguments.output:

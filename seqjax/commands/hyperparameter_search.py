@@ -135,9 +135,10 @@ def _halve(
     epochs = {run: candidate.config.training_spec.epochs for run, candidate in by_run.items()}
     left = list(by_run)
     for end in budgets(config.halving_min_epochs, config.halving_factor, max(epochs.values())):
-        parts = [Part(by_run[run], end if end < epochs[run] else None) for run in left]
-        logger.info("[INFO] %d runs are trained until epoch %d.", len(left), end)
-        engine(_left(parts, record))
+        parts = _left([Part(by_run[run], end if end < epochs[run] else None) for run in left], record)
+        if parts:
+            logger.info("[INFO] To be trained until epoch %d, of %d runs: %d.", end, len(by_run), len(parts))
+        engine(parts)
         found = {run: record.loss(run, end) for run in left}
         losses = {run: loss for run, loss in found.items() if loss is not None}
         if not losses:
@@ -235,7 +236,7 @@ def _announce(config: HyperparameterSearchConfig, runs: Plan, state: SearchState
         logger.info("[INFO] Skipped combination %d: %s", skipped.combination, skipped.reason)
     left = [candidate.config for candidate in runs.candidates if candidate.run not in state.outcomes]
     shapes = len(set(map(shape_of, left)))
-    if config.engine != "sequential":
+    if left and config.engine != "sequential":
         logger.info(
             "[INFO] Shapes of models and batches, each compiled once for all of its runs: %s.",
             f"at least {shapes}" if config.search_strategy == "tpe" else shapes,

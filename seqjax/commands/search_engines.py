@@ -167,11 +167,11 @@ def together(config: HyperparameterSearchConfig, record: Record, known: Sequence
 
 def _log_end(name: str, end: End, left: int) -> None:
     if isinstance(end, SeqjaxError):
-        logger.warning("[WARNING] %s failed: %s %d runs left.", name, end, left)
+        logger.warning("[WARNING] %s failed: %s Runs left: %d.", name, end, left)
         return
     epoch = end.epoch if isinstance(end, Paused) else end.last_epoch
     logger.info(
-        "[INFO] %s: best validation loss %.6g (epoch %d of %d); %d runs left.",
+        "[INFO] %s: best validation loss %.6g (epoch %d of %d); runs left: %d.",
         *(name, end.best_validation_loss, end.best_epoch, epoch, left),
     )
 

@@ -13,7 +13,7 @@ import pytest
 from seqjax.errors import TrainingError
 from seqjax.sweep.population import Population
 from seqjax.training.evaluate import Evaluation
-from seqjax.training.events import BatchEvent, EpochEvent, StandingEvent
+from seqjax.training.events import BatchEvent, EpochEvent, PauseEvent, StandingEvent
 from seqjax.training.loop import fit
 from seqjax.training.metrics import Losses
 from tests.populations import config, members, quick, solo
@@ -196,15 +196,25 @@ def test_too_many_slots_are_halved(monkeypatch):
         assert distance(one.state.params, other.state.params) < 1e-4
 
 
-def test_one_that_does_not_fit_alone_is_an_error(monkeypatch):
+def test_one_that_does_not_fit_alone_is_an_error_that_its_hooks_know_of_before(monkeypatch):
+    """In the second epoch: the first is not lost."""
     from seqjax.sweep import runners
 
-    def train(self, low, high):
-        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
+    programs, (member,) = members([config(BASE)])
+    told = []
+    member.hooks = [told.append]
+    trains = runners.Loop.train
 
-    monkeypatch.setattr(runners.Stacked, "train", train)
+    def train(self, low, high):
+        if any(isinstance(event, StandingEvent) for event in told):
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
+        return trains(self, low, high)
+
+    monkeypatch.setattr(runners.Loop, "train", train)
     with pytest.raises(jax.errors.JaxRuntimeError):
-        trained("vmap", [config(), config()])
+        Population(programs, "loop", 1).train([member], lambda member, end: None)
+    assert isinstance(told[-1], PauseEvent)
+    assert (told[-1].standing.epoch, told[-1].signal) == (1, 0)
 
 
 SPREAD = """

@@ -64,10 +64,17 @@ def test_whole_searches_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(sys, "argv", ["bench_sweep", *words])
     assert bench_sweep.main() == 0
     found = json.loads(output.read_text())
-    assert found["population"] == [{"models": 8}]
-    assert found["searches"][0]["wall_against_sequifier"] == 10.0
-    assert found["searches"][0]["seqjax"] == {"runs": 8, "wall_seconds": 4.0, "cpu_seconds": 3.0}
+    assert found["population"]["rows"] == [{"models": 8}]
+    (row,) = found["searches"]["rows"]
+    assert row["wall_against_sequifier"] == 10.0
+    assert row["seqjax"] == {"runs": 8, "wall_seconds": 4.0, "cpu_seconds": 3.0}
     assert asked == ["preprocess", "hyperparameter-search"]
+    monkeypatch.setattr(bench_sweep, "in_a_process", lambda *given: {"models": 0})
+    monkeypatch.setattr(sys, "argv", ["bench_sweep", *words, "--parts", "population"])
+    assert bench_sweep.main() == 0
+    again = json.loads(output.read_text())
+    assert again["population"]["rows"] == [{"models": 0}]
+    assert again["searches"] == found["searches"]
     with pytest.raises(RuntimeError, match="trained 8 of 9 runs"):
         bench_sweep.peers(Path("sequifier"), 9)
 

@@ -7,7 +7,7 @@ from tools.kill_search import NAME, faults, trial
 
 
 def test_nothing_is_trained_twice(tmp_path: Path) -> None:
-    wrong, _ = trial(tmp_path, kills=2, seed=5)
+    wrong, _ = trial(tmp_path, kills=1, seed=5)
     assert wrong == []
 
 
@@ -30,5 +30,8 @@ def test_the_check(tmp_path: Path) -> None:
         "s-run-0 was trained for the epochs [0, 1, 1]",
         "s-run-0 was trained to its end 2 times",
     ]
+    log.write_text("\n".join([*lines, end]))
+    report.write_text(json.dumps({"runs": [{**row, "best_validation_loss": 0.5000001}]}))
+    assert faults(tmp_path, expected) == []
     report.write_text(json.dumps({"runs": [{**row, "best_validation_loss": 0.6}]}))
     assert "the ranking is" in faults(tmp_path, expected)[0]

@@ -1,0 +1,33 @@
+"""The number of runs goes by a device's memory, and the way of training them by the device and the model."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from seqjax.sweep.sizes import fitting, suited
+from tests.populations import config
+
+
+def device(platform: str, limit: int | None = None) -> Any:
+    """A device with so many bytes of memory."""
+    stats = None if limit is None else {"bytes_limit": limit}
+    return SimpleNamespace(platform=platform, memory_stats=lambda: stats)
+
+
+def test_as_many_runs_as_fit_into_a_devices_memory():
+    settings, parameters = config(), 1000
+    some = fitting(settings, parameters, device("gpu", 10**8))
+    assert 100 < some < 10**8 / (5 * parameters)
+    assert fitting(settings, parameters, device("gpu", 2 * 10**8)) == pytest.approx(2 * some, abs=1)
+    assert fitting(settings, 50 * parameters, device("gpu", 10**8)) < some
+    assert fitting(config({"batch_size": 40}), parameters, device("gpu", 10**8)) < some
+    assert fitting(settings, parameters, device("gpu", 10)) == 1
+    # Nothing is known of it, and halving mends what was too much.
+    assert fitting(settings, parameters, device("cpu")) == fitting(settings, parameters, device("gpu")) == 64
+
+
+def test_a_cpu_joins_the_products_of_tiny_models_alone():
+    assert suited(config(), device("cpu")) == "vmap"
+    assert suited(config({"batch_size": 1000}), device("cpu")) == "loop"
+    assert suited(config({"batch_size": 1000}), device("gpu")) == "vmap"
