@@ -93,8 +93,9 @@ def test_going_on_equals_going_through(case, setup):
     assert (through.best_loss, through.best_epoch) == (resumed.best_loss, resumed.best_epoch)
 
 
-def test_a_run_and_its_resumption_compile_the_update_once(case, setup, caplog):
-    recipe, feed = case.recipe(dropout=0.1), case.feed()
+@pytest.mark.parametrize(("kind", "name"), [(ResidentFeed, "loop"), (StreamedFeed, "step")])
+def test_a_run_and_its_resumption_compile_the_update_once(case, setup, caplog, kind, name):
+    recipe, feed = case.recipe(dropout=0.1), case.feed(kind)
     run = dataclasses.replace(setup, feed=feed, fold=feed.fold(build_step(recipe)), save_interval=4)
     pauses = []
 
@@ -106,7 +107,7 @@ def test_a_run_and_its_resumption_compile_the_update_once(case, setup, caplog):
     with jax.log_compiles(), caplog.at_level(logging.WARNING):
         fit(run, start(case), epochs=3, hooks=[hook])
         fit(run, pauses[0], epochs=2)
-    compiled = [record.message for record in caplog.records if "Compiling jit(loop)" in record.message]
+    compiled = [record.message for record in caplog.records if f"Compiling jit({name})" in record.message]
     assert len(compiled) == 1
 
 
