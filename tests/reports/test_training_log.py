@@ -7,6 +7,8 @@ import pytest
 
 from seqjax.errors import ArtifactError
 from seqjax.reports.training_log import Measures, read_log
+from seqjax.training.logs import TextLog, evaluation_values, json_log, log_files
+from tests.training.test_logs import BATCH, VALIDATION
 
 LINES = """\
 --- Starting Training for model: a ---
@@ -122,6 +124,29 @@ def test_text_lines(tmp_path):
     assert (second.measures.loss, second.seconds, second.learning_rate) == (3.0, 1.5, 2e-3)
     assert run.baselines == {"last value": Measures(4.11)}
     assert (run.finished, run.speed_unit, run.notes) == (True, "batches", [])
+
+
+@pytest.mark.parametrize(("name", "precision"), [("r.jsonl", 1e-12), ("r-3.txt", 5e-3)])
+def test_what_training_writes_is_read_back(tmp_path, name, precision):
+    labels = {"cat1": {0: "unknown", 1: "other", 2: "d"}}
+    with json_log(tmp_path / "r.jsonl") as log, log_files(tmp_path / "r-2.txt", tmp_path / "r-3.txt"):
+        names = {column: list(ids.values()) for column, ids in labels.items()}
+        log.write("start", {"model": "r", "config": {"seed": 1}, "labels": names})
+        log.write("baselines", {"last value": evaluation_values(VALIDATION.evaluation)})
+        for hook in (log, TextLog(VALIDATION.evaluation.losses.total, labels)):
+            hook(VALIDATION)
+            hook(BATCH)
+    run = read_log("r", tmp_path / name)
+    (found,), (batches,), losses = run.validations, run.batches, VALIDATION.evaluation.losses
+    assert run.notes == []
+    assert (found.epoch, batches.place, batches.count) == (0, BATCH.batch / BATCH.batches, BATCH.count)
+    numbers = [found.measures.loss, found.learning_rate, found.shares["cat1"]["d"], batches.measures.loss]
+    expected = [losses.total, VALIDATION.learning_rate, 0.75, BATCH.losses.total]
+    assert numbers == pytest.approx(expected, rel=precision)
+    # Text tells losses after their weights.
+    by_target = losses.by_target if name.endswith("jsonl") else losses.weighted
+    assert found.measures.by_target == pytest.approx(by_target, rel=precision)
+    assert run.baselines["last value"].loss == pytest.approx(losses.total, rel=precision)
 
 
 def test_lines_of_sequifier_have_no_level(tmp_path):
