@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from seqjax.config.base import ConfigModel
 from seqjax.config.model import PositiveInt
@@ -56,3 +56,10 @@ class EvaluateConfig(ConfigModel):
     """cpu or cuda."""
     seed: int = 1010
     """Random seed of the resamples, and of the points and windows that are shown."""
+
+    @field_validator("report_name")
+    @classmethod
+    def _name_fits_file_names(cls, name: str | None) -> str | None:
+        if name is not None and (not name or "/" in name or "\\" in name):
+            raise ValueError(f"must be part of file names, without a slash (found {name!r}).")
+        return name
