@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax.typing import DTypeLike
 
 from seqjax.config.base import validate
 from seqjax.config.model import ModelSpec
@@ -41,6 +42,9 @@ class CountingDropout(Dropout):
     def __call__(self, x: jax.Array) -> jax.Array:
         self.shapes.append(x.shape)
         return x
+
+    def softmax(self, scores: jax.Array, dtype: DTypeLike) -> jax.Array:
+        return self(jax.nn.softmax(scores, axis=-1).astype(dtype))
 
 
 def strange_params(architecture: Architecture):
