@@ -225,22 +225,24 @@ from seqjax.sweep.population import Population
 from seqjax.training.placement import Placement
 from seqjax.training.feed import ResidentFeed
 from tests.populations import SCHEMA, data
+from tests.training.conftest import FAST_TO_COMPILE
 from dataclasses import replace
 
-rates = 0.001, 0.01, 0.1
+rates = 0.001, 0.003, 0.01, 0.03, 0.1
 some = [config(BASE | {"epochs": 2, "learning_rate": rate}, seed=seed) for seed, rate in enumerate(rates)]
 ends = []
-for devices in (1, 2):
+for devices in (1, 4):
     programs, group = members(some)
     placement = Placement(jax.devices()[:devices])
-    feed = ResidentFeed(data(some[0]).training, tuple(SCHEMA.columns), placement=placement)
+    windows, columns = data(some[0]).training, tuple(SCHEMA.columns)
+    feed = ResidentFeed(windows, columns, compiler_options=FAST_TO_COMPILE, placement=placement)
     programs = replace(programs, training=feed, validation=feed, placement=placement)
     found = {}
     def leave(member, end):
         found[group.index(member)] = end
-    Population(programs, "vmap", 3).train(group, leave)
+    Population(programs, "vmap", 5).train(group, leave)
     ends.append(found)
-for place in range(3):
+for place in range(5):
     assert distance(ends[1][place].state.params, ends[0][place].state.params) < 1e-5
     assert abs(ends[1][place].best_loss / ends[0][place].best_loss - 1) < 1e-5
 print("equal on", len(jax.devices()), "devices")
@@ -249,14 +251,14 @@ print("equal on", len(jax.devices()), "devices")
 
 @pytest.mark.slow
 def test_members_are_shared_out_among_devices():
-    """Three members on two devices, in four slots: the same as on one."""
+    """Five members on four devices, in eight slots: the same as on one."""
     root = Path(__file__).parents[2]
     environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
         "JAX_PLATFORMS": "cpu",
         "PYTHONPATH": str(root),
     }
     found = subprocess.run(
         [sys.executable, "-c", SPREAD], env=environment, capture_output=True, text=True, check=False
     )
-    assert found.stdout == "equal on 2 devices\n", found.stderr[-2000:]
+    assert found.stdout == "equal on 4 devices\n", found.stderr[-2000:]
