@@ -14,8 +14,8 @@ model. Three things are measured:
 * `searches`: the command as a user starts it, a process from its start to its summary, with one torch file
   of the best and one of the last model of each run, since sequifier's search cannot do without. Nothing that
   was compiled before is used. sequifier starts a process for each run; its configuration needs four keys
-  that its documents do not name, and a folder that it does not make. It is measured on the first number of
-  runs; since all of its runs are equal processes, larger searches are set against as many times that.
+  that its documents do not name, and a folder that it does not make. It is measured on a few runs; since
+  all of its runs are equal processes, larger searches are set against as many times that.
 """
 
 import argparse
@@ -260,15 +260,17 @@ def _row(count: int, wall: float, cpu: float) -> dict[str, Any]:
     return {"runs": count, "wall_seconds": round(wall, 1), "cpu_seconds": round(cpu, 1)}
 
 
-def searches(program: Path | None, counts: Sequence[int]) -> list[dict[str, Any]]:
-    """Whole searches, of each number of runs."""
-    rows: list[dict[str, Any]] = [{"seqjax": ours(count)} for count in counts]
-    if program is not None:
-        rows[0]["sequifier"] = peers(program, counts[0])
-        per_run = rows[0]["sequifier"]["wall_seconds"] / counts[0]
-        for count, row in zip(counts, rows, strict=True):
-            row["wall_against_sequifier"] = round(count * per_run / row["seqjax"]["wall_seconds"], 2)
-    return rows
+def searches(program: Path | None, counts: Sequence[int], peer_runs: int) -> list[dict[str, Any]]:
+    """Whole searches, of each number of runs, and sequifier's."""
+    theirs = None if program is None else peers(program, peer_runs)
+    rows: list[dict[str, Any]] = [{"program": "seqjax", **ours(count)} for count in counts]
+    if theirs is None:
+        return rows
+    for row in rows:
+        for kind in ("wall", "cpu"):
+            time_of_theirs = row["runs"] / peer_runs * theirs[f"{kind}_seconds"]
+            row[f"{kind}_against_sequifier"] = round(time_of_theirs / row[f"{kind}_seconds"], 2)
+    return [*rows, {"program": "sequifier", **theirs}]
 
 
 def main() -> int:
@@ -277,6 +279,7 @@ def main() -> int:
     parser.add_argument("--models", type=int, nargs="+", default=[16, 32])
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--peer", type=Path, help="the program sequifier")
+    parser.add_argument("--peer-runs", type=int, default=6, help="runs of its search")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="the others are kept")
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
@@ -295,7 +298,7 @@ def main() -> int:
         elif part == "runners":
             rows = [in_a_process(arguments.models[0], size, WAYS, arguments.rounds) for size in SIZES]
         else:
-            rows = searches(arguments.peer, arguments.models)
+            rows = searches(arguments.peer, arguments.models, arguments.peer_runs)
         results[part] = {**begin, "rows": rows}
     text = json.dumps(results, indent=1)
     print(text)

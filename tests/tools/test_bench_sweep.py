@@ -53,21 +53,28 @@ def test_whole_searches_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyP
             return 4.0, 3.0
         asked.append(command[1])
         (folder / "models").mkdir(exist_ok=True)
-        for run in range(8):
+        for run in range(4):
             (folder / f"models/sequifier-bench-run-{run}-last-{bench_sweep.EPOCHS}.pt").touch()
         return 40.0, 30.0
 
     monkeypatch.setattr(bench_sweep, "timed", timed)
     monkeypatch.setattr(bench_sweep, "in_a_process", lambda *given: {"models": given[0]})
     output = tmp_path / "sweep.json"
-    words = ["--models", "8", "--peer", "sequifier", "--output", str(output)]
+    words = ["--models", "8", "--peer", "sequifier", "--peer-runs", "4", "--output", str(output)]
     monkeypatch.setattr(sys, "argv", ["bench_sweep", *words])
     assert bench_sweep.main() == 0
     found = json.loads(output.read_text())
     assert found["population"]["rows"] == [{"models": 8}]
-    (row,) = found["searches"]["rows"]
-    assert row["wall_against_sequifier"] == 10.0
-    assert row["seqjax"] == {"runs": 8, "wall_seconds": 4.0, "cpu_seconds": 3.0}
+    ours, theirs = found["searches"]["rows"]
+    assert ours == {
+        "program": "seqjax",
+        "runs": 8,
+        "wall_seconds": 4.0,
+        "cpu_seconds": 3.0,
+        "wall_against_sequifier": 20.0,
+        "cpu_against_sequifier": 20.0,
+    }
+    assert theirs == {"program": "sequifier", "runs": 4, "wall_seconds": 40.0, "cpu_seconds": 30.0}
     assert asked == ["preprocess", "hyperparameter-search"]
     monkeypatch.setattr(bench_sweep, "in_a_process", lambda *given: {"models": 0})
     monkeypatch.setattr(sys, "argv", ["bench_sweep", *words, "--parts", "population"])
@@ -75,7 +82,7 @@ def test_whole_searches_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyP
     again = json.loads(output.read_text())
     assert again["population"]["rows"] == [{"models": 0}]
     assert again["searches"] == found["searches"]
-    with pytest.raises(RuntimeError, match="trained 8 of 9 runs"):
+    with pytest.raises(RuntimeError, match="trained 4 of 9 runs"):
         bench_sweep.peers(Path("sequifier"), 9)
 
 
