@@ -73,6 +73,12 @@ class Model:
         self._engine = engine
         self.name = name
 
+    def __repr__(self) -> str:
+        schema = self.card.column_schema
+        reads = ", ".join((*schema.categorical_inputs, *schema.real_inputs))
+        gives = ", ".join(schema.targets) if self.card.kind == "generative" else "embeddings"
+        return f"<Model {self.name}: {schema.seq_length} items of {reads} -> {gives}>"
+
     @classmethod
     def opened(cls, path: Path, config: InferConfig) -> "Model":
         """The model in a file.

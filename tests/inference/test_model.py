@@ -55,6 +55,7 @@ def test_predictions_of_a_frame(model: Model) -> None:
     latest = model.predict(TABLE, forecast_from="latest", target_columns=["item"], map_to_id=False)
     assert latest.rows() == [(5, 15, 3), (8, 3, 2)]
     assert model.card is CARD
+    assert repr(model) == "<Model fake.onnx: 3 items of item, price -> price, item>"
 
 
 @pytest.mark.parametrize("write_format", ["csv", "parquet"])
