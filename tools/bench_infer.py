@@ -76,7 +76,7 @@ CASES = {
 OTHERS = {
     "windows": Case("mixed", 65, 216, 0),
     "65 sequences x 50 steps": Case("classes", 65, 1, 200),
-    "1 sequence x 400 steps": Case("classes", 1, 1, 100),
+    "1 sequence x 400 steps": Case("classes", 1, 1, 1200),
 }
 """The second size of each case, for the marginal rate."""
 EXTENSIONS = ("onnx", "pt")
