@@ -2,6 +2,7 @@
 
 import json
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,8 +11,9 @@ from seqjax.sweep.importance import importance
 from seqjax.sweep.summary import LOSS
 
 _MOST_LINES = 2000
-_COLOURS = [[0.0, "#1d6ff2"], [0.5, "#f59e0b"], [1.0, "#a8adb7"]]
+_COLOURS = [[0.0, "#1d6ff2"], [0.3, "#a855f7"], [0.65, "#f59e0b"], [1.0, "#a8adb7"]]
 """From the lowest loss up: the best runs are what the eye finds first, on a light page and on a dark one."""
+_MOST_MARKS = 8
 
 
 def search_page(name: str, rows: Sequence[Mapping[str, Any]], settings: Sequence[str]) -> str:
@@ -59,19 +61,18 @@ def _coordinates(rows: Sequence[Mapping[str, Any]], settings: Sequence[str]) -> 
 
 
 def _dimension(name: str, values: Sequence[Any]) -> dict[str, Any]:
-    """An axis: numbers as they are (on a logarithmic scale where they span much), all else by place."""
+    """An axis: numbers as they are (on a logarithmic scale where they lie so), all else by place."""
     if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
-        low, high = min(values), max(values)
-        if low > 0 and high / low >= 50:
-            powers = range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1)
-            marks = [10.0**power for power in powers] or [low, high]
-            return {
-                "label": plain(name),
-                "values": [math.log10(value) for value in values],
-                "tickvals": [math.log10(mark) for mark in marks],
-                "ticktext": [f"{mark:g}" for mark in marks],
-            }
-        return {"label": plain(name), "values": list(values)}
+        scale = math.log10 if _is_logarithmic(values) else float
+        marks = _marks(values)
+        if marks is None:
+            return {"label": plain(name), "values": list(values)}
+        return {
+            "label": plain(name),
+            "values": [scale(value) for value in values],
+            "tickvals": [scale(mark) for mark in marks],
+            "ticktext": [f"{mark:g}" for mark in marks],
+        }
     texts = [value if isinstance(value, str) else json.dumps(value) for value in values]
     kinds = sorted(set(texts))
     return {
@@ -80,6 +81,24 @@ def _dimension(name: str, values: Sequence[Any]) -> dict[str, Any]:
         "tickvals": list(range(len(kinds))),
         "ticktext": [plain(kind if len(kind) <= 24 else f"{kind[:21]}...") for kind in kinds],
     }
+
+
+def _is_logarithmic(values: Sequence[float]) -> bool:
+    """Whether numbers span much, and half of them lie on either side of the middle of a logarithmic axis."""
+    low, high, median = min(values), max(values), statistics.median(values)
+    return low > 0 and high / low >= 50 and median < (low + high) / 4
+
+
+def _marks(values: Sequence[float]) -> list[float] | None:
+    """Which numbers to mark on an axis; null leaves it to the figure."""
+    kinds = sorted(set(values))
+    if len(kinds) <= _MOST_MARKS:
+        return kinds
+    if not _is_logarithmic(values):
+        return None
+    powers = range(math.floor(math.log10(kinds[0])), math.ceil(math.log10(kinds[-1])))
+    marks = [digit * 10.0**power for power in powers for digit in (1, 2, 5)]
+    return [mark for mark in marks if kinds[0] <= mark <= kinds[-1]]
 
 
 def _importance(rows: Sequence[Mapping[str, Any]], settings: Sequence[str]) -> list[Section]:
