@@ -7,10 +7,12 @@ Every architecture has random columns, sizes and parameters, and padded windows.
 in full, the largest error relative to max(1, |value|), and that the most probable class is the same (unless
 two are equally probable up to that error). Those that fail are printed, and the exit code is 1 then.
 
-A few models magnify rounding: a norm over one or two numbers divides by nearly 0 now and then, large weights
-make attention sharp. Where the two differ by more than the tolerance, the model is computed in float64 too,
-with its parameters as they are and each moved by one rounding of float32. The graph may be twice as far from
-float64 as JAX is, or as such a rounding moves the results; how many these are, and how far, is printed.
+A few models magnify rounding: a norm over one or two numbers divides by nearly 0 now and then, large
+weights make attention sharp. Where the two differ by more than the tolerance, the model is computed in
+float64 too, as it is and several times with every operation rounded at random as float32 may
+(`tools/wide.py`). What rounding does to a model at its worst position is a matter of chance, and
+onnxruntime, which adds up in sequence, rounds about twice as much as JAX in the middle. So the graph may be
+four times as far from float64 as JAX or these trials are; how many these are, and how far, is printed.
 """
 
 import argparse
@@ -38,9 +40,9 @@ from seqjax.model import functional
 from tools.wide import in_float64
 
 TOLERANCE = 1e-5
-FARTHER = 2
-"""How many times as far from float64 a graph may be as JAX is, or as rounding moves the results."""
-ROUNDING = 2.0**-24
+FARTHER = 4
+"""How many times as far from float64 a graph may be as JAX is, or as rounding at random is."""
+TRIALS = 6
 BATCHES = (1, 2, 7, 32, 257)
 NAMES = ("item", "price", "shop.id", "a b", "items", "valid_mask", "näme", "embedding")
 
@@ -64,7 +66,7 @@ class Errors(NamedTuple):
     of_graph: float = math.inf
     """Between the graph and float64, where that was computed."""
     of_rounding: float = 0.0
-    """Between float64 and float64 of rounded parameters."""
+    """Between float64 and float64 that is rounded at random."""
 
     @property
     def allowed(self) -> bool:
@@ -163,10 +165,9 @@ def largest_errors(case: Case, folder: Path) -> Errors:
     found, expected = _by_graph(path, card, feed), _by_jax(forward, card, params, feed)
     errors = Errors(_largest(found, expected))
     if errors.between > TOLERANCE:
-        rounded = [_rounded(params, rng) for _ in range(3)]
         exact, *moved = (
-            dict(zip(card.outputs, in_float64(forward, values, *_narrow(feed)), strict=True))
-            for values in (params, *rounded)
+            dict(zip(card.outputs, in_float64(forward, params, *_narrow(feed), rounding=draws), strict=True))
+            for draws in (None, *[rng] * TRIALS)
         )
         most = max(BATCHES)
         errors = errors._replace(
@@ -201,13 +202,6 @@ def _by_jax(
     with jax.default_matmul_precision("highest"):
         values = apply(params, *_narrow(feed))
     return dict(zip(card.outputs, map(np.asarray, values), strict=True))
-
-
-def _rounded(params: Params, rng: np.random.Generator) -> Params:
-    """Parameters in float64, each moved by one rounding up or down."""
-    return jax.tree.map(
-        lambda leaf: np.float64(leaf) * (1 + ROUNDING * rng.choice([-1, 1], leaf.shape)), params
-    )
 
 
 def _narrow(feed: dict[str, np.ndarray]) -> list[np.ndarray]:
@@ -318,7 +312,7 @@ def main() -> int:
         if found.between > TOLERANCE:
             print(
                 f"{found.between:.1e} between the graph and JAX: {found.of_graph:.1e} and {found.of_jax:.1e} "
-                f"from float64, which one rounding of the parameters moves by {found.of_rounding:.1e}."
+                f"from float64, rounding at random {found.of_rounding:.1e}."
             )
     print(f"{len(failed)} differ by more than rounding.")
     for found, case in failed:

@@ -39,3 +39,6 @@ def test_a_function_in_float64() -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-14)
     assert np.abs(np.asarray(norm(jnp.asarray(x))[0]) - expected).max() > 1e-9
     assert positive.tolist() == [True, True, True, False]
+    (moved, _), (again, _) = (in_float64(norm, x, rounding=np.random.default_rng(seed)) for seed in (1, 2))
+    for other in (expected, again):
+        assert 1e-9 < np.abs(moved - other).max() < 1
