@@ -28,7 +28,7 @@ import numpy as np
 LENGTH, SEQUENCE_ITEMS, ITEM_CLASSES = 48, 200_000, 5000
 PARTS = 1000
 """Parts of the data, to say how evenly it is read."""
-BYTES_PER_ROW = 2 + 1 + 4 + 4 + 8  # Two categories, two real columns, the item's position.
+BYTES_PER_ROW = 2 + 1 + 4 + 4 + 8 + 8  # Two categories, two real columns, position and sequence.
 
 
 def write_data(folder: Path, gigabytes: float) -> int:
