@@ -129,7 +129,7 @@ class _RawTable:
             raise DataError(f"{self.files.files[0]} changed while it was read. Run infer again.") from None
         for name, count in unseen.items():
             if count:
-                logger.info("Column %r: %d rows hold a value that the model does not know.", name, count)
+                logger.info("Column %r: rows with a value that the model does not know: %d.", name, count)
 
     @property
     def _seq_length(self) -> int:
