@@ -6,6 +6,7 @@ frame that reaches over the beginning of its sequence is padded: its leading slo
 piece or several (see `spliced.py`).
 """
 
+import mmap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -46,6 +47,8 @@ class Windows:
     """Each row's own position, where the format keeps it."""
     seq_length: int
     """L, the number of input items."""
+    mapped: tuple[mmap.mmap, ...] = ()
+    """The files that rows lie in, where they are memory-mapped."""
 
     def __len__(self) -> int:
         return len(self.start)
@@ -104,6 +107,15 @@ class Windows:
         rows = self.start[indices][:, None] + np.maximum(slots - padding, 0)
         return np.where(slots >= padding, self.item_position.take(rows), counted)
 
+    def release(self) -> None:
+        """Gives back the memory of what was read of mapped files; reading it again takes it again.
+
+        The kernel would do so where memory is short, but until then it counts as this process's.
+        """
+        if hasattr(mmap, "MADV_DONTNEED"):
+            for file in self.mapped:
+                file.madvise(mmap.MADV_DONTNEED)
+
     def in_ram(self, columns: Sequence[str] | None = None) -> "Windows":
         """The same windows with rows that are in memory, in one piece; those that are stay as they are.
 
@@ -128,6 +140,7 @@ def joined(parts: Sequence[Windows]) -> Windows:
         start_item_position=np.concatenate([part.start_item_position for part in parts]),
         item_position=_spliced(positions) if len(positions) == len(parts) else None,
         seq_length=parts[0].seq_length,
+        mapped=tuple(file for part in parts for file in part.mapped),
     )
 
 

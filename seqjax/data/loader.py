@@ -29,6 +29,8 @@ BATCHES_AHEAD = 4
 """How many batches a thread is ahead at most."""
 BYTES_PER_VALUE = 4
 """Batches hold int32 and float32."""
+BYTES_PER_READ = 1 << 16
+"""What the kernel maps of a file around a byte that is read, if it has it."""
 
 
 @runtime_checkable
@@ -92,7 +94,8 @@ class Loader:
           columns: Which columns a batch holds; null gives all.
           in_ram: Whether to copy rows that are memory-mapped into memory when the first batch is asked for.
           num_workers: Threads that gather ahead; 0 gathers when a batch is asked for.
-          max_ram_gb: Most memory for batches gathered ahead; null knows no limit. At least one is.
+          max_ram_gb: Most memory for batches gathered ahead (at least one is), and for what is kept of mapped
+            files meanwhile; null knows no limit.
         """
         self._windows = windows
         self._columns = columns
@@ -116,18 +119,27 @@ class Loader:
         """
         if self._in_ram:
             self._windows, self._in_ram = self._windows.in_ram(self._columns), False
-        source = _Source(self._windows, order[:end], self._columns)
+        source = _Source(self._windows, order[:end], self._columns, self._batches_held(order.shape[1]))
         ahead = self._batches_ahead(order.shape[1])
         iterator = _iterator(source, min(self._num_workers, ahead), ahead)
         iterator.set_state({"next_index": begin})
         return iterator
 
+    def _batches_held(self, batch_size: int) -> int | None:
+        """After how many batches mapped rows are given back: they stay below half of what is allowed."""
+        if self._max_ram_gb is None:
+            return None
+        return max(int(self._max_ram_gb * 1e9 / 2 / (batch_size * self._n_columns * BYTES_PER_READ)), 1)
+
+    @property
+    def _n_columns(self) -> int:
+        return len(self._windows.columns if self._columns is None else self._columns)
+
     def _batches_ahead(self, batch_size: int) -> int:
         """How many batches are gathered ahead; said in the log once."""
         if self._num_workers == 0:
             return 0
-        n_columns = len(self._windows.columns if self._columns is None else self._columns)
-        size = batch_size * BYTES_PER_VALUE * (1 + n_columns * (self._windows.seq_length + 1))
+        size = batch_size * BYTES_PER_VALUE * (1 + self._n_columns * (self._windows.seq_length + 1))
         ahead = batches_ahead(size, self._num_workers, self._max_ram_gb)
         if ahead != self._ahead:
             self._ahead = ahead
@@ -151,12 +163,17 @@ class _Source:
     windows: Windows
     order: Int64[np.ndarray, "n_batches batch_size"]
     columns: tuple[str, ...] | None
+    held: int | None
+    """After how many batches the memory of mapped files is given back; null never does."""
 
     def __len__(self) -> int:
         return len(self.order)
 
     def __getitem__(self, number: int) -> Batch:
-        return self.windows.gather(self.order[number], self.columns)
+        batch = self.windows.gather(self.order[number], self.columns)
+        if self.held is not None and number % self.held == 0:
+            self.windows.release()
+        return batch
 
 
 def _iterator(source: _Source, threads: int, ahead: int) -> BatchIterator:

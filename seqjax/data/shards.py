@@ -21,6 +21,7 @@ read as one (see `spliced.py`); only their index of windows is copied.
 
 import hashlib
 import json
+import mmap
 import os
 from collections.abc import Mapping
 from contextlib import closing
@@ -311,8 +312,8 @@ def _read_shard(
     path: Path, shard: Shard, manifest: Manifest, column_kinds: Mapping[str, ColumnKind], *, verify: bool
 ) -> Windows:
     row_types = {"itemPosition": "int64", **{name: manifest.column_types[name] for name in column_kinds}}
-    rows = _read_file(path, shard.rows, row_types, verify=verify)
-    index = _read_file(path, shard.windows, INDEX_TYPES, verify=verify)
+    rows, mapped = _read_file(path, shard.rows, row_types, verify=verify)
+    index, _ = _read_file(path, shard.windows, INDEX_TYPES, verify=verify)
     start, length = index["start"], index["length"]
     beyond = (
         (start < 0)
@@ -336,13 +337,14 @@ def _read_shard(
         start_item_position=index["startItemPosition"],
         item_position=rows["itemPosition"],
         seq_length=manifest.seq_length,
+        mapped=(mapped,),
     )
 
 
 def _read_file(
     path: Path, file: ShardFile, types: Mapping[str, str], *, verify: bool
-) -> dict[str, np.ndarray]:
-    """Arrays over the memory-mapped file, checked as far as is possible without reading it all."""
+) -> tuple[dict[str, np.ndarray], mmap.mmap]:
+    """Arrays over the mapped file, checked as far as is possible without reading it all; and the map."""
     place = path / file.path
     if not place.is_file():
         raise DataError(f"{place} is missing. Run preprocess again.")
@@ -356,15 +358,18 @@ def _read_file(
             f"{place} is not what was written: its SHA-256 differs from the manifest's. Run preprocess again."
         )
     try:
-        with pa.memory_map(str(place)) as source:
-            reader = pa.ipc.open_file(source)
-            batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
+        # Not pyarrow's own map, which cannot be told to give memory back.
+        with place.open("rb") as stream:
+            mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+        reader = pa.ipc.open_file(pa.BufferReader(pa.py_buffer(mapped)))
+        batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
         if len(batches) != 1 or len(batches[0]) != file.records:
             raise DataError(
                 f"{place} needs one record batch of {file.records} records (found {list(map(len, batches))})."
             )
-        return {name: _array(place, batches[0], name, dtype) for name, dtype in types.items()}
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        return {name: _array(place, batches[0], name, dtype) for name, dtype in types.items()}, mapped
+    # A file of no bytes cannot be mapped, and is a ValueError, of which a wrong encoding is one too.
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{place} cannot be read as an Arrow file: {error}. Run preprocess again.") from error
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from seqjax.data.dataset import Batch, Windows
 from seqjax.data.loader import (
     BATCHES_AHEAD,
+    BYTES_PER_READ,
     BatchIterator,
     Loader,
     PlainIterator,
@@ -179,3 +180,21 @@ def test_no_more_is_gathered_than_read_ahead(
     iterator.close()
     time.sleep(0.05)
     assert 1 <= len(gathered) <= 4, "the one that is taken, and 3 ahead"
+
+
+@pytest.mark.parametrize(
+    ("max_ram_gb", "times"), [(None, 0), (1e-9, 10), (2.1 * 3 * 5 * BYTES_PER_READ / 1e9, 4)]
+)
+def test_mapped_memory_is_given_back_before_it_is_too_much(
+    windows: Windows,
+    order: np.ndarray,
+    monkeypatch: pytest.MonkeyPatch,
+    max_ram_gb: float | None,
+    times: int,
+) -> None:
+    released = []
+    monkeypatch.setattr(Windows, "release", lambda self: released.append(self))
+    assert len(list(Loader(windows, max_ram_gb=max_ram_gb).batches(order))) == 10
+    assert len(released) == times, (
+        "10 batches of 5 windows of one column; 3 of them are half of the last limit"
+    )

@@ -157,6 +157,22 @@ def test_data_stays_on_disk(tmp_path: Path, windows: Windows) -> None:
     )
 
 
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="Linux tells what is mapped")
+def test_memory_of_mapped_files_is_given_back(tmp_path: Path, windows: Windows) -> None:
+    shards.write(tmp_path / "x", windows)
+    found = shards.read(tmp_path / "x", KINDS)
+
+    def resident() -> int:
+        maps = Path("/proc/self/smaps").read_text(encoding="utf-8").split(str(tmp_path))[1:]
+        return sum(int(text.split("Rss:")[1].split()[0]) for text in maps if "rows-" in text.split("\n")[0])
+
+    rows = np.asarray(found.columns["item"]).tolist()
+    assert resident() > 0
+    found.release()
+    assert resident() == 0
+    assert np.asarray(found.columns["item"]).tolist() == rows
+
+
 def _edit_manifest(folder: Path, change: Callable[[dict], None]) -> None:
     manifest = json.loads((folder / "manifest.json").read_text())
     change(manifest)
