@@ -227,7 +227,7 @@ def _announce(config: HyperparameterSearchConfig, runs: Plan, state: SearchState
     logger.info(
         "[INFO] %d combinations%s, %d runs (%s)%s.",
         space.count,
-        f" of what is listed, and {len(space.ranges)} ranges" if space.ranges else "",
+        f" of what is listed, ranges: {len(space.ranges)}" if space.ranges else "",
         config.n_samples if config.search_strategy == "tpe" else len(runs.candidates),
         config.search_strategy,
         f", {done} of them finished already" if done else "",

@@ -86,7 +86,7 @@ class Record:
           part: What was trained of it.
           end: What came of it.
           seconds: How long it took.
-          left: How many runs are left.
+          left: How many others are trained now, or wait for that.
         """
         candidate = part.candidate
         _log_end(candidate.config.model_name, end, left)
@@ -167,11 +167,11 @@ def together(config: HyperparameterSearchConfig, record: Record, known: Sequence
 
 def _log_end(name: str, end: End, left: int) -> None:
     if isinstance(end, SeqjaxError):
-        logger.warning("[WARNING] %s failed: %s Runs left: %d.", name, end, left)
+        logger.warning("[WARNING] %s failed: %s In training or waiting: %d.", name, end, left)
         return
     epoch = end.epoch if isinstance(end, Paused) else end.last_epoch
     logger.info(
-        "[INFO] %s: best validation loss %.6g (epoch %d of %d); runs left: %d.",
+        "[INFO] %s: best validation loss %.6g (epoch %d of %d); in training or waiting: %d.",
         *(name, end.best_validation_loss, end.best_epoch, epoch, left),
     )
 

@@ -25,7 +25,7 @@ from seqjax.stopping import noted
 from seqjax.sweep.groups import Values, grouped_by_shape, shape_of, values_of
 from seqjax.sweep.population import Member, Population
 from seqjax.sweep.runners import Kind, Programs
-from seqjax.sweep.sizes import bytes_of, fitting, suited
+from seqjax.sweep.sizes import bytes_of, fitting, is_too_wide, suited
 from seqjax.training.devices import find_device
 from seqjax.training.distributed import find_devices
 from seqjax.training.events import BatchEvent, Event, Hook, Standing
@@ -235,7 +235,10 @@ class _Bench:
 
     def _slots(self, count: int, names: str) -> Population:
         """A population whose programs take in the numbers of these names, with slots for so many runs."""
-        if self._population is None or self._population[0] != names:
+        wide = self._population is not None and is_too_wide(
+            self._kind, self._job.device, slots=self._population[1].size, runs=count
+        )
+        if self._population is None or self._population[0] != names or wide:
             run = self.run
             order = self._job.data.batches(*self.windows).validation_order
             programs = Programs(

@@ -5,9 +5,9 @@ their `Work`. Three runners compute the same, and differ in rounding at most:
 
 * `Stacked` with `vmap` computes all slots in one operation each: small products become large ones, which is
   what an accelerator is good at. Every slot is computed, whether or not it has a member.
-* `Stacked` with `map` goes through the slots inside of the compiled program.
-* `Loop` runs a program for one member as often as there are members. On a CPU nothing is gained by joining
-  products, and much is lost where the members' activations together leave its cache.
+* `Stacked` with `map` goes through the slots that have members inside of the compiled program, which saves
+  small models the overhead of many dispatches.
+* `Loop` runs a program for one member as often as there are members, and moves no state of theirs.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int
+from jaxtyping import Array, Bool, Int
 
 from seqjax.sweep.groups import Values
 from seqjax.training.batch import Batch, Tree
@@ -160,7 +160,7 @@ class Stacked:
         self._known = programs.validation.place(programs.validation_order)
         self._insert = jax.jit(_inserted, donate_argnums=0)
         self._states: TrainState | None = None
-        self._work: tuple[Callable[..., Tree], Tree, Constants] | None = None
+        self._work: tuple[Callable[..., Tree], Tree, Tree] | None = None
         self._active: tuple[int, ...] = ()
 
     def put(self, slot: int, state: TrainState) -> None:
@@ -180,7 +180,7 @@ class Stacked:
         self._active = tuple(work)
         # A slot without a member does what another does; nobody looks at it.
         filled = [work.get(slot, work[self._active[0]]) for slot in range(self._slots)]
-        constants = self._placed(_stacked([one.constants for one in filled]))
+        constants = self._placed((self._occupied(work), _stacked([one.constants for one in filled])))
         if self._spread is None and all(np.array_equal(one.order, filled[0].order) for one in filled):
             self._work = self._shared, self._programs.training.place(filled[0].order), constants
         else:
@@ -206,8 +206,9 @@ class Stacked:
         some = next(iter(values.values()))
         own = self._placed(_stacked([_arrays(values.get(slot, some)) for slot in range(self._slots)]))
         empty = _stacked([self._programs.evaluator.empty()] * self._slots)
+        constants = self._placed(self._occupied(values)), (self._states.params, own)
         found = [
-            self._evaluation(self._placed(copied(empty)), (self._states.params, own), self._known, *bounds)
+            self._evaluation(self._placed(copied(empty)), constants, self._known, *bounds)
             for bounds in dispatches(len(self._programs.validation_order))
         ]
         fetched = jax.device_get(found)
@@ -217,6 +218,10 @@ class Stacked:
         """As `Runner.states`."""
         fetched = to_host(self._states)
         return {slot: _at(fetched, slot) for slot in slots}
+
+    def _occupied(self, members: Mapping[int, object]) -> Bool[np.ndarray, "slots"]:
+        """Which slots have members."""
+        return np.isin(np.arange(self._slots), list(members))
 
     def _placed(self, tree: Tree) -> Tree:
         """A stack, with each device's members on it."""
@@ -247,6 +252,8 @@ def copied(tree: Tree) -> Tree:
 def _batched(step: Step[Any], kind: Kind, *, own_batches: bool) -> Step[Any]:
     """A step of all members: carry and constants have a first axis of slots.
 
+    Its constants are (which slots have members, the constants of each slot).
+
     Args:
       step: That of one.
       kind: vmap or map.
@@ -254,17 +261,21 @@ def _batched(step: Step[Any], kind: Kind, *, own_batches: bool) -> Step[Any]:
     """
 
     def all_of_them(carry: Tree, batch: Batch, index: Int[Array, ""], constants: Tree) -> Tree:
-        slots = jax.tree.leaves(carry)[0].shape[0]
+        occupied, of_each = constants
+        slots = len(occupied)
 
         def one(part: tuple[Tree, Batch | None, Tree]) -> Tree:
             carry, own, constants = part
             return step(carry, batch if own is None else own, index, constants)
 
+        def one_if_there(part: tuple[Bool[Array, ""], tuple[Tree, Batch | None, Tree]]) -> Tree:
+            return jax.lax.cond(part[0], one, lambda part: part[0], part[1])
+
         own = None
         if own_batches:
             own = jax.tree.map(lambda leaf: leaf.reshape(slots, -1, *leaf.shape[1:]), batch)
-        parts = carry, own, constants
-        return jax.lax.map(one, parts) if kind == "map" else jax.vmap(one)(parts)
+        parts = carry, own, of_each
+        return jax.lax.map(one_if_there, (occupied, parts)) if kind == "map" else jax.vmap(one)(parts)
 
     return all_of_them
 

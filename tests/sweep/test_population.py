@@ -105,7 +105,7 @@ def double():
 @pytest.fixture(scope="module")
 def ends(double):
     """Members of each runner, which differ in every field at once."""
-    return {kind: trained(kind, configs()) for kind in ("vmap", "loop")}
+    return {kind: trained(kind, configs()) for kind in ("vmap", "map", "loop")}
 
 
 @pytest.mark.parametrize("field", VARIED)
@@ -118,10 +118,10 @@ def test_a_member_equals_its_solo_run(double, ends, field):
 
 
 def test_a_member_that_diverges_changes_no_other():
-    """Bit for bit, whichever way the device works."""
+    """Bit for bit, where they are computed by one program; a loop has one for each."""
     wild = config(BASE | {"learning_rate": 1e30, "gradient_clip": None})
     healthy = [config(BASE | {"learning_rate": rate, "epochs": 3}) for rate in (0.001, 0.002, 0.004)]
-    for kind in ("vmap", "loop"):
+    for kind in ("vmap", "map"):
         calm, upset = trained(kind, healthy), trained(kind, [healthy[0], wild, healthy[2]])
         assert isinstance(upset[1], TrainingError)
         assert "is not finite in epoch 1, update" in str(upset[1])
@@ -177,7 +177,7 @@ def test_too_many_slots_are_halved(monkeypatch):
     from seqjax.sweep import runners
 
     some = [config(BASE | {"epochs": 2}, seed=seed) for seed in range(4)]
-    expected = trained("vmap", some)
+    expected = trained("map", some)
     trains = runners.Stacked.train
     calls = []
 
@@ -188,7 +188,7 @@ def test_too_many_slots_are_halved(monkeypatch):
         return trains(self, low, high)
 
     monkeypatch.setattr(runners.Stacked, "train", train)
-    found = trained("vmap", some)
+    found = trained("map", some)
     POPULATIONS.clear()
     assert calls == [4] * 4 + [2] * 4
     for one, other in zip(found, expected, strict=True):

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from seqjax.sweep.sizes import fitting, suited
+from seqjax.sweep.sizes import fitting, is_too_wide, suited
 from tests.populations import config
 
 
@@ -29,5 +29,13 @@ def test_as_many_runs_as_fit_into_a_devices_memory():
 
 def test_a_cpu_joins_the_products_of_tiny_models_alone():
     assert suited(config(), device("cpu")) == "vmap"
+    assert suited(config({"batch_size": 100}), device("cpu")) == "map"
     assert suited(config({"batch_size": 1000}), device("cpu")) == "loop"
     assert suited(config({"batch_size": 1000}), device("gpu")) == "vmap"
+
+
+def test_an_accelerator_does_not_compute_slots_that_stay_empty():
+    assert is_too_wide("vmap", device("gpu"), slots=36, runs=12)
+    assert not is_too_wide("vmap", device("gpu"), slots=36, runs=20)
+    assert not is_too_wide("vmap", device("cpu"), slots=36, runs=12)
+    assert not is_too_wide("loop", device("gpu"), slots=36, runs=12)
