@@ -9,7 +9,8 @@ model. Three things are measured:
   compiled step that is kept. Every way trains an epoch before it is timed (`first_seconds`, which is where
   compiling is). Then the ways take turns, and the median of each counts. CPU seconds are the process's own,
   of everything from the first batch to the last checkpoint: updates, evaluation after each epoch, logs,
-  checkpoints. Nothing is exported. `default` is the runner that is chosen where none is set.
+  checkpoints. Nothing is exported. `default` is the runner that is chosen where none is set. With
+  `--device cuda` it is the wall time that counts.
 * `runners`: the same by model size, to see where a CPU gains by joining products (`seqjax.sweep.sizes`).
 * `searches`: the command as a user starts it, a process from its start to its summary, with one torch file
   of the best and one of the last model of each run, since sequifier's search cannot do without. Nothing that
@@ -83,6 +84,7 @@ def search(
     shape: dict[str, int],
     *,
     epochs: int = EPOCHS,
+    device: str = "cpu",
     **changes: Any,  # noqa: ANN401 (keys of a search)
 ) -> dict[str, Any]:
     """The keys of a search of `count` runs."""
@@ -97,6 +99,7 @@ def search(
         "activation_fn": ["gelu"],
     }
     training = {
+        "device": device,
         "learning_rate": rates,
         "epochs": [epochs] * count,
         "batch_size": [shape["batch"]],
@@ -109,7 +112,9 @@ def search(
     return small_search.search("bench", model, training, **top, **changes)
 
 
-def population(count: int, shape: dict[str, int], ways: Sequence[str], rounds: int) -> dict[str, Any]:
+def population(
+    count: int, shape: dict[str, int], ways: Sequence[str], rounds: int, device: str
+) -> dict[str, Any]:
     """Model-steps per CPU second of each way to train the same models; in a process of its own.
 
     Args:
@@ -117,6 +122,7 @@ def population(count: int, shape: dict[str, int], ways: Sequence[str], rounds: i
       shape: Of each.
       ways: Some of `WAYS`.
       rounds: How often each is measured.
+      device: As in a training configuration.
     """
     from seqjax.commands.train_together import Workshop
     from seqjax.sweep.sizes import suited
@@ -128,17 +134,21 @@ def population(count: int, shape: dict[str, int], ways: Sequence[str], rounds: i
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         project(root, shape)
-        known = _runs(root, count, shape, "known")
-        default = suited(known[0], find_device("cpu"))
+
+        def runs(name: str, epochs: int = EPOCHS) -> list[Any]:
+            return _runs(root, search(count, shape, epochs=epochs, device=device), name)
+
+        known = runs("known")
+        default = suited(known[0], find_device(known[0].training_spec.device))
         benches: dict[str, Workshop] = {}
         for way in ways:
             alone = way == SOLO
             runner: Any = "loop" if alone else way
             benches[way] = Workshop(known, runner=runner, size=1 if alone else None)
-            first[way] = _trained(benches[way], _runs(root, count, shape, f"first {way}", epochs=1))[0]
+            first[way] = _trained(benches[way], runs(f"first {way}", epochs=1))[0]
         for turn in range(rounds):
             for way in ways:
-                seconds[way].append(_trained(benches[way], _runs(root, count, shape, f"{way} {turn}")))
+                seconds[way].append(_trained(benches[way], runs(f"{way} {turn}")))
     rows = {}
     for way, found in seconds.items():
         wall, cpu = (statistics.median(one[place] for one in found) for place in (0, 1))
@@ -150,20 +160,21 @@ def population(count: int, shape: dict[str, int], ways: Sequence[str], rounds: i
         }
         if SOLO in seconds:
             # Pairs of one turn are compared, since a machine's speed changes in the meantime.
-            pairs = zip(seconds[SOLO], found, strict=True)
-            rows[way]["cpu_against_sequential"] = round(statistics.median(a[1] / b[1] for a, b in pairs), 3)
+            pairs = list(zip(seconds[SOLO], found, strict=True))
+            for place, kind in enumerate(("wall", "cpu")):
+                ratio = statistics.median(alone[place] / one[place] for alone, one in pairs)
+                rows[way][f"{kind}_against_sequential"] = round(ratio, 3)
     return {"models": count, "shape": shape, "model_steps": steps, "default": default, "ways": rows}
 
 
-def _runs(root: Path, count: int, shape: dict[str, int], name: str, *, epochs: int = EPOCHS) -> list[Any]:
+def _runs(root: Path, values: dict[str, Any], name: str) -> list[Any]:
     """The configurations of a search's runs."""
     from seqjax.config.base import validate
     from seqjax.config.hyperparameter_search import HyperparameterSearchConfig
     from seqjax.config.resolve import load_metadata
     from seqjax.sweep.space import plan
 
-    values = search(count, shape, epochs=epochs, project_root=str(root))
-    values["hp_search_name"] = name.replace(" ", "-")
+    values |= {"project_root": str(root), "hp_search_name": name.replace(" ", "-")}
     config = validate(HyperparameterSearchConfig, values, name)
     found = plan(config, load_metadata(root / "configs/metadata_configs/t.json"))
     return [candidate.config for candidate in found.candidates]
@@ -183,9 +194,9 @@ def _trained(workshop: "Workshop", configs: Sequence[Any]) -> tuple[float, float
     return time.perf_counter() - begin, time.process_time() - before
 
 
-def in_a_process(count: int, shape: dict[str, int], ways: Sequence[str], rounds: int) -> dict[str, Any]:
+def in_a_process(*given: object) -> dict[str, Any]:
     """`population` in a process of its own."""
-    words = [sys.executable, "-c", CHILD, json.dumps([count, shape, ways, rounds])]
+    words = [sys.executable, "-c", CHILD, json.dumps(given)]
     found = subprocess.run(words, check=True, capture_output=True, text=True, env=small_search.environment())
     return json.loads(found.stdout)
 
@@ -280,6 +291,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--peer", type=Path, help="the program sequifier")
     parser.add_argument("--peer-runs", type=int, default=6, help="runs of its search")
+    parser.add_argument("--device", default="cpu", help="of population and runners")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="the others are kept")
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
@@ -291,12 +303,13 @@ def main() -> int:
     if arguments.output and arguments.output.exists():
         before = json.loads(arguments.output.read_text())
         results |= {part: before[part] for part in PARTS if part in before}
+    how = WAYS, arguments.rounds, arguments.device
     for part in arguments.parts:
         begin = {"date": datetime.now(UTC).date().isoformat(), "machine": machine()}
         if part == "population":
-            rows = [in_a_process(count, SHAPE, WAYS, arguments.rounds) for count in arguments.models]
+            rows = [in_a_process(count, SHAPE, *how) for count in arguments.models]
         elif part == "runners":
-            rows = [in_a_process(arguments.models[0], size, WAYS, arguments.rounds) for size in SIZES]
+            rows = [in_a_process(arguments.models[0], size, *how) for size in SIZES]
         else:
             rows = searches(arguments.peer, arguments.models, arguments.peer_runs)
         results[part] = {**begin, "rows": rows}

@@ -30,7 +30,7 @@ def test_ways_take_turns_and_their_medians_count(monkeypatch: pytest.MonkeyPatch
         return 10 * found, found
 
     monkeypatch.setattr(bench_sweep, "_trained", trained)
-    found = bench_sweep.population(2, bench_sweep.SIZES[0], ("loop", alone), 3)
+    found = bench_sweep.population(2, bench_sweep.SIZES[0], ("loop", alone), 3, "cpu")
     assert turns == [("loop", 2), (alone, 2)] * 4
     steps = 2 * bench_sweep.EPOCHS * bench_sweep.BATCHES
     assert found["model_steps"] == steps
@@ -39,6 +39,7 @@ def test_ways_take_turns_and_their_medians_count(monkeypatch: pytest.MonkeyPatch
         "wall_seconds": 20.0,
         "cpu_seconds": 2.0,
         "model_steps_per_cpu_second": steps / 2,
+        "wall_against_sequential": 2.0,
         "cpu_against_sequential": 2.0,
     }
     assert found["ways"][alone]["cpu_against_sequential"] == 1.0
