@@ -112,9 +112,16 @@ class Windows:
 
         The kernel would do so where memory is short, but until then it counts as this process's.
         """
-        if hasattr(mmap, "MADV_DONTNEED"):
+        self._advise("MADV_DONTNEED")
+
+    def expect(self, *, scattered: bool) -> None:
+        """Tells the kernel how mapped files will be read: here and there, or in their order."""
+        self._advise("MADV_RANDOM" if scattered else "MADV_NORMAL")
+
+    def _advise(self, name: str) -> None:
+        if hasattr(mmap, name):
             for file in self.mapped:
-                file.madvise(mmap.MADV_DONTNEED)
+                file.madvise(getattr(mmap, name))
 
     def in_ram(self, columns: Sequence[str] | None = None) -> "Windows":
         """The same windows with rows that are in memory, in one piece; those that are stay as they are.

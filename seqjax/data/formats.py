@@ -172,10 +172,8 @@ def _check_memory(path: Path, name: str, row: Format, max_ram_gb: float) -> None
 
 def check_values(path: Path, windows: Windows, n_classes: Mapping[str, int]) -> None:
     """Raises a `DataError` if a number is not finite, or an id not below its number of classes (if given)."""
-    for name, column in windows.columns.items():
-        parts = parts_of(column)
-        low = np.min([part.min(initial=0) for part in parts])
-        high = np.max([part.max(initial=0) for part in parts])
+    for name in windows.columns:
+        low, high = _range(windows, name)
         if not np.isfinite([low, high]).all():
             raise DataError(f"{path}: column {name!r} holds NaN or infinity. Run preprocess again.")
         classes = n_classes.get(name)
@@ -184,6 +182,17 @@ def check_values(path: Path, windows: Windows, n_classes: Mapping[str, int]) -> 
                 f"{path}: column {name!r} holds id {low if low < 0 else high}, but its {classes} classes "
                 f"have the ids 0 to {classes - 1}. Data and metadata are of different runs of preprocess."
             )
+
+
+def _range(windows: Windows, name: str) -> tuple[np.number, np.number]:
+    """The smallest and the largest value of a column, or NaN; what was mapped for it is given back."""
+    ends = np.zeros(2, windows.columns[name].dtype)
+    for part in parts_of(windows.columns[name]):
+        for first in range(0, len(part), ROWS_PER_BLOCK):
+            some = part[first : first + ROWS_PER_BLOCK]
+            ends = np.stack([np.minimum(ends[0], some.min()), np.maximum(ends[1], some.max())])
+            windows.release()
+    return ends[0], ends[1]
 
 
 # Writing the long format

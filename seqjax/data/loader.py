@@ -12,10 +12,11 @@ installed a plain iterator of the same behaviour serves.
 """
 
 import logging
+import mmap
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -29,8 +30,7 @@ BATCHES_AHEAD = 4
 """How many batches a thread is ahead at most."""
 BYTES_PER_VALUE = 4
 """Batches hold int32 and float32."""
-BYTES_PER_READ = 1 << 16
-"""What the kernel maps of a file around a byte that is read, if it has it."""
+_STATUS = Path("/proc/self/statm")
 
 
 @runtime_checkable
@@ -119,17 +119,13 @@ class Loader:
         """
         if self._in_ram:
             self._windows, self._in_ram = self._windows.in_ram(self._columns), False
-        source = _Source(self._windows, order[:end], self._columns, self._batches_held(order.shape[1]))
+        self._windows.expect(scattered=bool((np.diff(order[:1]) != 1).any()))
+        limit = None if self._max_ram_gb is None else self._max_ram_gb * 1e9 / 4
+        source = _Source(self._windows, order[:end], self._columns, limit)
         ahead = self._batches_ahead(order.shape[1])
         iterator = _iterator(source, min(self._num_workers, ahead), ahead)
         iterator.set_state({"next_index": begin})
         return iterator
-
-    def _batches_held(self, batch_size: int) -> int | None:
-        """After how many batches mapped rows are given back: they stay below half of what is allowed."""
-        if self._max_ram_gb is None:
-            return None
-        return max(int(self._max_ram_gb * 1e9 / 2 / (batch_size * self._n_columns * BYTES_PER_READ)), 1)
 
     @property
     def _n_columns(self) -> int:
@@ -156,24 +152,43 @@ def batches_ahead(batch_bytes: int, num_workers: int, max_ram_gb: float | None) 
     return most if max_ram_gb is None else max(min(most, int(max_ram_gb * 1e9 / batch_bytes)), 1)
 
 
-@dataclass(frozen=True)
 class _Source:
-    """Batches by number."""
+    """Batches by number.
 
-    windows: Windows
-    order: Int64[np.ndarray, "n_batches batch_size"]
-    columns: tuple[str, ...] | None
-    held: int | None
-    """After how many batches the memory of mapped files is given back; null never does."""
+    Args:
+      windows: The data.
+      order: Indices of windows by batch.
+      columns: Which columns a batch holds; null gives all.
+      limit: How many bytes of mapped files are kept before they are given back; null keeps all.
+    """
+
+    def __init__(
+        self,
+        windows: Windows,
+        order: Int64[np.ndarray, "n_batches batch_size"],
+        columns: tuple[str, ...] | None,
+        limit: float | None,
+    ) -> None:
+        self._windows = windows
+        self._order = order
+        self._columns = columns
+        self._limit = limit
+        self._before = mapped_memory()
 
     def __len__(self) -> int:
-        return len(self.order)
+        return len(self._order)
 
     def __getitem__(self, number: int) -> Batch:
-        batch = self.windows.gather(self.order[number], self.columns)
-        if self.held is not None and number % self.held == 0:
-            self.windows.release()
+        batch = self._windows.gather(self._order[number], self._columns)
+        if self._limit is not None and mapped_memory() - self._before > self._limit:
+            self._windows.release()
+            self._before = mapped_memory()
         return batch
+
+
+def mapped_memory() -> int:
+    """Bytes of files that are mapped into this process and in memory; 0 where the system does not tell."""
+    return int(_STATUS.read_bytes().split()[2]) * mmap.PAGESIZE if _STATUS.exists() else 0
 
 
 def _iterator(source: _Source, threads: int, ahead: int) -> BatchIterator:

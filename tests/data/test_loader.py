@@ -3,16 +3,18 @@
 import dataclasses
 import sys
 import time
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from seqjax.data import loader
 from seqjax.data.dataset import Batch, Windows
 from seqjax.data.loader import (
     BATCHES_AHEAD,
-    BYTES_PER_READ,
     BatchIterator,
     Loader,
     PlainIterator,
@@ -182,9 +184,7 @@ def test_no_more_is_gathered_than_read_ahead(
     assert 1 <= len(gathered) <= 4, "the one that is taken, and 3 ahead"
 
 
-@pytest.mark.parametrize(
-    ("max_ram_gb", "times"), [(None, 0), (1e-9, 10), (2.1 * 3 * 5 * BYTES_PER_READ / 1e9, 4)]
-)
+@pytest.mark.parametrize(("max_ram_gb", "times"), [(None, 0), (16.0, 0), (1e-5, 3)])
 def test_mapped_memory_is_given_back_before_it_is_too_much(
     windows: Windows,
     order: np.ndarray,
@@ -192,9 +192,32 @@ def test_mapped_memory_is_given_back_before_it_is_too_much(
     max_ram_gb: float | None,
     times: int,
 ) -> None:
-    released = []
-    monkeypatch.setattr(Windows, "release", lambda self: released.append(self))
+    mapped, released, gather = [500], [], Windows.gather
+
+    def gather_and_map(self: Windows, indices: np.ndarray, columns: Sequence[str] | None) -> Batch:
+        mapped[0] += 1000
+        return gather(self, indices, columns)
+
+    def release(_: Windows) -> None:
+        released.append(mapped[0])
+        mapped[0] = 700
+
+    monkeypatch.setattr(loader, "mapped_memory", lambda: mapped[0])
+    monkeypatch.setattr(Windows, "gather", gather_and_map)
+    monkeypatch.setattr(Windows, "release", release)
     assert len(list(Loader(windows, max_ram_gb=max_ram_gb).batches(order))) == 10
-    assert len(released) == times, (
-        "10 batches of 5 windows of one column; 3 of them are half of the last limit"
-    )
+    assert released == [3500, 3700, 3700][:times]
+
+
+def test_the_kernel_is_told_how_mapped_files_are_read(
+    windows: Windows, order: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = []
+    monkeypatch.setattr(Windows, "expect", lambda _, *, scattered: told.append(scattered))
+    Loader(windows).batches(order)
+    Loader(windows).batches(epoch_order(len(windows), 5, seed=7, epoch=0, shuffle=False))
+    assert told == [True, False]
+
+
+def test_a_process_knows_what_it_has_mapped() -> None:
+    assert (loader.mapped_memory() > 0) == Path("/proc/self/statm").exists()
