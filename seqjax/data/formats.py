@@ -266,10 +266,16 @@ def _read_csv(path: Path, column_kinds: Mapping[str, ColumnKind], padding: Paddi
     return from_long(path, frame, column_kinds, padding)
 
 
+def _parquet_table(file: Path) -> pa.Table:
+    # Not read_table, which imports more, and reads columns out of folders' names.
+    with pq.ParquetFile(file) as source:
+        return source.read()
+
+
 def _read_parquet(path: Path, column_kinds: Mapping[str, ColumnKind], padding: Padding) -> Windows:
     try:
         # Polars panics over some damaged files; pyarrow refuses them.
-        table = pa.concat_tables(pq.read_table(file) for file in parquet_files(path))
+        table = pa.concat_tables(_parquet_table(file) for file in parquet_files(path))
         table.validate(full=True)
         frame = pl.from_arrow(table)
     except (OSError, UnicodeDecodeError, pa.ArrowException, pl.exceptions.PolarsError) as error:
