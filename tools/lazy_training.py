@@ -4,10 +4,9 @@
 
 Arrow shards of the given size are written (and removed again), and a run trains on them in a process of its
 own with `load_full_data_to_ram: false` and `max_ram_gb: 1`. The files are dropped from the kernel's cache
-before, and windows are drawn from all over them. Memory is what the kernel counts for the process less
-the pages of mapped files (RssAnon + RssShmem of /proc/self/status): those are the file's cache, which the
-kernel takes back when memory is needed. Total resident memory (VmHWM) is told beside it. Input wait is the
-time in which the host waited for a batch to be read, as a share of the time of the epoch's updates.
+before, and windows are drawn from all over them. Memory is all that is resident (VmHWM of /proc/self/status),
+pages of mapped files included; what is the process's own (RssAnon + RssShmem) is told beside it. Input wait is
+the time in which the host waited for a batch to be read, as a share of the time of the epoch's updates.
 """
 
 import argparse
@@ -222,7 +221,7 @@ def main(words: Sequence[str] | None = None) -> int:
     sys.stdout.write(text)
     if options.out:
         options.out.write_text(text, encoding="utf-8")
-    return 0 if found["own_memory_gb"] < 2 and found["input_wait_share"] < 0.05 else 1
+    return 0 if found["highest_resident_gb"] < 2 and found["input_wait_share"] < 0.05 else 1
 
 
 WRITE = """
