@@ -4,9 +4,10 @@
 
 Arrow shards of the given size are written (and removed again), and a run trains on them in a process of its
 own with `load_full_data_to_ram: false` and `max_ram_gb: 1`. The files are dropped from the kernel's cache
-before, and windows are drawn from all over them. Memory is all that is resident (VmHWM of /proc/self/status),
-pages of mapped files included; what is the process's own (RssAnon + RssShmem) is told beside it. Input wait is
-the time in which the host waited for a batch to be read, as a share of the time of the epoch's updates.
+before, and windows are drawn from all over them. Memory is all that is resident (VmHWM of
+/proc/self/status), pages of mapped files included; what is the process's own (RssAnon + RssShmem) is told
+beside it. Input wait is the time in which the host waited for a batch to be read, as a share of the time of
+the epoch's updates.
 """
 
 import argparse
