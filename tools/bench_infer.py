@@ -422,7 +422,7 @@ def train_peer(peer: Path, project: Path) -> None:
 
 
 def _output(words: list[str], folder: Path | None = None, cache: Path | None = None) -> str:
-    """What a program prints, run on one core."""
+    """What a program prints."""
     done = subprocess.run(
         words,
         check=True,
@@ -436,7 +436,6 @@ def _output(words: list[str], folder: Path | None = None, cache: Path | None = N
             "PYTHONPATH": str(Path.cwd()),
             **({"XDG_CACHE_HOME": str(cache)} if cache else {}),
         },
-        preexec_fn=lambda: os.sched_setaffinity(0, {max(os.sched_getaffinity(0))}),
     )
     return done.stdout
 
@@ -542,6 +541,8 @@ def main() -> int:
         what, project, *case = arguments.measure
         print(json.dumps(MEASURES[what](Path(project), *case)))
         return 0
+    # Whatever is started from here on inherits it.
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     before = machine()
     before["versions"]["onnxruntime"] = importlib.metadata.version("onnxruntime")
     with tempfile.TemporaryDirectory() as folder:
