@@ -14,11 +14,11 @@ _SHARE = 0.8
 _COPIES = 5
 """Parameters, gradients, two statistics of the optimizer, and room to write the next state."""
 _MOST_ON_A_CPU = 64
-_TINY, _SMALL = 2048, 32768
-"""Numbers between two layers of one member, up to which a CPU gains by joining products, and by one program
-for all members: with 512, 4,096, 16,384 and 49,152 numbers, 16 members make 1.27, 1.08, 1.05 and 1.00 times
-the steps per CPU second under vmap that they make under loop, and 1.11, 1.21, 1.07 and 0.99 times under map
-(docs/benchmarks/sweep.json)."""
+_SMALL = 32768
+"""Numbers between two layers of one member, up to which a CPU gains by one program for all members: with 512,
+4,096, 16,384 and 49,152 numbers, 16 members make 1.19, 1.08, 1.04 and 0.99 times the steps per CPU second
+under map that they make under loop, and 1.04, 1.01, 1.06 and 1.00 times under vmap, which computes empty
+slots too (docs/benchmarks/sweep.json)."""
 
 
 def suited(config: TrainConfig, device: Device) -> Kind:
@@ -31,13 +31,13 @@ def suited(config: TrainConfig, device: Device) -> Kind:
     if device.platform != "cpu":
         return "vmap"
     numbers = config.training_spec.batch_size * config.seq_length * config.model_spec.dim_model
-    return "vmap" if numbers <= _TINY else "map" if numbers <= _SMALL else "loop"
+    return "map" if numbers <= _SMALL else "loop"
 
 
 def is_too_wide(kind: Kind, device: Device, *, slots: int, runs: int) -> bool:
     """Whether a population is to be made anew for fewer runs, since its empty slots are computed as well.
 
-    A CPU joins the products of tiny models alone, for which compiling takes longer.
+    On a CPU compiling takes longer than that, for models that are small enough to be joined.
 
     Args:
       kind: How the device works on them.

@@ -27,9 +27,8 @@ def test_as_many_runs_as_fit_into_a_devices_memory():
     assert fitting(settings, parameters, device("cpu")) == fitting(settings, parameters, device("gpu")) == 64
 
 
-def test_a_cpu_joins_the_products_of_tiny_models_alone():
-    assert suited(config(), device("cpu")) == "vmap"
-    assert suited(config({"batch_size": 100}), device("cpu")) == "map"
+def test_a_cpu_has_one_program_for_all_runs_of_small_models():
+    assert suited(config(), device("cpu")) == "map"
     assert suited(config({"batch_size": 1000}), device("cpu")) == "loop"
     assert suited(config({"batch_size": 1000}), device("gpu")) == "vmap"
 
