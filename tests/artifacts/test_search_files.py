@@ -20,9 +20,7 @@ def test_state_is_read_back_equal(tmp_path):
         ),
         12: Outcome(run=12, combination=3, status="failed", reason="no\nmemory", seconds=0),
     }
-    state = SearchState(
-        config={"seed": 1, "x": [None, 1e-5]}, metadata_sha256="ab", outcomes=outcomes, halvings={12: 3}
-    )
+    state = SearchState(config={"seed": 1, "x": [None, 1e-5]}, metadata_sha256="ab", outcomes=outcomes)
     path = tmp_path / "new" / "s.json"
     assert load_state(path) is None
     save_state(path, state)
