@@ -12,7 +12,6 @@ fails or is killed leaves the result of an earlier one as it was, and a killed o
 
 import json
 import logging
-import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -40,6 +39,7 @@ from seqjax.config.metadata import Metadata
 from seqjax.config.preprocess import PreprocessConfig
 from seqjax.config.resolve import load_metadata
 from seqjax.config.schema import ColumnKind
+from seqjax.cores import available_cores
 from seqjax.data import shards
 from seqjax.data.chunks import Unsorted, chunks, in_order, sort_on_disk, sorted_tables
 from seqjax.data.columns import OTHER, id_dtype
@@ -220,7 +220,7 @@ class _Run:
 
     def _plan(self) -> Plan:
         config = self.config
-        cores = config.n_cores or _cores()
+        cores = config.n_cores or available_cores()
         return Plan(
             self._splitting(),
             config.seq_length,
@@ -472,13 +472,6 @@ def _metadata(config: PreprocessConfig, name: str, found: Survey, earlier: Metad
         padding="null",
         seqjax_version=seqjax.__version__,
     )
-
-
-def _cores() -> int:
-    """Number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _kind(column_type: str) -> str:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import jax
+import numpy as np
 
 from seqjax.commands.train import Baselines, Job, TrainResult, load_job, train_until
 from seqjax.commands.train_checkpoints import Saver, cut_logs, find_checkpoint, restore, run_info
@@ -189,7 +190,7 @@ class _Bench:
         """Trains runs; see `Workshop.train`."""
         known = len(self._known)
         values = values_of([*self._known, *(task.config for task in tasks)], self._job.schema)[known:]
-        population = self._slots(len(tasks), json.dumps(jax.tree.map(lambda _: 0, values[0])))
+        population = self._slots(len(tasks), values[0])
         begun: dict[int, _Sitting] = {}
         alone: list[Task] = []
         epochs = sum(task.until or task.config.training_spec.epochs for task in tasks)
@@ -233,8 +234,9 @@ class _Bench:
             self._baselines[key] = evaluate_baselines(run, self._job.schema, data)
         return self._baselines[key]
 
-    def _slots(self, count: int, names: str) -> Population:
-        """A population whose programs take in the numbers of these names, with slots for so many runs."""
+    def _slots(self, count: int, values: Values) -> Population:
+        """A population whose programs take in numbers of the names of these, with slots for so many runs."""
+        names = json.dumps(jax.tree.map(lambda _: 0, values))
         wide = self._population is not None and is_too_wide(
             self._kind, self._job.device, slots=self._population[1].size, runs=count
         )
@@ -248,6 +250,9 @@ class _Bench:
             slots = max(1, min(count, most, self._size or count))
             logger.info("[INFO] %d runs at a time are trained together (%s).", slots, self._kind)
             self._population = names, Population(programs, self._kind, slots)
+            shapes = jax.eval_shape(run.begin, self._job.shapes)
+            nothing = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+            self._population[1].compile(Member(run, values, nothing, epochs=1))
         return self._population[1]
 
 

@@ -11,6 +11,7 @@ import gc
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 import jax
@@ -32,6 +33,7 @@ from seqjax.training.objective import loss_weights
 from seqjax.training.setup import Run
 from seqjax.training.state import TrainState
 from seqjax.training.step import Constants, Report
+from seqjax.training.threads import Threads
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +76,8 @@ class Population:
         self._kind: Kind = kind
         self._count = slots
         self._runner: Runner = build_runner(kind, programs, slots)
+        self._compiler = Threads(1, "compiler")
+        self._compiling: Future[None] | None = None
         self._slots: dict[int, _Slot] = {}
         self._signal: Callable[[], int] = lambda: 0
 
@@ -81,6 +85,12 @@ class Population:
     def size(self) -> int:
         """The number of slots."""
         return self._count
+
+    def compile(self, member: Member) -> None:
+        """Begins to compile what such members need, in a thread; training waits for it."""
+        slot = _Slot(member)
+        slot.begin_epoch()
+        self._compiling = self._compiler.submit(self._runner.compile, slot.standing.state, slot.work())
 
     def train(self, members: Iterable[Member], ended: Ended, signal: Callable[[], int] = lambda: 0) -> None:
         """Trains runs, as many at a time as there are slots.
@@ -119,8 +129,12 @@ class Population:
             member = None if slot in self._slots else next(waiting, None)
             if member is not None:
                 self._slots[slot] = _Slot(member)
-                self._runner.put(slot, self._slots[slot].standing.state)
                 joined.append(slot)
+        compiling, self._compiling = self._compiling, None
+        if compiling is not None:
+            compiling.result()
+        for slot in joined:
+            self._runner.put(slot, self._slots[slot].standing.state)
         new = [slot for slot in joined if isinstance(self._slots[slot].member.start, TrainState)]
         if not new:
             return
@@ -162,6 +176,7 @@ class Population:
     def _stop_if_asked(self) -> None:
         number = self._signal()
         if number:
+            self._runner.close()
             self._pause(number)
             raise stop_error(number)
 
@@ -195,6 +210,7 @@ class Population:
         self._slots = {slot: one for slot, one in self._slots.items() if one.is_over}
         self._count = max(1, self._count // 2)
         logger.warning("[WARNING] Out of memory: from now on %d runs are trained together.", self._count)
+        self._runner.close()
         self._runner = build_runner(self._kind, self._programs, 0)
         gc.collect()
         jax.clear_caches()

@@ -91,31 +91,15 @@ class Evaluator:
 
 
 def build_evaluate(
-    predict: Predict,
-    targets: Sequence[Target],
-    feed: Feed,
-    order: Int[np.ndarray, "n B"],
-    *,
-    share_columns: Mapping[str, int] | None = None,
-    measured: Mapping[str, Measured] | None = None,
+    evaluator: Evaluator, feed: Feed, order: Int[np.ndarray, "n B"]
 ) -> Callable[[Tree], Evaluation]:
     """A function of parameters that evaluates them; compiled once.
 
     Args:
-      predict: What is evaluated.
-      targets: What counts, and how.
+      evaluator: What is evaluated, and by what.
       feed: The data.
       order: Which windows make up which batch; -1 for a row of padding.
-      share_columns: Number of classes of each target whose predicted classes are counted.
-      measured: The metrics of each target; null measures none.
     """
-    return evaluation(Evaluator(predict, tuple(targets), share_columns or {}, measured or {}), feed, order)
-
-
-def evaluation(
-    evaluator: Evaluator, feed: Feed, order: Int[np.ndarray, "n B"]
-) -> Callable[[Tree], Evaluation]:
-    """The same, from what is evaluated."""
     fold, placed, n_batches = feed.fold(evaluator.step), feed.place(order), len(order)
 
     def evaluate(params: Tree) -> Evaluation:
@@ -124,6 +108,24 @@ def evaluation(
         )
 
     return evaluate
+
+
+def evaluate_side_by_side(
+    evaluator: Evaluator, feed: Feed, order: Int[np.ndarray, "n B"], params: Mapping[str, Tree]
+) -> dict[str, Evaluation]:
+    """Evaluates several sets of parameters with one program and in one pass over the data, by name."""
+
+    def step(
+        found: dict[str, Found], batch: Batch, index: Int[Array, ""], params: Mapping[str, Tree]
+    ) -> dict[str, Found]:
+        return {name: evaluator.step(found[name], batch, index, own) for name, own in params.items()}
+
+    fold, placed = feed.fold(step), feed.place(order)
+    parts = [
+        fold({name: evaluator.empty() for name in params}, params, placed, *bounds)
+        for bounds in dispatches(len(order))
+    ]
+    return {name: evaluator.result([part[name] for part in parts]) for name in params}
 
 
 def dispatches(n_batches: int) -> list[tuple[int, int]]:

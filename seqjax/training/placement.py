@@ -41,6 +41,11 @@ class Placement:
         """How many processes take part."""
 
     @property
+    def is_cpu(self) -> bool:
+        """Whether the devices are the processor's cores."""
+        return self._mesh.devices.flat[0].platform == "cpu"
+
+    @property
     def size(self) -> int:
         """Number of devices of all processes."""
         return self._mesh.size

@@ -20,7 +20,7 @@ from seqjax.training.baselines import predict_baseline
 from seqjax.training.batch import WindowSource
 from seqjax.training.devices import Device, compiler_options, memory_limit
 from seqjax.training.epoch import Setup
-from seqjax.training.evaluate import Evaluation, Evaluator, build_evaluate, evaluation
+from seqjax.training.evaluate import Evaluation, Evaluator, build_evaluate, evaluate_side_by_side
 from seqjax.training.feed import Feed, Reader, build_feed
 from seqjax.training.freezing import frozen_parameters
 from seqjax.training.metrics import measured_targets
@@ -115,7 +115,7 @@ def prepare(
         order=data.order,
         learning_rate=schedule,
         momentum=schedule.momentum,
-        evaluate=evaluation(evaluator, validation, cut(data.validation_order, parts)),
+        evaluate=build_evaluate(evaluator, validation, cut(data.validation_order, parts)),
         targets=evaluated,
         key=jax.random.key(config.seed % 2**32),
         accumulation=accumulation,
@@ -156,13 +156,11 @@ def _optimizer(config: TrainConfig, schema: Schema, schedule: Schedule) -> Optim
 
 def evaluate_baselines(run: Run, schema: Schema, data: Data) -> Mapping[str, Evaluation]:
     """What simple predictors, fitted on the training data, reach on the validation data, by name."""
-    measured = measured_targets(schema, data.std)
-    return {
-        name: build_evaluate(
-            predict_baseline, run.setup.targets, run.validation, data.validation_order, measured=measured
-        )(fitted)
-        for name, fitted in fit_baselines(data.training, schema).items()
-    }
+    evaluator = Evaluator(
+        predict_baseline, run.setup.targets, measured=measured_targets(schema, data.std)
+    )
+    fitted = fit_baselines(data.training, schema)
+    return evaluate_side_by_side(evaluator, run.validation, data.validation_order, fitted)
 
 
 def cut(order: Order, parts: int) -> Int[np.ndarray, "n_parts b"]:
@@ -182,13 +180,16 @@ def _feeds(
     """Where training and validation batches come from."""
     limit = memory_limit(device, load_in_full=spec.load_full_data_to_ram, max_ram_gb=spec.max_ram_gb)
     columns = tuple(schema.columns)
+    options = compiler_options(
+        device, deterministic=spec.enforce_determinism, has_dropout=spec.dropout > 0
+    )
 
     def feed(windows: WindowSource) -> Feed:
         return build_feed(
             windows,
             columns,
             limit=limit,
-            compiler_options=compiler_options(device, deterministic=spec.enforce_determinism),
+            compiler_options=options,
             placement=placement,
             reader=None if data.reader is None else data.reader(windows, columns),
         )

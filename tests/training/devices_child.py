@@ -15,7 +15,7 @@ import numpy as np
 from seqjax.data.loader import epoch_order
 from seqjax.training.distributed import agree, connect, is_first, wait_for_all
 from seqjax.training.epoch import Setup
-from seqjax.training.evaluate import build_evaluate
+from seqjax.training.evaluate import Evaluator, build_evaluate
 from seqjax.training.events import BatchEvent
 from seqjax.training.feed import ResidentFeed, StreamedFeed
 from seqjax.training.loop import evaluate_start, fit
@@ -37,7 +37,9 @@ def curve(kind: type, placement: Placement) -> list[float]:
         order=lambda epoch: case.order(SIZE, epoch=epoch),
         learning_rate=lambda *_: 0.003,
         evaluate=build_evaluate(
-            lambda params, batch: recipe.apply(params, batch, None), case.targets, feed, case.order(SIZE)
+            Evaluator(lambda params, batch: recipe.apply(params, batch, None), case.targets),
+            feed,
+            case.order(SIZE),
         ),
         targets=case.targets,
         key=jax.random.key(0),

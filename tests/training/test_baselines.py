@@ -8,7 +8,7 @@ from seqjax.config.schema import Schema
 from seqjax.data.loader import epoch_order
 from seqjax.training.baselines import predict_baseline
 from seqjax.training.batch import Batch
-from seqjax.training.evaluate import build_evaluate
+from seqjax.training.evaluate import Evaluator, evaluate_side_by_side
 from seqjax.training.feed import ResidentFeed
 from seqjax.training.objective import Target
 from tests.training.conftest import make_windows
@@ -33,10 +33,10 @@ def entropy_rate(transitions):
 def losses(windows, schema, targets):
     order = epoch_order(len(windows), 50, seed=0, epoch=0, shuffle=False)
     feed = ResidentFeed(windows, tuple(schema.columns))
-    return {
-        name: build_evaluate(predict_baseline, targets, feed, order)(fitted).losses.by_target
-        for name, fitted in fit_baselines(windows, schema).items()
-    }
+    found = evaluate_side_by_side(
+        Evaluator(predict_baseline, targets), feed, order, fit_baselines(windows, schema)
+    )
+    return {name: one.losses.by_target for name, one in found.items()}
 
 
 def one_column(name, kind, n_classes=None):

@@ -5,7 +5,7 @@ import pytest
 
 from seqjax.data.loader import epoch_order
 from seqjax.training.batch import Batch
-from seqjax.training.evaluate import build_evaluate
+from seqjax.training.evaluate import Evaluator, build_evaluate
 from seqjax.training.feed import ResidentFeed, StreamedFeed
 from seqjax.training.metrics import Measured, mean_losses
 from seqjax.training.objective import loss_sums, loss_weights
@@ -21,12 +21,9 @@ def evaluated(case, size, *, feed: type[ResidentFeed | StreamedFeed] = ResidentF
     apply = forward(case.graphdef, case.schema.inputs)
     order = epoch_order(len(case.windows), size, seed=0, epoch=0, shuffle=False)
     evaluate = build_evaluate(
-        lambda params, batch: apply(params, batch, None),
-        case.targets,
+        Evaluator(lambda params, batch: apply(params, batch, None), case.targets, {"item": 5}, MEASURED),
         case.feed(feed),
         order,
-        share_columns={"item": 5},
-        measured=MEASURED,
     )
     return evaluate(case.params)
 

@@ -18,7 +18,7 @@ from seqjax.optim.schedules import build_schedule
 from seqjax.stopping import Stopped
 from seqjax.training.agreement import Wishes
 from seqjax.training.epoch import Setup, grouped, learning_rates, momenta, span_end
-from seqjax.training.evaluate import Evaluation, build_evaluate
+from seqjax.training.evaluate import Evaluation, Evaluator, build_evaluate
 from seqjax.training.events import BatchEvent, EpochEvent, PauseEvent, StandingEvent
 from seqjax.training.feed import ResidentFeed, StreamedFeed
 from seqjax.training.loop import evaluate_start, fit
@@ -40,7 +40,9 @@ def setup(case):
         order=lambda epoch: case.order(4, epoch=epoch),
         learning_rate=build_schedule(NamedSpec.of("StepLR", step_size=1, gamma=0.5), 0.01),
         evaluate=build_evaluate(
-            lambda params, batch: recipe.apply(params, batch, None), case.targets, feed, case.order(4)
+            Evaluator(lambda params, batch: recipe.apply(params, batch, None), case.targets),
+            feed,
+            case.order(4),
         ),
         targets=case.targets,
         key=jax.random.key(0, impl="rbg"),
@@ -262,7 +264,7 @@ def test_a_chain_is_learnt_to_near_its_entropy_rate():
         fold=train.fold(build_step(recipe)),
         order=lambda epoch: epoch_order(len(windows["train"]), size, seed=0, epoch=epoch, shuffle=True),
         learning_rate=build_schedule(NamedSpec.of("CosineAnnealingLR", T_max=8), 1e-2),
-        evaluate=build_evaluate(lambda p, batch: apply(p, batch, None), targets, valid, known),
+        evaluate=build_evaluate(Evaluator(lambda p, batch: apply(p, batch, None), targets), valid, known),
         targets=targets,
         key=jax.random.key(0, impl="rbg"),
     )

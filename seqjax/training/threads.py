@@ -1,0 +1,40 @@
+"""Threads that compute under the jax settings of whoever asks them to.
+
+Which device is the default and how wide numbers are is each thread's own affair with jax, so that a call in
+another thread has to be given them.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
+
+import jax
+
+P = ParamSpec("P")
+Result = TypeVar("Result")
+
+
+class Threads:
+    """Some threads, which take up calls in the order in which these come.
+
+    Args:
+      count: Number of threads.
+      name: What they are called.
+    """
+
+    def __init__(self, count: int, name: str) -> None:
+        self._pool = ThreadPoolExecutor(count, name)
+
+    def submit(self, function: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Future[Result]:
+        """Has a thread call a function."""
+        device, is_wide = jax.config.jax_default_device, jax.config.jax_enable_x64
+
+        def call() -> Result:
+            with jax.default_device(device), jax.enable_x64(is_wide):
+                return function(*args, **kwargs)
+
+        return self._pool.submit(call)
+
+    def close(self) -> None:
+        """Drops the calls that are not begun, and waits for those that are."""
+        self._pool.shutdown(cancel_futures=True)
