@@ -39,7 +39,7 @@ from seqjax.config.schema import Schema
 from seqjax.config.train import TrainConfig
 from seqjax.data.columns import OTHER, class_labels
 from seqjax.errors import TrainingError
-from seqjax.model.functional import abstract, init
+from seqjax.model.functional import GraphDef, abstract, init
 from seqjax.progress import Advance, configure_logging, progress
 from seqjax.stopping import noted
 from seqjax.training.agreement import Wishes
@@ -162,14 +162,21 @@ def load_job(config: TrainConfig, placement: Placement | None = None, *, until: 
     """
     metadata = load_metadata(resolve_path(config.project_root, config.metadata_config_path, or_here=True))
     placement = placement or Placement([find_device(config.training_spec.device)])
-    return Job(config, metadata, resolve_schema(config, metadata), placement, until)
+    schema = resolve_schema(config, metadata)
+    return Job(config, metadata, schema, placement, until, abstract(schema, config.model_spec))
 
 
 class Job:
     """One run of the command, with what all of its parts need."""
 
     def __init__(
-        self, config: TrainConfig, metadata: Metadata, schema: Schema, placement: Placement, until: int | None
+        self,
+        config: TrainConfig,
+        metadata: Metadata,
+        schema: Schema,
+        placement: Placement,
+        until: int | None,
+        model: tuple[GraphDef, Params],
     ) -> None:
         self.layout = Layout(Path(config.project_root), config.model_name)
         """Where the run's files lie."""
@@ -181,13 +188,18 @@ class Job:
         self._metadata = metadata
         self._placement = placement
         self._until = until
-        self._graphdef, self.shapes = abstract(schema, config.model_spec)
+        self._graphdef, self.shapes = model
         self._has_saved = False
         self.data = TrainingData(config, metadata, schema)
         """What it trains on."""
         self.labels = _labels(config.id_maps or metadata.id_maps)
         self.memory = partial(memory_in_use, self.device.platform)
         """Says how much memory is in use."""
+
+    def beside(self, config: TrainConfig) -> "Job":
+        """Another run, on the same data and with a model of the same shapes."""
+        model = self._graphdef, self.shapes
+        return Job(config, self._metadata, self.schema, self._placement, None, model)
 
     def announce(self, checkpoint: Checkpoint, log: JsonLog) -> None:
         """Logs what is about to start."""
@@ -377,6 +389,7 @@ class Job:
                 )
                 if saver is not None and standing is not begin:
                     saver.pause(standing)
+                    saver.finish()
                 return standing
         finally:
             if saver is not None:

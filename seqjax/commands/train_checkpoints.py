@@ -198,13 +198,11 @@ class Saver:
         return late and not self._writer.busy
 
     def __call__(self, event: Event) -> None:
-        """Saves, if it is time. Returns at once but at the end of the run."""
+        """Begins to save, if it is time. Waits for that only where a signal ends the run."""
         match event:
             case StandingEvent():
                 if event.finished or event.standing.epoch % self._spec.save_interval_epochs == 0:
                     self._save(event.standing)
-                if event.finished:
-                    self._writer.finish()
             case PauseEvent():
                 self._save(event.standing)
                 if event.signal:
@@ -216,6 +214,14 @@ class Saver:
         """Saves a run that leaves off after an epoch, unless that is saved already."""
         if standing.epoch != self._saved_epoch:
             self._save(standing)
+
+    def finish(self) -> None:
+        """Waits until everything is on disk.
+
+        Raises:
+          ArtifactError: It could not be written.
+        """
+        self._writer.finish()
 
     def close(self) -> None:
         """Waits for what is being written."""

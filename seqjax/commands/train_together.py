@@ -179,7 +179,7 @@ class _Bench:
     ) -> None:
         self.windows = windows
         self.run = job.prepare(job.data.batches(*windows))
-        self._job = job
+        self.job = job
         self._known = known
         self._baselines: dict[str, Baselines] = {}
         self._kind: Kind = suited(job.config, job.device) if runner == "auto" else runner
@@ -189,7 +189,7 @@ class _Bench:
     def train(self, tasks: Sequence[Task], ended: Ended) -> None:
         """Trains runs; see `Workshop.train`."""
         known = len(self._known)
-        values = values_of([*self._known, *(task.config for task in tasks)], self._job.schema)[known:]
+        values = values_of([*self._known, *(task.config for task in tasks)], self.job.schema)[known:]
         population = self._slots(len(tasks), values[0])
         begun: dict[int, _Sitting] = {}
         alone: list[Task] = []
@@ -231,28 +231,27 @@ class _Bench:
         """Those of a run, which depend on how its targets are weighed."""
         key = repr([(one.name, one.loss_weight, one.class_weights) for one in run.setup.targets])
         if key not in self._baselines:
-            self._baselines[key] = evaluate_baselines(run, self._job.schema, data)
+            self._baselines[key] = evaluate_baselines(run, self.job.schema, data)
         return self._baselines[key]
 
     def _slots(self, count: int, values: Values) -> Population:
         """A population whose programs take in numbers of the names of these, with slots for so many runs."""
         names = json.dumps(jax.tree.map(lambda _: 0, values))
         wide = self._population is not None and is_too_wide(
-            self._kind, self._job.device, slots=self._population[1].size, runs=count
+            self._kind, self.job.device, slots=self._population[1].size, runs=count
         )
         if self._population is None or self._population[0] != names or wide:
             run = self.run
-            order = self._job.data.batches(*self.windows).validation_order
+            order = self.job.data.batches(*self.windows).validation_order
             programs = Programs(
                 *(run.recipe, run.evaluator, run.setup.feed, run.validation, order), run.setup.placement
             )
-            most = fitting(self._job.config, bytes_of(self._job.shapes), self._job.device)
+            most = fitting(self.job.config, bytes_of(self.job.shapes), self.job.device)
             slots = max(1, min(count, most, self._size or count))
             logger.info("[INFO] %d runs at a time are trained together (%s).", slots, self._kind)
             self._population = names, Population(programs, self._kind, slots)
-            shapes = jax.eval_shape(run.begin, self._job.shapes)
-            nothing = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
-            self._population[1].compile(Member(run, values, nothing, epochs=1))
+            nothing = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), self.job.shapes)
+            self._population[1].compile(Member(run, values, run.begin(nothing), epochs=1))
         return self._population[1]
 
 
@@ -265,7 +264,7 @@ class _Sitting:
         self._bar = bar
         self._started = time.perf_counter()
         self._open = ExitStack()
-        self._job = load_job(task.config)
+        self._job = bench.job.beside(task.config)
         self._saver: Saver | None = None
 
     @property
@@ -317,10 +316,11 @@ class _Sitting:
         if not isinstance(end, Standing):
             return self.ended(end)
         spec = self.task.config.training_spec
-        if is_finished(end, epochs=spec.epochs, patience=spec.early_stopping_epochs):
-            return self._finish(end, finished=False)
         if self._saver is not None:
             self._saver.pause(end)
+            self._saver.finish()
+        if is_finished(end, epochs=spec.epochs, patience=spec.early_stopping_epochs):
+            return self._finish(end, finished=False)
         self.close()
         return _paused(end)
 

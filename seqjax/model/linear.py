@@ -12,6 +12,7 @@ takes seconds.
 import math
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -43,7 +44,7 @@ def uniform(fan_in: int) -> Initializer:
 
 def parameter(values: Float[np.ndarray, "..."]) -> nnx.Param:
     """A trainable parameter with these initial values."""
-    return nnx.Param(jnp.asarray(values))
+    return nnx.Param(jax.device_put(values))
 
 
 def dense(

@@ -220,7 +220,7 @@ class Stacked:
         self.put(0, state)
         self.begin({0: work})
         self.train(0, 0)
-        self.evaluate({0: work.constants.values or {}})
+        self.evaluate({0: dict(work.constants.values or {})})
 
     def put(self, slot: int, state: TrainState) -> None:
         """As `Runner.put`."""

@@ -156,9 +156,7 @@ def _optimizer(config: TrainConfig, schema: Schema, schedule: Schedule) -> Optim
 
 def evaluate_baselines(run: Run, schema: Schema, data: Data) -> Mapping[str, Evaluation]:
     """What simple predictors, fitted on the training data, reach on the validation data, by name."""
-    evaluator = Evaluator(
-        predict_baseline, run.setup.targets, measured=measured_targets(schema, data.std)
-    )
+    evaluator = Evaluator(predict_baseline, run.setup.targets, measured=measured_targets(schema, data.std))
     fitted = fit_baselines(data.training, schema)
     return evaluate_side_by_side(evaluator, run.validation, data.validation_order, fitted)
 
@@ -180,9 +178,7 @@ def _feeds(
     """Where training and validation batches come from."""
     limit = memory_limit(device, load_in_full=spec.load_full_data_to_ram, max_ram_gb=spec.max_ram_gb)
     columns = tuple(schema.columns)
-    options = compiler_options(
-        device, deterministic=spec.enforce_determinism, has_dropout=spec.dropout > 0
-    )
+    options = compiler_options(device, deterministic=spec.enforce_determinism, has_dropout=spec.dropout > 0)
 
     def feed(windows: WindowSource) -> Feed:
         return build_feed(

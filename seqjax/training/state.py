@@ -3,7 +3,6 @@
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
@@ -31,8 +30,8 @@ class TrainState(NamedTuple):
 def new_state(params: Params, optimizer: Optimizer, *, is_scaled: bool = False) -> TrainState:
     """The state before the first update.
 
-    Every leaf has a buffer of its own, since a step consumes them all: an optimizer may start two of its
-    statistics from one array, and the caller keeps `params`.
+    Its leaves may share buffers: an optimizer may start two of its statistics from one array, and the caller
+    keeps `params`. A step consumes a copy (`Placement.copied`).
 
     Args:
       params: Parameters, in the formats in which they are kept.
@@ -40,8 +39,7 @@ def new_state(params: Params, optimizer: Optimizer, *, is_scaled: bool = False) 
       is_scaled: Whether losses must be scaled (`Precision.is_scaled`).
     """
     scale = first_scale() if is_scaled else None
-    state = TrainState(params, optimizer.init(params), jnp.zeros((), jnp.int32), scale)
-    return jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), state)
+    return TrainState(params, optimizer.init(params), jax.device_put(np.int32(0)), scale)
 
 
 def to_host(tree: Tree) -> Tree:

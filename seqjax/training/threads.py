@@ -6,7 +6,7 @@ another thread has to be given them.
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 
@@ -27,7 +27,8 @@ class Threads:
 
     def submit(self, function: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Future[Result]:
         """Has a thread call a function."""
-        device, is_wide = jax.config.jax_default_device, jax.config.jax_enable_x64
+        settings: Any = jax.config  # Has these attributes; they are not declared.
+        device, is_wide = settings.jax_default_device, settings.jax_enable_x64
 
         def call() -> Result:
             with jax.default_device(device), jax.enable_x64(is_wide):

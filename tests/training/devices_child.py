@@ -37,7 +37,7 @@ def curve(kind: type, placement: Placement) -> list[float]:
         order=lambda epoch: case.order(SIZE, epoch=epoch),
         learning_rate=lambda *_: 0.003,
         evaluate=build_evaluate(
-            Evaluator(lambda params, batch: recipe.apply(params, batch, None), case.targets),
+            Evaluator(lambda params, batch: recipe.apply(params, batch, None), tuple(case.targets)),
             feed,
             case.order(SIZE),
         ),

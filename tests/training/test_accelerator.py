@@ -77,7 +77,7 @@ def test_autocast_computes_in_bfloat16_beside_float32_parameters(case, accelerat
 
 
 def test_enforced_determinism_repeats_to_the_bit(case, accelerator):
-    options = compiler_options(accelerator, deterministic=True)
+    options = compiler_options(accelerator, deterministic=True, has_dropout=True)
     recipe = case.recipe(dropout=0.1, clip=0.5)
     runs = [trained(case, recipe, accelerator, options=options) for _ in range(2)]
     jax.tree.map(np.testing.assert_array_equal, *runs)

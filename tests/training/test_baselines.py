@@ -34,7 +34,7 @@ def losses(windows, schema, targets):
     order = epoch_order(len(windows), 50, seed=0, epoch=0, shuffle=False)
     feed = ResidentFeed(windows, tuple(schema.columns))
     found = evaluate_side_by_side(
-        Evaluator(predict_baseline, targets), feed, order, fit_baselines(windows, schema)
+        Evaluator(predict_baseline, tuple(targets)), feed, order, fit_baselines(windows, schema)
     )
     return {name: one.losses.by_target for name, one in found.items()}
 

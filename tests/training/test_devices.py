@@ -27,8 +27,9 @@ def test_auto_takes_what_jax_prefers():
     assert find_device("auto") == jax.devices()[0]
 
 
-def test_options_are_those_that_xla_accepts():
-    options = compiler_options(jax.devices("cpu")[0], deterministic=True)
+@pytest.mark.parametrize("has_dropout", [False, True])
+def test_options_are_those_that_xla_accepts(has_dropout):
+    options = compiler_options(jax.devices("cpu")[0], deterministic=True, has_dropout=has_dropout)
     assert jax.jit(lambda x: x + 1, compiler_options=options or None)(1.0) == 2.0
 
 

@@ -21,7 +21,9 @@ def evaluated(case, size, *, feed: type[ResidentFeed | StreamedFeed] = ResidentF
     apply = forward(case.graphdef, case.schema.inputs)
     order = epoch_order(len(case.windows), size, seed=0, epoch=0, shuffle=False)
     evaluate = build_evaluate(
-        Evaluator(lambda params, batch: apply(params, batch, None), case.targets, {"item": 5}, MEASURED),
+        Evaluator(
+            lambda params, batch: apply(params, batch, None), tuple(case.targets), {"item": 5}, MEASURED
+        ),
         case.feed(feed),
         order,
     )

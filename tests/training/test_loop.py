@@ -40,7 +40,7 @@ def setup(case):
         order=lambda epoch: case.order(4, epoch=epoch),
         learning_rate=build_schedule(NamedSpec.of("StepLR", step_size=1, gamma=0.5), 0.01),
         evaluate=build_evaluate(
-            Evaluator(lambda params, batch: recipe.apply(params, batch, None), case.targets),
+            Evaluator(lambda params, batch: recipe.apply(params, batch, None), tuple(case.targets)),
             feed,
             case.order(4),
         ),
@@ -264,7 +264,9 @@ def test_a_chain_is_learnt_to_near_its_entropy_rate():
         fold=train.fold(build_step(recipe)),
         order=lambda epoch: epoch_order(len(windows["train"]), size, seed=0, epoch=epoch, shuffle=True),
         learning_rate=build_schedule(NamedSpec.of("CosineAnnealingLR", T_max=8), 1e-2),
-        evaluate=build_evaluate(Evaluator(lambda p, batch: apply(p, batch, None), targets), valid, known),
+        evaluate=build_evaluate(
+            Evaluator(lambda p, batch: apply(p, batch, None), tuple(targets)), valid, known
+        ),
         targets=targets,
         key=jax.random.key(0, impl="rbg"),
     )
