@@ -27,6 +27,7 @@ LAYERS: dict[str, set[str]] = {
     "stopping": set(),
     "allocator": set(),
     "compilation_cache": set(),
+    "cores": set(),
     "baselines": set(),
     "config": set(),
     # Sequifier's shards are torch files, which interop reads and writes.
@@ -34,7 +35,7 @@ LAYERS: dict[str, set[str]] = {
     "model": set(),
     "optim": set(),
     "training": {"model", "optim", "baselines"},
-    "sweep": {"training", "model", "optim"},
+    "sweep": {"training", "model", "optim", "cores"},
     "interop": set(),
     # An export is a model that is written down: it traces the model, inside the function that does it.
     "artifacts": {"interop", "model"},
@@ -53,6 +54,7 @@ LAYERS: dict[str, set[str]] = {
         "baselines",
         "reports",
         "allocator",
+        "cores",
     },
     "reports": set(),
     "options": set(),
@@ -69,7 +71,9 @@ HEAVY = JAX | TABLES | GRAPHS
 
 # Third-party packages that a layer never imports, not in a function either.
 NEVER: dict[str, set[str]] = {
-    **dict.fromkeys(["errors", "progress", "stopping", "allocator", "compilation_cache", "config"], HEAVY),
+    **dict.fromkeys(
+        ["errors", "progress", "stopping", "allocator", "compilation_cache", "cores", "config"], HEAVY
+    ),
     **dict.fromkeys(["options", "api", "cli", "__init__", "__main__"], HEAVY),
     "data": JAX | GRAPHS,
     "evaluation": JAX | GRAPHS,

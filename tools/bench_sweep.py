@@ -15,8 +15,7 @@ model. Three things are measured:
 * `searches`: the command as a user starts it, a process from its start to its summary, with one torch file
   of the best and one of the last model of each run, since sequifier's search cannot do without. Nothing that
   was compiled before is used. sequifier starts a process for each run; its configuration needs four keys
-  that its documents do not name, and a folder that it does not make. It is measured on a few runs; since
-  all of its runs are equal processes, larger searches are set against as many times that.
+  that its documents do not name, and a folder that it does not make.
 """
 
 import argparse
@@ -271,17 +270,24 @@ def _row(count: int, wall: float, cpu: float) -> dict[str, Any]:
     return {"runs": count, "wall_seconds": round(wall, 1), "cpu_seconds": round(cpu, 1)}
 
 
-def searches(program: Path | None, counts: Sequence[int], peer_runs: int) -> list[dict[str, Any]]:
-    """Whole searches, of each number of runs, and sequifier's."""
-    theirs = None if program is None else peers(program, peer_runs)
-    rows: list[dict[str, Any]] = [{"program": "seqjax", **ours(count)} for count in counts]
-    if theirs is None:
-        return rows
-    for row in rows:
-        for kind in ("wall", "cpu"):
-            time_of_theirs = row["runs"] / peer_runs * theirs[f"{kind}_seconds"]
-            row[f"{kind}_against_sequifier"] = round(time_of_theirs / row[f"{kind}_seconds"], 2)
-    return [*rows, {"program": "sequifier", **theirs}]
+def searches(program: Path | None, counts: Sequence[int]) -> list[dict[str, Any]]:
+    """Whole searches, of each number of runs: ours before and after sequifier's, whose mean counts."""
+    rows: list[dict[str, Any]] = []
+    for count in counts:
+        before = ours(count)
+        theirs = None if program is None else peers(program, count)
+        both = before, ours(count)
+        row = {"program": "seqjax", "runs": count}
+        for kind in ("wall_seconds", "cpu_seconds"):
+            row[kind] = round(statistics.fmean(one[kind] for one in both), 1)
+            row[f"each_{kind}"] = [one[kind] for one in both]
+        rows.append(row)
+        if theirs is not None:
+            for kind in ("wall", "cpu"):
+                ratio = theirs[f"{kind}_seconds"] / row[f"{kind}_seconds"]
+                row[f"{kind}_against_sequifier"] = round(ratio, 2)
+            rows.append({"program": "sequifier", **theirs})
+    return rows
 
 
 def main() -> int:
@@ -290,7 +296,6 @@ def main() -> int:
     parser.add_argument("--models", type=int, nargs="+", default=[16, 32])
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--peer", type=Path, help="the program sequifier")
-    parser.add_argument("--peer-runs", type=int, default=6, help="runs of its search")
     parser.add_argument("--device", default="cpu", help="of population and runners")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="the others are kept")
     parser.add_argument("--output", type=Path)
@@ -311,7 +316,7 @@ def main() -> int:
         elif part == "runners":
             rows = [in_a_process(arguments.models[0], size, *how) for size in SIZES]
         else:
-            rows = searches(arguments.peer, arguments.models, arguments.peer_runs)
+            rows = searches(arguments.peer, arguments.models)
         results[part] = {**begin, "rows": rows}
     text = json.dumps(results, indent=1)
     print(text)

@@ -6,8 +6,8 @@
 Every architecture has random columns, sizes and parameters, and padded windows. Checked of each: onnx.checker
 in full, the largest error relative to max(1, |value|), which may be 1e-5, and that the most probable class is
 the same (unless two are equally probable up to that error). Those that fail are printed, and the exit code is
-1 then. Parameters are initial ones that have moved by 0.1 in the mean, about twice as far as a hundred updates
-at a learning rate of 0.01 move them.
+1 then. Parameters are initial ones that have moved by 0.1 in the mean, about twice as far as a hundred
+updates at a learning rate of 0.01 move them.
 
 Some models magnify rounding, and are drawn by themselves: vectors of one or two numbers, whose norm divides
 by nearly 0 now and then, and parameters that have moved far, which make attention sharp. No 1e-5 can be asked

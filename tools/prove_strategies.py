@@ -1,6 +1,6 @@
 """Compares halving and Optuna with a grid, by what they find and how much they train.
 
-    python -m tools.prove_strategies --seeds 3
+    python -m tools.prove_strategies --seeds 3 4 5
 
 The data is the Markov chain of `tools.demo_data`. The grid varies learning rate, dropout and weight decay;
 halving and Optuna have the same lists. Either is to reach the grid's lowest validation loss to within 1 %,
@@ -105,14 +105,14 @@ def compare(root: Path, seed: int, *, trials: int, **smaller: Any) -> dict[str, 
 def main() -> int:
     """Runs the comparison and returns the exit status."""
     parser = argparse.ArgumentParser(description="Compare halving and Optuna with a grid.")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[3, 4, 5])
     parser.add_argument("--sequences", type=int, default=60)
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     results = []
     with tempfile.TemporaryDirectory() as folder:
         project(Path(folder), arguments.sequences)
-        for seed in range(arguments.seeds):
+        for seed in arguments.seeds:
             results.append(compare(Path(folder), seed, trials=12))
             print(json.dumps(results[-1]), flush=True)
     if arguments.output:

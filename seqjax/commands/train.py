@@ -12,7 +12,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import numpy as np
@@ -163,43 +163,45 @@ def load_job(config: TrainConfig, placement: Placement | None = None, *, until: 
     metadata = load_metadata(resolve_path(config.project_root, config.metadata_config_path, or_here=True))
     placement = placement or Placement([find_device(config.training_spec.device)])
     schema = resolve_schema(config, metadata)
-    return Job(config, metadata, schema, placement, until, abstract(schema, config.model_spec))
+    return Job(config, Common(metadata, schema, placement, *abstract(schema, config.model_spec)), until)
+
+
+class Common(NamedTuple):
+    """What runs on the same data, with models of the same shapes, have in common."""
+
+    metadata: Metadata
+    schema: Schema
+    placement: Placement
+    graphdef: GraphDef
+    shapes: Params
+    """Shapes and types of the model's parameters."""
 
 
 class Job:
     """One run of the command, with what all of its parts need."""
 
-    def __init__(
-        self,
-        config: TrainConfig,
-        metadata: Metadata,
-        schema: Schema,
-        placement: Placement,
-        until: int | None,
-        model: tuple[GraphDef, Params],
-    ) -> None:
+    def __init__(self, config: TrainConfig, common: Common, until: int | None = None) -> None:
         self.layout = Layout(Path(config.project_root), config.model_name)
         """Where the run's files lie."""
-        self.schema = schema
+        self.schema = common.schema
         """Its columns."""
+        self.shapes = common.shapes
+        """Shapes and types of the model's parameters."""
         self.device = find_device(config.training_spec.device)
         """Where it computes."""
         self.config = config
-        self._metadata = metadata
-        self._placement = placement
+        self._common = common
         self._until = until
-        self._graphdef, self.shapes = model
         self._has_saved = False
-        self.data = TrainingData(config, metadata, schema)
+        self.data = TrainingData(config, common.metadata, common.schema)
         """What it trains on."""
-        self.labels = _labels(config.id_maps or metadata.id_maps)
+        self.labels = _labels(config.id_maps or common.metadata.id_maps)
         self.memory = partial(memory_in_use, self.device.platform)
         """Says how much memory is in use."""
 
     def beside(self, config: TrainConfig) -> "Job":
         """Another run, on the same data and with a model of the same shapes."""
-        model = self._graphdef, self.shapes
-        return Job(config, self._metadata, self.schema, self._placement, None, model)
+        return Job(config, self._common)
 
     def announce(self, checkpoint: Checkpoint, log: JsonLog) -> None:
         """Logs what is about to start."""
@@ -300,8 +302,8 @@ class Job:
     def prepare(self, data: Data, *, parts: int = 1, beside: Run | None = None) -> Run:
         """Puts the run together; see `seqjax.training.setup.prepare`."""
         run = prepare(
-            *(self.config, self.schema, self._graphdef, data, self.device),
-            placement=self._placement,
+            *(self.config, self.schema, self._common.graphdef, data, self.device),
+            placement=self._common.placement,
             parts=parts,
             beside=beside,
         )
@@ -407,7 +409,7 @@ class Job:
         card = describe_run(
             config,
             self.schema,
-            self._metadata,
+            self._common.metadata,
             best_epoch=standing.best_epoch,
             last_epoch=standing.epoch,
             validation_loss=standing.best_loss if best or standing.stale == 0 else None,
@@ -416,7 +418,7 @@ class Job:
         paths = export_models(
             self.layout,
             params=standing.best if best else standing.state.params,
-            graphdef=self._graphdef,
+            graphdef=self._common.graphdef,
             card=card,
             config=config,
             which=which,

@@ -61,19 +61,21 @@ def test_whole_searches_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(bench_sweep, "timed", timed)
     monkeypatch.setattr(bench_sweep, "in_a_process", lambda *given: {"models": given[0]})
     output = tmp_path / "sweep.json"
-    words = ["--models", "8", "--peer", "sequifier", "--peer-runs", "4", "--output", str(output)]
+    words = ["--models", "4", "--peer", "sequifier", "--output", str(output)]
     monkeypatch.setattr(sys, "argv", ["bench_sweep", *words])
     assert bench_sweep.main() == 0
     found = json.loads(output.read_text())
-    assert found["population"]["rows"] == [{"models": 8}]
+    assert found["population"]["rows"] == [{"models": 4}]
     ours, theirs = found["searches"]["rows"]
     assert ours == {
         "program": "seqjax",
-        "runs": 8,
+        "runs": 4,
         "wall_seconds": 4.0,
         "cpu_seconds": 3.0,
-        "wall_against_sequifier": 20.0,
-        "cpu_against_sequifier": 20.0,
+        "each_wall_seconds": [4.0, 4.0],
+        "each_cpu_seconds": [3.0, 3.0],
+        "wall_against_sequifier": 10.0,
+        "cpu_against_sequifier": 10.0,
     }
     assert theirs == {"program": "sequifier", "runs": 4, "wall_seconds": 40.0, "cpu_seconds": 30.0}
     assert asked == ["preprocess", "hyperparameter-search"]
