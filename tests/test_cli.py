@@ -123,6 +123,14 @@ def python(*words, check=True):
     )
 
 
+def test_what_a_command_imports_is_kept_from_the_garbage_collector():
+    code = (
+        "import gc; from seqjax import cli; cli._function(cli.COMMANDS['preprocess']); "
+        "print(gc.isenabled(), gc.get_freeze_count() > 10_000)"
+    )
+    assert python("-c", code).stdout == "True True\n"
+
+
 def help_text(capsys, *words):
     with pytest.raises(SystemExit) as caught:
         cli.main([*words, "--help"])

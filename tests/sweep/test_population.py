@@ -1,5 +1,6 @@
 """A member of a population is what it would be alone, whatever becomes of the others."""
 
+import logging
 import os
 import subprocess
 import sys
@@ -128,6 +129,25 @@ def test_a_member_that_diverges_changes_no_other():
         for place in (0, 2):
             jax.tree.map(np.testing.assert_array_equal, calm[place].state, upset[place].state)
             assert calm[place].best_loss == upset[place].best_loss
+
+
+@pytest.mark.parametrize("kind", ["loop", "map"])
+def test_what_is_compiled_ahead_is_not_compiled_again(kind, caplog):
+    programs, group = members(
+        [config(BASE | {"learning_rate": rate, "epochs": 2}) for rate in (0.001, 0.002)]
+    )
+    together = Population(programs, kind, 2)
+    ends = []
+    jax.config.update("jax_log_compiles", True)  # In all threads.
+    try:
+        with caplog.at_level(logging.WARNING):
+            together.compile(replace(group[0]))
+            together.train(group, lambda member, end: ends.append(end))
+    finally:
+        jax.config.update("jax_log_compiles", False)
+    assert [end.epoch for end in ends] == [2, 2]
+    # The update and the evaluation.
+    assert caplog.text.count("Finished XLA compilation of jit(loop)") == 2
 
 
 def test_slots_are_refilled_and_members_end_by_themselves():
