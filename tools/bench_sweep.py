@@ -11,7 +11,7 @@ model. Three things are measured:
   of everything from the first batch to the last checkpoint: updates, evaluation after each epoch, logs,
   checkpoints. Nothing is exported. `default` is the runner that is chosen where none is set. With
   `--device cuda` it is the wall time that counts.
-* `runners`: the same by model size, to see where a CPU gains by joining products (`seqjax.sweep.sizes`).
+* `runners`: the same with smaller models, which gain the most by being joined (`seqjax.sweep.sizes`).
 * `searches`: the command as a user starts it, a process from its start to its summary, with one torch file
   of the best and one of the last model of each run, since sequifier's search cannot do without. Nothing that
   was compiled before is used. sequifier starts a process for each run; its configuration needs four keys
@@ -138,7 +138,7 @@ def population(
             return _runs(root, search(count, shape, epochs=epochs, device=device), name)
 
         known = runs("known")
-        default = suited(known[0], find_device(known[0].training_spec.device))
+        default = suited(find_device(device), is_resident=True)
         benches: dict[str, Workshop] = {}
         for way in ways:
             alone = way == SOLO

@@ -30,6 +30,7 @@ from seqjax.sweep.sizes import bytes_of, fitting, is_too_wide, suited
 from seqjax.training.devices import find_device
 from seqjax.training.distributed import find_devices
 from seqjax.training.events import BatchEvent, Event, Hook, Standing
+from seqjax.training.feed import ResidentFeed
 from seqjax.training.logs import json_log, log_files
 from seqjax.training.loop import is_finished
 from seqjax.training.memory import is_out_of_memory
@@ -78,7 +79,7 @@ class Workshop:
 
     Args:
       known: Runs that tell in which numbers those to come will differ, so that programs are compiled once.
-      runner: How a device works on them; auto goes by the device and the size of the model.
+      runner: How a device works on them; auto goes by the device and by where the data is.
       size: Largest number of runs at a time; null takes as many as fit into memory.
     """
 
@@ -182,7 +183,8 @@ class _Bench:
         self.job = job
         self._known = known
         self._baselines: dict[str, Baselines] = {}
-        self._kind: Kind = suited(job.config, job.device) if runner == "auto" else runner
+        is_resident = isinstance(self.run.setup.feed, ResidentFeed)
+        self._kind: Kind = suited(job.device, is_resident=is_resident) if runner == "auto" else runner
         self._size = size
         self._population: tuple[str, Population] | None = None
 

@@ -220,7 +220,7 @@ class HyperparameterSearchConfig(ConfigModel):
     """Largest number of runs that are trained together; null takes as many as fit into memory."""
     population_runner: Literal["auto", "vmap", "map", "loop"] = "auto"
     """How a device works on runs that are trained together: vmap all at once, map one after the other in one
-    program, loop with a program for one; auto goes by the device and the size of the model."""
+    program, loop with a program for one; auto goes by the device and by where the data is."""
     ray_address: str | None = None
     """Address of the Ray cluster; null takes RAY_ADDRESS, or starts one on this machine."""
     ray_resources: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=lambda: {"CPU": 1.0})

@@ -14,24 +14,22 @@ _SHARE = 0.8
 _COPIES = 5
 """Parameters, gradients, two statistics of the optimizer, and room to write the next state."""
 _MOST_ON_A_CPU = 64
-_SMALL = 32768
-"""Numbers between two layers of one member, up to which a CPU gains by one program for all members: with 512,
-4,096, 16,384 and 49,152 numbers, 16 members make 1.19, 1.08, 1.04 and 0.99 times the steps per CPU second
-under map that they make under loop, and 1.04, 1.01, 1.06 and 1.00 times under vmap, which computes empty
-slots too (docs/benchmarks/sweep.json)."""
 
 
-def suited(config: TrainConfig, device: Device) -> Kind:
+def suited(device: Device, *, is_resident: bool) -> Kind:
     """The runner that is fastest on a device.
 
+    On a CPU, `loop` makes as many steps per CPU second as `map` makes, whatever the size of the model, and as
+    `vmap` makes but with the smallest; it takes less wall time and is compiled sooner
+    (docs/benchmarks/sweep.json). What it does not do is to read a batch once for all runs.
+
     Args:
-      config: One of the runs.
-      device: Where they are trained.
+      device: Where the runs are trained.
+      is_resident: Whether their data is in the device's memory.
     """
     if device.platform != "cpu":
         return "vmap"
-    numbers = config.training_spec.batch_size * config.seq_length * config.model_spec.dim_model
-    return "map" if numbers <= _SMALL else "loop"
+    return "loop" if is_resident else "map"
 
 
 def is_too_wide(kind: Kind, device: Device, *, slots: int, runs: int) -> bool:

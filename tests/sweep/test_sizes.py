@@ -1,4 +1,4 @@
-"""The number of runs goes by a device's memory, and the way of training them by the device and the model."""
+"""The number of runs goes by a device's memory, and the way of training them by the device and the data."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -27,10 +27,10 @@ def test_as_many_runs_as_fit_into_a_devices_memory():
     assert fitting(settings, parameters, device("cpu")) == fitting(settings, parameters, device("gpu")) == 64
 
 
-def test_a_cpu_has_one_program_for_all_runs_of_small_models():
-    assert suited(config(), device("cpu")) == "map"
-    assert suited(config({"batch_size": 1000}), device("cpu")) == "loop"
-    assert suited(config({"batch_size": 1000}), device("gpu")) == "vmap"
+def test_a_cpu_takes_runs_one_by_one_unless_each_would_read_the_data():
+    assert suited(device("cpu"), is_resident=True) == "loop"
+    assert suited(device("cpu"), is_resident=False) == "map"
+    assert suited(device("gpu"), is_resident=True) == suited(device("gpu"), is_resident=False) == "vmap"
 
 
 def test_an_accelerator_does_not_compute_slots_that_stay_empty():
