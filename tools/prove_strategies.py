@@ -1,6 +1,6 @@
 """Compares halving and Optuna with a grid, by what they find and how much they train.
 
-    python -m tools.prove_strategies --seeds 3 4 5
+    python -m tools.prove_strategies [--seeds 0 1 2 3 4 5] [--output docs/benchmarks/strategies.json]
 
 The data is the Markov chain of `tools.demo_data`. The grid varies learning rate, dropout and weight decay;
 halving and Optuna have the same lists. Either is to reach the grid's lowest validation loss to within 1 %,
