@@ -74,8 +74,8 @@ class Optimizer:
         """The same optimizer with other values of some keyword arguments, which may be traced.
 
         Args:
-          values: By the names of the keyword arguments, such as weight_decay or betas. A `momentum` or
-            `lr_decay` of 0 must stay so: without it there is no state for it.
+          values: By the names of the keyword arguments, such as weight_decay or betas. A `momentum`,
+            `dampening` or `lr_decay` of 0 must stay so, and one that is not 0 too: the state depends on it.
         """
         return replace(self, settings=self.settings.model_copy(update=dict(values)))
 

@@ -26,7 +26,7 @@ class SumOfSquaresState(NamedTuple):
     total: Params
 
 
-def scale_by_sum_of_squares(initial: float, eps: float) -> optax.GradientTransformation:
+def scale_by_sum_of_squares(initial: Number, eps: Number) -> optax.GradientTransformation:
     """Divides by `sqrt(sum of squares) + eps`; optax's own puts eps inside the root."""
 
     def init(params: Params) -> SumOfSquaresState:
@@ -224,7 +224,8 @@ def scale_by_lars(settings: Lars) -> optax.GradientTransformation:
     def scaled(grad: Array, param: Array) -> Array:
         size, length = jnp.linalg.norm(param), jnp.linalg.norm(grad)
         factor = settings.trust_coefficient * size / (length + settings.weight_decay * size + settings.eps)
-        return jnp.where((size > 0) & (length > 0), factor * (grad + settings.weight_decay * param), grad)
+        decays = (settings.weight_decay != 0) & (size > 0) & (length > 0)
+        return jnp.where(decays, factor * (grad + settings.weight_decay * param), grad)
 
     def update(grads: Params, state: optax.EmptyState, params: Params) -> tuple[Params, optax.EmptyState]:
         return jax.tree.map(scaled, grads, params), state

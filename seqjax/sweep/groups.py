@@ -44,8 +44,8 @@ _FREE_IN_TRAINING = (
     "scheduler_step_on",
     "world_size",
 )
-# Without momentum there is no state for it, so whether it is 0 is compiled in.
-_SHAPES_STATE = ("momentum", "lr_decay")
+# Where one of these is 0 there is less state, so whether it is 0 is compiled in.
+_SHAPES_STATE = ("momentum", "dampening", "lr_decay")
 
 
 def shape_of(config: TrainConfig) -> str:

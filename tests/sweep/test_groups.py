@@ -1,7 +1,13 @@
 """Which runs are trained together, and in which numbers they may differ."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import pytest
 
+from seqjax.config.base import Problems
+from seqjax.config.optimization import OPTIMIZERS, NamedSpec, optimizer_settings
+from seqjax.optim.optimizers import build_optimizer
 from seqjax.sweep.groups import grouped_by_shape, shape_of, values_of
 from tests.populations import SCHEMA, config
 
@@ -60,3 +66,48 @@ def test_values_are_those_in_which_runs_differ():
     assert [one["optimizer"] for one in found] == [{"betas": (0.9, 0.999)}] * 2 + [{"betas": (0.5, 0.999)}]
     np.testing.assert_array_equal(found[1]["class_weights"]["item"], np.ones(5))
     assert values_of(some[:1], SCHEMA) == [{}]
+
+
+def variants(name):
+    """An optimizer with each of its numbers in turn at 0 and elsewhere, as far as these may be."""
+    base = {"momentum": 0.9} if "momentum" in vars(optimizer_settings(NamedSpec.of(name))) else {}
+    yield base
+    for key, value in vars(optimizer_settings(NamedSpec.of(name, **base))).items():
+        numbers = value if isinstance(value, tuple) else (value,)
+        if not numbers or not all(isinstance(number, float) for number in numbers):
+            continue
+        for number in (0.0, 0.3):
+            one = [number, *numbers[1:]] if isinstance(value, tuple) else number
+            try:
+                optimizer_settings(NamedSpec.of(name, **{**base, key: one}))
+            except Problems:
+                continue
+            yield {**base, key: one}
+
+
+def moved(own, optimizer):
+    """Where three updates of an optimizer lead from the state that a run's own one begins with."""
+    rng = np.random.default_rng(0)
+    params = {"w": jnp.asarray(rng.normal(size=(3, 2))), "b": {"0": jnp.asarray(rng.normal(size=3))}}
+    state = own.init(params)
+    for _ in range(3):
+        grads = jax.tree.map(lambda leaf: leaf * leaf + 0.1, params)
+        params, state = optimizer.rule.update(grads, state, params, 0.01)
+    return params, state
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_number_that_is_taken_in_does_what_one_that_is_compiled_in_does(name):
+    """The programs of a group are built for one of its runs, and take in the numbers of the others."""
+    groups = {}
+    for arguments in variants(name):
+        settings = config({"optimizer": {"name": name, **arguments}})
+        groups.setdefault(shape_of(settings), []).append(settings)
+    with jax.enable_x64(True):
+        for group in groups.values():
+            optimizers = [build_optimizer(one.training_spec.optimizer) for one in group]
+            taken_in = [jax.tree.map(jnp.asarray, one.get("optimizer", {})) for one in values_of(group, SCHEMA)]
+            for first in (optimizers[0], optimizers[-1]):
+                for own, numbers in zip(optimizers, taken_in, strict=True):
+                    found = moved(own, first.with_values(numbers))
+                    jax.tree.map(np.testing.assert_allclose, found, moved(own, own))
