@@ -25,7 +25,7 @@ from seqjax.config.metadata import Metadata
 from seqjax.config.resolve import load_metadata
 from seqjax.config.sampling import SECTIONS, parts_of
 from seqjax.config.train import TrainConfig
-from seqjax.errors import ConfigError, MissingPackageError, Problem, TrainingError
+from seqjax.errors import ArtifactError, ConfigError, MissingPackageError, Problem, TrainingError
 from seqjax.sweep.groups import shape_of
 from seqjax.sweep.halving import budgets, kept
 from seqjax.sweep.space import Candidate, Plan, Skipped, candidate_of, identity, plan, space_of
@@ -172,9 +172,17 @@ def _study(
         missing = wanted - len(runs)
         if missing <= 0 or study.count > 10 * wanted + 100:
             return Plan(tuple(runs), tuple(skipped))
-        study.ask(min(missing, at_once))
+        asked = min(missing, at_once)
+        # What was asked for last came to nothing new: it would be asked for again and again.
+        study.ask(asked, at_random=_skipped_last(skipped, study.count) >= asked)
         runs, skipped = _from_trials(config, metadata, study.settings())
         study.tell_all(dict.fromkeys((one.combination for one in skipped), None))
+
+
+def _skipped_last(skipped: Sequence[Skipped], count: int) -> int:
+    """How many of the newest trials, of `count`, are skipped without one in between that is not."""
+    numbers = {one.combination for one in skipped}
+    return next((back for back in range(count) if count - 1 - back not in numbers), count)
 
 
 def _from_trials(
@@ -184,9 +192,10 @@ def _from_trials(
     runs: list[Candidate] = []
     skipped: list[Skipped] = []
     seen: dict[str, int] = {}
+    space = space_of(config)
     for number, settings in trials.items():
         try:
-            candidate = candidate_of(config, metadata, settings, run=number, number=number)
+            candidate = candidate_of(config, space, metadata, settings, run=number, number=number)
         except ConfigError as error:
             skipped.append(Skipped(number, " ".join(map(str, error.problems))))
             continue
@@ -205,6 +214,7 @@ def _state(files: SearchFiles, config: HyperparameterSearchConfig, metadata: Met
     now = SearchState(config=config.model_dump(mode="json"), metadata_sha256=digest, outcomes={})
     before = load_state(files.state)
     if before is None:
+        _refuse_lone_study(files, config)
         return now
     changed = changed_keys(
         {**before.config, "the metadata's digest": before.metadata_sha256},
@@ -214,11 +224,21 @@ def _state(files: SearchFiles, config: HyperparameterSearchConfig, metadata: Met
     if changed:
         raise ConfigError(
             f"The search in {files.state} was begun with another configuration, so it cannot be continued. "
-            "Undo the changes, choose another hp_search_name, or remove that file and the checkpoints of its "
-            "runs to start anew; the configuration",
+            "Undo the changes, choose another hp_search_name, or remove that file, Optuna's study beside it "
+            "and the checkpoints of its runs to start anew; the configuration",
             [Problem(key, f"was {old!r}, is {new!r}.") for key, (old, new) in changed.items()],
         )
     return before.model_copy(update={"config": now.config})
+
+
+def _refuse_lone_study(files: SearchFiles, config: HyperparameterSearchConfig) -> None:
+    """A study without the state of its search may be of other values than are to be tried now."""
+    study = files.study(config.study_storage)
+    if config.search_strategy == "tpe" and study.exists():
+        raise ArtifactError(
+            f"{study} holds the trials of an earlier search, but {files.state}, which says what that search "
+            "tried, is gone. Remove the study too to start anew, or choose another hp_search_name."
+        )
 
 
 def _announce(config: HyperparameterSearchConfig, runs: Plan, state: SearchState) -> None:

@@ -75,9 +75,15 @@ class Study:
         """The settings of all trials, by number."""
         return {trial.number: self._settings(trial) for trial in self._study.get_trials(deepcopy=False)}
 
-    def ask(self, count: int) -> None:
-        """Adds new trials."""
-        self._study.sampler = _sampler(f"{self._seed} {self.count}", self._random)
+    def ask(self, count: int, *, at_random: bool) -> None:
+        """Adds new trials.
+
+        Args:
+          count: How many.
+          at_random: Whether results are not gone by.
+        """
+        startup = self.count + count if at_random else self._random
+        self._study.sampler = _sampler(f"{self._seed} {self.count}", startup)
         for _ in range(count):
             self._study.ask(self._distributions)
 

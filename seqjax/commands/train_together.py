@@ -8,7 +8,7 @@ import gc
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -34,6 +34,7 @@ from seqjax.training.feed import ResidentFeed
 from seqjax.training.logs import json_log, log_files
 from seqjax.training.loop import is_finished
 from seqjax.training.memory import is_out_of_memory
+from seqjax.training.objective import weighing
 from seqjax.training.placement import Placement
 from seqjax.training.setup import Data, Run, evaluate_baselines
 
@@ -159,7 +160,7 @@ class Workshop:
     def _data(self, job: Job) -> tuple[Windows, Windows]:
         config = job.config
         key = json.dumps(
-            [config.training_data_path, config.validation_data_path, config.seq_length, *job.schema.columns]
+            [config.training_data_path, config.validation_data_path, config.seq_length, job.schema.columns]
         )
         if key not in self._windows:
             self._windows = {key: job.data.windows()}
@@ -182,7 +183,7 @@ class _Bench:
         self.run = job.prepare(job.data.batches(*windows))
         self.job = job
         self._known = known
-        self._baselines: dict[str, Baselines] = {}
+        self._baselines: dict[Hashable, Baselines] = {}
         is_resident = isinstance(self.run.setup.feed, ResidentFeed)
         self._kind: Kind = suited(job.device, is_resident=is_resident) if runner == "auto" else runner
         self._size = size
@@ -231,7 +232,7 @@ class _Bench:
 
     def baselines(self, run: Run, data: Data) -> Baselines:
         """Those of a run, which depend on how its targets are weighed."""
-        key = repr([(one.name, one.loss_weight, one.class_weights) for one in run.setup.targets])
+        key = weighing(run.setup.targets)
         if key not in self._baselines:
             self._baselines[key] = evaluate_baselines(run, self.job.schema, data)
         return self._baselines[key]

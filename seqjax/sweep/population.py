@@ -211,7 +211,6 @@ class Population:
         self._count = max(1, self._count // 2)
         logger.warning("[WARNING] Out of memory: from now on %d runs are trained together.", self._count)
         self._runner.close()
-        self._runner = build_runner(self._kind, self._programs, 0)
         gc.collect()
         jax.clear_caches()
         self._runner = build_runner(self._kind, self._programs, self._count)

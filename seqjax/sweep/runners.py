@@ -100,7 +100,7 @@ class Runner(Protocol):
         ...
 
     def close(self) -> None:
-        """Drops what was sent and is not begun; the runner is not used again."""
+        """Drops the members' states, and what was sent and is not begun; the runner is not used again."""
         ...
 
 
@@ -186,6 +186,7 @@ class Loop:
     def close(self) -> None:
         """As `Runner.close`."""
         self._threads.close()
+        self._states, self._work, self._sent = {}, {}, {}
 
 
 class Stacked:
@@ -278,6 +279,10 @@ class Stacked:
         fetched = to_host(self._states)
         return {slot: _at(fetched, slot) for slot in slots}
 
+    def close(self) -> None:
+        """As `Runner.close`."""
+        self._states, self._work = None, None
+
     def _occupied(self, members: Mapping[int, object]) -> Bool[np.ndarray, "slots"]:
         """Which slots have members."""
         return np.isin(np.arange(self._slots), list(members))
@@ -285,9 +290,6 @@ class Stacked:
     def _placed(self, tree: Tree) -> Tree:
         """A stack, with each device's members on it."""
         return jax.device_put(tree, self._sharding)
-
-    def close(self) -> None:
-        """As `Runner.close`."""
 
 
 def build_runner(kind: Kind, programs: Programs, slots: int) -> Runner:

@@ -193,7 +193,8 @@ def plan(config: HyperparameterSearchConfig, metadata: Metadata) -> Plan:
                 "search_strategy: sample."
             )
             raise ConfigError(_source(config), [Problem("search_strategy", problem)])
-        return _plan(config, metadata, enumerate(map(space.combination, range(space.count))), space.count)
+        combinations = enumerate(map(space.combination, range(space.count)))
+        return _plan(config, space, metadata, combinations, space.count)
     if space.ranges:
         wanted = config.n_samples
         draws: Iterator[tuple[int, Choice]] = (
@@ -202,7 +203,7 @@ def plan(config: HyperparameterSearchConfig, metadata: Metadata) -> Plan:
     else:
         wanted = min(config.n_samples, space.count)
         draws = ((number, space.combination(number)) for number in shuffled(space.count, config.seed))
-    return _plan(config, metadata, itertools.islice(draws, 100 * wanted + 1000), wanted)
+    return _plan(config, space, metadata, itertools.islice(draws, 100 * wanted + 1000), wanted)
 
 
 def shuffled(count: int, seed: int) -> Iterator[int]:
@@ -255,12 +256,19 @@ def run_name(search: str, run: int) -> str:
 
 
 def candidate_of(
-    config: HyperparameterSearchConfig, metadata: Metadata, settings: Choice, *, run: int, number: int
+    config: HyperparameterSearchConfig,
+    space: Space,
+    metadata: Metadata,
+    settings: Choice,
+    *,
+    run: int,
+    number: int,
 ) -> Candidate:
     """A combination as a run.
 
     Args:
       config: The search.
+      space: That of the search.
       metadata: Of the data.
       settings: The combination.
       run: Number of the run.
@@ -273,7 +281,7 @@ def candidate_of(
     values = train_values(config, settings, run_name(config.hp_search_name, run))
     train = validate(TrainConfig, values, f"combination {number}")
     resolve_schema(train, metadata)
-    return Candidate(run, number, {key: settings[key] for key in space_of(config).varied}, train)
+    return Candidate(run, number, {key: settings[key] for key in space.varied}, train)
 
 
 def identity(config: TrainConfig) -> str:
@@ -283,6 +291,7 @@ def identity(config: TrainConfig) -> str:
 
 def _plan(
     config: HyperparameterSearchConfig,
+    space: Space,
     metadata: Metadata,
     combinations: Iterable[tuple[int, Choice]],
     wanted: int,
@@ -295,7 +304,7 @@ def _plan(
         if len(candidates) == wanted:
             break
         try:
-            candidate = candidate_of(config, metadata, settings, run=len(candidates), number=number)
+            candidate = candidate_of(config, space, metadata, settings, run=len(candidates), number=number)
         except ConfigError as error:
             first_error = first_error or error
             skipped.append(Skipped(number, " ".join(map(str, error.problems))))

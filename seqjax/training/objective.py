@@ -116,6 +116,18 @@ def loss_weights(targets: Sequence[Target]) -> dict[str, float]:
     return {target.name: float(target.loss_weight) for target in targets}
 
 
+def weighing(targets: Sequence[Target]) -> tuple[tuple[str, float, bytes | None], ...]:
+    """What tells losses and evaluations apart whose targets weigh otherwise: equal where all weights are."""
+    return tuple(
+        (
+            target.name,
+            float(target.loss_weight),
+            None if target.class_weights is None else np.asarray(target.class_weights).tobytes(),
+        )
+        for target in targets
+    )
+
+
 def position_weights(target: Target, batch: Batch) -> Float[Array, "B T"]:
     """The weight of each position: 0 on padding, else 1 or the true class's weight."""
     mask_BT = target_mask(batch).astype(jnp.float32)

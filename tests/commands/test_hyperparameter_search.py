@@ -315,6 +315,30 @@ def test_optuna_learns_from_batches_and_goes_on(project, trainer):
         }
 
 
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_optuna_is_not_left_to_ask_for_the_same_for_ever(project, trainer, at_once):
+    config = search(
+        LAYERS,
+        {"dropout": [0.0, 0.25]},
+        search_strategy="tpe",
+        n_samples=4,
+        population_size=at_once,
+        project_root=str(project),
+    )
+    assert len(hyperparameter_search(config)) == 4
+
+
+def test_a_study_is_not_gone_on_with_when_the_state_of_its_search_is_gone(project, trainer):
+    config = search({"num_layers": [1, 2]}, search_strategy="tpe", n_samples=2, project_root=str(project))
+    hyperparameter_search(config)
+    folder = project / "configs/hp_search"
+    (folder / "demo-search.json").unlink()
+    with pytest.raises(ArtifactError, match=r"demo-study.db holds .* Remove the study too"):
+        hyperparameter_search(config)
+    (folder / "demo-study.db").unlink()
+    assert len(hyperparameter_search(config)) == 2
+
+
 def test_trials_that_cannot_be_trained_are_passed_over(project, trainer):
     config = search(
         {

@@ -1,6 +1,8 @@
 """Runs that are trained together leave what each would leave alone, and go on alone where they must."""
 
 import logging
+from types import SimpleNamespace
+from typing import Any
 
 import jax
 import pytest
@@ -59,6 +61,17 @@ def test_another_error_of_the_accelerator_is_a_fault(project, monkeypatch):
     monkeypatch.setattr(train_together._Bench, "train", broken)
     with pytest.raises(jax.errors.JaxRuntimeError):
         Workshop().train(tasks(project), lambda task, end, seconds: None)
+
+
+def test_windows_are_read_again_where_a_column_is_of_another_kind():
+    """A column of whole numbers can be either; its windows hold ids or standardised values."""
+    config = SimpleNamespace(training_data_path="a", validation_data_path="b", seq_length=3)
+    workshop, read = Workshop(), []
+    for kind in ("categorical", "categorical", "real"):
+        data = SimpleNamespace(windows=lambda kind=kind: read.append(kind) or kind)
+        job: Any = SimpleNamespace(config=config, schema=SimpleNamespace(columns={"count": kind}), data=data)
+        assert workshop._data(job) == kind
+    assert read == ["categorical", "real"]
 
 
 def test_a_run_in_the_middle_of_an_epoch_goes_on_alone_until_its_limit(project, monkeypatch):

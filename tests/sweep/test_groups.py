@@ -106,8 +106,8 @@ def test_a_number_that_is_taken_in_does_what_one_that_is_compiled_in_does(name):
     with jax.enable_x64(True):
         for group in groups.values():
             optimizers = [build_optimizer(one.training_spec.optimizer) for one in group]
-            taken_in = [jax.tree.map(jnp.asarray, one.get("optimizer", {})) for one in values_of(group, SCHEMA)]
+            values = [one.get("optimizer", {}) for one in values_of(group, SCHEMA)]
             for first in (optimizers[0], optimizers[-1]):
-                for own, numbers in zip(optimizers, taken_in, strict=True):
-                    found = moved(own, first.with_values(numbers))
-                    jax.tree.map(np.testing.assert_allclose, found, moved(own, own))
+                for own, numbers in zip(optimizers, values, strict=True):
+                    taken_in = first.with_values(jax.tree.map(jnp.asarray, numbers))
+                    jax.tree.map(np.testing.assert_allclose, moved(own, taken_in), moved(own, own))

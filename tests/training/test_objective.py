@@ -14,6 +14,7 @@ from seqjax.training.objective import (
     loss_sums,
     loss_weights,
     total_weights,
+    weighing,
     weighted_loss,
     without_smoothing,
 )
@@ -62,6 +63,16 @@ def test_each_criterion_is_a_mean_over_real_positions(criterion):
     mask = REAL[:, 1:]
     assert sums.weight == mask.sum()
     np.testing.assert_allclose(sums.total, by_hand(criterion)[mask].sum(), rtol=1e-6)
+
+
+def test_weighing_tells_long_class_weights_apart():
+    def weighed(place):
+        weights = np.ones(2000, np.float32)
+        weights[place] = 2.0
+        return weighing([Target("item", "CrossEntropyLoss", 1.0, weights)])
+
+    assert weighed(1000) != weighed(1001)
+    assert weighed(1000) == weighed(1000)
 
 
 def test_class_weights_divide_by_their_sum():
