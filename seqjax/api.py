@@ -2,6 +2,7 @@
 
 A config is a model such as `TrainConfig`, a mapping of the same shape as the YAML, or the path of a YAML
 file; `overrides`, nested as the YAML is, are laid over it. A command's code is imported when it is called.
+What a command says goes to the logger `seqjax`, and to stderr in plain lines where nobody configured logging.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,7 @@ from seqjax.config.metadata import Metadata
 from seqjax.config.preprocess import PreprocessConfig
 from seqjax.config.train import TrainConfig
 from seqjax.config.visualize_training import VisualizeTrainingConfig
+from seqjax.progress import log_lines
 
 if TYPE_CHECKING:
     from seqjax.commands.train import TrainResult
@@ -28,6 +30,7 @@ Values: TypeAlias = Mapping[str, Any]
 Source: TypeAlias = Values | str | PathLike[str]
 
 
+@log_lines()
 def make(project_name: str | PathLike[str]) -> Path:
     """Creates a project: folders, .gitignore, and a commented template of each command's configuration.
 
@@ -42,6 +45,7 @@ def make(project_name: str | PathLike[str]) -> Path:
     return run(as_config(MakeConfig, {"project_name": str(project_name)}))
 
 
+@log_lines()
 def preprocess(config: PreprocessConfig | Source, overrides: Values | None = None) -> Metadata:
     """Turns a table of event sequences into windows to train on.
 
@@ -57,6 +61,7 @@ def preprocess(config: PreprocessConfig | Source, overrides: Values | None = Non
     return run(as_config(PreprocessConfig, config, overrides))
 
 
+@log_lines()
 def train(config: TrainConfig | Source, overrides: Values | None = None) -> "TrainResult":
     """Trains a causal transformer on preprocessed data and exports it.
 
@@ -72,6 +77,7 @@ def train(config: TrainConfig | Source, overrides: Values | None = None) -> "Tra
     return run(as_config(TrainConfig, config, overrides))
 
 
+@log_lines()
 def infer(config: InferConfig | Source, overrides: Values | None = None) -> list[Path]:
     """Predicts, or embeds, with a trained model, and writes the results.
 
@@ -122,6 +128,7 @@ def load_model(
     )
 
 
+@log_lines()
 def evaluate(config: EvaluateConfig | Source, overrides: Values | None = None) -> "Report":
     """Measures how well trained models predict held-out data, and writes the report.
 
@@ -137,6 +144,7 @@ def evaluate(config: EvaluateConfig | Source, overrides: Values | None = None) -
     return run(as_config(EvaluateConfig, config, overrides))
 
 
+@log_lines()
 def search(
     config: HyperparameterSearchConfig | Source,
     overrides: Values | None = None,
@@ -158,6 +166,7 @@ def search(
     return run(as_config(HyperparameterSearchConfig, config, overrides), confirm)
 
 
+@log_lines()
 def visualize_training(
     models: str | Sequence[str],
     *,

@@ -97,15 +97,49 @@ def configure_logging(level: int = logging.INFO) -> None:
     )  # Each handler has its own level: a run's log file holds more than the screen.
     for handler in [handler for handler in logger.handlers if isinstance(handler, _ScreenHandler)]:
         logger.removeHandler(handler)
-    handler = _ScreenHandler(level)
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    logger.addHandler(handler)
-    # Some libraries configure the root logger when they find it bare, and every line would appear twice.
-    if not logging.root.handlers:
-        logging.root.addHandler(logging.NullHandler())
+    logger.addHandler(_ScreenHandler(level))
+    _occupy_root()
+
+
+@contextmanager
+def log_lines() -> Iterator[None]:
+    """Writes what seqjax logs to stderr as plain lines while the block runs, if nobody configured logging.
+
+    A program whose root logger has a handler, or that gave seqjax's logger a handler or a level, did.
+    """
+    logger = logging.getLogger("seqjax")
+    shown = None if logger.hasHandlers() or logger.level else _ScreenHandler(logging.INFO)
+    guard = _occupy_root()
+    if shown is not None:
+        logger.addHandler(shown)
+        logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        if shown is not None:
+            logger.removeHandler(shown)
+            logger.setLevel(logging.NOTSET)
+        if guard is not None:
+            logging.root.removeHandler(guard)
+
+
+def _occupy_root() -> logging.Handler | None:
+    """Gives a bare root logger a handler that does nothing, and returns it.
+
+    Some libraries configure the root logger when they find it bare, and every line would appear twice.
+    """
+    if logging.root.handlers:
+        return None
+    guard = logging.NullHandler()
+    logging.root.addHandler(guard)
+    return guard
 
 
 class _ScreenHandler(logging.Handler):
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self.setFormatter(logging.Formatter("%(message)s"))
+
     def emit(self, record: logging.LogRecord) -> None:
         try:
             line = self.format(record)

@@ -7,12 +7,23 @@ import sys
 import pytest
 
 from seqjax import progress as module
-from seqjax.progress import configure_logging, progress
+from seqjax.progress import configure_logging, log_lines, progress
 
 
 class Terminal(io.StringIO):
     def isatty(self):
         return True
+
+
+@pytest.fixture
+def bare(monkeypatch):
+    """Logging as it is in a new process, from when it is called: pytest has handlers of its own."""
+
+    def start():
+        monkeypatch.setattr(logging.root, "handlers", [])
+        monkeypatch.setattr(logging, "lastResort", None)
+
+    return start
 
 
 @pytest.fixture
@@ -97,3 +108,30 @@ def test_other_handlers_of_the_logger_stay(logger):
     logger.addHandler(kept)
     configure_logging()
     assert kept in logger.handlers
+
+
+def test_lines_are_shown_to_whoever_configured_nothing(capsys, bare, logger):
+    bare()
+    with log_lines():
+        logger.info("said")
+        logger.debug("not shown")
+        assert logging.root.handlers  # Some libraries would configure it otherwise.
+    logger.info("after")
+    assert capsys.readouterr().err == "said\n"
+    assert (logging.root.handlers, logger.handlers, logger.level) == ([], [], logging.NOTSET)
+
+
+@pytest.mark.parametrize(
+    "configure",
+    [
+        lambda: logging.root.addHandler(logging.NullHandler()),
+        lambda: logging.getLogger("seqjax").addHandler(logging.NullHandler()),
+        lambda: logging.getLogger("seqjax").setLevel(logging.ERROR),
+    ],
+)
+def test_a_program_that_configures_logging_decides_for_itself(capsys, bare, logger, configure):
+    bare()
+    configure()
+    with log_lines():
+        logger.warning("said")
+    assert capsys.readouterr().err == ""

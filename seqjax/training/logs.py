@@ -112,29 +112,38 @@ def log_files(debug: Path, info: Path, *, alone: bool = False) -> Iterator[None]
       alone: Whether it goes to these files alone, and neither to the screen nor to other files.
     """
     package = logging.getLogger(_LOGGER)
-    level = package.level
-    handlers = [_file_handler(debug, logging.DEBUG), _file_handler(info, logging.INFO)]
-    others = package.handlers[:] if alone else []
-    propagate = package.propagate
+    level, propagate = package.level, package.propagate
+    files = [_file_handler(debug, logging.DEBUG), _file_handler(info, logging.INFO)]
+    # The files want more than others may have asked for, who go on to be told of as much as before.
+    others = [_Forward(package.getEffectiveLevel())] if propagate and not alone else []
+    handlers = [*files, *others]
+    left_out = package.handlers[:] if alone else []
     package.setLevel(logging.DEBUG)
-    package.propagate = propagate and not alone
-    for handler in others:
+    package.propagate = False
+    for handler in left_out:
         package.removeHandler(handler)
     for handler in handlers:
         package.addHandler(handler)
     try:
         yield
     except BaseException as error:
-        _tell_end(error, handlers)
+        _tell_end(error, files)
         raise
     finally:
         package.setLevel(level)
         package.propagate = propagate
-        for handler in others:
+        for handler in left_out:
             package.addHandler(handler)
         for handler in handlers:
             package.removeHandler(handler)
             handler.close()
+
+
+class _Forward(logging.Handler):
+    """Hands on to the root logger's handlers what is of a level or above."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        logging.root.callHandlers(record)
 
 
 def _tell_end(error: BaseException, handlers: Sequence[logging.Handler]) -> None:

@@ -104,6 +104,15 @@ def test_files_hold_their_levels_and_go_on(tmp_path):
     assert [line.split(" | ")[1] for line in debug.read_text().splitlines()] == ["INFO", "DEBUG"] * 2
 
 
+def test_others_are_told_of_as_much_as_they_asked_for(tmp_path, caplog):
+    package = logging.getLogger("seqjax")
+    with caplog.at_level(logging.WARNING), log_files(tmp_path / "2.txt", tmp_path / "3.txt"):
+        for level in (logging.DEBUG, logging.INFO, logging.WARNING):
+            package.log(level, "level %d", level)
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    assert len((tmp_path / "2.txt").read_text().splitlines()) == 3
+
+
 @pytest.mark.parametrize(
     ("error", "line"),
     [
