@@ -220,12 +220,16 @@ class TrainConfig(ConfigModel):
                     "feature_embedding_dims", f"must name the input_columns {inputs} (found {list(dims)})."
                 )
             )
-        for layer in info.data.get("embedding_layers") or ():
-            if not -spec.num_layers - 1 <= layer <= spec.num_layers:
-                raise ValueError(
-                    f"has {spec.num_layers} layers (num_layers), so embedding_layers must be from "
-                    f"{-spec.num_layers - 1} to {spec.num_layers} (found {layer})."
+        layers = range(-spec.num_layers - 1, spec.num_layers + 1)
+        missing = [layer for layer in info.data.get("embedding_layers") or () if layer not in layers]
+        if missing:
+            problems.append(
+                Problem(
+                    "num_layers",
+                    f"is {spec.num_layers}, so embedding_layers must be from {layers[0]} to {layers[-1]} "
+                    f"(found {missing}).",
                 )
+            )
         length = info.data.get("seq_length")
         if length is not None and spec.prediction_length > length:
             problems.append(

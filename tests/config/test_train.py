@@ -28,6 +28,19 @@ def test_what_cannot_be_done_is_refused(changes, message):
     assert message in str(error.value)
 
 
+def test_everything_that_does_not_fit_the_model_is_reported_at_once():
+    spec = CONFIG["model_spec"] | {"feature_embedding_dims": {"other": 8}, "prediction_length": 99}
+    changes = {"embedding_layers": [-9, 0, 9], "input_columns": ["item"], "model_spec": spec}
+    with pytest.raises(ConfigError) as error:
+        validate(TrainConfig, CONFIG | changes, "train.yaml")
+    assert [problem.key for problem in error.value.problems] == [
+        "model_spec.feature_embedding_dims",
+        "model_spec.num_layers",
+        "model_spec.prediction_length",
+    ]
+    assert "(found [-9, 9])" in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
