@@ -78,7 +78,7 @@ def options_class(model: type[ConfigModel], names: Names) -> type:
     for name, (_, about) in names.variables.items():
         text = tyro.conf.arg(help=about, metavar="TEXT", help_behavior_hint="")
         fields.append((name, Annotated[str | None, text], dataclasses.field(default=None)))
-    for name, field in model.model_fields.items():
+    for name, field in _required_first(model):
         if name in names.positional:
             option = _option(field, metavar=name.upper())
             fields.append((name, Annotated[option, tyro.conf.Positional], dataclasses.field()))
@@ -184,12 +184,17 @@ def _dataclass(model: type[ConfigModel], fields: list[_Field]) -> type:
     )
 
 
+def _required_first(model: type[ConfigModel]) -> list[tuple[str, FieldInfo]]:
+    """The fields of a model in the order of the help: what must be given, then what may be."""
+    return sorted(model.model_fields.items(), key=lambda item: not item[1].is_required())
+
+
 def _field(name: str, field: FieldInfo, aliases: Sequence[str] = ()) -> _Field:
     """A field of the generated dataclass: an option that may be left out, or a section of them."""
     section = closed_section_of(field.annotation)
     if section is None:
         return (name, _option(field, aliases), dataclasses.field(default=None))
-    options = _dataclass(section, [_field(key, inner) for key, inner in section.model_fields.items()])
+    options = _dataclass(section, [_field(key, inner) for key, inner in _required_first(section)])
     return (name, options, dataclasses.field(default_factory=options))
 
 

@@ -1,12 +1,14 @@
-"""How the words of an option are read, by the type of its field."""
+"""The options that a config model becomes, and how their words are read, by the type of their field."""
 
+import dataclasses
 from typing import Annotated, Any, Literal
 
 import pytest
 from pydantic import Field
 
+from seqjax.cli import Command
 from seqjax.config.base import ConfigModel
-from seqjax.options import read_words
+from seqjax.options import options_class, read_words
 
 
 class Section(ConfigModel):
@@ -46,3 +48,19 @@ Positive = Section.model_fields["rate"].annotation
 )
 def test_words_are_read_by_the_type(words, annotation, value):
     assert read_words(words, annotation, "key") == value
+
+
+class Whole(ConfigModel):
+    """A section whose required keys do not come first."""
+
+    name: str = "x"
+    """A name."""
+    count: int
+    """A count."""
+    section: Section
+    """A section."""
+
+
+def test_what_must_be_given_comes_first():
+    options = options_class(Whole, Command(summary="", model="", function=""))
+    assert [field.name for field in dataclasses.fields(options)] == ["count", "section", "name"]

@@ -3,7 +3,8 @@
 Most keys hold a list of values to try, or a range of numbers. Lists of one group are linked: the first key of
 the group is its anchor, the others have a value for each of the anchor's, and the values at one place are
 tried together. What a value may be is said in the training configuration; here only the values' types are
-checked, so that a value that suits some combinations and not others stays possible.
+checked, so that a value that suits some combinations and not others stays possible. The keys that are the
+same in all runs are the training configuration's own: `FixedRun`, `FixedModel` and `FixedTraining`.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,12 +13,17 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from seqjax.config.base import ConfigModel, Problems
-from seqjax.config.layers import DTypeName, LayerType
-from seqjax.config.model import PositiveInt
+from seqjax.config.model import (
+    Activation,
+    AttentionType,
+    FixedModel,
+    Normalization,
+    PositionalEncoding,
+    PositiveInt,
+)
 from seqjax.config.optimization import NamedSpec, optimizer_settings, scheduler_settings
 from seqjax.config.sampling import Range, Values, check_key
-from seqjax.config.schema import ColumnKind
-from seqjax.config.train import PositiveFloat, Smoothing, checked_name
+from seqjax.config.train import FixedRun, FixedTraining, TrainingDevice, checked_name
 from seqjax.errors import Problem
 
 Some = Field(min_length=1)
@@ -45,8 +51,8 @@ TRAINING_AXES = (
 OUTER_AXES = (("input_columns", "column_types"), ("seq_length",))
 
 
-class ModelSampling(ConfigModel):
-    """The architectures to try."""
+class ModelSampling(FixedModel):
+    """The architectures to try, and what is the same in all runs."""
 
     dim_model: Annotated[list[PositiveInt], Some]
     """Widths of the transformer; the next four keys belong to it, place by place."""
@@ -62,24 +68,20 @@ class ModelSampling(ConfigModel):
     """Numbers of transformer layers."""
     dim_feedforward: Annotated[list[PositiveInt], Some] | Range
     """Hidden widths of the feed-forward layers."""
-    activation_fn: Annotated[list[Literal["swiglu", "gelu", "relu"]], Some]
+    activation_fn: Annotated[list[Activation], Some]
     """Feed-forward activations."""
-    normalization: Annotated[list[Literal["rmsnorm", "layer_norm"]], Some]
+    normalization: Annotated[list[Normalization], Some]
     """Normalization layers."""
     norm_first: Annotated[list[bool], Some]
     """Normalize before attention and feed-forward (pre-norm) rather than after."""
-    positional_encoding: Annotated[list[Literal["learned", "rope"]], Some]
+    positional_encoding: Annotated[list[PositionalEncoding], Some]
     """Learned absolute positions, or rotary positions inside attention."""
     rope_theta: Annotated[list[Annotated[float, Field(gt=0)]], Some] | Range
     """Bases of the rotary frequencies."""
-    attention_type: Annotated[list[Literal["mha", "mqa", "gqa"]], Some]
+    attention_type: Annotated[list[AttentionType], Some]
     """Multi-head, multi-query or grouped-query attention."""
     n_kv_heads: Annotated[list[PositiveInt | None], Some]
     """Numbers of key/value heads; one that does not divide n_head counts as null, which is n_head."""
-    prediction_length: PositiveInt = 1
-    """For how many trailing positions predictions are returned; the same in all runs."""
-    mask_padding: bool = True
-    """Keep left padding out of attention; the same in all runs."""
 
     @field_validator("n_head", "initial_embedding_dim", "joint_embedding_dim", "feature_embedding_dims")
     @classmethod
@@ -89,11 +91,9 @@ class ModelSampling(ConfigModel):
         return _linked(values, "dim_model", info)
 
 
-class TrainingSampling(ConfigModel):
-    """The ways of training to try, and what is the same in all runs."""
+class TrainingAxes(ConfigModel):
+    """The ways of training to try."""
 
-    device: str = "auto"
-    """auto (an accelerator where there is one), cpu, cuda, or mps."""
     learning_rate: Annotated[list[Annotated[float, Field(gt=0)]], Some] | Range
     """Initial learning rates; the next two keys belong to it, place by place."""
     epochs: list[PositiveInt] | Range
@@ -108,66 +108,6 @@ class TrainingSampling(ConfigModel):
     """Dropout probabilities."""
     optimizer: Annotated[tuple[NamedSpec, ...], Some] = (NamedSpec.of("Adam"),)
     """Optimizers by their torch names, with their keyword arguments."""
-    criterion: dict[str, str]
-    """Loss of each target column; from here on, the same in all runs."""
-    loss_weights: dict[str, Annotated[float, Field(ge=0)]] | None = None
-    """Weight of each target's loss in the sum; null weighs all by 1."""
-    class_weights: dict[str, list[Annotated[float, Field(ge=0)]]] | None = None
-    """Weight of each class (ids 0 and 1 included) of categorical targets."""
-    label_smoothing: Smoothing | dict[str, Smoothing] = 0.0
-    """Share of the truth that training spreads over all classes: for all categorical targets, or for each."""
-    huber_delta: PositiveFloat | dict[str, PositiveFloat] = 1.0
-    """Error from which HuberLoss is linear: for all such targets, or for each."""
-    smooth_l1_beta: PositiveFloat | dict[str, PositiveFloat] = 1.0
-    """Error from which SmoothL1Loss is linear: for all such targets, or for each."""
-    freeze: tuple[str, ...] = ()
-    """Parameters that are not trained, by sequifier's names, such as encoder.price.weight; * is anything."""
-    warm_start: Annotated[str, Field(min_length=1)] | None = None
-    """A .pt file, or the folder of a checkpoint, whose parameters a new run starts from."""
-    warm_start_strict: bool = True
-    """Whether the file must hold exactly the parameters of this model; false takes what fits by name."""
-    save_interval_epochs: PositiveInt
-    """Save a checkpoint every so many epochs."""
-    save_interval_minutes: PositiveFloat | None = None
-    """Save one every so many minutes too, in the middle of an epoch; null does not."""
-    save_interval_steps: PositiveInt | None = None
-    """Save one every so many updates too; null does not."""
-    keep_checkpoints: PositiveInt | None = 3
-    """How many of the newest checkpoints of each run are kept; null keeps all."""
-    early_stopping_epochs: PositiveInt | None = None
-    """Stop when the validation loss has not improved for so many epochs."""
-    scheduler_step_on: Literal["epoch", "batch"] = "epoch"
-    """Step the schedule after every epoch, or after every batch."""
-    gradient_clip: Annotated[float, Field(gt=0)] | None = 0.5
-    """Largest global gradient norm; null does not clip."""
-    log_interval: PositiveInt = 10
-    """Log every so many batches."""
-    log_to: tuple[Literal["tensorboard"], ...] = ()
-    """Where the log goes besides text and JSON lines: tensorboard (event files in logs/tensorboard)."""
-    class_share_log_columns: tuple[str, ...] = ()
-    """Categorical targets whose predicted class shares are logged after each validation."""
-    continue_training: bool = True
-    """Continue an interrupted run from its newest checkpoint; false starts it anew."""
-    enforce_determinism: bool = False
-    """Insist on deterministic operations (slower on accelerators)."""
-    num_workers: Annotated[int, Field(ge=0)] = 0
-    """Threads that prepare batches."""
-    load_full_data_to_ram: bool = True
-    """Load the data into memory; false reads windows from disk as they are needed."""
-    max_ram_gb: Annotated[float, Field(gt=0)] = 16
-    """Memory limit in GB for cached data when it is not loaded in full."""
-    distributed: bool = False
-    """Train on all devices."""
-    world_size: PositiveInt | None = None
-    """Number of devices that a distributed run expects; null takes all there are."""
-    layer_type_dtypes: dict[LayerType, DTypeName] | None = None
-    """Number format in which each kind of layer keeps its parameters and computes; null is float32."""
-    layer_autocast: bool = True
-    """Compute in bfloat16 on accelerators that have it where layer_type_dtypes does not say otherwise."""
-    backend: str = "nccl"
-    """Has no effect: read so that sequifier's files are accepted."""
-    device_max_concat_length: int = 12
-    """Has no effect: read so that sequifier's files are accepted."""
 
     @field_validator("epochs", "scheduler")
     @classmethod
@@ -189,13 +129,17 @@ class TrainingSampling(ConfigModel):
         return schedulers
 
 
-class HyperparameterSearchConfig(ConfigModel):
+# The fields of the last base come first, as in TrainingSpec.
+class TrainingSampling(FixedTraining, TrainingAxes):
+    """The ways of training to try, and what is the same in all runs."""
+
+    device: TrainingDevice = "auto"
+    """auto (an accelerator where there is one), cpu, cuda, or mps."""
+
+
+class HyperparameterSearchConfig(FixedRun):
     """Trains many models, each from a combination of the values to try, and compares them."""
 
-    project_root: str
-    """Root folder of the project; relative paths start here. Usually '.'."""
-    metadata_config_path: str
-    """The JSON file that preprocess wrote: configs/metadata_configs/[NAME].json."""
     hp_search_name: Annotated[str, Field(min_length=1)]
     """Name of the search; its runs are called [NAME]-run-0, [NAME]-run-1, and so on."""
     model_config_write_path: str
@@ -229,32 +173,10 @@ class HyperparameterSearchConfig(ConfigModel):
     """How often a group is started again whose Ray machine was lost."""
     override_input: bool = False
     """Do not ask before starting."""
-    training_data_path: str | None = None
-    """Training data; null is split 0 of the metadata."""
-    validation_data_path: str | None = None
-    """Validation data; null is split 1 of the metadata (or the only one)."""
-    read_format: Literal["parquet", "csv", "pt", "arrow"] | None = None
-    """Format of the preprocessed data; null takes the metadata's, parquet where it says none."""
-    export_generative_model: bool
-    """Export each run's model that predicts the next item."""
-    export_embedding_model: bool
-    """Export each run's model that returns the last hidden state."""
-    export_onnx: bool = True
-    """Export as .onnx."""
-    export_pt: bool = False
-    """Export as a torch .pt file, which sequifier reads too."""
-    export_with_dropout: bool = False
-    """Export with dropout active, for Monte Carlo estimates."""
-    inference_batch_size: PositiveInt
-    """Batch size with which exported models are checked; they take any."""
     input_columns: Annotated[list[Annotated[list[str], Some]], Some]
     """Sets of columns that the model sees; column_types belongs to it, place by place."""
     column_types: list[dict[str, str]] | None = None
     """Type of each column, for each set of input columns; null takes the metadata's."""
-    target_columns: Annotated[list[str], Some]
-    """Columns that the model learns to predict."""
-    target_column_types: dict[str, ColumnKind]
-    """Kind of each target column: categorical or real."""
     seq_length: Annotated[list[PositiveInt], Some] | Range
     """Lengths of the context window; at most that of the preprocessed data."""
     model_hyperparameter_sampling: ModelSampling

@@ -9,8 +9,22 @@ from seqjax.errors import Problem
 
 PositiveInt = Annotated[int, Field(gt=0)]
 
+Activation = Literal["swiglu", "gelu", "relu"]
+Normalization = Literal["rmsnorm", "layer_norm"]
+PositionalEncoding = Literal["learned", "rope"]
+AttentionType = Literal["mha", "mqa", "gqa"]
 
-class ModelSpec(ConfigModel):
+
+class FixedModel(ConfigModel):
+    """What is the same in the models of all runs of a search."""
+
+    prediction_length: PositiveInt = 1
+    """For how many trailing positions of a window predictions are returned (each predicts its next item)."""
+    mask_padding: bool = True
+    """Keep left padding out of attention. Models that sequifier trained attend to it: set false for those."""
+
+
+class ModelSpec(FixedModel):
     """The size and the parts of the transformer."""
 
     initial_embedding_dim: PositiveInt
@@ -23,19 +37,17 @@ class ModelSpec(ConfigModel):
     """Hidden width of the feed-forward layers."""
     num_layers: PositiveInt
     """Number of transformer layers."""
-    prediction_length: PositiveInt = 1
-    """For how many trailing positions of a window predictions are returned (each predicts its next item)."""
     feature_embedding_dims: dict[str, PositiveInt] | None = None
     """Embedding width of each input column; null shares `initial_embedding_dim` (one kind of column only)."""
     joint_embedding_dim: PositiveInt | None = None
     """If set (to `dim_model`), a linear layer maps the concatenated embeddings to this width."""
-    activation_fn: Literal["swiglu", "gelu", "relu"] = "swiglu"
+    activation_fn: Activation = "swiglu"
     """Feed-forward activation."""
-    normalization: Literal["rmsnorm", "layer_norm"] = "rmsnorm"
+    normalization: Normalization = "rmsnorm"
     """Normalization layer."""
-    positional_encoding: Literal["learned", "rope"] = "learned"
+    positional_encoding: PositionalEncoding = "learned"
     """Learned absolute positions, or rotary positions inside attention."""
-    attention_type: Literal["mha", "mqa", "gqa"] = "mha"
+    attention_type: AttentionType = "mha"
     """Multi-head, multi-query (one key/value head) or grouped-query attention."""
     norm_first: bool = True
     """Normalize before attention and feed-forward (pre-norm) rather than after."""
@@ -43,8 +55,6 @@ class ModelSpec(ConfigModel):
     """Number of key/value heads; divides `n_head`. Null means `n_head`: standard multi-head attention."""
     rope_theta: Annotated[float, Field(gt=0)] = 10000.0
     """Base of the rotary frequencies."""
-    mask_padding: bool = True
-    """Keep left padding out of attention. Models that sequifier trained attend to it: set false for those."""
 
     @property
     def head_dim(self) -> int:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from seqjax.config.base import ConfigModel, Problems, suggestion
 from seqjax.config.layers import DTypeName, LayerType
@@ -23,93 +23,33 @@ Smoothing = Annotated[float, Field(ge=0, lt=1)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 
 
-class TrainingSpec(ConfigModel):
-    """How the model is trained."""
+def _known_device(device: str) -> str:
+    if device.split(":")[0] not in {"auto", "cpu", "cuda", "mps"}:
+        raise ValueError(f"must be auto, cpu, cuda or mps (found {device!r}).")
+    return device
 
-    device: str
-    """auto (an accelerator where there is one), cpu, cuda, or mps."""
+
+TrainingDevice = Annotated[str, AfterValidator(_known_device)]
+
+
+class VariedTraining(ConfigModel):
+    """How one run is trained: the keys of which a search tries several values."""
+
     epochs: PositiveInt
     """Maximum number of epochs."""
-    save_interval_epochs: PositiveInt
-    """Save a checkpoint every so many epochs."""
-    save_interval_minutes: PositiveFloat | None = None
-    """Save one every so many minutes too, in the middle of an epoch; null does not."""
-    save_interval_steps: PositiveInt | None = None
-    """Save one every so many updates too; null does not."""
-    keep_checkpoints: PositiveInt | None = 3
-    """How many of the newest checkpoints are kept (each holds the best parameters so far); null keeps all."""
     batch_size: PositiveInt
     """Windows a batch."""
     learning_rate: Annotated[float, Field(gt=0)]
     """Initial learning rate."""
-    criterion: dict[str, str]
-    """Loss of each target column, such as CrossEntropyLoss (categorical) or MSELoss (real)."""
     optimizer: NamedSpec = NamedSpec.of("Adam")
     """Optimizer by its torch name, with its keyword arguments: Adam, AdamW, SGD, AdEMAMix, and others."""
     scheduler: NamedSpec = NamedSpec.of("StepLR", step_size=1, gamma=1.0)
     """Learning-rate schedule by its torch name, with its keyword arguments: StepLR (the default keeps the
     rate constant), CosineAnnealingLR, OneCycleLR, and others."""
-    scheduler_step_on: Literal["epoch", "batch"] = "epoch"
-    """Step the schedule after every epoch, or after every batch."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Dropout probability."""
-    loss_weights: dict[str, Annotated[float, Field(ge=0)]] | None = None
-    """Weight of each target's loss in the sum; null weighs all by 1."""
-    class_weights: dict[str, list[Annotated[float, Field(ge=0)]]] | None = None
-    """Weight of each class (ids 0 and 1 included) of categorical targets."""
-    label_smoothing: Smoothing | dict[str, Smoothing] = 0.0
-    """Share of the truth that training spreads over all classes: for all categorical targets, or for each."""
-    huber_delta: PositiveFloat | dict[str, PositiveFloat] = 1.0
-    """Error from which HuberLoss is linear: for all such targets, or for each."""
-    smooth_l1_beta: PositiveFloat | dict[str, PositiveFloat] = 1.0
-    """Error from which SmoothL1Loss is linear: for all such targets, or for each."""
-    freeze: tuple[str, ...] = ()
-    """Parameters that are not trained, by sequifier's names, such as encoder.price.weight; * is anything."""
-    warm_start: Annotated[str, Field(min_length=1)] | None = None
-    """A .pt file, or the folder of a checkpoint, whose parameters a new run starts from."""
-    warm_start_strict: bool = True
-    """Whether the file must hold exactly the parameters of this model; false takes what fits by name."""
     accumulation_steps: PositiveInt | None = None
     """Batches that are averaged, as one large batch, into one update."""
-    gradient_clip: Annotated[float, Field(gt=0)] | None = 0.5
-    """Largest global gradient norm; null does not clip."""
-    early_stopping_epochs: PositiveInt | None = None
-    """Stop when the validation loss has not improved for so many epochs."""
-    log_interval: PositiveInt = 10
-    """Log every so many batches."""
-    log_to: tuple[Literal["tensorboard"], ...] = ()
-    """Where the log goes besides text and JSON lines: tensorboard (event files in logs/tensorboard)."""
-    class_share_log_columns: tuple[str, ...] = ()
-    """Categorical targets whose predicted class shares are logged after each validation."""
-    continue_training: bool = True
-    """Continue from the newest checkpoint of this model, if there is one."""
-    enforce_determinism: bool = False
-    """Insist on deterministic operations (slower on accelerators)."""
-    load_full_data_to_ram: bool = True
-    """Load the data into memory; false reads windows from disk as they are needed."""
-    max_ram_gb: Annotated[float, Field(gt=0)] = 16
-    """Memory limit in GB for cached data when it is not loaded in full."""
-    num_workers: Annotated[int, Field(ge=0)] = 0
-    """Threads that prepare batches."""
-    distributed: bool = False
-    """Share each batch among all devices, of all hosts where the run was started on several."""
-    world_size: PositiveInt | None = None
-    """Number of devices that a distributed run expects; null takes all there are."""
-    layer_type_dtypes: dict[LayerType, DTypeName] | None = None
-    """Number format in which each kind of layer keeps its parameters and computes; null is float32."""
-    layer_autocast: bool = True
-    """Compute in bfloat16 on accelerators that have it where layer_type_dtypes does not say otherwise."""
-    backend: str = "nccl"
-    """Has no effect: read so that sequifier's files are accepted."""
-    device_max_concat_length: int = 12
-    """Has no effect: read so that sequifier's files are accepted."""
-
-    @field_validator("device")
-    @classmethod
-    def _device_is_known(cls, device: str) -> str:
-        if device.split(":")[0] not in {"auto", "cpu", "cuda", "mps"}:
-            raise ValueError(f"must be auto, cpu, cuda or mps (found {device!r}).")
-        return device
 
     @field_validator("optimizer")
     @classmethod
@@ -128,6 +68,79 @@ class TrainingSpec(ConfigModel):
             )
         return scheduler
 
+
+class FixedTraining(ConfigModel):
+    """How runs are trained: the keys that are the same in all runs of a search."""
+
+    device: TrainingDevice
+    """auto (an accelerator where there is one), cpu, cuda, or mps."""
+    criterion: dict[str, str]
+    """Loss of each target column, such as CrossEntropyLoss (categorical) or MSELoss (real)."""
+    save_interval_epochs: PositiveInt
+    """Save a checkpoint every so many epochs."""
+    save_interval_minutes: PositiveFloat | None = None
+    """Save one every so many minutes too, in the middle of an epoch; null does not."""
+    save_interval_steps: PositiveInt | None = None
+    """Save one every so many updates too; null does not."""
+    keep_checkpoints: PositiveInt | None = 3
+    """How many of a run's newest checkpoints are kept (each holds the best parameters so far); null keeps
+    all."""
+    continue_training: bool = True
+    """Continue a run from its newest checkpoint, if there is one; false starts it anew."""
+    early_stopping_epochs: PositiveInt | None = None
+    """Stop when the validation loss has not improved for so many epochs."""
+    scheduler_step_on: Literal["epoch", "batch"] = "epoch"
+    """Step the schedule after every epoch, or after every batch."""
+    gradient_clip: Annotated[float, Field(gt=0)] | None = 0.5
+    """Largest global gradient norm; null does not clip."""
+    loss_weights: dict[str, Annotated[float, Field(ge=0)]] | None = None
+    """Weight of each target's loss in the sum; null weighs all by 1."""
+    class_weights: dict[str, list[Annotated[float, Field(ge=0)]]] | None = None
+    """Weight of each class (ids 0 and 1 included) of categorical targets."""
+    label_smoothing: Smoothing | dict[str, Smoothing] = 0.0
+    """Share of the truth that training spreads over all classes: for all categorical targets, or for each."""
+    huber_delta: PositiveFloat | dict[str, PositiveFloat] = 1.0
+    """Error from which HuberLoss is linear: for all such targets, or for each."""
+    smooth_l1_beta: PositiveFloat | dict[str, PositiveFloat] = 1.0
+    """Error from which SmoothL1Loss is linear: for all such targets, or for each."""
+    freeze: tuple[str, ...] = ()
+    """Parameters that are not trained, by sequifier's names, such as encoder.price.weight; * is anything."""
+    warm_start: Annotated[str, Field(min_length=1)] | None = None
+    """A .pt file, or the folder of a checkpoint, whose parameters a new run starts from."""
+    warm_start_strict: bool = True
+    """Whether the file must hold exactly the parameters of this model; false takes what fits by name."""
+    log_interval: PositiveInt = 10
+    """Log every so many batches."""
+    log_to: tuple[Literal["tensorboard"], ...] = ()
+    """Where the log goes besides text and JSON lines: tensorboard (event files in logs/tensorboard)."""
+    class_share_log_columns: tuple[str, ...] = ()
+    """Categorical targets whose predicted class shares are logged after each validation."""
+    enforce_determinism: bool = False
+    """Insist on deterministic operations (slower on accelerators)."""
+    load_full_data_to_ram: bool = True
+    """Load the data into memory; false reads windows from disk as they are needed."""
+    max_ram_gb: Annotated[float, Field(gt=0)] = 16
+    """Memory limit in GB for cached data when it is not loaded in full."""
+    num_workers: Annotated[int, Field(ge=0)] = 0
+    """Threads that prepare batches."""
+    distributed: bool = False
+    """Train on all devices, of all hosts where the run was started on several."""
+    world_size: PositiveInt | None = None
+    """Number of devices that a distributed run expects; null takes all there are."""
+    layer_type_dtypes: dict[LayerType, DTypeName] | None = None
+    """Number format in which each kind of layer keeps its parameters and computes; null is float32."""
+    layer_autocast: bool = True
+    """Compute in bfloat16 on accelerators that have it where layer_type_dtypes does not say otherwise."""
+    backend: str = "nccl"
+    """Has no effect: read so that sequifier's files are accepted."""
+    device_max_concat_length: int = 12
+    """Has no effect: read so that sequifier's files are accepted."""
+
+
+# The fields of the last base come first, so that the scheduler is known when scheduler_step_on is checked.
+class TrainingSpec(FixedTraining, VariedTraining):
+    """How the model is trained."""
+
     @field_validator("scheduler_step_on")
     @classmethod
     def _schedule_is_long_enough(cls, step_on: str, info: ValidationInfo) -> str:
@@ -143,27 +156,54 @@ class TrainingSpec(ConfigModel):
         return step_on
 
 
-class TrainConfig(ConfigModel):
-    """Trains a causal transformer on preprocessed data and exports it."""
+class FixedRun(ConfigModel):
+    """Where a run's data and its models lie: the keys that are the same in all runs of a search."""
 
     project_root: str
     """Root folder of the project; relative paths start here. Usually '.'."""
     metadata_config_path: str
     """The JSON file that preprocess wrote: configs/metadata_configs/[NAME].json."""
-    model_name: Annotated[str, Field(min_length=1)]
-    """Name of this run: the models, checkpoints and logs carry it."""
     training_data_path: str | None = None
     """Training data; null is split 0 of the metadata."""
     validation_data_path: str | None = None
     """Validation data; null is split 1 of the metadata (or the only one)."""
     read_format: Literal["parquet", "csv", "pt", "arrow"] | None = None
     """Format of the preprocessed data; null takes the metadata's, parquet where it says none."""
-    input_columns: list[str] | None = None
-    """Columns that the model sees; null takes all of the metadata."""
     target_columns: Annotated[list[str], Field(min_length=1)]
     """Columns that the model learns to predict."""
     target_column_types: dict[str, ColumnKind]
     """Kind of each target column: categorical or real."""
+    export_generative_model: bool
+    """Export the model that predicts the next item."""
+    export_embedding_model: bool
+    """Export the model that returns the last hidden state."""
+    export_onnx: bool = True
+    """Export as .onnx."""
+    export_pt: bool = False
+    """Export as a torch .pt file, which sequifier reads too."""
+    export_with_dropout: bool = False
+    """Export ONNX models that can drop, for Monte Carlo estimates (infer_with_dropout)."""
+    inference_batch_size: PositiveInt
+    """Batch size with which exported models are checked; they take any."""
+
+    @field_validator("target_column_types")
+    @classmethod
+    def _types_match_targets(
+        cls, types: dict[str, ColumnKind], info: ValidationInfo
+    ) -> dict[str, ColumnKind]:
+        targets = info.data.get("target_columns")
+        if targets is not None and set(types) != set(targets):
+            raise ValueError(f"must name the target_columns {targets} (found {list(types)}).")
+        return types
+
+
+class TrainConfig(FixedRun):
+    """Trains a causal transformer on preprocessed data and exports it."""
+
+    model_name: Annotated[str, Field(min_length=1)]
+    """Name of this run: the models, checkpoints and logs carry it."""
+    input_columns: list[str] | None = None
+    """Columns that the model sees; null takes all of the metadata."""
     column_types: dict[str, str] | None = None
     """Type of each column; null takes the metadata's."""
     n_classes: dict[str, int] | None = None
@@ -172,21 +212,9 @@ class TrainConfig(ConfigModel):
     """Value to id of each categorical column; null takes the metadata's."""
     seq_length: PositiveInt
     """Length of the context window; at most that of the preprocessed data."""
-    inference_batch_size: PositiveInt
-    """Batch size with which exported models are checked; they take any."""
-    export_generative_model: bool
-    """Export the model that predicts the next item."""
-    export_embedding_model: bool
-    """Export the model that returns the last hidden state."""
     embedding_layers: Annotated[list[int], Field(min_length=1)] | None = None
     """Layers whose outputs the embedding model returns side by side, 0 (what the first layer reads) to
     num_layers, or -1 (the last) down; null returns what the heads read, as the last layer does."""
-    export_onnx: bool = True
-    """Export as .onnx."""
-    export_pt: bool = False
-    """Export as a torch .pt file, which sequifier reads too."""
-    export_with_dropout: bool = False
-    """Export ONNX models that can drop, for Monte Carlo estimates (infer_with_dropout)."""
     seed: int = 1010
     """Random seed."""
     model_spec: ModelSpec
@@ -198,16 +226,6 @@ class TrainConfig(ConfigModel):
     @classmethod
     def _name_fits_file_names(cls, name: str) -> str:
         return checked_name(name)
-
-    @field_validator("target_column_types")
-    @classmethod
-    def _types_match_targets(
-        cls, types: dict[str, ColumnKind], info: ValidationInfo
-    ) -> dict[str, ColumnKind]:
-        targets = info.data.get("target_columns")
-        if targets is not None and set(types) != set(targets):
-            raise ValueError(f"must name the target_columns {targets} (found {list(types)}).")
-        return types
 
     @field_validator("model_spec")
     @classmethod

@@ -25,7 +25,7 @@ from seqjax.config.hyperparameter_search import (
 from seqjax.config.metadata import Metadata
 from seqjax.config.resolve import resolve_schema
 from seqjax.config.sampling import Range, is_whole, parts_of
-from seqjax.config.train import TrainConfig
+from seqjax.config.train import FixedRun, TrainConfig
 from seqjax.errors import ConfigError, Problem
 
 Choice = Mapping[str, Any]
@@ -36,22 +36,7 @@ MODEL, TRAINING = "model_spec", "training_spec"
 MAX_GRID = 100_000
 """More runs than this are a mistake rather than a plan."""
 
-_FIXED_AT_TOP = (
-    "project_root",
-    "metadata_config_path",
-    "training_data_path",
-    "validation_data_path",
-    "read_format",
-    "target_columns",
-    "target_column_types",
-    "inference_batch_size",
-    "export_generative_model",
-    "export_embedding_model",
-    "export_onnx",
-    "export_pt",
-    "export_with_dropout",
-    "seed",
-)
+_FIXED_AT_TOP = (*FixedRun.model_fields, "seed")
 
 
 @dataclass(frozen=True)
