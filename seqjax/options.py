@@ -207,7 +207,9 @@ def _option(field: FieldInfo, aliases: Sequence[str] = (), metavar: str | None =
         is_instance=lambda given: given is None or isinstance(given, list),
         str_from_instance=lambda _: [],
     )
-    hint = "(required)" if field.is_required() else f"(default: {_flow(field.default)})"
+    hint = "(required)"
+    if not field.is_required():
+        hint = f"(default: {_flow(field.get_default(call_default_factory=True))})"
     return Annotated[
         Any, words, tyro.conf.arg(help=_about(field), aliases=tuple(aliases), help_behavior_hint=hint)
     ]

@@ -341,6 +341,12 @@ def test_help_says_what_each_key_means_and_its_default(capsys, name):
     assert all(short in text for shorts in command.short.values() for short in shorts)
 
 
+def test_help_shows_defaults_that_are_made_anew(capsys):
+    text = help_text(capsys, "hyperparameter-search")
+    assert "(default: {CPU: 1.0})" in text
+    assert "PydanticUndefined" not in text
+
+
 def test_help_shows_types_and_defaults(capsys):
     text = help_text(capsys, "train")
     for part in (
