@@ -2,10 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, field_validator
 
 from seqjax.config.base import ConfigModel
-from seqjax.config.model import PositiveInt
 
 
 class EvaluateConfig(ConfigModel):
@@ -44,7 +43,7 @@ class EvaluateConfig(ConfigModel):
     """Bins of equal width over the confidence, for calibration."""
     confusion_classes: Annotated[int, Field(ge=2)] = 10
     """How many of the commonest classes are told apart in the confusion table."""
-    examples: Annotated[int, Field(ge=0)] = 6
+    examples: NonNegativeInt = 6
     """Windows, drawn at random, that are shown with their predictions."""
     html: bool = True
     """Write the HTML page too (its plots need plotly: the extra 'plots')."""

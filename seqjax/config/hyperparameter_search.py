@@ -10,7 +10,15 @@ same in all runs are the training configuration's own: `FixedRun`, `FixedModel` 
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationInfo,
+    field_validator,
+)
 
 from seqjax.config.base import ConfigModel, Problems
 from seqjax.config.model import (
@@ -19,8 +27,8 @@ from seqjax.config.model import (
     FixedModel,
     Normalization,
     PositionalEncoding,
-    PositiveInt,
 )
+from seqjax.config.numbers import ShareBelowOne
 from seqjax.config.optimization import NamedSpec, optimizer_settings, scheduler_settings
 from seqjax.config.sampling import Range, Values, check_key
 from seqjax.config.train import FixedRun, FixedTraining, TrainingDevice, checked_name
@@ -76,7 +84,7 @@ class ModelSampling(FixedModel):
     """Normalize before attention and feed-forward (pre-norm) rather than after."""
     positional_encoding: Annotated[list[PositionalEncoding], Some]
     """Learned absolute positions, or rotary positions inside attention."""
-    rope_theta: Annotated[list[Annotated[float, Field(gt=0)]], Some] | Range
+    rope_theta: Annotated[list[PositiveFloat], Some] | Range
     """Bases of the rotary frequencies."""
     attention_type: Annotated[list[AttentionType], Some]
     """Multi-head, multi-query or grouped-query attention."""
@@ -94,7 +102,7 @@ class ModelSampling(FixedModel):
 class TrainingAxes(ConfigModel):
     """The ways of training to try."""
 
-    learning_rate: Annotated[list[Annotated[float, Field(gt=0)]], Some] | Range
+    learning_rate: Annotated[list[PositiveFloat], Some] | Range
     """Initial learning rates; the next two keys belong to it, place by place."""
     epochs: list[PositiveInt] | Range
     """Maximum number of epochs for each learning_rate."""
@@ -104,7 +112,7 @@ class TrainingAxes(ConfigModel):
     """Windows a batch."""
     accumulation_steps: Annotated[list[PositiveInt], Some] | Range
     """Batches that are averaged, as one large batch, into one update."""
-    dropout: Annotated[tuple[Annotated[float, Field(ge=0, lt=1)], ...], Some] | Range = (0.0,)
+    dropout: Annotated[tuple[ShareBelowOne, ...], Some] | Range = (0.0,)
     """Dropout probabilities."""
     optimizer: Annotated[tuple[NamedSpec, ...], Some] = (NamedSpec.of("Adam"),)
     """Optimizers by their torch names, with their keyword arguments."""
@@ -167,9 +175,9 @@ class HyperparameterSearchConfig(FixedRun):
     program, loop with a program for one; auto goes by the device and by where the data is."""
     ray_address: str | None = None
     """Address of the Ray cluster; null takes RAY_ADDRESS, or starts one on this machine."""
-    ray_resources: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=lambda: {"CPU": 1.0})
+    ray_resources: dict[str, NonNegativeFloat] = Field(default_factory=lambda: {"CPU": 1.0})
     """What each group of runs needs on a Ray machine, such as {CPU: 4, GPU: 1}."""
-    ray_retries: Annotated[int, Field(ge=0)] = 3
+    ray_retries: NonNegativeInt = 3
     """How often a group is started again whose Ray machine was lost."""
     override_input: bool = False
     """Do not ask before starting."""

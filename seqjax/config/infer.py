@@ -1,11 +1,11 @@
 """The configuration of `seqjax infer`."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, ValidationInfo, field_validator
 
 from seqjax.config.base import ConfigModel
-from seqjax.config.model import PositiveInt
+from seqjax.config.numbers import PositiveShare
 from seqjax.config.schema import ColumnKind
 
 
@@ -62,11 +62,11 @@ class InferConfig(ConfigModel):
     """Write the original values of categorical columns rather than their ids."""
     sample_from_distribution_columns: list[str] | None = None
     """Columns whose value is drawn from the predicted distribution rather than its mode."""
-    temperature: Annotated[float, Field(gt=0)] = 1.0
+    temperature: PositiveFloat = 1.0
     """Of drawn columns: what log-probabilities are divided by; below 1 sharper, above 1 flatter."""
     top_k: PositiveInt | None = None
     """Of drawn columns: draw among the k most probable classes only."""
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_p: PositiveShare | None = None
     """Of drawn columns: draw among the fewest most probable classes that hold this probability together."""
     infer_with_dropout: bool = False
     """Keep dropout active (an ONNX model must have been exported with it)."""
@@ -74,7 +74,7 @@ class InferConfig(ConfigModel):
     """Of inference with dropout: average so many passes, and write their mean and standard deviation."""
     autoregression: bool = False
     """Feed predictions back to predict further ahead."""
-    autoregression_extra_steps: Annotated[int, Field(ge=0)] | None = None
+    autoregression_extra_steps: NonNegativeInt | None = None
     """How many further steps to predict."""
     autoregression_samples: PositiveInt | None = None
     """Continue each sequence so many times, and summarise the values drawn; null continues it once."""
@@ -88,7 +88,7 @@ class InferConfig(ConfigModel):
     """Share each batch among all local devices (.pt models)."""
     world_size: PositiveInt = 1
     """Has no effect: read so that sequifier's files are accepted."""
-    num_workers: Annotated[int, Field(ge=0)] = 0
+    num_workers: NonNegativeInt = 0
     """Has no effect: read so that sequifier's files are accepted."""
     load_full_data_to_ram: bool = True
     """Has no effect: read so that sequifier's files are accepted."""

@@ -3,9 +3,9 @@
 The documented keys come first and in the documented order; what seqjax adds follows them.
 """
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field
+from pydantic import NonNegativeFloat
 
 from seqjax.config.base import ConfigModel
 from seqjax.config.schema import ColumnKind, SeqLength
@@ -14,7 +14,7 @@ from seqjax.config.schema import ColumnKind, SeqLength
 class Statistics(ConfigModel):
     """Mean and sample standard deviation of a real column, over the rows that it was fitted on."""
 
-    std: Annotated[float, Field(ge=0)]
+    std: NonNegativeFloat
     mean: float
 
 

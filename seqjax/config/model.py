@@ -1,13 +1,11 @@
 """`model_spec`: the architecture of a model, as the documents describe it."""
 
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import PositiveFloat, PositiveInt, model_validator
 
 from seqjax.config.base import ConfigModel, Problems
 from seqjax.errors import Problem
-
-PositiveInt = Annotated[int, Field(gt=0)]
 
 Activation = Literal["swiglu", "gelu", "relu"]
 Normalization = Literal["rmsnorm", "layer_norm"]
@@ -53,7 +51,7 @@ class ModelSpec(FixedModel):
     """Normalize before attention and feed-forward (pre-norm) rather than after."""
     n_kv_heads: PositiveInt | None = None
     """Number of key/value heads; divides `n_head`. Null means `n_head`: standard multi-head attention."""
-    rope_theta: Annotated[float, Field(gt=0)] = 10000.0
+    rope_theta: PositiveFloat = 10000.0
     """Base of the rotary frequencies."""
 
     @property

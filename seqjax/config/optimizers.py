@@ -2,19 +2,16 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationInfo, field_validator
 
 from seqjax.config.base import ConfigModel
-
-NonNegative = Annotated[float, Field(ge=0)]
-Decay = Annotated[float, Field(ge=0, lt=1)]
-PositiveCount = Annotated[int, Field(gt=0)]
+from seqjax.config.numbers import ShareBelowOne
 
 
 class OptimizerSettings(ConfigModel):
     """What every optimizer accepts. All but the first changes nothing."""
 
-    weight_decay: NonNegative = 0.0
+    weight_decay: NonNegativeFloat = 0.0
     """Coefficient of an L2 term in the gradient; where an optimizer's decay is decoupled, the share of a
     parameter that is taken off per unit of learning rate."""
     foreach: bool | None = None
@@ -32,9 +29,9 @@ class OptimizerSettings(ConfigModel):
 class Moments(OptimizerSettings):
     """What optimizers have that go by means of the gradient and of its square."""
 
-    betas: tuple[Decay, Decay] = (0.9, 0.999)
+    betas: tuple[ShareBelowOne, ShareBelowOne] = (0.9, 0.999)
     """Decay of the mean of the gradient, and of what that is divided by, which is mostly a mean square."""
-    eps: NonNegative = 1e-8
+    eps: NonNegativeFloat = 1e-8
     """Added to the root of the mean square."""
 
 
@@ -48,16 +45,16 @@ class Adam(Moments):
 class AdamW(Adam):
     """Adam with decoupled weight decay."""
 
-    weight_decay: NonNegative = 0.01
+    weight_decay: NonNegativeFloat = 0.01
     """Share of a parameter that is taken off per unit of learning rate."""
 
 
 class SGD(OptimizerSettings):
     """Gradient descent with momentum."""
 
-    momentum: Decay = 0.0
+    momentum: ShareBelowOne = 0.0
     """Decay of the sum of gradients."""
-    dampening: NonNegative = 0.0
+    dampening: NonNegativeFloat = 0.0
     """Share of each gradient that momentum leaves out."""
     nesterov: bool = False
     """Look ahead by one step of momentum."""
@@ -73,11 +70,11 @@ class SGD(OptimizerSettings):
 class RMSprop(OptimizerSettings):
     """Gradient over the root of its mean square."""
 
-    alpha: Decay = 0.99
+    alpha: ShareBelowOne = 0.99
     """Decay of the mean square."""
-    eps: NonNegative = 1e-8
+    eps: NonNegativeFloat = 1e-8
     """Added to the root."""
-    momentum: Decay = 0.0
+    momentum: ShareBelowOne = 0.0
     """Decay of the sum of steps."""
     centered: bool = False
     """Divide by the standard deviation instead."""
@@ -86,20 +83,20 @@ class RMSprop(OptimizerSettings):
 class Adagrad(OptimizerSettings):
     """Gradient over the root of the sum of its squares."""
 
-    lr_decay: NonNegative = 0.0
+    lr_decay: NonNegativeFloat = 0.0
     """The learning rate is divided by 1 + steps * lr_decay."""
-    initial_accumulator_value: NonNegative = 0.0
+    initial_accumulator_value: NonNegativeFloat = 0.0
     """Start of the sum of squares."""
-    eps: NonNegative = 1e-10
+    eps: NonNegativeFloat = 1e-10
     """Added to the root."""
 
 
 class Adadelta(OptimizerSettings):
     """Steps whose size follows the mean square of earlier steps."""
 
-    rho: Decay = 0.9
+    rho: ShareBelowOne = 0.9
     """Decay of both mean squares."""
-    eps: NonNegative = 1e-6
+    eps: NonNegativeFloat = 1e-6
     """Added inside both roots."""
 
 
@@ -110,7 +107,7 @@ class Adamax(Moments):
 class NAdam(Moments):
     """Adam with Nesterov momentum, whose momentum warms up."""
 
-    momentum_decay: NonNegative = 4e-3
+    momentum_decay: NonNegativeFloat = 4e-3
     """Rate of the momentum's warm-up."""
     decoupled_weight_decay: bool = False
     """Decay parameters as AdamW does, rather than by an L2 term."""
@@ -126,36 +123,36 @@ class RAdam(Moments):
 class AdEMAMix(OptimizerSettings):
     """Adam with a second, much slower mean of the gradient; weight decay is decoupled."""
 
-    betas: tuple[Decay, Decay, Decay] = (0.9, 0.999, 0.9999)
+    betas: tuple[ShareBelowOne, ShareBelowOne, ShareBelowOne] = (0.9, 0.999, 0.9999)
     """Decay of the fast mean, of the mean square and of the slow mean."""
-    eps: NonNegative = 1e-8
+    eps: NonNegativeFloat = 1e-8
     """Added to the root of the mean square."""
-    alpha: NonNegative = 5.0
+    alpha: NonNegativeFloat = 5.0
     """Weight of the slow mean."""
-    T_alpha_beta3: PositiveCount | None = None
+    T_alpha_beta3: PositiveInt | None = None
     """Steps over which alpha and the slow decay warm up; null uses them from the start."""
 
 
 class Lion(OptimizerSettings):
     """The sign of a mean of the gradient; weight decay is decoupled."""
 
-    betas: tuple[Decay, Decay] = (0.9, 0.99)
+    betas: tuple[ShareBelowOne, ShareBelowOne] = (0.9, 0.99)
     """Weight of the mean in a step, and decay of the mean."""
 
 
 class Yogi(Moments):
     """Adam whose mean square moves by no more than the square of the gradient; decay is an L2 term."""
 
-    eps: NonNegative = 1e-3
+    eps: NonNegativeFloat = 1e-3
     """Added to the root of the mean square."""
-    initial_accumulator: NonNegative = 1e-6
+    initial_accumulator: NonNegativeFloat = 1e-6
     """Start of the mean square and of the mean."""
 
 
 class AdaBelief(Moments):
     """Adam with the variance of the gradient around its mean, as optax computes it; decay is decoupled."""
 
-    eps: NonNegative = 1e-16
+    eps: NonNegativeFloat = 1e-16
     """Added to the variance, and to its root."""
 
 
@@ -165,7 +162,7 @@ class Lamb(Moments):
     The decay is a part of the step before that is scaled.
     """
 
-    eps: NonNegative = 1e-6
+    eps: NonNegativeFloat = 1e-6
     """Added to the root of the mean square."""
 
 
@@ -175,9 +172,9 @@ class Lars(SGD):
     Without weight decay, steps are not scaled either.
     """
 
-    trust_coefficient: NonNegative = 0.01
+    trust_coefficient: NonNegativeFloat = 0.01
     """That share."""
-    eps: NonNegative = 1e-8
+    eps: NonNegativeFloat = 1e-8
     """Added to the norm of the gradient."""
 
 
@@ -187,7 +184,7 @@ class NovoGrad(Adam):
     The decay is a part of the divided gradient.
     """
 
-    betas: tuple[Decay, Decay] = (0.95, 0.0)
+    betas: tuple[ShareBelowOne, ShareBelowOne] = (0.95, 0.0)
     """Decay of the sum of gradients and of the mean square norm."""
     grad_averaging: bool = False
     """Take a mean of gradients rather than a sum."""
@@ -198,7 +195,7 @@ class Adafactor(OptimizerSettings):
 
     beta2_decay: Annotated[float, Field(le=0)] = -0.8
     """Exponent of the step in the weight of a new square."""
-    eps: tuple[NonNegative | None, NonNegative] = (None, 1e-3)
+    eps: tuple[NonNegativeFloat | None, NonNegativeFloat] = (None, 1e-3)
     """Least root of the mean square (null: of the number format), and least size of a tensor."""
     d: Annotated[float, Field(ge=1)] = 1.0
     """Largest root mean square of a step, relative to the learning rate."""
@@ -207,28 +204,28 @@ class Adafactor(OptimizerSettings):
 class Muon(OptimizerSettings):
     """Orthogonal momentum for the matrices of the layers, as in torch; AdamW for all other parameters."""
 
-    momentum: Decay = 0.95
+    momentum: ShareBelowOne = 0.95
     """Decay of the mean of the gradient."""
     nesterov: bool = True
     """Look ahead by one step of momentum."""
-    weight_decay: NonNegative = 0.1
+    weight_decay: NonNegativeFloat = 0.1
     """Share of a matrix that is taken off per unit of learning rate."""
     ns_coefficients: tuple[float, float, float] = (3.4445, -4.775, 2.0315)
     """Coefficients of a Newton-Schulz step."""
     ns_steps: Annotated[int, Field(gt=0, lt=100)] = 5
     """Newton-Schulz steps."""
-    eps: NonNegative = 1e-7
+    eps: NonNegativeFloat = 1e-7
     """Least norm to divide by."""
     adjust_lr_fn: Literal["original", "match_rms_adamw"] | None = None
     """Scale of the rate: sqrt(max(1, rows / columns)) (null, original), or 0.2 sqrt(max(rows, columns)), with
     which one learning rate suits both parts."""
-    adamw_betas: tuple[Decay, Decay] = (0.9, 0.999)
+    adamw_betas: tuple[ShareBelowOne, ShareBelowOne] = (0.9, 0.999)
     """Decay of AdamW's mean and mean square."""
-    adamw_eps: NonNegative = 1e-8
+    adamw_eps: NonNegativeFloat = 1e-8
     """Added to the root of AdamW's mean square."""
-    adamw_weight_decay: NonNegative = 0.01
+    adamw_weight_decay: NonNegativeFloat = 0.01
     """Share of the other parameters that is taken off per unit of learning rate."""
-    adamw_lr_factor: NonNegative = 1.0
+    adamw_lr_factor: NonNegativeFloat = 1.0
     """Learning rate of AdamW, relative to that of Muon."""
 
 
@@ -238,11 +235,11 @@ class AdamWScheduleFree(Moments):
     The first of the betas is the share of the average in where gradients are taken.
     """
 
-    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    warmup_steps: NonNegativeInt = 0
     """Updates over which the learning rate grows in a straight line."""
-    r: NonNegative = 0.0
+    r: NonNegativeFloat = 0.0
     """Exponent of the step in the weights of the average."""
-    weight_lr_power: NonNegative = 2.0
+    weight_lr_power: NonNegativeFloat = 2.0
     """Exponent of the learning rate in the weights of the average."""
 
 

@@ -3,13 +3,13 @@
 import math
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, ValidationInfo, field_validator
 
 from seqjax.config.base import ConfigModel
+from seqjax.config.numbers import PositiveShare
 from seqjax.config.schema import ColumnKind, SeqLength
 
-PositiveInt = Annotated[int, Field(gt=0)]
-Ratios = Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1)]
+Ratios = Annotated[list[PositiveShare], Field(min_length=1)]
 CutOff = int | float | str
 Value = TypeVar("Value")
 
@@ -33,7 +33,7 @@ class PreprocessConfig(ConfigModel):
     """Take up a run that was interrupted, if there is one; the config and the input must be the same."""
     selected_columns: list[str] | None = None
     """Feature columns to use; null takes every column but sequenceId and itemPosition."""
-    max_rows: Annotated[int, Field(ge=0)] | None = None
+    max_rows: NonNegativeInt | None = None
     """Use only the first rows of the input, for a quick try; null or 0 uses all."""
     metadata_config_path: str | None = None
     """The metadata JSON of an earlier run whose id maps and statistics are applied; nothing is learnt."""
@@ -64,7 +64,7 @@ class PreprocessConfig(ConfigModel):
     """Rows from which id maps and statistics are taken: the first split, or every split."""
     seed: int = 1010
     """Random seed, for split_method: between_sequences."""
-    n_cores: Annotated[int, Field(ge=0)] | None = None
+    n_cores: NonNegativeInt | None = None
     """Threads that encode; null or 0 uses all cores. The result does not depend on it."""
     process_by_file: bool = True
     """Accepted and without effect: input is always read in pieces, whatever files it is cut into."""

@@ -2,13 +2,18 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationInfo,
+    field_validator,
+)
 
 from seqjax.config.base import ConfigModel
-
-NonNegative = Annotated[float, Field(ge=0)]
-Positive = Annotated[float, Field(gt=0)]
-PositiveCount = Annotated[int, Field(gt=0)]
+from seqjax.config.numbers import PositiveShare, Share, ShareBelowOne
 
 
 class SchedulerSettings(ConfigModel):
@@ -23,101 +28,101 @@ class SchedulerSettings(ConfigModel):
 class StepLR(SchedulerSettings):
     """Multiplies the learning rate by gamma every step_size steps."""
 
-    step_size: PositiveCount
+    step_size: PositiveInt
     """Steps between changes."""
-    gamma: Positive = 0.1
+    gamma: PositiveFloat = 0.1
     """Factor."""
 
 
 class MultiStepLR(SchedulerSettings):
     """Multiplies the learning rate by gamma at each milestone."""
 
-    milestones: list[Annotated[int, Field(ge=0)]]
+    milestones: list[NonNegativeInt]
     """Steps at which it changes."""
-    gamma: Positive = 0.1
+    gamma: PositiveFloat = 0.1
     """Factor."""
 
 
 class ExponentialLR(SchedulerSettings):
     """Multiplies the learning rate by gamma at every step."""
 
-    gamma: Positive
+    gamma: PositiveFloat
     """Factor."""
 
 
 class ConstantLR(SchedulerSettings):
     """Starts at a fraction of the learning rate, and ends it after total_iters steps."""
 
-    factor: Annotated[float, Field(ge=0, le=1)] = 1.0 / 3
+    factor: Share = 1.0 / 3
     """Fraction."""
-    total_iters: Annotated[int, Field(ge=0)] = 5
+    total_iters: NonNegativeInt = 5
     """Steps at that fraction."""
 
 
 class LinearLR(SchedulerSettings):
     """Moves between two fractions of the learning rate in a straight line."""
 
-    start_factor: Annotated[float, Field(gt=0, le=1)] = 1.0 / 3
+    start_factor: PositiveShare = 1.0 / 3
     """Fraction at the start."""
-    end_factor: Annotated[float, Field(ge=0, le=1)] = 1.0
+    end_factor: Share = 1.0
     """Fraction from total_iters on."""
-    total_iters: PositiveCount = 5
+    total_iters: PositiveInt = 5
     """Steps between the two."""
 
 
 class CosineAnnealingLR(SchedulerSettings):
     """Half a cosine from the learning rate to eta_min over T_max steps (and back again after it)."""
 
-    T_max: PositiveCount
+    T_max: PositiveInt
     """Steps down."""
-    eta_min: NonNegative = 0.0
+    eta_min: NonNegativeFloat = 0.0
     """Lowest learning rate."""
 
 
 class CosineAnnealingWarmRestarts(SchedulerSettings):
     """Half a cosine to eta_min, again and again."""
 
-    T_0: PositiveCount
+    T_0: PositiveInt
     """Steps of the first descent."""
-    T_mult: PositiveCount = 1
+    T_mult: PositiveInt = 1
     """Factor by which each descent is longer than the one before."""
-    eta_min: NonNegative = 0.0
+    eta_min: NonNegativeFloat = 0.0
     """Lowest learning rate."""
 
 
 class PolynomialLR(SchedulerSettings):
     """Goes to 0 over total_iters steps as (1 - step / total_iters) ** power."""
 
-    total_iters: PositiveCount = 5
+    total_iters: PositiveInt = 5
     """Steps to 0."""
-    power: Positive = 1.0
+    power: PositiveFloat = 1.0
     """Exponent."""
 
 
 class OneCycleLR(SchedulerSettings):
     """Up to max_lr and down to almost nothing in one cycle."""
 
-    max_lr: Positive
+    max_lr: PositiveFloat
     """Highest learning rate."""
-    epochs: PositiveCount | None = None
+    epochs: PositiveInt | None = None
     """Length of the cycle, with steps_per_epoch."""
-    steps_per_epoch: PositiveCount | None = None
+    steps_per_epoch: PositiveInt | None = None
     """Length of the cycle, with epochs."""
-    total_steps: PositiveCount | None = None
+    total_steps: PositiveInt | None = None
     """Length of the cycle; null takes epochs * steps_per_epoch."""
-    pct_start: Annotated[float, Field(ge=0, le=1)] = 0.3
+    pct_start: Share = 0.3
     """Share of the cycle that goes up."""
     anneal_strategy: Literal["cos", "linear"] = "cos"
     """Shape of both halves."""
     cycle_momentum: bool = True
     """Move the optimizer's momentum (or the first of its betas) the other way."""
-    base_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.85
+    base_momentum: ShareBelowOne = 0.85
     """Momentum at the highest learning rate."""
-    max_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.95
+    max_momentum: ShareBelowOne = 0.95
     """Momentum at the lowest learning rates."""
-    div_factor: Positive = 25.0
+    div_factor: PositiveFloat = 25.0
     """The cycle starts at max_lr / div_factor."""
-    final_div_factor: Positive = 1e4
+    final_div_factor: PositiveFloat = 1e4
     """It ends at its start / final_div_factor."""
     three_phase: bool = False
     """Go down to the start first, as long as up, and then on."""
@@ -138,34 +143,34 @@ class OneCycleLR(SchedulerSettings):
 class CyclicLR(SchedulerSettings):
     """Between two learning rates, up and down, again and again."""
 
-    base_lr: NonNegative
+    base_lr: NonNegativeFloat
     """Lowest learning rate."""
-    max_lr: Positive
+    max_lr: PositiveFloat
     """Highest learning rate."""
-    step_size_up: PositiveCount = 2000
+    step_size_up: PositiveInt = 2000
     """Steps up."""
-    step_size_down: PositiveCount | None = None
+    step_size_down: PositiveInt | None = None
     """Steps down; null takes step_size_up."""
     mode: Literal["triangular", "triangular2", "exp_range"] = "triangular"
     """Whether the height stays, halves each cycle, or shrinks by gamma each step."""
-    gamma: Positive = 1.0
+    gamma: PositiveFloat = 1.0
     """Factor of exp_range."""
     cycle_momentum: bool = True
     """Move the optimizer's momentum (or the first of its betas) the other way."""
-    base_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.8
+    base_momentum: ShareBelowOne = 0.8
     """Momentum at the highest learning rate."""
-    max_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    max_momentum: ShareBelowOne = 0.9
     """Momentum at the lowest learning rate."""
 
 
 class WarmupCosine(SchedulerSettings):
     """Up to the learning rate in a straight line, then half a cosine down to eta_min."""
 
-    total_steps: PositiveCount | None = None
+    total_steps: PositiveInt | None = None
     """Steps in all; null takes those of the whole training."""
-    warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    warmup_ratio: ShareBelowOne = 0.1
     """Share of the steps that go up."""
-    eta_min: NonNegative = 0.0
+    eta_min: NonNegativeFloat = 0.0
     """Learning rate at the end, and after it."""
 
 
@@ -176,17 +181,17 @@ class ReduceLROnPlateau(SchedulerSettings):
     """Whether lower or higher is better; of a loss, lower is."""
     factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """Factor."""
-    patience: Annotated[int, Field(ge=0)] = 10
+    patience: NonNegativeInt = 10
     """Epochs without improvement that are put up with."""
-    threshold: NonNegative = 1e-4
+    threshold: NonNegativeFloat = 1e-4
     """By how much the best must be beaten."""
     threshold_mode: Literal["rel", "abs"] = "rel"
     """Whether threshold is a share of the best, or a difference from it."""
-    cooldown: Annotated[int, Field(ge=0)] = 0
+    cooldown: NonNegativeInt = 0
     """Epochs after a reduction that count for nothing."""
-    min_lr: NonNegative = 0.0
+    min_lr: NonNegativeFloat = 0.0
     """Lowest learning rate."""
-    eps: NonNegative = 1e-8
+    eps: NonNegativeFloat = 1e-8
     """A reduction by no more than this is not made."""
 
 

@@ -2,11 +2,21 @@
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationInfo,
+    field_validator,
+)
 
 from seqjax.config.base import ConfigModel, Problems, suggestion
 from seqjax.config.layers import DTypeName, LayerType
-from seqjax.config.model import ModelSpec, PositiveInt
+from seqjax.config.model import ModelSpec
+from seqjax.config.numbers import ShareBelowOne
 from seqjax.config.optimization import (
     CATEGORICAL_CRITERIA,
     REAL_CRITERIA,
@@ -18,9 +28,6 @@ from seqjax.config.optimization import (
 )
 from seqjax.config.schema import ColumnKind
 from seqjax.errors import Problem
-
-Smoothing = Annotated[float, Field(ge=0, lt=1)]
-PositiveFloat = Annotated[float, Field(gt=0)]
 
 
 def _known_device(device: str) -> str:
@@ -39,14 +46,14 @@ class VariedTraining(ConfigModel):
     """Maximum number of epochs."""
     batch_size: PositiveInt
     """Windows a batch."""
-    learning_rate: Annotated[float, Field(gt=0)]
+    learning_rate: PositiveFloat
     """Initial learning rate."""
     optimizer: NamedSpec = NamedSpec.of("Adam")
     """Optimizer by its torch name, with its keyword arguments: Adam, AdamW, SGD, AdEMAMix, and others."""
     scheduler: NamedSpec = NamedSpec.of("StepLR", step_size=1, gamma=1.0)
     """Learning-rate schedule by its torch name, with its keyword arguments: StepLR (the default keeps the
     rate constant), CosineAnnealingLR, OneCycleLR, and others."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    dropout: ShareBelowOne = 0.0
     """Dropout probability."""
     accumulation_steps: PositiveInt | None = None
     """Batches that are averaged, as one large batch, into one update."""
@@ -91,13 +98,13 @@ class FixedTraining(ConfigModel):
     """Stop when the validation loss has not improved for so many epochs."""
     scheduler_step_on: Literal["epoch", "batch"] = "epoch"
     """Step the schedule after every epoch, or after every batch."""
-    gradient_clip: Annotated[float, Field(gt=0)] | None = 0.5
+    gradient_clip: PositiveFloat | None = 0.5
     """Largest global gradient norm; null does not clip."""
-    loss_weights: dict[str, Annotated[float, Field(ge=0)]] | None = None
+    loss_weights: dict[str, NonNegativeFloat] | None = None
     """Weight of each target's loss in the sum; null weighs all by 1."""
-    class_weights: dict[str, list[Annotated[float, Field(ge=0)]]] | None = None
+    class_weights: dict[str, list[NonNegativeFloat]] | None = None
     """Weight of each class (ids 0 and 1 included) of categorical targets."""
-    label_smoothing: Smoothing | dict[str, Smoothing] = 0.0
+    label_smoothing: ShareBelowOne | dict[str, ShareBelowOne] = 0.0
     """Share of the truth that training spreads over all classes: for all categorical targets, or for each."""
     huber_delta: PositiveFloat | dict[str, PositiveFloat] = 1.0
     """Error from which HuberLoss is linear: for all such targets, or for each."""
@@ -119,9 +126,9 @@ class FixedTraining(ConfigModel):
     """Insist on deterministic operations (slower on accelerators)."""
     load_full_data_to_ram: bool = True
     """Load the data into memory; false reads windows from disk as they are needed."""
-    max_ram_gb: Annotated[float, Field(gt=0)] = 16
+    max_ram_gb: PositiveFloat = 16
     """Memory limit in GB for cached data when it is not loaded in full."""
-    num_workers: Annotated[int, Field(ge=0)] = 0
+    num_workers: NonNegativeInt = 0
     """Threads that prepare batches."""
     distributed: bool = False
     """Train on all devices, of all hosts where the run was started on several."""

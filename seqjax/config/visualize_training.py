@@ -1,7 +1,8 @@
 """The configuration of `seqjax visualize-training`."""
 
+from pydantic import PositiveInt
+
 from seqjax.config.base import ConfigModel
-from seqjax.config.model import PositiveInt
 
 
 class VisualizeTrainingConfig(ConfigModel):
