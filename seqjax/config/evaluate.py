@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeInt, PositiveInt, field_validator
 
 from seqjax.config.base import ConfigModel
+from seqjax.config.formats import WindowFormat
 
 
 class EvaluateConfig(ConfigModel):
@@ -25,7 +26,7 @@ class EvaluateConfig(ConfigModel):
     """The JSON file that preprocess wrote; null uses what the model file holds."""
     training_config_path: str = "configs/train.yaml"
     """The configuration that a model of sequifier was trained with."""
-    read_format: Literal["parquet", "csv", "pt", "arrow"] | None = None
+    read_format: WindowFormat | None = None
     """Format of the data; null takes the metadata's, parquet where it says none."""
     stride: PositiveInt | None = None
     """Of a raw table: the largest step between the windows of a sequence; null is 1, every window."""

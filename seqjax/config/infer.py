@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, ValidationInfo, field_validator
 
 from seqjax.config.base import ConfigModel
+from seqjax.config.formats import TableFormat, WindowFormat
 from seqjax.config.numbers import PositiveShare
 from seqjax.config.schema import ColumnKind
 
@@ -30,9 +31,9 @@ class InferConfig(ConfigModel):
     """The JSON file that preprocess wrote; null uses what the model file holds."""
     training_config_path: str = "configs/train.yaml"
     """The configuration that a .pt model was trained with."""
-    read_format: Literal["parquet", "csv", "pt", "arrow"] | None = None
+    read_format: WindowFormat | None = None
     """Format of the data; null takes the metadata's, parquet where it says none."""
-    write_format: Literal["csv", "parquet"] = "csv"
+    write_format: TableFormat = "csv"
     """Format of the results."""
     input_columns: list[str] | None = None
     """Columns that the model sees; null takes the model's."""

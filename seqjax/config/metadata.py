@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import NonNegativeFloat
 
 from seqjax.config.base import ConfigModel
+from seqjax.config.formats import WindowFormat
 from seqjax.config.schema import ColumnKind, SeqLength
 
 
@@ -50,7 +51,7 @@ class Metadata(ConfigModel):
     """Rows that the id maps and statistics were taken from."""
     missing_real: Literal["error", "mean"] = "error"
     """What missing values of real columns were taken for."""
-    write_format: Literal["csv", "parquet", "pt", "arrow"] | None = None
+    write_format: WindowFormat | None = None
     """Format of the splits."""
     padding: Literal["null", "zero"] = "zero"
     """How padding is stored in the long format; sequifier's own files hold zeros."""

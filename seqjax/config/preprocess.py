@@ -6,6 +6,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import Field, NonNegativeInt, PositiveInt, ValidationInfo, field_validator
 
 from seqjax.config.base import ConfigModel
+from seqjax.config.formats import TableFormat, WindowFormat
 from seqjax.config.numbers import PositiveShare
 from seqjax.config.schema import ColumnKind, SeqLength
 
@@ -21,9 +22,9 @@ class PreprocessConfig(ConfigModel):
     """Root folder of the project; relative paths start here. Usually '.'."""
     data_path: str
     """Input table: a file, or a folder of files."""
-    read_format: Literal["csv", "parquet"] = "csv"
+    read_format: TableFormat = "csv"
     """Format of the input table."""
-    write_format: Literal["csv", "parquet", "pt", "arrow"] = "parquet"
+    write_format: WindowFormat = "parquet"
     """Format of the output: one file of windows a split (csv, parquet), or a folder of shards, compact ones
     (arrow) or torch files (pt)."""
     merge_output: bool | None = None

@@ -14,6 +14,7 @@ from pydantic import (
 )
 
 from seqjax.config.base import ConfigModel, Problems, suggestion
+from seqjax.config.formats import WindowFormat
 from seqjax.config.layers import DTypeName, LayerType
 from seqjax.config.model import ModelSpec
 from seqjax.config.numbers import ShareBelowOne
@@ -174,7 +175,7 @@ class FixedRun(ConfigModel):
     """Training data; null is split 0 of the metadata."""
     validation_data_path: str | None = None
     """Validation data; null is split 1 of the metadata (or the only one)."""
-    read_format: Literal["parquet", "csv", "pt", "arrow"] | None = None
+    read_format: WindowFormat | None = None
     """Format of the preprocessed data; null takes the metadata's, parquet where it says none."""
     target_columns: Annotated[list[str], Field(min_length=1)]
     """Columns that the model learns to predict."""

@@ -16,7 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -25,7 +25,6 @@ import pyarrow.parquet as pq
 
 from seqjax.errors import DataError
 
-TableFormat = Literal["csv", "parquet"]
 Types = dict[str, Any]
 """Polars types by column."""
 

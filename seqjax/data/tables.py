@@ -17,10 +17,11 @@ import polars as pl
 from jaxtyping import Int16, Int64
 
 from seqjax.config.base import suggestion
+from seqjax.config.formats import TableFormat
 from seqjax.config.schema import ColumnKind
 from seqjax.data.columns import column_kind
 from seqjax.data.order import refuse_twins, sorted_order
-from seqjax.data.table_files import CsvFiles, ParquetFiles, Piece, TableFiles, TableFormat, TypesWidened
+from seqjax.data.table_files import CsvFiles, ParquetFiles, Piece, TableFiles, TypesWidened
 from seqjax.errors import DataError
 
 logger = logging.getLogger(__name__)

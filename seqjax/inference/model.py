@@ -20,6 +20,7 @@ import polars as pl
 from seqjax.artifacts.card import ModelCard
 from seqjax.artifacts.model_files import resolve_model_path
 from seqjax.config.base import validate
+from seqjax.config.formats import WindowFormat
 from seqjax.config.infer import InferConfig
 from seqjax.config.metadata import Metadata
 from seqjax.data.streams import taken
@@ -43,7 +44,7 @@ Table = pl.DataFrame | str | PathLike[str]
 class DataOptions(TypedDict, total=False):
     """How data is read, and what of it the model is shown; see the keys of `InferConfig`."""
 
-    read_format: Literal["parquet", "csv", "pt", "arrow"] | None
+    read_format: WindowFormat | None
     metadata_config_path: str | None
     forecast_from: Literal["held_out", "latest"]
     stride: int | None

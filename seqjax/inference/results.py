@@ -7,17 +7,17 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import polars as pl
 import pyarrow.parquet as pq
 
 from seqjax.artifacts.atomic import replacing
 from seqjax.artifacts.layout import part_of
+from seqjax.config.formats import TableFormat
 
 logger = logging.getLogger(__name__)
 
-TableFormat = Literal["csv", "parquet"]
 Tables = Mapping[Path, pl.DataFrame]
 """Tables by the files that they belong in."""
 
