@@ -53,7 +53,7 @@ class EvaluateConfig(ConfigModel):
     inference_batch_size: PositiveInt = 128
     """Windows a batch."""
     device: str = "cpu"
-    """cpu or cuda."""
+    """cpu, cuda, cuda:N or auto."""
     seed: int = 1010
     """Random seed of the resamples, and of the points and windows that are shown."""
 
