@@ -30,6 +30,7 @@ from seqjax.sweep.groups import shape_of
 from seqjax.sweep.halving import budgets, kept
 from seqjax.sweep.space import Candidate, Plan, Skipped, candidate_of, identity, plan, space_of
 from seqjax.sweep.summary import LOSS, csv_text, ranked, table_lines
+from seqjax.training.distributed import find_devices
 from seqjax.training.logs import log_files
 
 logger = logging.getLogger(__name__)
@@ -103,6 +104,7 @@ def hyperparameter_search(config: HyperparameterSearchConfig, confirm: Confirm |
             runs = _study(config, metadata, files, record, engine)
         else:
             engine(_left([Part(candidate) for candidate in runs.candidates], record))
+        _warn_of_few(config, runs)
         rows = _summary(config, runs, record.state)
         _write_summary(files, config, runs, rows)
     if all(row[LOSS] is None for row in rows):
@@ -118,9 +120,10 @@ def _engine(config: HyperparameterSearchConfig, record: Record, known: Sequence[
         from seqjax.commands.search_ray import on_ray
 
         return on_ray(config, record, known)
-    if config.engine == "sequential":
-        return sequential(record)
-    return together(config, record, known)
+    # A device that is not there is no run's fault.
+    for spec in (one.training_spec for one in known[:1]):
+        find_devices(spec)
+    return sequential(record) if config.engine == "sequential" else together(config, record, known)
 
 
 def _left(parts: Sequence[Part], record: Record) -> list[Part]:
@@ -135,7 +138,13 @@ def _halve(
     epochs = {run: candidate.config.training_spec.epochs for run, candidate in by_run.items()}
     left = list(by_run)
     for end in budgets(config.halving_min_epochs, config.halving_factor, max(epochs.values())):
-        parts = _left([Part(by_run[run], end if end < epochs[run] else None) for run in left], record)
+        parts = _left(
+            [
+                Part(by_run[run], end if end < epochs[run] else None, has_paused=run in record.state.paused)
+                for run in left
+            ],
+            record,
+        )
         if parts:
             logger.info("[INFO] To be trained until epoch %d, of %d runs: %d.", end, len(by_run), len(parts))
         engine(parts)
@@ -156,13 +165,23 @@ def _study(
     record: Record,
     engine: Engine,
 ) -> Plan:
-    """Trains what Optuna asks for, a batch at a time; returns what was trained and left out."""
+    """Trains what Optuna asks for, a batch at a time; returns what was trained and left out.
+
+    Raises:
+      ArtifactError: The study lacks trials that were trained.
+    """
     wanted, at_once = config.n_samples or 0, config.population_size or _TRIALS_AT_ONCE
+    space, path = space_of(config), files.study(config.study_storage)
     study = Study(
-        *(files.study(config.study_storage), config.hp_search_name, config.study_storage, space_of(config)),
-        seed=config.seed,
-        wanted=wanted,
+        *(path, config.hp_search_name, config.study_storage, space), seed=config.seed, wanted=wanted
     )
+    if any(run >= study.count for run in record.state.outcomes):
+        raise ArtifactError(
+            f"{path} lacks trials whose runs are finished, so it is not the study of this search. Restore "
+            f"it, or remove it, {files.state} and the checkpoints of the search's runs to start anew."
+        )
+    if not space.ranges:
+        wanted = min(wanted, space.count)
     runs, skipped = _from_trials(config, metadata, study.settings())
     study.tell_all({one.run: record.loss(one.run, 0) for one in runs if one.run in record.state.outcomes})
     study.tell_all(dict.fromkeys((one.combination for one in skipped), None))
@@ -175,7 +194,9 @@ def _study(
         asked = min(missing, at_once)
         # What was asked for last came to nothing new: it would be asked for again and again.
         study.ask(asked, at_random=_skipped_last(skipped, study.count) >= asked)
+        before = len(skipped)
         runs, skipped = _from_trials(config, metadata, study.settings())
+        _tell_skipped(skipped[before:])
         study.tell_all(dict.fromkeys((one.combination for one in skipped), None))
 
 
@@ -216,11 +237,15 @@ def _state(files: SearchFiles, config: HyperparameterSearchConfig, metadata: Met
     if before is None:
         _refuse_lone_study(files, config)
         return now
+    # Of more runs, halving would keep others than it kept.
+    fixed = {"n_samples"} if config.search_strategy == "halving" else set()
     changed = changed_keys(
         {**before.config, "the metadata's digest": before.metadata_sha256},
         {**now.config, "the metadata's digest": digest},
-        ignored=_MAY_CHANGE,
+        ignored=[key for key in _MAY_CHANGE if key not in fixed],
     )
+    if changed and not (before.outcomes or before.paused or files.study(config.study_storage).exists()):
+        return now  # Nothing came of it yet.
     if changed:
         raise ConfigError(
             f"The search in {files.state} was begun with another configuration, so it cannot be continued. "
@@ -252,8 +277,7 @@ def _announce(config: HyperparameterSearchConfig, runs: Plan, state: SearchState
         config.search_strategy,
         f", {done} of them finished already" if done else "",
     )
-    for skipped in runs.skipped:
-        logger.info("[INFO] Skipped combination %d: %s", skipped.combination, skipped.reason)
+    _tell_skipped(runs.skipped)
     left = [candidate.config for candidate in runs.candidates if candidate.run not in state.outcomes]
     shapes = len(set(map(shape_of, left)))
     if left and config.engine != "sequential":
@@ -261,8 +285,16 @@ def _announce(config: HyperparameterSearchConfig, runs: Plan, state: SearchState
             "[INFO] Shapes of models and batches, each compiled once for all of its runs: %s.",
             f"at least {shapes}" if config.search_strategy == "tpe" else shapes,
         )
+
+
+def _tell_skipped(skipped: Sequence[Skipped]) -> None:
+    for one in skipped:
+        logger.info("[INFO] Skipped combination %d: %s", one.combination, one.reason)
+
+
+def _warn_of_few(config: HyperparameterSearchConfig, runs: Plan) -> None:
     wanted = config.n_samples or 0
-    if config.search_strategy == "sample" and len(runs.candidates) < wanted:
+    if config.search_strategy != "grid" and len(runs.candidates) < wanted:
         logger.warning(
             "[WARNING] n_samples is %d, but only %d distinct combinations that can be trained were found.",
             *(wanted, len(runs.candidates)),

@@ -1,7 +1,8 @@
 """How the runs of a search are trained, and the record of what came of them.
 
 An engine takes tasks, and tells the record of each as soon as it is known, so that a search that is killed
-goes on from there. A run that fails is recorded with the reason, and does not end the search.
+goes on from there. A run that fails by its own settings is recorded with the reason, and does not end the
+search; what is wrong with data, files or devices does, and nothing is recorded of it.
 """
 
 import logging
@@ -31,11 +32,13 @@ class Part:
     candidate: Candidate
     until: int | None = None
     """The epoch after which it waits; null goes on to its end."""
+    has_paused: bool = False
+    """Whether it has waited before."""
 
     @property
     def task(self) -> Task:
         """What is to be trained."""
-        return Task(self.candidate.run, self.candidate.config, self.until)
+        return Task(self.candidate.run, self.candidate.config, self.until, self.has_paused)
 
 
 Engine: TypeAlias = Callable[[Sequence[Part]], None]

@@ -25,6 +25,7 @@ from seqjax.artifacts.warm_start import warm_start
 from seqjax.commands.train_checkpoints import (
     Checkpoint,
     Saver,
+    check_until,
     cut_logs,
     find_checkpoint,
     log_lengths,
@@ -116,12 +117,15 @@ def train(config: TrainConfig) -> TrainResult:
     return result
 
 
-def train_until(config: TrainConfig, until: int | None) -> TrainResult | Standing:
+def train_until(
+    config: TrainConfig, until: int | None, *, has_paused: bool = False
+) -> TrainResult | Standing:
     """As `train`, which see.
 
     Args:
       config: What to train on, what, and how.
       until: An epoch after which to pause, with a checkpoint; null goes on to the end.
+      has_paused: Whether the run goes on from such a pause, whatever `continue_training` says.
 
     Returns:
       As `train`; or how the run stands where it pauses.
@@ -135,7 +139,8 @@ def train_until(config: TrainConfig, until: int | None) -> TrainResult | Standin
     layout, rank = job.layout, jax.process_index()
     if not is_first():
         configure_logging(logging.WARNING)  # The first process tells for all.
-    checkpoint = find_checkpoint(config, job.schema, layout)
+    checkpoint = find_checkpoint(config, job.schema, layout, own=has_paused)
+    check_until(checkpoint, until)
     if checkpoint.path is not None and is_first() and not checkpoint.is_finished(spec):
         cut_logs(layout, checkpoint.info)
     with (

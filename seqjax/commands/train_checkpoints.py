@@ -20,7 +20,7 @@ from seqjax.artifacts.layout import Layout, Place
 from seqjax.config.changes import changed_keys
 from seqjax.config.schema import Schema
 from seqjax.config.train import TrainConfig, TrainingSpec
-from seqjax.errors import ConfigError, Problem
+from seqjax.errors import ArtifactError
 from seqjax.training.distributed import agree
 from seqjax.training.events import EpochPart, Event, PauseEvent, Standing, StandingEvent
 from seqjax.training.setup import Run
@@ -104,11 +104,11 @@ def find_checkpoint(config: TrainConfig, schema: Schema, layout: Layout, *, own:
       config: The run's.
       schema: Its columns.
       layout: Where its files lie.
-      own: Whether this very process has written it, so that `continue_training` does not matter.
+      own: Whether it was written in the course of the same training, so that `continue_training` does not
+        matter.
 
     Raises:
-      ConfigError: It was made with another configuration.
-      ArtifactError: All are damaged.
+      ArtifactError: It was made with another configuration, or all are damaged.
       TrainingError: The processes of the run find different ones.
     """
     if not (config.training_spec.continue_training or own):
@@ -124,12 +124,26 @@ def find_checkpoint(config: TrainConfig, schema: Schema, layout: Layout, *, own:
     if config.training_spec.epochs < place.epoch:
         changed["training_spec.epochs"] = (f"{place.epoch} done", config.training_spec.epochs)
     if changed:
-        raise ConfigError(
+        raise ArtifactError(
             f"{path} was made with another configuration, so it cannot be continued. Undo the changes, "
-            "choose another model_name, or set continue_training: false to start anew; the configuration",
-            [Problem(key, f"was {old!r}, is {new!r}.") for key, (old, new) in changed.items()],
+            "choose another model_name, or set continue_training: false to start anew:"
+            + "".join(f"\n  {key}: was {old!r}, is {new!r}." for key, (old, new) in changed.items())
         )
     return Checkpoint(path, info, damaged)
+
+
+def check_until(checkpoint: Checkpoint, until: int | None) -> None:
+    """Refuses to pause after an epoch that a checkpoint is beyond: a run cannot go back.
+
+    Raises:
+      ArtifactError: It is.
+    """
+    if checkpoint.path is not None and until is not None and checkpoint.info["epoch"] > until:
+        raise ArtifactError(
+            f"{checkpoint.path} is of epoch {checkpoint.info['epoch']}, but the run is to be compared with "
+            f"others after epoch {until}. Remove the checkpoints of the search's runs, or set "
+            "continue_training: false, to start them anew."
+        )
 
 
 def restore(checkpoint: Checkpoint, run: Run, shapes: Params) -> Standing:

@@ -17,10 +17,17 @@ import jax
 import numpy as np
 
 from seqjax.commands.train import Baselines, Job, TrainResult, load_job, train_until
-from seqjax.commands.train_checkpoints import Saver, cut_logs, find_checkpoint, restore, run_info
+from seqjax.commands.train_checkpoints import (
+    Saver,
+    check_until,
+    cut_logs,
+    find_checkpoint,
+    restore,
+    run_info,
+)
 from seqjax.config.train import TrainConfig
 from seqjax.data.dataset import Windows
-from seqjax.errors import SeqjaxError, TrainingError
+from seqjax.errors import ConfigError, TrainingError
 from seqjax.progress import Advance, progress
 from seqjax.stopping import noted
 from seqjax.sweep.groups import Values, grouped_by_shape, shape_of, values_of
@@ -50,6 +57,8 @@ class Task:
     config: TrainConfig
     until: int | None = None
     """The epoch after which it pauses; null goes on to its end."""
+    has_paused: bool = False
+    """Whether it is the next part of a run, which goes on whatever `continue_training` says."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +70,11 @@ class Paused:
     best_validation_loss: float
 
 
-End: TypeAlias = TrainResult | Paused | SeqjaxError
+Failure: TypeAlias = TrainingError | ConfigError
+"""Why a run fails by itself. Other errors, of data, files and devices, are no fault of its settings: they end
+the search, and leave the run to be trained when they are mended."""
+_FAILURES = (TrainingError, ConfigError)
+End: TypeAlias = TrainResult | Paused | Failure
 Ended: TypeAlias = Callable[[Task, End, float], None]
 """Told of each task: what came of it, and the seconds since it was begun."""
 
@@ -69,8 +82,8 @@ Ended: TypeAlias = Callable[[Task, End, float], None]
 def train_alone(task: Task) -> End:
     """Trains a run by itself, in smaller micro-batches where its batches do not fit into memory."""
     try:
-        end = train_until(task.config, task.until)
-    except SeqjaxError as error:
+        end = train_until(task.config, task.until, has_paused=task.has_paused)
+    except _FAILURES as error:
         return error
     return _paused(end) if isinstance(end, Standing) else end
 
@@ -106,6 +119,7 @@ class Workshop:
 
         Raises:
           DataError: The data cannot be used.
+          ArtifactError: A checkpoint cannot be read, written, or continued.
           KeyboardInterrupt: A signal asked to stop; every run is saved.
         """
         for group in grouped_by_shape([(task, task.config) for task in tasks]):
@@ -138,19 +152,25 @@ class Workshop:
 
     def _train_together(self, tasks: Sequence[Task], ended: Ended) -> None:
         shape = shape_of(tasks[0].config)
-        try:
-            if shape not in self._benches:
-                self._benches = {}  # The programs and data of one shape at a time are on the device.
-                self._benches[shape] = self._bench(tasks)
-        except SeqjaxError as error:
-            for task in tasks:
-                ended(task, error, 0.0)
-            return
-        with jax.default_device(find_device(tasks[0].config.training_spec.device)):
-            self._benches[shape].train(tasks, ended)
+        if shape not in self._benches:
+            self._benches = {}  # The programs and data of one shape at a time are on the device.
+            tasks = self._prepared(shape, tasks, ended)
+        if tasks:
+            with jax.default_device(find_device(tasks[0].config.training_spec.device)):
+                self._benches[shape].train(tasks, ended)
 
-    def _bench(self, tasks: Sequence[Task]) -> "_Bench":
-        config = tasks[0].config
+    def _prepared(self, shape: str, tasks: Sequence[Task], ended: Ended) -> Sequence[Task]:
+        """Makes the bench of a shape with the first run that can be trained; that run and those after it."""
+        for place, task in enumerate(tasks):
+            try:
+                self._benches[shape] = self._bench(task.config)
+            except _FAILURES as error:
+                ended(task, error, 0.0)
+            else:
+                return tasks[place:]
+        return ()
+
+    def _bench(self, config: TrainConfig) -> "_Bench":
         known = [one for one in self._known if shape_of(one) == shape_of(config)]
         spec = config.training_spec
         job = load_job(config, Placement(find_devices(spec)))
@@ -191,8 +211,9 @@ class _Bench:
 
     def train(self, tasks: Sequence[Task], ended: Ended) -> None:
         """Trains runs; see `Workshop.train`."""
-        known = len(self._known)
-        values = values_of([*self._known, *(task.config for task in tasks)], self.job.schema)[known:]
+        # Numbers that do not differ are compiled in as the bench's own run has them.
+        known = [self.job.config, *self._known]
+        values = values_of([*known, *(task.config for task in tasks)], self.job.schema)[len(known) :]
         population = self._slots(len(tasks), values[0])
         begun: dict[int, _Sitting] = {}
         alone: list[Task] = []
@@ -205,7 +226,7 @@ class _Bench:
                     sitting = _Sitting(task, self, bar)
                     try:
                         member = sitting.begin(own)
-                    except SeqjaxError as error:
+                    except _FAILURES as error:
                         member = sitting.ended(error)
                     if member is None:
                         alone.append(task)
@@ -219,7 +240,7 @@ class _Bench:
                 sitting = begun.pop(id(member))
                 try:
                     came = sitting.end(end)
-                except SeqjaxError as error:
+                except _FAILURES as error:
                     came = sitting.ended(error)
                 ended(sitting.task, came, sitting.seconds)
 
@@ -285,7 +306,8 @@ class _Sitting:
           Null where it goes on in the middle of an epoch, which is no place to join others at.
         """
         job, spec, until = self._job, self.task.config.training_spec, self.task.until
-        checkpoint = find_checkpoint(job.config, job.schema, job.layout)
+        checkpoint = find_checkpoint(job.config, job.schema, job.layout, own=self.task.has_paused)
+        check_until(checkpoint, until)
         if checkpoint.path is not None and not checkpoint.is_finished(spec):
             if until is not None and checkpoint.info["epoch"] >= until:
                 return _paused(restore(checkpoint, self._bench.run, job.shapes))
@@ -327,7 +349,7 @@ class _Sitting:
         self.close()
         return _paused(end)
 
-    def ended(self, error: SeqjaxError) -> SeqjaxError:
+    def ended(self, error: Failure) -> Failure:
         """Says in the run's log why it cannot go on."""
         with self._logging():
             logger.warning("[WARNING] %s", error)

@@ -11,6 +11,7 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
+import seqjax.commands.hyperparameter_search as search_command
 import seqjax.commands.train as train_command
 import seqjax.commands.train_checkpoints as train_checkpoints
 import seqjax.commands.train_together as train_together
@@ -20,7 +21,7 @@ from seqjax.commands.hyperparameter_search import hyperparameter_search
 from seqjax.commands.train import TrainResult
 from seqjax.config.load import load_config
 from seqjax.config.train import TrainConfig
-from seqjax.errors import ArtifactError, ConfigError, TrainingError
+from seqjax.errors import ArtifactError, ConfigError, DataError, TrainingError
 from seqjax.sweep.summary import LOSS
 from tests.commands.test_train import LENGTH, long_format
 from tests.searches import METADATA, search
@@ -48,7 +49,7 @@ class Trainer:
         self.trained = []
         self.failures = {}
 
-    def __call__(self, config, until):
+    def __call__(self, config, until, *, has_paused=False):
         self.trained.append(config)
         failures = self.failures.get(config.model_name, [])
         if failures:
@@ -130,6 +131,49 @@ def test_the_summary_is_ranked_and_holds_what_was_varied(project, trainer):
     log = (project / "logs/sequifier-demo-rank0-3.txt").read_text()
     assert "[INFO] 1     demo-run-2  0.333333" in log
     assert "demo-run-1 failed: The loss is not finite." in log
+
+
+@pytest.mark.parametrize(
+    "error", [DataError("data/x.parquet: there is no such file."), ArtifactError("full")]
+)
+def test_what_is_no_runs_fault_ends_the_search_and_is_not_held_against_runs(project, trainer, error):
+    trainer.failures["demo-run-1"] = [error]
+    config = search(LAYERS, project_root=str(project))
+    with pytest.raises(type(error), match=str(error)):
+        hyperparameter_search(config)
+    rows = hyperparameter_search(config)
+    assert [row["status"] for row in rows] == ["complete"] * 3
+    assert trainer.names == ["demo-run-0", "demo-run-1", "demo-run-1", "demo-run-2"]
+
+
+def test_a_device_that_is_not_there_is_said_before_anything_is_trained(project, trainer, monkeypatch):
+    def missing(spec):
+        raise TrainingError("there is no cuda here")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(search_command, "find_devices", missing)
+        with pytest.raises(TrainingError, match="no cuda"):
+            hyperparameter_search(search(LAYERS, project_root=str(project)))
+    assert trainer.names == []
+    assert len(hyperparameter_search(search(LAYERS, project_root=str(project)))) == 3
+
+
+def test_a_search_of_which_nothing_came_may_be_changed(project, trainer):
+    trainer.failures["demo-run-0"] = [DataError("no such file")]
+    with pytest.raises(DataError):
+        hyperparameter_search(search(LAYERS, training_data_path="x.parquet", project_root=str(project)))
+    assert len(hyperparameter_search(search(LAYERS, project_root=str(project)))) == 3
+    with pytest.raises(ConfigError, match="begun with another configuration"):
+        hyperparameter_search(search({"num_layers": [4]}, project_root=str(project)))
+
+
+def test_halving_is_not_gone_on_with_for_more_runs(project, trainer):
+    def halving(count):
+        return search(LAYERS, search_strategy="halving", n_samples=count, project_root=str(project))
+
+    hyperparameter_search(halving(2))
+    with pytest.raises(ConfigError, match=r"n_samples: was 2, is 3"):
+        hyperparameter_search(halving(3))
 
 
 def test_finished_runs_are_not_repeated_failed_ones_included(project, trainer):
@@ -313,6 +357,21 @@ def test_optuna_learns_from_batches_and_goes_on(project, trainer):
             "model_spec.num_layers": rows[0]["num_layers"],
             "training_spec.dropout": rows[0]["dropout"],
         }
+
+
+def test_a_study_that_lacks_finished_trials_is_refused(project, trainer):
+    """Its trials would be taken for others."""
+    config = search(
+        {},
+        {"learning_rate": {"low": 1e-4, "high": 1e-1, "log": True}},
+        search_strategy="tpe",
+        n_samples=2,
+        project_root=str(project),
+    )
+    hyperparameter_search(config)
+    (project / "configs/hp_search/demo-study.db").unlink()
+    with pytest.raises(ArtifactError, match=r"demo-study.db lacks trials whose runs are finished"):
+        hyperparameter_search(config)
 
 
 @pytest.mark.parametrize("at_once", [1, 2])

@@ -1,6 +1,7 @@
 """Runs that are trained together leave what each would leave alone, and go on alone where they must."""
 
 import logging
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,7 +13,8 @@ from seqjax.artifacts.layout import Layout
 from seqjax.commands.train import TrainResult, train_until
 from seqjax.commands.train_checkpoints import Saver
 from seqjax.commands.train_together import Paused, Task, Workshop
-from seqjax.errors import TrainingError
+from seqjax.errors import ArtifactError, TrainingError
+from seqjax.sweep.population import Population
 from seqjax.sweep.space import plan
 from tests.commands.test_hyperparameter_search import project
 from tests.searches import METADATA, search
@@ -36,7 +38,7 @@ def test_runs_that_do_not_even_fit_alone_are_trained_by_themselves(project, monk
         leave(some[0], TrainingError("the first"), 0.0)
         raise error
 
-    def by_itself(config, until):
+    def by_itself(config, until, *, has_paused):
         alone.append((config.model_name, until))
         if config.model_name.endswith("1"):
             raise TrainingError("too little memory for batches of 4 windows in 4 parts")
@@ -61,6 +63,63 @@ def test_another_error_of_the_accelerator_is_a_fault(project, monkeypatch):
     monkeypatch.setattr(train_together._Bench, "train", broken)
     with pytest.raises(jax.errors.JaxRuntimeError):
         Workshop().train(tasks(project), lambda task, end, seconds: None)
+
+
+def test_numbers_that_are_compiled_in_are_those_of_each_run(project):
+    """Each call trains one run, so that nothing differs within it."""
+    some = [
+        task
+        for rate in (0.0, 0.5)
+        for task in tasks(project, dropout=[rate], epochs=[2], criterion={"item": "CrossEntropyLoss"})
+    ]
+    workshop, together, alone = Workshop(), [], []
+    for place, task in enumerate(some):
+        apart = task.config.model_copy(update={"model_name": f"together-{place}"})
+        workshop.train([replace(task, config=apart)], lambda task, end, seconds: together.append(end))
+        alone.append(train_until(task.config.model_copy(update={"model_name": f"alone-{place}"}), None))
+    losses = [[end.best_validation_loss for end in ends] for ends in (together, alone)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert abs(losses[1][0] - losses[1][1]) > 1e-4
+
+
+def test_a_run_that_cannot_be_prepared_does_not_keep_others_of_its_shape_from_it(project):
+    found = {}
+    one_cycle = {"name": "OneCycleLR", "max_lr": 0.1, "total_steps": 3}
+    steps = {"name": "StepLR", "step_size": 1, "gamma": 1.0}
+    config = search(
+        training={"learning_rate": [0.1, 0.1], "epochs": [2, 2], "scheduler": [one_cycle, steps]},
+        other_sampling={"training_spec.scheduler_step_on": ["batch"]},
+        export_generative_model=False,
+        project_root=str(project),
+    )
+    some = [Task(one.run, one.config) for one in plan(config, METADATA).candidates]
+    Workshop().train(some, lambda task, end, seconds: found.update({task.number: end}))
+    assert "total_steps" in str(found[0])
+    assert isinstance(found[1], TrainResult)
+
+
+def test_a_run_does_not_go_back_to_be_compared(project):
+    (task,) = tasks(project, epochs=[3])
+    train_until(task.config, 2)
+    with pytest.raises(ArtifactError, match="is of epoch 2, but the run is to be compared with others after"):
+        Workshop().train([replace(task, until=1)], lambda task, end, seconds: None)
+
+
+@pytest.mark.parametrize("has_paused", [False, True])
+def test_the_next_part_of_a_run_is_not_begun_anew(project, has_paused):
+    (task,) = tasks(project, epochs=[3], continue_training=False)
+    train_until(task.config, 2)
+    epochs = []
+    trained = Population._epoch
+
+    def counted(population):
+        epochs.append(next(iter(population._slots.values())).standing.epoch)
+        trained(population)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Population, "_epoch", counted)
+        Workshop().train([replace(task, has_paused=has_paused)], lambda task, end, seconds: None)
+    assert epochs == ([2] if has_paused else [0, 1, 2])
 
 
 def test_windows_are_read_again_where_a_column_is_of_another_kind():
