@@ -18,7 +18,7 @@ from seqjax.artifacts.search_files import SearchFiles, SearchState, load_state
 from seqjax.commands.search_engines import Engine, Part, Record, sequential, together
 from seqjax.commands.search_page import search_page
 from seqjax.commands.search_study import Study
-from seqjax.config.changes import changed_keys
+from seqjax.config.changes import WITHOUT_INFLUENCE, changed_keys
 from seqjax.config.hyperparameter_search import HyperparameterSearchConfig
 from seqjax.config.load import resolve_path
 from seqjax.config.metadata import Metadata
@@ -50,19 +50,7 @@ _MAY_CHANGE = (
     "override_input",
     "n_samples",
     *("engine", "population_size", "population_runner", "ray_address", "ray_resources", "ray_retries"),
-    *(
-        f"training_hyperparameter_sampling.{key}"
-        for key in (
-            "continue_training",
-            "device",
-            "keep_checkpoints",
-            "load_full_data_to_ram",
-            "log_interval",
-            "max_ram_gb",
-            "num_workers",
-            "save_interval_epochs",
-        )
-    ),
+    *(f"training_hyperparameter_sampling.{key}" for key in WITHOUT_INFLUENCE),
 )
 
 

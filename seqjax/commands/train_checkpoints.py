@@ -17,7 +17,7 @@ import numpy as np
 
 from seqjax.artifacts.checkpoints import CheckpointWriter, load_info, load_tree, newest_intact
 from seqjax.artifacts.layout import Layout, Place
-from seqjax.config.changes import changed_keys
+from seqjax.config.changes import WITHOUT_INFLUENCE, changed_keys
 from seqjax.config.schema import Schema
 from seqjax.config.train import TrainConfig, TrainingSpec
 from seqjax.errors import ArtifactError
@@ -29,7 +29,8 @@ from seqjax.training.step import Report, empty_report
 
 logger = logging.getLogger(__name__)
 
-# Keys that may change between a checkpoint and the run that goes on from it. `epochs` is looked at by itself.
+# Keys that may change between a checkpoint and the run that goes on from it. `epochs` is looked at by itself,
+# and only a new run looks at what it starts from.
 _MAY_CHANGE = (
     "project_root",
     "export_generative_model",
@@ -42,24 +43,11 @@ _MAY_CHANGE = (
     *(
         f"training_spec.{key}"
         for key in (
-            "backend",
-            "class_share_log_columns",
-            "continue_training",
-            "device",
-            "device_max_concat_length",
-            "distributed",
+            *WITHOUT_INFLUENCE,
             "early_stopping_epochs",
-            "enforce_determinism",
             "epochs",
-            "keep_checkpoints",
-            "load_full_data_to_ram",
-            "log_interval",
-            "max_ram_gb",
-            "num_workers",
-            "save_interval_epochs",
-            "save_interval_minutes",
-            "save_interval_steps",
-            "world_size",
+            "warm_start",
+            "warm_start_strict",
         )
     ),
 )

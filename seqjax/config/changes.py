@@ -3,6 +3,28 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
+WITHOUT_INFLUENCE = (
+    "backend",
+    "class_share_log_columns",
+    "continue_training",
+    "device",
+    "device_max_concat_length",
+    "distributed",
+    "enforce_determinism",
+    "keep_checkpoints",
+    "load_full_data_to_ram",
+    "log_interval",
+    "log_to",
+    "max_ram_gb",
+    "num_workers",
+    "save_interval_epochs",
+    "save_interval_minutes",
+    "save_interval_steps",
+    "world_size",
+)
+"""Keys of `training_spec`, and of a search's `training_hyperparameter_sampling`, that change where, when and
+how a training computes, saves and logs, but not what it learns."""
+
 
 def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested values by dotted key; lists and empty mappings are values."""

@@ -200,7 +200,8 @@ def test_a_sample_can_be_enlarged(project, trainer):
 
 def test_a_changed_search_is_refused_with_what_differs(project, trainer):
     hyperparameter_search(search(LAYERS, project_root=str(project)))
-    changed = search({"num_layers": [1, 2]}, {"log_interval": 3}, seed=4, project_root=str(project))
+    free = {"log_interval": 3, "save_interval_minutes": 5, "world_size": 1, "backend": "gloo"}
+    changed = search({"num_layers": [1, 2]}, free, seed=4, project_root=str(project))
     with pytest.raises(ConfigError) as caught:
         hyperparameter_search(changed)
     assert [problem.key for problem in caught.value.problems] == [

@@ -235,6 +235,16 @@ def test_another_configuration_is_refused_with_what_differs(project):
         train(config(root, training={"epochs": 1}))
 
 
+def test_a_run_goes_on_with_another_log_and_without_what_it_started_from(project):
+    pytest.importorskip("tensorboardX")
+    root, _ = project
+    train(config(root, model_name="first", training={"epochs": 1}))
+    train(config(root, training={"epochs": 2, "warm_start": "checkpoints/first/epoch-1"}))
+    changed = {"epochs": 3, "log_to": ["tensorboard"], "warm_start_strict": False}
+    assert train(config(root, training=changed)).last_epoch == 3
+    assert any((root / "logs/tensorboard/demo").iterdir())
+
+
 def test_starting_anew_leaves_no_older_checkpoint_to_continue_from(project):
     root, _ = project
     train(config(root))

@@ -1,4 +1,10 @@
-from seqjax.config.changes import changed_keys, flattened
+from seqjax.config.changes import WITHOUT_INFLUENCE, changed_keys, flattened
+from seqjax.config.hyperparameter_search import TrainingSampling
+from seqjax.config.train import TrainingSpec
+
+
+def test_keys_without_influence_are_keys_of_a_training_and_of_a_search():
+    assert set(WITHOUT_INFLUENCE) <= TrainingSpec.model_fields.keys() & TrainingSampling.model_fields.keys()
 
 
 def test_keys_are_dotted_and_lists_are_values():
