@@ -79,21 +79,26 @@ def mean_losses(parts: Iterable[Mapping[str, Sums]], weights: Mapping[str, float
     return Losses(by_target, dict(weights))
 
 
+Value: TypeAlias = Callable[[Float[Array, "B T _"], Num[Array, "B T"]], Float[Array, "B T"]]
+"""(outputs, truth) -> a number for each position."""
+
+
 @dataclass(frozen=True)
 class Metric:
     """How good predictions are, in one number."""
 
     kind: ColumnKind
     """Of which targets it is told."""
-    value: Callable[[Float[Array, "B T _"], Num[Array, "B T"]], Float[Array, "B T"]]
-    """(outputs, truth) -> what is averaged over positions."""
+    value: Value
+    """What is averaged over positions."""
     number: Callable[[float, float], float]
     """(mean, the target's standard deviation) -> the metric."""
     above: int = 0
     """Only of targets with more classes than this: of fewer it says nothing."""
 
 
-def _cross_entropy(logits_BTC: Float[Array, "B T C"], ids_BT: Num[Array, "B T"]) -> Float[Array, "B T"]:
+def cross_entropy(logits_BTC: Float[Array, "B T C"], ids_BT: Num[Array, "B T"]) -> Float[Array, "B T"]:
+    """The negative log-probability of the true class."""
     return optax.softmax_cross_entropy_with_integer_labels(logits_BTC, ids_BT)
 
 
@@ -107,11 +112,13 @@ def _among_first(
     return (before_BTC.sum(-1) < count).astype(jnp.float32)
 
 
-def _absolute(values_BT1: Float[Array, "B T 1"], truth_BT: Num[Array, "B T"]) -> Float[Array, "B T"]:
+def absolute(values_BT1: Float[Array, "B T 1"], truth_BT: Num[Array, "B T"]) -> Float[Array, "B T"]:
+    """The distance of a value from the truth."""
     return jnp.abs(values_BT1[..., 0] - truth_BT)
 
 
-def _squared(values_BT1: Float[Array, "B T 1"], truth_BT: Num[Array, "B T"]) -> Float[Array, "B T"]:
+def squared(values_BT1: Float[Array, "B T 1"], truth_BT: Num[Array, "B T"]) -> Float[Array, "B T"]:
+    """The squared distance of a value from the truth."""
     return jnp.square(values_BT1[..., 0] - truth_BT)
 
 
@@ -124,12 +131,12 @@ def _exponential(mean: float, _: float) -> float:
 
 
 METRICS: Mapping[str, Metric] = {
-    "perplexity": Metric("categorical", _cross_entropy, _exponential),
+    "perplexity": Metric("categorical", cross_entropy, _exponential),
     "top_1_accuracy": _accuracy(1),
     "top_3_accuracy": _accuracy(3),
     "top_5_accuracy": _accuracy(5),
-    "mae": Metric("real", _absolute, lambda mean, std: mean * std),
-    "rmse": Metric("real", _squared, lambda mean, std: math.sqrt(mean) * std),
+    "mae": Metric("real", absolute, lambda mean, std: mean * std),
+    "rmse": Metric("real", squared, lambda mean, std: math.sqrt(mean) * std),
 }
 
 

@@ -14,14 +14,13 @@ from typing import TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, Float, Num
 
 from seqjax.config.schema import Schema
 from seqjax.config.train import TrainingSpec
 from seqjax.optim.rule import Number, is_off
 from seqjax.training.batch import Batch, target_mask, targets_of
-from seqjax.training.metrics import Sums
+from seqjax.training.metrics import Sums, Value, absolute, cross_entropy, squared
 
 Outputs = dict[str, Float[Array, "B T _"]]
 
@@ -44,31 +43,15 @@ Criterion: TypeAlias = Callable[[Float[Array, "B T _"], Num[Array, "B T"], Targe
 """(outputs, truth, target) -> loss of each position."""
 
 
-def _cross_entropy(
-    logits_BTC: Float[Array, "B T C"], ids_BT: Num[Array, "B T"], target: Target
-) -> Float[Array, "B T"]:
-    del target
-    return optax.softmax_cross_entropy_with_integer_labels(logits_BTC, ids_BT)
-
-
-def _squared(
-    values_BT1: Float[Array, "B T 1"], truth_BT: Num[Array, "B T"], target: Target
-) -> Float[Array, "B T"]:
-    del target
-    return jnp.square(values_BT1[..., 0] - truth_BT)
-
-
-def _absolute(
-    values_BT1: Float[Array, "B T 1"], truth_BT: Num[Array, "B T"], target: Target
-) -> Float[Array, "B T"]:
-    del target
-    return jnp.abs(values_BT1[..., 0] - truth_BT)
+def _plain(value: Value) -> Criterion:
+    """A loss without settings."""
+    return lambda outputs, truth, _: value(outputs, truth)
 
 
 def _huber(
     values_BT1: Float[Array, "B T 1"], truth_BT: Num[Array, "B T"], target: Target
 ) -> Float[Array, "B T"]:
-    error_BT, delta = jnp.abs(values_BT1[..., 0] - truth_BT), target.threshold
+    error_BT, delta = absolute(values_BT1, truth_BT), target.threshold
     small_BT = jnp.minimum(error_BT, delta)
     return 0.5 * small_BT * small_BT + delta * (error_BT - small_BT)
 
@@ -80,10 +63,10 @@ def _smooth_l1(
 
 
 CRITERIA: Mapping[str, Criterion] = {
-    "CrossEntropyLoss": _cross_entropy,
-    "NLLLoss": _cross_entropy,  # Of log-probabilities, which a model's logits stand for.
-    "MSELoss": _squared,
-    "L1Loss": _absolute,
+    "CrossEntropyLoss": _plain(cross_entropy),
+    "NLLLoss": _plain(cross_entropy),  # Of log-probabilities, which a model's logits stand for.
+    "MSELoss": _plain(squared),
+    "L1Loss": _plain(absolute),
     "SmoothL1Loss": _smooth_l1,
     "HuberLoss": _huber,
 }
