@@ -6,7 +6,6 @@ weighted and resampled.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Float64
@@ -29,8 +28,6 @@ class Metric:
     """One sentence for those who do not know it."""
     of: Callable[[Sums], Computed]
     """Its values for sums along the last axis; NaN where it is not defined."""
-    better: Literal["lower", "higher"] | None = None
-    """Which way is better, if it says how good something is."""
     share: bool = False
     """Whether it is a share, to be shown in per cent."""
     in_units: bool = False
@@ -65,34 +62,29 @@ _CLASS_METRICS = {
         "Top-1 accuracy",
         "how often the most likely class came",
         _mean(CLASS_SCORES, "top1"),
-        better="higher",
         share=True,
     ),
     "top3": Metric(
         "Top-3 accuracy",
         "how often one of the three most likely classes came",
         _mean(CLASS_SCORES, "top3"),
-        better="higher",
         share=True,
     ),
     "top5": Metric(
         "Top-5 accuracy",
         "how often one of the five most likely classes came",
         _mean(CLASS_SCORES, "top5"),
-        better="higher",
         share=True,
     ),
     "nll": Metric(
         "NLL (nats)",
         "the mean negative log-probability of what came: it rewards being sure only when right",
         _mean(CLASS_SCORES, "nll"),
-        better="lower",
     ),
     "perplexity": Metric(
         "Perplexity",
         "exp(NLL): among how many equally likely classes the choice would be as hard",
         _perplexity,
-        better="lower",
     ),
     "confidence": Metric(
         "Mean confidence",
@@ -111,17 +103,15 @@ _REAL_METRICS = {
         "MAE",
         "the mean distance from the truth",
         _mean(REAL_SCORES, "absolute"),
-        better="lower",
         in_units=True,
     ),
     "rmse": Metric(
         "RMSE",
         "the root of the mean squared distance: large misses weigh more",
         _rmse,
-        better="lower",
         in_units=True,
     ),
-    "r2": Metric("R²", "the share of the variance that is explained; 1 is perfect", _r2, better="higher"),
+    "r2": Metric("R²", "the share of the variance that is explained; 1 is perfect", _r2),
     "bias": Metric("Bias", "the mean of prediction less truth", _mean(REAL_SCORES, "error"), in_units=True),
 }
 
@@ -129,7 +119,7 @@ METRICS: Mapping[ColumnKind, Mapping[str, Metric]] = {"categorical": _CLASS_METR
 """The metrics of each kind of target, in the order of tables."""
 
 JUDGED_BY: Mapping[ColumnKind, str] = {"categorical": "nll", "real": "rmse"}
-"""The metric that a verdict is about."""
+"""The metric that a verdict is about; lower is better."""
 
 
 def values_of(kind: ColumnKind, sums: Sums) -> dict[str, Values]:
