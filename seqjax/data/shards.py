@@ -173,13 +173,12 @@ def write(path: Path, windows: Windows) -> None:
         writer.finish()
 
 
-def read(path: Path, column_kinds: Mapping[str, ColumnKind], *, verify: bool = False) -> Windows:
+def read(path: Path, column_kinds: Mapping[str, ColumnKind]) -> Windows:
     """Maps a folder of shards into memory.
 
     Args:
       path: The folder.
       column_kinds: The columns to read, in the order that the result shall have.
-      verify: Compare the digest of every file; otherwise only of small ones (sizes are always compared).
 
     Raises:
       DataError: A file is missing, damaged or not as the manifest says, or a column is missing or of another
@@ -187,7 +186,7 @@ def read(path: Path, column_kinds: Mapping[str, ColumnKind], *, verify: bool = F
     """
     manifest = _manifest(path)
     _check_columns(path, manifest, column_kinds)
-    parts = [_read_shard(path, shard, manifest, column_kinds, verify=verify) for shard in manifest.shards]
+    parts = [_read_shard(path, shard, manifest, column_kinds) for shard in manifest.shards]
     return parts[0] if len(parts) == 1 else joined(parts)
 
 
@@ -309,11 +308,11 @@ def _check_columns(path: Path, manifest: Manifest, column_kinds: Mapping[str, Co
 
 
 def _read_shard(
-    path: Path, shard: Shard, manifest: Manifest, column_kinds: Mapping[str, ColumnKind], *, verify: bool
+    path: Path, shard: Shard, manifest: Manifest, column_kinds: Mapping[str, ColumnKind]
 ) -> Windows:
     row_types = {"itemPosition": "int64", **{name: manifest.column_types[name] for name in column_kinds}}
-    rows, mapped = _read_file(path, shard.rows, row_types, verify=verify)
-    index, _ = _read_file(path, shard.windows, INDEX_TYPES, verify=verify)
+    rows, mapped = _read_file(path, shard.rows, row_types)
+    index, _ = _read_file(path, shard.windows, INDEX_TYPES)
     start, length = index["start"], index["length"]
     beyond = (
         (start < 0)
@@ -342,7 +341,7 @@ def _read_shard(
 
 
 def _read_file(
-    path: Path, file: ShardFile, types: Mapping[str, str], *, verify: bool
+    path: Path, file: ShardFile, types: Mapping[str, str]
 ) -> tuple[dict[str, np.ndarray], mmap.mmap]:
     """Arrays over the mapped file, checked as far as is possible without reading it all; and the map."""
     place = path / file.path
@@ -353,7 +352,7 @@ def _read_file(
             f"{place} has {place.stat().st_size} bytes, but was written with {file.bytes}. Run preprocess "
             "again."
         )
-    if (verify or file.bytes <= DIGEST_LIMIT) and _digest(place) != file.sha256:
+    if file.bytes <= DIGEST_LIMIT and _digest(place) != file.sha256:
         raise DataError(
             f"{place} is not what was written: its SHA-256 differs from the manifest's. Run preprocess again."
         )

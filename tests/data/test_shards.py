@@ -66,7 +66,7 @@ def _size(windows: Windows) -> shards.DataSize:
 
 def test_round_trip(tmp_path: Path, windows: Windows) -> None:
     shards.write(tmp_path / "x", windows)
-    found = shards.read(tmp_path / "x", KINDS, verify=True)
+    found = shards.read(tmp_path / "x", KINDS)
     assert list(found.columns) == ["price", "item"]
     _assert_same(found, windows)
 
@@ -277,5 +277,5 @@ def test_the_documented_program_writes_a_data_set(tmp_path: Path, monkeypatch: p
     (program,) = [block.split("```")[0] for block in text.split("```python\n")[1:]]
     monkeypatch.chdir(tmp_path)
     exec(program, {})
-    windows = shards.read(tmp_path / "data" / "mine-split0", KINDS, verify=True)
+    windows = shards.read(tmp_path / "data" / "mine-split0", KINDS)
     assert windows.gather(np.arange(2)).columns["item"].tolist() == [[2, 3, 2, 4], [2, 4, 0, 2]]
