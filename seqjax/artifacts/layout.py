@@ -70,10 +70,6 @@ class Layout:
             if match
         )
 
-    def saved_epochs(self) -> list[int]:
-        """Epochs after which a checkpoint was written, oldest first."""
-        return [place.epoch for place in self.saved() if place.batch == 0]
-
     def model(self, which: Which, epoch: int, *, kind: Kind = "generative", extension: str = "onnx") -> Path:
         """A model file; `epoch` is the last completed one, for the best model too."""
         return self.root / "models" / f"{self._stem(which, kind)}{epoch}.{extension}"

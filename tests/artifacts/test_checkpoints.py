@@ -55,7 +55,7 @@ def test_a_tree_comes_back_bit_by_bit(layout):
     path = save_checkpoint(
         layout, Place(3), (STATE, STATE.params), {"best_loss": 0.1 + 0.2, "config": {"a": [1]}}
     )
-    assert layout.saved_epochs() == [3]
+    assert layout.saved() == [Place(3)]
     state, best = load_tree(path, shapes((STATE, STATE.params)))
     assert isinstance(state, State)
     jax.tree.map(np.testing.assert_array_equal, (state, best), (STATE, STATE.params))
@@ -96,7 +96,7 @@ def test_older_checkpoints_are_removed(layout):
     other = Layout(layout.root, "demo2")
     save_checkpoint(other, Place(1), {"a": np.zeros(1)}, {})
     remove_checkpoints(layout, keep=Place(2))
-    assert (layout.saved_epochs(), other.saved_epochs()) == ([2], [1])
+    assert (layout.saved(), other.saved()) == ([Place(2)], [Place(1)])
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_the_newest_are_kept_and_none_after_the_last_saved(layout, count, kept):
     for epoch in (1, 2, 4, 6, 8):
         layout.checkpoint(epoch).mkdir(parents=True)
     trim_checkpoints(layout, newest=Place(6), count=count)
-    assert layout.saved_epochs() == kept
+    assert layout.saved() == list(map(Place, kept))
 
 
 def test_damaged_checkpoints_are_passed_over(layout):

@@ -27,12 +27,12 @@ def test_a_target_s_name_cannot_leave_its_folder():
 
 def test_only_checkpoints_of_this_very_run_are_found(tmp_path):
     layout = Layout(tmp_path, "demo")
-    assert layout.saved_epochs() == []
+    assert layout.saved() == []
     for epoch in (10, 2):
         layout.checkpoint(epoch).mkdir(parents=True)
     Layout(tmp_path, "demo2").checkpoint(99).mkdir(parents=True)
     (layout.checkpoints / "epoch-5.orbax-checkpoint-tmp").mkdir()
-    assert layout.saved_epochs() == [2, 10]
+    assert layout.saved() == [Place(2), Place(10)]
 
 
 def test_places_in_the_middle_of_an_epoch_come_after_the_epoch_before(tmp_path):
@@ -42,7 +42,6 @@ def test_places_in_the_middle_of_an_epoch_come_after_the_epoch_before(tmp_path):
         layout.checkpoint(*place).mkdir(parents=True)
     assert layout.checkpoint(1, 10).name == "epoch-2-batch-10"
     assert layout.saved() == places
-    assert layout.saved_epochs() == [1, 2]
 
 
 def test_names_of_logged_runs(tmp_path):

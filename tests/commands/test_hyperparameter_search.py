@@ -15,7 +15,7 @@ import seqjax.commands.hyperparameter_search as search_command
 import seqjax.commands.train as train_command
 import seqjax.commands.train_checkpoints as train_checkpoints
 import seqjax.commands.train_together as train_together
-from seqjax.artifacts.layout import Layout
+from seqjax.artifacts.layout import Layout, Place
 from seqjax.artifacts.search_files import load_state
 from seqjax.commands.hyperparameter_search import hyperparameter_search
 from seqjax.commands.train import TrainResult
@@ -103,7 +103,7 @@ def test_a_real_search_is_interrupted_and_continued(project, monkeypatch, engine
         found = [event["epoch"] for event in map(json.loads, lines) if event["event"] == "validation"]
         assert found == [0, 1, 2]
         assert (project / f"models/sequifier-demo-run-{run}-best-2.pt").is_file()
-        assert Layout(project, f"demo-run-{run}").saved_epochs() == [1, 2]
+        assert Layout(project, f"demo-run-{run}").saved() == [Place(1), Place(2)]
         written = load_config(TrainConfig, project / f"configs/hp_search/demo-run-{run}.yaml")
         assert written.training_spec.learning_rate == rates["learning_rate"][run]
     losses = [row["best_validation_loss"] for row in rows]

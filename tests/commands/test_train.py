@@ -142,7 +142,7 @@ def test_a_run_leaves_models_checkpoints_and_logs(project):
     result = train(config(root))
     assert result.last_epoch == 4
     assert list(result.baselines) == ["last value", "marginal", "first-order Markov"]
-    assert Layout(root, "demo").saved_epochs() == [2, 4]
+    assert Layout(root, "demo").saved() == [Place(2), Place(4)]
     validations = [event["loss"] for event in events(root, "validation")]
     assert len(validations) == 5
     assert result.best_validation_loss == min(validations[1:])
@@ -195,7 +195,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over(project):
     train(config(root, model_name="whole", training={"save_interval_epochs": 1}))
     train(config(root, training={"epochs": 3, "save_interval_epochs": 1, "keep_checkpoints": 2}))
     layout = Layout(root, "demo")
-    assert layout.saved_epochs() == [2, 3]
+    assert layout.saved() == [Place(2), Place(3)]
     damaged = max(layout.checkpoint(3).rglob("*"), key=lambda path: path.is_file() and path.stat().st_size)
     content = bytearray(damaged.read_bytes())
     content[len(content) // 2] ^= 1
@@ -203,7 +203,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over(project):
     settings = config(root, training={"save_interval_epochs": 1})
     train(settings)
     assert "epoch-3 is damaged" in (root / "logs/sequifier-demo-rank0-3.txt").read_text()
-    assert layout.saved_epochs() == [2, 3, 4]
+    assert layout.saved() == [Place(2), Place(3), Place(4)]
     found, expected = (
         checkpoint(root, settings, 4),
         checkpoint(root, settings.model_copy(update={"model_name": "whole"}), 4),
@@ -249,7 +249,7 @@ def test_starting_anew_leaves_no_older_checkpoint_to_continue_from(project):
     root, _ = project
     train(config(root))
     train(config(root, seed=5, training={"epochs": 2, "continue_training": False}))
-    assert Layout(root, "demo").saved_epochs() == [2]
+    assert Layout(root, "demo").saved() == [Place(2)]
     assert train(config(root, seed=5, training={"epochs": 3})).last_epoch == 3
 
 

@@ -9,7 +9,7 @@ import jax
 import pytest
 
 import seqjax.commands.train_together as train_together
-from seqjax.artifacts.layout import Layout
+from seqjax.artifacts.layout import Layout, Place
 from seqjax.commands.train import TrainResult, train_until
 from seqjax.commands.train_checkpoints import Saver
 from seqjax.commands.train_together import Paused, Task, Workshop
@@ -151,6 +151,6 @@ def test_a_run_in_the_middle_of_an_epoch_goes_on_alone_until_its_limit(project, 
     assert isinstance(found[0], Paused)
     assert found[0].epoch == 2
     layout = Layout(project, "demo-run-0")
-    assert layout.saved_epochs() == [2]
+    assert [place for place in layout.saved() if place.batch == 0] == [Place(2)]
     Workshop().train([Task(0, task.config, until=2)], lambda task, end, seconds: found.append(end))
     assert found[1] == found[0]
