@@ -1,12 +1,16 @@
 """Models and cards to export in tests: random parameters that are large enough for every part to show."""
 
+from pathlib import Path
+
 import jax
 import numpy as np
 
+from seqjax.artifacts import model_files
 from seqjax.artifacts.card import ModelCard
 from seqjax.config.metadata import Statistics
 from seqjax.config.model import ModelSpec
 from seqjax.config.schema import Schema
+from seqjax.interop.onnx_session import open_session
 from seqjax.model import functional
 
 
@@ -40,3 +44,8 @@ def card_of(schema: Schema, spec: ModelSpec) -> ModelCard:
         last_epoch=5,
         validation_loss=0.25,
     ).of_kind("generative")
+
+
+def read_card(path: Path) -> ModelCard | None:
+    """What an ONNX file says about itself; null if seqjax did not write it."""
+    return model_files.card_of(open_session(path), path)

@@ -16,7 +16,7 @@ import numpy as np
 from seqjax.artifacts.atomic import move_over, sync
 from seqjax.artifacts.card import CARD_KEY, ModelCard, ModelKind
 from seqjax.artifacts.layout import Layout, Which, newest_model
-from seqjax.artifacts.torch_models import read_pt, write_pt
+from seqjax.artifacts.torch_models import write_pt
 from seqjax.config.base import suggestion
 from seqjax.config.load import resolve_path
 from seqjax.config.train import TrainConfig
@@ -199,18 +199,6 @@ def graph_feed(
     """
     arrays = {**inputs, card.valid_mask: valid_mask} if card.valid_mask else inputs
     return {item.name: np.asarray(arrays[item.name], item.dtype) for item in _graph_inputs(card)}
-
-
-def read_card(path: Path) -> ModelCard:
-    """What a model file says about itself.
-
-    Raises:
-      ArtifactError: The file is missing, or no model that seqjax wrote.
-    """
-    card = read_pt(path).card if path.suffix == ".pt" else card_of(open_session(path), path)
-    if card is None:
-        raise ArtifactError(f"{path}: the file does not describe itself, so seqjax did not write it.")
-    return card
 
 
 def card_of(session: "onnxruntime.InferenceSession", path: Path) -> ModelCard | None:
