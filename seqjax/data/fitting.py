@@ -145,18 +145,6 @@ class Learner:
         return {text: number for number, text in enumerate(texts, start=FIRST_ID)}
 
 
-def learn(features: pl.DataFrame, kinds: Mapping[str, ColumnKind]) -> Encoding:
-    """Id maps and statistics of rows that are all in memory.
-
-    Args:
-      features: The rows.
-      kinds: The columns to learn.
-    """
-    learner = Learner(kinds)
-    learner.add(learner.look(features))
-    return learner.encoding()
-
-
 def moments(column: pl.Series) -> Moments:
     """Those of the values of a real column; nulls are left out."""
     column = column.drop_nulls().rechunk()

@@ -2,11 +2,10 @@
 
 A table has one row per item: `sequenceId` (integer), `itemPosition` (integer, orders the items of a
 sequence) and feature columns. Whatever is wrong is said once, naming file, column, row and value; rows count
-from 1, the header not counted. `TableReader` streams a table in file order; `read_table` gives it whole and
-sorted by (sequenceId, itemPosition), and every later step relies on that order.
+from 1, the header not counted. `TableReader` streams a table in file order; `chunks.py` puts the rows in the
+order of (sequenceId, itemPosition), on which every later step relies.
 """
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,11 +19,8 @@ from seqjax.config.base import suggestion
 from seqjax.config.formats import TableFormat
 from seqjax.config.schema import ColumnKind
 from seqjax.data.columns import column_kind
-from seqjax.data.order import refuse_twins, sorted_order
-from seqjax.data.table_files import CsvFiles, ParquetFiles, Piece, TableFiles, TypesWidened
+from seqjax.data.table_files import CsvFiles, ParquetFiles, Piece, TableFiles
 from seqjax.errors import DataError
-
-logger = logging.getLogger(__name__)
 
 SEQUENCE_ID, ITEM_POSITION = "sequenceId", "itemPosition"
 KEYS = (SEQUENCE_ID, ITEM_POSITION)
@@ -196,56 +192,6 @@ def open_files(path: Path, read_format: TableFormat, *, max_rows: int | None = N
     """
     paths = table_files(path, read_format)
     return CsvFiles(paths, max_rows or None) if read_format == "csv" else ParquetFiles(paths)
-
-
-def read_table(
-    path: Path,
-    read_format: TableFormat,
-    *,
-    selected_columns: Sequence[str] | None = None,
-    max_rows: int | None = None,
-) -> Table:
-    """Reads, checks and sorts a table, all of it in memory.
-
-    Args:
-      path: A file, or a folder whose files of that format (nested ones too) are read in the order of their
-        paths.
-      read_format: Format of the files.
-      selected_columns: Feature columns to read; null reads all.
-      max_rows: Use only so many rows, the first in file order; null or 0 uses all.
-
-    Raises:
-      DataError: The table cannot be used; the message names file, column, row and value, and what to do.
-    """
-    files = open_files(path, read_format, max_rows=max_rows)
-    reader = TableReader(files, Wanted(selected_columns, max_rows=max_rows))
-    while True:
-        try:
-            pieces = list(reader.pieces())
-            break
-        except TypesWidened:
-            continue
-    bounds = np.cumsum([0, *(len(piece.table) for piece in pieces)])
-
-    def origin(row: int) -> str:
-        place = int(np.searchsorted(bounds, row, side="right")) - 1
-        return pieces[place].name(row - int(bounds[place]))
-
-    table = joined([piece.table for piece in pieces])
-    order = sorted_order(table.sequence_id, table.item_position)
-    if order is None:
-        return table
-    refuse_twins(table.sequence_id[order], table.item_position[order], lambda row: origin(int(order[row])))
-    logger.info("Rows were not in the order of %s, %s: sorted them.", *KEYS)
-    return taken(table, order)
-
-
-def taken(table: Table, order: Int64[np.ndarray, "M"]) -> Table:
-    """The rows at `order`."""
-    part = None if table.part is None else table.part[order]
-    return Table(
-        table.sequence_id[order], table.item_position[order], table.features[order], table.roles, part
-    )
 
 
 def table_files(path: Path, read_format: TableFormat) -> list[Path]:

@@ -17,7 +17,7 @@ from seqjax.data.columns import (
     id_dtype,
     normalise,
 )
-from seqjax.data.fitting import learn
+from tests.tables import learn
 
 
 def _id_map(column: pl.Series) -> dict[str, int]:

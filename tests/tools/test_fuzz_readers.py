@@ -14,8 +14,8 @@ from seqjax.config.resolve import load_metadata
 from seqjax.data import streams, table_files
 from seqjax.data.formats import load_windows
 from seqjax.data.id_maps import read_id_map
-from seqjax.data.tables import read_table
 from seqjax.errors import DataError, SeqjaxError
+from tests.tables import read_table
 from tools import fuzz_readers
 from tools.fuzz_mutations import Nested, json_of, mutated_bytes, mutated_tree
 from tools.fuzz_readers import FUZZERS, main, run_apart, run_case
