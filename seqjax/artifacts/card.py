@@ -79,8 +79,6 @@ class ModelCard(ConfigModel):
     drops nothing. Without a value for it, it drops as training did."""
     outputs: dict[str, str] = Field(default_factory=dict)
     """Name of the graph's output of each target (or of `embedding`)."""
-    seqjax_version: str = seqjax.__version__
-    """The version that wrote the file."""
 
     def of_kind(self, kind: ModelKind, *, live_dropout: bool = False) -> Self:
         """The card of the same parameters exported as `kind`, with the names of its inputs and outputs.
