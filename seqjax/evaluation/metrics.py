@@ -58,22 +58,22 @@ def _r2(sums: Sums) -> Computed:
 
 
 _CLASS_METRICS = {
-    "top1": Metric(
+    "top_1_accuracy": Metric(
         "Top-1 accuracy",
         "how often the most likely class came",
-        _mean(CLASS_SCORES, "top1"),
+        _mean(CLASS_SCORES, "top_1"),
         share=True,
     ),
-    "top3": Metric(
+    "top_3_accuracy": Metric(
         "Top-3 accuracy",
         "how often one of the three most likely classes came",
-        _mean(CLASS_SCORES, "top3"),
+        _mean(CLASS_SCORES, "top_3"),
         share=True,
     ),
-    "top5": Metric(
+    "top_5_accuracy": Metric(
         "Top-5 accuracy",
         "how often one of the five most likely classes came",
-        _mean(CLASS_SCORES, "top5"),
+        _mean(CLASS_SCORES, "top_5"),
         share=True,
     ),
     "nll": Metric(

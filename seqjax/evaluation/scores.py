@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Integer
 
-CLASS_SCORES = ("items", "nll", "top1", "top3", "top5", "confidence", "entropy")
+CLASS_SCORES = ("items", "nll", "top_1", "top_3", "top_5", "confidence", "entropy")
 """Columns for a categorical target: 1, nats, 0 or 1 three times, probability, nats."""
 REAL_SCORES = ("items", "error", "absolute", "square", "value", "value_square")
 """Columns for a real target: 1, prediction less truth, its size and square, the truth, its square."""

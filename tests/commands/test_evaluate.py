@@ -145,7 +145,7 @@ def test_figures_are_those_of_what_infer_writes(project: Path) -> None:
     shown = figures(report)
     assert report.models[0].targets["item"].items == len(both)
     assert shown["item"]["nll"] == pytest.approx(nll.mean(), rel=1e-5)
-    assert shown["item"]["top1"] == pytest.approx((both["item"] == both["item_truth"]).mean())
+    assert shown["item"]["top_1_accuracy"] == pytest.approx((both["item"] == both["item_truth"]).mean())
     assert shown["price"]["mae"] == pytest.approx(np.abs(error).mean(), rel=1e-5)
     assert shown["price"]["rmse"] == pytest.approx(np.sqrt(np.square(error).mean()), rel=1e-5)
 
@@ -154,7 +154,7 @@ def test_a_model_that_learnt_something_is_better(project: Path) -> None:
     model = run(project).models[0]
     assert model.targets["price"].verdict.outcome == "better"
     assert model.targets["item"].verdict.baseline == "first-order Markov"
-    assert model.targets["item"].metrics["model"]["top1"].value == pytest.approx(0.925, abs=0.05)
+    assert model.targets["item"].metrics["model"]["top_1_accuracy"].value == pytest.approx(0.925, abs=0.05)
     assert len(model.targets["item"].positions) == 2
     assert (model.windows, model.sequences, model.resampled) == (model.windows, 60, "sequences")
     assert model.baselines.fitted_on is not None

@@ -19,7 +19,15 @@ from seqjax.evaluation.result import (
     Verdict,
 )
 
-CLASS_METRICS = ("top1", "top3", "top5", "nll", "perplexity", "confidence", "entropy")
+CLASS_METRICS = (
+    "top_1_accuracy",
+    "top_3_accuracy",
+    "top_5_accuracy",
+    "nll",
+    "perplexity",
+    "confidence",
+    "entropy",
+)
 REAL_METRICS = ("mae", "rmse", "r2", "bias")
 
 

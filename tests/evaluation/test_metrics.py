@@ -5,6 +5,11 @@ import pytest
 
 from seqjax.evaluation.metrics import JUDGED_BY, METRICS, values_of
 from seqjax.evaluation.scores import score_classes, score_reals
+from seqjax.training.metrics import METRICS as METRICS_OF_TRAINING
+
+
+def test_metrics_have_the_names_that_training_logs():
+    assert all(name in METRICS[metric.kind] for name, metric in METRICS_OF_TRAINING.items())
 
 
 def test_categorical_metrics_are_means_over_items():
@@ -16,9 +21,9 @@ def test_categorical_metrics_are_means_over_items():
     probs = np.exp(log_probs)
     nll = -log_probs[np.arange(300), truth].mean()
     expected = {
-        "top1": (order[:, :1] == truth[:, None]).any(axis=1).mean(),
-        "top3": (order[:, :3] == truth[:, None]).any(axis=1).mean(),
-        "top5": (order[:, :5] == truth[:, None]).any(axis=1).mean(),
+        "top_1_accuracy": (order[:, :1] == truth[:, None]).any(axis=1).mean(),
+        "top_3_accuracy": (order[:, :3] == truth[:, None]).any(axis=1).mean(),
+        "top_5_accuracy": (order[:, :5] == truth[:, None]).any(axis=1).mean(),
         "nll": nll,
         "perplexity": np.exp(nll),
         "confidence": probs.max(axis=1).mean(),
@@ -32,7 +37,7 @@ def test_a_uniform_prediction_has_the_perplexity_of_the_number_of_classes():
     found = values_of("categorical", score_classes(np.zeros((1024, 1024)), truth).scores.sum(axis=0))
     assert found["perplexity"] == pytest.approx(1024)
     assert found["entropy"] == pytest.approx(np.log(1024))
-    assert (found["top1"], found["top5"]) == (1 / 1024, 5 / 1024)
+    assert (found["top_1_accuracy"], found["top_5_accuracy"]) == (1 / 1024, 5 / 1024)
 
 
 def real(prediction, truth, origin=0.0):

@@ -111,7 +111,7 @@ def test_figures_are_those_of_a_plain_loop(positions, score_reserved):
     figures = {name: estimate.value for name, estimate in item.metrics["model"].items()}
     assert (item.items, price.items) == (len(nll), len(errors))
     assert figures["nll"] == pytest.approx(np.mean(nll))
-    assert figures["top1"] == pytest.approx(np.mean(right))
+    assert figures["top_1_accuracy"] == pytest.approx(np.mean(right))
     assert figures["confidence"] == pytest.approx(0.6)
     assert figures["entropy"] == pytest.approx(-(0.6 * math.log(0.6) + 4 * 0.1 * math.log(0.1)))
     figures = {name: estimate.value for name, estimate in price.metrics["model"].items()}
@@ -237,7 +237,7 @@ def test_a_class_may_be_impossible_but_if_it_comes_nothing_is_judged():
         "item"
     ]
     assert target.metrics["model"]["nll"] == Estimate(None)
-    assert target.metrics["model"]["top1"].low is not None
+    assert target.metrics["model"]["top_1_accuracy"].low is not None
     assert target.verdict.text == "Not judged: the NLL is not finite."
 
 

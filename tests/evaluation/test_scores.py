@@ -45,14 +45,14 @@ def test_probabilities_of_a_coarse_model_sum_to_one():
 
 
 def test_a_tie_goes_to_the_lower_id_as_argmax_has_it():
-    assert [one([0, 0, 0, 0], truth)[0]["top1"] for truth in range(4)] == [1, 0, 0, 0]
-    assert [one([0, 0, 0, 0], truth)[0]["top3"] for truth in range(4)] == [1, 1, 1, 0]
+    assert [one([0, 0, 0, 0], truth)[0]["top_1"] for truth in range(4)] == [1, 0, 0, 0]
+    assert [one([0, 0, 0, 0], truth)[0]["top_3"] for truth in range(4)] == [1, 1, 1, 0]
     assert one([0, 0, 0, 0], 2)[1] == 0
 
 
 def test_fewer_classes_than_ranks_are_always_among_the_first():
     scores, _ = one([0, -1, -2], 2)
-    assert (scores["top1"], scores["top3"], scores["top5"]) == (0, 1, 1)
+    assert (scores["top_1"], scores["top_3"], scores["top_5"]) == (0, 1, 1)
 
 
 def test_impossible_classes_have_no_entropy_and_an_infinite_nll():
