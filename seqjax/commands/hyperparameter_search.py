@@ -28,7 +28,7 @@ from seqjax.config.train import TrainConfig
 from seqjax.errors import ArtifactError, ConfigError, MissingPackageError, Problem, TrainingError
 from seqjax.sweep.groups import shape_of
 from seqjax.sweep.halving import budgets, kept
-from seqjax.sweep.space import Candidate, Plan, Skipped, candidate_of, identity, plan, space_of
+from seqjax.sweep.space import Candidate, Plan, Skipped, Space, candidate_of, identity, plan, space_of
 from seqjax.sweep.summary import LOSS, csv_text, ranked, table_lines
 from seqjax.training.distributed import find_devices
 from seqjax.training.logs import log_files
@@ -258,12 +258,11 @@ def _announce(config: HyperparameterSearchConfig, runs: Plan, state: SearchState
     space, done = space_of(config), len(state.outcomes)
     logger.info("--- Starting Hyperparameter Search: %s ---", config.hp_search_name)
     logger.info(
-        "[INFO] %d combinations%s, %d runs (%s)%s.",
-        space.count,
-        f" of what is listed, ranges: {len(space.ranges)}" if space.ranges else "",
-        config.n_samples if config.search_strategy == "tpe" else len(runs.candidates),
+        "[INFO] %s (%s)%s; %s.",
+        _counted("run", (config.n_samples or 0) if config.search_strategy == "tpe" else len(runs.candidates)),
         config.search_strategy,
         f", {done} of them finished already" if done else "",
+        _space_text(space),
     )
     _tell_skipped(runs.skipped)
     left = [candidate.config for candidate in runs.candidates if candidate.run not in state.outcomes]
@@ -287,6 +286,18 @@ def _warn_of_few(config: HyperparameterSearchConfig, runs: Plan) -> None:
             "[WARNING] n_samples is %d, but only %d distinct combinations that can be trained were found.",
             *(wanted, len(runs.candidates)),
         )
+
+
+def _space_text(space: Space) -> str:
+    """How many combinations there are to choose from, in words."""
+    if not space.ranges:
+        return _counted("combination", space.count)
+    ranges = _counted("range", len(space.ranges))
+    return f"{_counted('listed combination', space.count)} and {ranges} to draw from"
+
+
+def _counted(thing: str, count: int) -> str:
+    return f"{count} {thing}{'' if count == 1 else 's'}"
 
 
 def _question(config: HyperparameterSearchConfig, runs: Plan, state: SearchState) -> str | None:

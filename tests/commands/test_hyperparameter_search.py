@@ -198,6 +198,22 @@ def test_a_sample_can_be_enlarged(project, trainer):
     assert sorted(row["num_layers"] for row in rows) == [1, 2, 3]
 
 
+@pytest.mark.parametrize(
+    ("training", "top", "said"),
+    [
+        ({}, {}, "3 runs (grid); 3 combinations."),
+        (
+            {"dropout": {"low": 0, "high": 0.5}},
+            {"search_strategy": "sample", "n_samples": 4},
+            "4 runs (sample); 3 listed combinations and 1 range to draw from.",
+        ),
+    ],
+)
+def test_the_log_begins_with_the_number_of_runs(project, trainer, training, top, said):
+    hyperparameter_search(search(LAYERS, training, project_root=str(project), **top))
+    assert f"[INFO] {said}" in (project / "logs/sequifier-demo-rank0-3.txt").read_text()
+
+
 def test_a_changed_search_is_refused_with_what_differs(project, trainer):
     hyperparameter_search(search(LAYERS, project_root=str(project)))
     free = {"log_interval": 3, "save_interval_minutes": 5, "world_size": 1, "backend": "gloo"}
