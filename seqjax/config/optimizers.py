@@ -202,7 +202,7 @@ class Adafactor(OptimizerSettings):
 
 
 class Muon(OptimizerSettings):
-    """Orthogonal momentum for the matrices of the layers, as in torch; AdamW for all other parameters."""
+    """Torch's Muon for matrices of layers and joint_embedding_layer.weight; AdamW for other parameters."""
 
     momentum: ShareBelowOne = 0.95
     """Decay of the mean of the gradient."""

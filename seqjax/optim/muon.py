@@ -1,6 +1,7 @@
 """Muon: momentum of a matrix, made orthogonal; and AdamW for what is no hidden matrix.
 
-Embeddings, heads, norms and biases move by AdamW, at the same learning rate times `adamw_lr_factor`.
+Hidden matrices are those of the layers and `joint_embedding_layer.weight`. Embeddings, heads, norms and
+biases move by AdamW, at the same learning rate times `adamw_lr_factor`.
 """
 
 import math
