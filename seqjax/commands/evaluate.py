@@ -213,9 +213,12 @@ def _doubts(config: EvaluateConfig, card: ModelCard, data_path: Path, name: str)
     known = _metadata_of_model(config, card)
     training, validation = (_data_of_model(config, card, known, split=split) for split in (0, 1))
     if _is_same(training, data_path):
-        yield "This is the training data, not held-out data: the figures are too good."
+        yield "This is the training data, not held-out data: the figures are too optimistic."
     elif _is_same(validation, data_path) and "-best-" in name:
-        yield "The best epoch was chosen by the loss on this very data: the figures are a little too good."
+        yield (
+            "The best epoch was chosen by the loss on this very data: the figures are a little too "
+            "optimistic."
+        )
 
 
 def _is_same(path: Path | None, other: Path) -> bool:

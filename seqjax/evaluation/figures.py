@@ -53,7 +53,8 @@ def beside_baselines(target: TargetResult) -> Figure:
         "showlegend": False,
     }
     caption = (
-        "Further left is better. The lines are intervals: with other sequences, figures would vary so much."
+        "Further left is better. The lines are intervals: with other sequences, "
+        "figures would vary by this much."
     )
     if wide:
         caption += " The scale is logarithmic."
@@ -119,19 +120,19 @@ def confusion(table: ConfusionTable) -> Figure:
         "texttemplate": "%{text}",
         "colorscale": [[0, "rgba(59,130,246,0.03)"], [1, "rgba(59,130,246,0.75)"]],
         "showscale": False,
-        "hovertemplate": "came: %{y}<br>predicted: %{x}<br>%{customdata} items, %{z:.1%}<extra></extra>",
+        "hovertemplate": "actual: %{y}<br>predicted: %{x}<br>%{customdata} items, %{z:.1%}<extra></extra>",
     }
     layout = {
         "xaxis": {"title": {"text": "predicted"}, "type": "category", "showgrid": False},
         "yaxis": {
-            "title": {"text": "what came"},
+            "title": {"text": "actual"},
             "type": "category",
             "autorange": "reversed",
             "showgrid": False,
         },
     }
     caption = (
-        "Each row is a class that came, and what was predicted for it: a perfect model fills the diagonal."
+        "Each row is an actual class, and what was predicted for it: a perfect model fills the diagonal."
     )
     return Figure({"data": [trace], "layout": layout}, caption, height=170 + 34 * len(down))
 
@@ -145,9 +146,9 @@ def residuals(points: Points, rival: str | None) -> list[Figure]:
     against_truth = {
         "data": [
             _line([low, high], [low, high], "perfect prediction"),
-            _dots(truth[shown], predicted[shown], "came: %{x:.4g}<br>predicted: %{y:.4g}<extra></extra>"),
+            _dots(truth[shown], predicted[shown], "actual: %{x:.4g}<br>predicted: %{y:.4g}<extra></extra>"),
         ],
-        "layout": _axes("what came", "predicted"),
+        "layout": _axes("actual", "predicted"),
     }
     against_prediction = {
         "data": [

@@ -60,25 +60,25 @@ def _r2(sums: Sums) -> Computed:
 _CLASS_METRICS = {
     "top_1_accuracy": Metric(
         "Top-1 accuracy",
-        "how often the most likely class came",
+        "how often the most likely class was the true one",
         _mean(CLASS_SCORES, "top_1"),
         share=True,
     ),
     "top_3_accuracy": Metric(
         "Top-3 accuracy",
-        "how often one of the three most likely classes came",
+        "how often the true class was among the three most likely",
         _mean(CLASS_SCORES, "top_3"),
         share=True,
     ),
     "top_5_accuracy": Metric(
         "Top-5 accuracy",
-        "how often one of the five most likely classes came",
+        "how often the true class was among the five most likely",
         _mean(CLASS_SCORES, "top_5"),
         share=True,
     ),
     "nll": Metric(
         "NLL (nats)",
-        "the mean negative log-probability of what came: it rewards being sure only when right",
+        "the mean negative log-probability of the true class: it rewards being sure only when right",
         _mean(CLASS_SCORES, "nll"),
     ),
     "perplexity": Metric(

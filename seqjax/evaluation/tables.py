@@ -128,28 +128,29 @@ def positions_table(target: TargetResult) -> Table:
 
 
 def classes_table(confusion: ConfusionTable) -> Table:
-    """One row a common class: how often it came, was predicted, and was right."""
+    """One row a common class: its items, and how many of them and of its predictions were right."""
     rows: list[list[Cell]] = []
     total = sum(map(sum, confusion.counts))
     labels = [*confusion.labels, OTHERS]
     for at, label in enumerate(labels[:-1]):
-        came = sum(confusion.counts[at])
+        support = sum(confusion.counts[at])
         predicted = sum(row[at] for row in confusion.counts)
         right = confusion.counts[at][at]
         rows.append(
             [
                 label,
-                came,
-                share(came / total if total else None),
-                share(right / came if came else None),
+                support,
+                share(support / total if total else None),
+                share(right / support if support else None),
                 share(right / predicted if predicted else None),
                 _most_frequent_mistake(confusion.counts[at], at, labels),
             ]
         )
     return Table(
-        ["Class", "Came", "Share", "Found", "Right when predicted", "Most often taken for"],
+        ["Class", "Support", "Share", "Recall", "Precision", "Most often taken for"],
         rows,
-        note="Found: how many of the items of this class were predicted as it.",
+        note="Support: items of this class. Recall: the share of them that was predicted as it. "
+        "Precision: the share of what was predicted as it that was right.",
     )
 
 
@@ -162,7 +163,7 @@ def _most_frequent_mistake(row: Sequence[int], at: int, labels: Sequence[str]) -
 
 
 def example_table(example: Example, targets: Mapping[str, TargetResult]) -> Table:
-    """The items of a window, oldest first, then what came and what was predicted."""
+    """The items of a window, oldest first, then what followed and what was predicted."""
     columns = [name for name in example.window if name in targets]
     columns += [name for name in example.window if name not in targets]
     columns = columns[:_COLUMNS_OF_AN_EXAMPLE]
@@ -171,7 +172,7 @@ def example_table(example: Example, targets: Mapping[str, TargetResult]) -> Tabl
         [f"{count - at} before", *(cell(example.window[name][at]) for name in columns)] for at in range(count)
     ]
     guesses = [example.targets.get(name) for name in columns]
-    rows.append(["what came", *(cell(guess.truth) if guess else "" for guess in guesses)])
+    rows.append(["actual", *(cell(guess.truth) if guess else "" for guess in guesses)])
     rows.append(["predicted", *(cell(guess.prediction) if guess else "" for guess in guesses)])
     if any(guess and guess.likely for guess in guesses):
         rows.append(["most likely", *(_likely(guess.likely) if guess else "" for guess in guesses)])

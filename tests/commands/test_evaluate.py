@@ -260,7 +260,7 @@ def test_without_training_data_there_are_figures_but_no_verdict(project: Path) -
 
 def test_evaluating_the_training_data_is_said(project: Path) -> None:
     model = run(project, data_path="data/t-split0").models[0]
-    assert model.notes == ["This is the training data, not held-out data: the figures are too good."]
+    assert model.notes == ["This is the training data, not held-out data: the figures are too optimistic."]
 
 
 def test_evaluating_what_chose_the_best_epoch_is_said(project: Path) -> None:

@@ -71,7 +71,7 @@ def test_an_example_ends_with_what_came_and_what_was_predicted():
     assert table.rows == [
         ["2 before", "fig", "1", "a"],
         ["1 before", "<apple>", "2.5", "b"],
-        ["what came", "fig", "3", ""],
+        ["actual", "fig", "3", ""],
         ["predicted", "fig", "2.75", ""],
         ["most likely", "fig 80.0%, <apple> 15.0%, other 5.0%", "", ""],
     ]
