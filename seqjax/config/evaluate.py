@@ -51,7 +51,7 @@ class EvaluateConfig(ConfigModel):
     report_name: str | None = None
     """Name of the report's files; null takes the model's, and 'comparison' for several."""
     inference_batch_size: PositiveInt = 128
-    """Windows a batch."""
+    """Windows per batch."""
     device: str = "cpu"
     """cpu, cuda, cuda:N or auto."""
     seed: int = 1010

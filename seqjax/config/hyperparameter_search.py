@@ -109,7 +109,7 @@ class TrainingAxes(ConfigModel):
     scheduler: list[NamedSpec] | None = None
     """Learning-rate schedule for each learning_rate; null keeps the rate constant."""
     batch_size: Annotated[list[PositiveInt], Some] | Range
-    """Windows a batch."""
+    """Windows per batch."""
     accumulation_steps: Annotated[list[PositiveInt], Some] | Range
     """Batches that are averaged, as one large batch, into one update."""
     dropout: Annotated[tuple[ShareBelowOne, ...], Some] | Range = (0.0,)

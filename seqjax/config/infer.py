@@ -54,7 +54,7 @@ class InferConfig(ConfigModel):
     missing_real: Literal["error", "mean"] = "error"
     """Of a raw table: refuse empty cells of real columns, or read them as the column's mean."""
     inference_batch_size: PositiveInt = 128
-    """Windows a batch."""
+    """Windows per batch."""
     device: str = "cpu"
     """cpu, cuda, cuda:N or auto."""
     output_probabilities: bool = False

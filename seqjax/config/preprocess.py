@@ -25,7 +25,7 @@ class PreprocessConfig(ConfigModel):
     read_format: TableFormat = "csv"
     """Format of the input table."""
     write_format: WindowFormat = "parquet"
-    """Format of the output: one file of windows a split (csv, parquet), or a folder of shards, compact ones
+    """Format of the output: one file of windows per split (csv, parquet), or a folder of shards, compact ones
     (arrow) or torch files (pt)."""
     merge_output: bool | None = None
     """One file a split, or a folder: must be true for csv and false for pt; null is one file, or what the
@@ -58,7 +58,7 @@ class PreprocessConfig(ConfigModel):
     split_ratios: Ratios | None = Field(default=None)
     """Share of each split, such as [0.8, 0.1, 0.1]; sums to 1. Required, unless split_method is by_value."""
     stride_by_split: list[PositiveInt] | None = Field(default=None)
-    """Step between windows, one a split; null uses seq_length."""
+    """Step between windows, one per split; null uses seq_length."""
     subsequence_start_mode: Literal["distribute", "exact"] = "distribute"
     """Spread window starts evenly over a sequence, or insist on exact strides."""
     fit_on: Literal["train", "all"] = "train"
@@ -70,7 +70,7 @@ class PreprocessConfig(ConfigModel):
     process_by_file: bool = True
     """Accepted and without effect: input is always read in pieces, whatever files it is cut into."""
     batches_per_file: PositiveInt = 1024
-    """Sequences a file of write_format: pt, and of parquet with merge_output: false."""
+    """Sequences per file of write_format: pt, and of parquet with merge_output: false."""
 
     @property
     def strides(self) -> list[int]:

@@ -46,7 +46,7 @@ class VariedTraining(ConfigModel):
     epochs: PositiveInt
     """Maximum number of epochs."""
     batch_size: PositiveInt
-    """Windows a batch."""
+    """Windows per batch."""
     learning_rate: PositiveFloat
     """Initial learning rate."""
     optimizer: NamedSpec = NamedSpec.of("Adam")

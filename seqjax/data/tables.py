@@ -167,7 +167,7 @@ class TableReader:
             raise wrong_type
         if n_rows == 0:
             path = self.files.files[0] if len(self.files.files) == 1 else self.files.files[0].parent
-            raise DataError(f"{path} holds no rows. A table needs a header and at least one row an item.")
+            raise DataError(f"{path} holds no rows. A table needs a header and at least one row per item.")
 
     def _checked(self, piece: Piece, features: list[str], cut_offs: CutOffs | None) -> CheckedPiece:
         keys = [_checked_key(piece, piece.frame[name]) for name in KEYS]

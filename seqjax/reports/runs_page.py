@@ -184,7 +184,7 @@ def _speed_figures(ranked: Sequence[RunLog]) -> list[Figure]:
         ),
         figure(
             _curves(ranked, lambda run: [(t.place, t.speed) for t in averaged(run.batches, None, most)]),
-            y=f"{_unit(ranked)} a second",
+            y=f"{_unit(ranked)} per second",
             compared=True,
         ),
     ]
@@ -213,7 +213,7 @@ def _table(ranked: Sequence[RunLog]) -> Table:
                 *(_number(settings[key].get(run.name, "")) for key in shown),
             ]
         )
-    speed = f"{_unit(ranked)} a second"
+    speed = f"{_unit(ranked)} per second"
     heads = ["run", "best loss", "best epoch", "epochs done", "finished", "seconds", speed]
     more = len(settings) - len(shown)
     note = "" if not shown else "The last columns are the settings in which the runs differ."

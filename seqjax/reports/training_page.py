@@ -112,7 +112,7 @@ def _facts(run: RunLog) -> dict[str, Cell]:
     if run.seconds:
         facts["time of all epochs"] = duration(run.seconds)
     if speed := typical_speed(run):
-        facts[f"{run.speed_unit} a second"] = f"{speed:,.4g}" if speed < 1000 else f"{speed:,.0f}"
+        facts[f"{run.speed_unit} per second"] = f"{speed:,.4g}" if speed < 1000 else f"{speed:,.0f}"
     return facts
 
 
@@ -290,7 +290,7 @@ def _speed_figures(run: RunLog, batches: Sequence[Batches]) -> list[Figure]:
         ),
         figure(
             [Curve(run.speed_unit, places, [told.speed for told in batches], color(2))],
-            y=f"{run.speed_unit} a second",
+            y=f"{run.speed_unit} per second",
             height=280,
         ),
     ]

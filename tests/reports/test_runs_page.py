@@ -52,7 +52,7 @@ def test_each_target_is_compared():
     assert list(figures_titled(text, "a")) == ["validation loss", "perplexity"]
     assert list(figures_titled(text, "b")) == ["validation loss", "MAE"]
     assert names(figures_titled(text, "b")["MAE"]) == ["marginal", "y", "x"]
-    assert list(figures_titled(text, "Learning rate and speed")) == ["learning rate", "samples a second"]
+    assert list(figures_titled(text, "Learning rate and speed")) == ["learning rate", "samples per second"]
 
 
 def test_other_baselines_are_said_and_not_drawn():

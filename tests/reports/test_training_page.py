@@ -87,8 +87,8 @@ def test_each_target_has_its_losses_metrics_and_shares(run):
 
 def test_rate_speed_and_memory_are_drawn(run):
     found = figures_titled(training_page(run), "Learning rate and speed")
-    assert list(found) == ["learning rate", "samples a second", "memory in use (GB)"]
-    assert found["samples a second"]["data"][0]["y"] == [100] * 4
+    assert list(found) == ["learning rate", "samples per second", "memory in use (GB)"]
+    assert found["samples per second"]["data"][0]["y"] == [100] * 4
     assert found["memory in use (GB)"]["data"][0]["y"] == [2] * 4
 
 
@@ -99,7 +99,7 @@ def test_a_log_that_tells_little_makes_a_page_too():
     words = text_of(training_page(run))
     assert "Under way or interrupted at 0.5 epochs" in words
     assert "line 3 <is> cut" in words
-    assert "batches a second" in words
+    assert "batches per second" in words
     assert "Best epochs" not in words
     run = RunLog("r", validations=[Validation(0, Measures(3.0), 0.1, 1.0)])
     assert "Learning rate and speed" not in text_of(training_page(run))
