@@ -185,14 +185,14 @@ def _encoding(card: ModelCard, names: Sequence[str]) -> Encoding:
 
 
 def _matched(features: pl.DataFrame, encoding: Encoding) -> pl.DataFrame:
-    """Features whose numbers are written as the maps have them.
+    """Features whose categorical numbers are written as the maps have them; real columns stay as they are.
 
     Integers become floats where a program writes a column with an empty cell, and the other way round.
     """
     columns = []
     for column in features:
-        ids = encoding.id_maps.get(column.name, {})
-        kind = _numbers(ids)
+        ids = encoding.id_maps.get(column.name)
+        kind = None if ids is None else _numbers(ids)
         if kind == "whole" and column.dtype.is_float():
             column = _as_whole(column)
         elif kind == "decimal" and column.dtype.is_integer():
@@ -204,12 +204,9 @@ def _matched(features: pl.DataFrame, encoding: Encoding) -> pl.DataFrame:
 def _as_whole(column: pl.Series) -> pl.Series:
     """The text of floats, of whole ones as integers have it."""
     value = pl.col(column.name)
-    whole = value.is_finite() & (value == value.round())
-    text = (
-        pl.when(whole)
-        .then(value.cast(pl.Int64, strict=False).cast(pl.String))
-        .otherwise(value.cast(pl.String))
-    )
+    # Null where no integer of 64 bits is near.
+    integer = value.cast(pl.Int64, strict=False)
+    text = pl.when(integer == value).then(integer.cast(pl.String)).otherwise(value.cast(pl.String))
     return column.to_frame().select(text).to_series()
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from seqjax.config.metadata import Statistics
 from seqjax.data import chunks
+from seqjax.data.columns import Encoding, encode
 from seqjax.data.dataset import Windows, joined
 from seqjax.data.table_files import FrameFile
 from seqjax.data.tables import open_files
@@ -98,8 +99,9 @@ def test_neither_order_nor_chunks_nor_the_file_matter(tmp_path: Path, monkeypatc
         ({"0.5": 2, "7.0": 3}, [7, 12, None, 0], [3, 1, 0, 1]),
         ({"0": 2, "1": 3}, [True, False, None, True], [3, 2, 0, 3]),
         ({"a": 2, "7": 3}, [7, 12, None, 7], [3, 1, 0, 3]),
+        ({"7": 2}, [7.0, 1e19, None, float("inf")], [2, 1, 0, 1]),
     ],
-    ids=["floats for integers", "integers for floats", "booleans", "integers for text"],
+    ids=["floats for integers", "integers for floats", "booleans", "integers for text", "beyond int64"],
 )
 def test_numbers_are_matched_however_a_program_wrote_them(id_map, cells, expected) -> None:
     card = fake_card({"item": id_map}, {}, {"item": "categorical"})
@@ -118,6 +120,21 @@ def test_text_that_looks_like_numbers_stays_text(tmp_path: Path) -> None:
 
 def test_a_column_may_be_another_than_an_input() -> None:
     assert list(windows_of(TABLE, columns=["shop"]).columns) == ["shop"]
+
+
+@pytest.mark.parametrize(
+    ("price", "statistics"),
+    [
+        (pl.Series([1e19, -1e19, 7.0, 0.1], dtype=pl.Float64), Statistics(mean=1e18, std=2e18)),
+        (pl.Series([0.1, 0.10000001, 0.3, 1], dtype=pl.Float32), Statistics(mean=0.1, std=1e-6)),
+    ],
+    ids=["beyond int64", "float32"],
+)
+def test_real_columns_are_what_preprocess_makes_of_them(price: pl.Series, statistics: Statistics) -> None:
+    table = pl.DataFrame({"sequenceId": [1] * 4, "itemPosition": range(4), "price": price})
+    windows = windows_of(table, fake_card({}, {"price": statistics}, {"price": "real"}))
+    expected = encode(table, Encoding({}, {"price": statistics}))["price"]
+    np.testing.assert_array_equal(windows.gather(np.arange(1)).columns["price"], [expected])
 
 
 def test_missing_numbers() -> None:
