@@ -5,7 +5,7 @@ configuration repeats of that is an assertion; every contradiction is reported, 
 and all that it will read is checked before the first one runs.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import polars as pl
 from seqjax.artifacts.layout import Layout
 from seqjax.artifacts.model_files import resolve_model_path
 from seqjax.config.infer import InferConfig
+from seqjax.errors import ConfigError, Problem
 from seqjax.inference.inputs import data_path_of, metadata_of, source_of
 from seqjax.inference.model import Model
 from seqjax.inference.outputs import Output
@@ -29,12 +30,18 @@ def infer(config: InferConfig) -> list[Path]:
 
     Returns:
       The files that were written.
+
+    Raises:
+      ConfigError: Model, data and configuration contradict each other, or two models have one name.
+      ArtifactError: A model is missing or damaged.
+      DataError: The data is missing, damaged or of other columns.
     """
     names = [config.model_path] if isinstance(config.model_path, str) else config.model_path
     paths = [
         resolve_model_path(config.project_root, name, kind=config.model_type, model_name=config.model_name)
         for name in names
     ]
+    _check_names(paths)
     metadata = metadata_of(config)
     data_path = data_path_of(config, metadata)
     models = {path: Model.opened(path, config) for path in paths}
@@ -49,6 +56,24 @@ def infer(config: InferConfig) -> list[Path]:
         for (path, model), source in zip(models.items(), sources, strict=True):
             written += _write(config, path.stem, model, source)
     return written
+
+
+def _check_names(paths: Sequence[Path]) -> None:
+    """Raises a `ConfigError` where models have one name: results are named after it."""
+    by_name: dict[str, set[Path]] = {}
+    for path in paths:
+        by_name.setdefault(path.stem, set()).add(path)
+    problems = [
+        Problem(
+            "model_path",
+            f"{' and '.join(map(str, sorted(alike)))} would write the same files, which are named after "
+            f"{name!r}. Rename one of them.",
+        )
+        for name, alike in by_name.items()
+        if len(alike) > 1
+    ]
+    if problems:
+        raise ConfigError("The configuration of inference", problems)
 
 
 def _write(config: InferConfig, model_id: str, model: Model, source: Source) -> list[Path]:

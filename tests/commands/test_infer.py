@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -421,6 +422,25 @@ def test_several_models_are_all_checked_before_the_first_runs(project: Project) 
     with pytest.raises(ConfigError, match=r"compared with the model other\.onnx, has 1 problem"):
         project.infer(model_path=[MODEL, "other"], prediction_length=1)
     assert not (project.root / "outputs").exists()
+
+
+@pytest.mark.parametrize(
+    "others", [["kept/{model}.onnx"], ["models/{model}.pt"]], ids=["another folder", "another format"]
+)
+def test_models_that_would_write_the_same_files_are_refused(project: Project, others: list[str]) -> None:
+    paths = [f"models/{MODEL}.onnx", *(path.format(model=MODEL) for path in others)]
+    for path in paths[1:]:
+        (project.root / path).parent.mkdir(exist_ok=True)
+        shutil.copy(project.root / paths[0], project.root / path)
+    with pytest.raises(ConfigError, match="would write the same files") as caught:
+        project.infer(model_path=paths)
+    assert all(path in str(caught.value) for path in paths)
+    assert not (project.root / "outputs").exists()
+
+
+def test_a_model_that_is_named_twice_runs_once(project: Project) -> None:
+    written = project.infer(model_path=[MODEL, f"models/{MODEL}.onnx"])
+    assert written == [f"outputs/predictions/{MODEL}-predictions.csv"]
 
 
 def test_a_folder_of_raw_parquet(project: Project) -> None:
