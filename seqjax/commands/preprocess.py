@@ -38,7 +38,7 @@ from seqjax.config.load import resolve_path
 from seqjax.config.metadata import Metadata
 from seqjax.config.preprocess import PreprocessConfig
 from seqjax.config.resolve import load_metadata
-from seqjax.config.schema import ColumnKind
+from seqjax.config.schema import ColumnKind, kind_of
 from seqjax.cores import available_cores
 from seqjax.data import shards
 from seqjax.data.chunks import Unsorted, chunks, in_order, sort_on_disk, sorted_tables
@@ -172,7 +172,7 @@ class _Run:
             self._note_types()
             self.work.write_note(SURVEY, found.model_dump())
         logger.info("Read %s: %d rows of %d sequences.", self.source, found.rows, found.sequences)
-        kinds = ((name, _kind(type_)) for name, type_ in found.column_types.items())
+        kinds = ((name, kind_of(type_)) for name, type_ in found.column_types.items())
         logger.info("Columns: %s.", ", ".join(f"{name} ({kind})" for name, kind in kinds))
         return plan, found
 
@@ -194,7 +194,7 @@ class _Run:
                 "statistics": {
                     name: self.earlier.selected_columns_statistics[name]
                     for name, type_ in found.column_types.items()
-                    if _kind(type_) == "real"
+                    if kind_of(type_) == "real"
                 },
                 "column_types": {name: self.earlier.column_types[name] for name in found.column_types},
             }
@@ -472,7 +472,3 @@ def _metadata(config: PreprocessConfig, name: str, found: Survey, earlier: Metad
         padding="null",
         seqjax_version=seqjax.__version__,
     )
-
-
-def _kind(column_type: str) -> str:
-    return "categorical" if column_type == "Int64" else "real"

@@ -9,7 +9,7 @@ from pydantic import NonNegativeFloat
 
 from seqjax.config.base import ConfigModel
 from seqjax.config.formats import WindowFormat
-from seqjax.config.schema import ColumnKind, SeqLength
+from seqjax.config.schema import ColumnKind, SeqLength, kind_of
 
 
 class Statistics(ConfigModel):
@@ -60,4 +60,4 @@ class Metadata(ConfigModel):
 
     def kind(self, column: str) -> ColumnKind:
         """Whether a column is categorical or real."""
-        return "categorical" if "int" in self.column_types[column].lower() else "real"
+        return kind_of(self.column_types[column])

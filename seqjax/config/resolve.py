@@ -10,7 +10,7 @@ from pathlib import Path
 
 from seqjax.config.base import suggestion, validate
 from seqjax.config.metadata import Metadata
-from seqjax.config.schema import ColumnKind, Schema
+from seqjax.config.schema import ColumnKind, Schema, kind_of
 from seqjax.config.train import TrainConfig
 from seqjax.errors import ConfigError, DataError, Problem
 
@@ -64,9 +64,7 @@ class _Columns:
     def __init__(self, config: TrainConfig, metadata: Metadata) -> None:
         self._config = config
         types = config.column_types or metadata.column_types
-        self._kinds: dict[str, ColumnKind] = {
-            name: "categorical" if "int" in type_.lower() else "real" for name, type_ in types.items()
-        }
+        self._kinds: dict[str, ColumnKind] = {name: kind_of(type_) for name, type_ in types.items()}
         self._n_classes = config.n_classes or metadata.n_classes
         wanted = self._kinds if config.input_columns is None else config.input_columns
         self._inputs = {

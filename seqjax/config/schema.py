@@ -16,6 +16,11 @@ SeqLength = Annotated[int, Field(gt=0, le=1_000_000)]
 """L of a data set; much longer windows would not fit into memory."""
 
 
+def kind_of(column_type: str) -> ColumnKind:
+    """The kind of a column whose type is called so: integers of any width are ids, all else is real."""
+    return "categorical" if "int" in column_type.lower() else "real"
+
+
 class Schema(ConfigModel):
     """The inputs and targets of a model.
 

@@ -7,6 +7,7 @@ from seqjax.artifacts.card import ModelCard
 from seqjax.config.base import suggestion
 from seqjax.config.infer import InferConfig
 from seqjax.config.metadata import Metadata
+from seqjax.config.schema import kind_of
 from seqjax.errors import Problem
 
 SHOWN = 3
@@ -48,7 +49,7 @@ def _column_problems(config: InferConfig, card: ModelCard) -> Iterator[Problem]:
         yield _differs("input_columns", config.input_columns, list(inputs))
     kinds = card.column_schema.columns
     for name, type_ in (config.column_types or {}).items():
-        kind = "categorical" if "int" in type_.lower() else "real"
+        kind = kind_of(type_)
         if name in kinds and kind != kinds[name]:
             yield _differs(f"column_types.{name}", f"{type_} ({kind})", f"it is {kinds[name]}")
 

@@ -144,6 +144,17 @@ def test_an_earlier_run_is_applied(project: Path) -> None:
         _run(metadata_config_path="first.json")
 
 
+def test_integers_of_any_width_are_categorical(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    _table(item=list("abcab") * 20, price=np.arange(100.0))
+    _run()
+    text = Path("configs/metadata_configs/t.json").read_text()
+    Path("narrow.json").write_text(text.replace("Int64", "Int32"))
+    caplog.clear()
+    assert _run(metadata_config_path="narrow.json").column_types == {"item": "Int32", "price": "Float64"}
+    assert "Columns: item (categorical), price (real)." in caplog.text
+
+
 def test_between_sequences_keeps_sequences_whole() -> None:
     _table(n_sequences=20)
     metadata = _run(split_method="between_sequences")
