@@ -5,7 +5,6 @@ architecture, the maps between values and ids, the statistics of real columns, t
 training ended, so that inference needs only the file and data. It knows no jax and no onnx.
 """
 
-from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal, Self
 
@@ -18,6 +17,7 @@ from seqjax.config.model import ModelSpec
 from seqjax.config.schema import Schema
 from seqjax.config.train import TrainConfig
 from seqjax.errors import ArtifactError
+from seqjax.interop.graph_names import free_name
 
 ModelKind = Literal["generative", "embedding"]
 
@@ -89,15 +89,15 @@ class ModelCard(ConfigModel):
         """
         inputs = self.column_schema.inputs
         taken = set(inputs)
-        mask = _free_name("valid_mask", taken) if self.model_spec.mask_padding else None
+        mask = free_name("valid_mask", taken) if self.model_spec.mask_padding else None
         taken |= {mask} if mask else set()
-        dropout = _free_name("dropout_rate", taken) if live_dropout else None
+        dropout = free_name("dropout_rate", taken) if live_dropout else None
         taken |= {dropout} if dropout else set()
         if kind == "embedding":
-            outputs = {EMBEDDING: _free_name(EMBEDDING, taken)}
+            outputs = {EMBEDDING: free_name(EMBEDDING, taken)}
         else:
             outputs = {
-                target: _free_name(target + _OUTPUT_SUFFIX[target_kind], taken)
+                target: free_name(target + _OUTPUT_SUFFIX[target_kind], taken)
                 for target, target_kind in self.column_schema.targets.items()
             }
         names = {"inputs": inputs, "valid_mask": mask, "dropout_input": dropout, "outputs": outputs}
@@ -164,9 +164,3 @@ def _counted_from_0(config: TrainConfig) -> tuple[int, ...] | None:
         return None
     states = config.model_spec.num_layers + 1
     return tuple(layer % states for layer in config.embedding_layers)
-
-
-def _free_name(name: str, taken: Iterable[str]) -> str:
-    while name in taken:
-        name += "_"
-    return name

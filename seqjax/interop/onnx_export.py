@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from seqjax.interop.graph_names import free_name
 from seqjax.interop.onnx_norms import make_norms_fusible
 
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ def _rename(graph: "onnx.GraphProto", inputs: Sequence[str], outputs: Sequence[s
     names = dict(ends)
     taken = public | (inner - ends.keys())
     for name in sorted((inner - ends.keys()) & public):
-        names[name] = _free(name, taken)
+        names[name] = free_name(name, taken)
         taken.add(names[name])
     for value in [*graph.input, *graph.output, *graph.value_info, *graph.initializer]:
         value.name = names.get(value.name, value.name)
@@ -175,7 +176,7 @@ def _widen_ids(graph: "onnx.GraphProto", inputs: Sequence[GraphInput]) -> None:
         if item.dtype != "int64":
             continue
         value.type.tensor_type.elem_type = TensorProto.INT64
-        narrow = _free(f"{item.name}_int32", taken)
+        narrow = free_name(f"{item.name}_int32", taken)
         taken.add(narrow)
         for node in graph.node:
             node.input[:] = [narrow if name == item.name else name for name in node.input]
@@ -197,7 +198,7 @@ def _enliven(graph: "onnx.GraphProto", dropout: LiveDropout) -> None:
     taken = {name for node in graph.node for name in (*node.input, *node.output)} | {dropout.name}
 
     def named(name: str) -> str:
-        name = _free(name, taken)
+        name = free_name(name, taken)
         taken.add(name)
         return name
 
@@ -223,9 +224,3 @@ def _enliven(graph: "onnx.GraphProto", dropout: LiveDropout) -> None:
         ]
     del graph.node[:]
     graph.node.extend(nodes)
-
-
-def _free(name: str, taken: set[str]) -> str:
-    while name in taken:
-        name += "_"
-    return name

@@ -7,10 +7,10 @@ number.
 
 from typing import TYPE_CHECKING
 
+from seqjax.interop.graph_names import free_name
+
 if TYPE_CHECKING:
     import onnx
-
-_TWO = "two"
 
 
 def make_norms_fusible(graph: "onnx.GraphProto") -> None:
@@ -34,9 +34,7 @@ def _squares_as_powers(graph: "onnx.GraphProto") -> bool:
         return False
     names = {value.name for value in [*graph.input, *graph.initializer]}
     names.update(name for node in graph.node for name in node.output)
-    two = _TWO
-    while two in names:
-        two += "_"
+    two = free_name("two", names)
     graph.initializer.append(numpy_helper.from_array(np.array(2, np.float32), two))
     for node in squares:
         node.op_type = "Pow"
