@@ -61,12 +61,14 @@ def _shared_baselines(runs: Sequence[RunLog]) -> dict[str, Measures]:
     first = runs[0].baselines
     same = all(
         run.baselines.keys() == first.keys()
-        and all(
-            math.isclose(found.loss, first[name].loss, rel_tol=_SAME) for name, found in run.baselines.items()
-        )
+        and all(_is_same(found.loss, first[name].loss) for name, found in run.baselines.items())
         for run in runs
     )
     return first if same else {}
+
+
+def _is_same(loss: float, other: float) -> bool:
+    return math.isclose(loss, other, rel_tol=_SAME) or not (math.isfinite(loss) or math.isfinite(other))
 
 
 def _facts(ranked: Sequence[RunLog]) -> dict[str, Cell]:

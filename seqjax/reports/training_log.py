@@ -175,8 +175,17 @@ def _read_event(run: RunLog, values: Mapping[str, Any]) -> None:
 
 
 def _measures(values: Mapping[str, Any]) -> Measures:
-    by_target = {name: float(loss["loss"]) for name, loss in values["losses"].items()}
-    return Measures(float(values["loss"]), by_target, values.get("metrics", {}))
+    by_target = {name: _number(loss["loss"]) for name, loss in values["losses"].items()}
+    metrics = {
+        target: {name: _number(value) for name, value in found.items()}
+        for target, found in values.get("metrics", {}).items()
+    }
+    return Measures(_number(values["loss"]), by_target, metrics)
+
+
+def _number(value: float | None) -> float:
+    """A number of a log, which writes null for what is not finite."""
+    return math.nan if value is None else float(value)
 
 
 def _batches(values: Mapping[str, Any]) -> Batches:
@@ -184,8 +193,8 @@ def _batches(values: Mapping[str, Any]) -> Batches:
         values["epoch"] - 1 + values["batch"] / values["batches"],
         int(values["count"]),
         _measures(values),
-        float(values["learning_rate"]),
-        float(values["samples_per_second"]),
+        _number(values["learning_rate"]),
+        _number(values["samples_per_second"]),
         values.get("memory_bytes"),
     )
 
@@ -199,16 +208,16 @@ def _validation(run: RunLog, values: Mapping[str, Any]) -> Validation:
     return Validation(
         int(values["epoch"]),
         _measures(values),
-        float(values["learning_rate"]),
+        _number(values["learning_rate"]),
         float(values["seconds"]),
         None if training is None else _measures(training),
         shares,
     )
 
 
-def _named(shares: list[float], labels: list[str]) -> dict[str, float]:
+def _named(shares: list[float | None], labels: list[str]) -> dict[str, float]:
     names = [*labels, *map(str, range(len(labels), len(shares)))]
-    return {name: float(share) for name, share in zip(names, shares, strict=False) if share > 0}
+    return {name: found for name, share in zip(names, shares, strict=False) if (found := _number(share)) > 0}
 
 
 _NUMBER = r"\s*([^\s|,]+)"

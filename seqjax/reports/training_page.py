@@ -106,9 +106,10 @@ def _facts(run: RunLog) -> dict[str, Cell]:
     if run.best is not None:
         facts["best validation loss"] = run.best.measures.loss
         facts["best epoch"] = f"{run.best.epoch} of {run.epochs}"
-        if run.baselines:
-            name, baseline = min(run.baselines.items(), key=lambda item: item[1].loss)
-            facts[f"best baseline ({name})"] = baseline.loss
+        losses = {name: found.loss for name, found in run.baselines.items() if math.isfinite(found.loss)}
+        if losses:
+            name = min(losses, key=lambda name: losses[name])
+            facts[f"best baseline ({name})"] = losses[name]
     if run.seconds:
         facts["time of all epochs"] = duration(run.seconds)
     if speed := typical_speed(run):
@@ -235,11 +236,12 @@ def _metric_points(run: RunLog, target: str, name: str) -> list[tuple[float, flo
 
 
 def _metric_baselines(run: RunLog, target: str, name: str) -> dict[str, float]:
-    return {
-        baseline: measures.metrics[target][name]
+    """A metric of each baseline, where it is finite."""
+    found = {
+        baseline: measures.metrics.get(target, {}).get(name, math.nan)
         for baseline, measures in run.baselines.items()
-        if name in measures.metrics.get(target, {})
     }
+    return {baseline: value for baseline, value in found.items() if math.isfinite(value)}
 
 
 def _best_baseline(name: str, baselines: Mapping[str, float], last: float, tone: str) -> Curve:

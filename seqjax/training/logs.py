@@ -189,6 +189,8 @@ class TextLog:
 class JsonLog:
     """A hook that writes one JSON object an event, with `event` saying which kind: batch, validation, ...
 
+    A number that is not finite is null, since JSON has no name for it.
+
     Args:
       stream: Where to.
       memory: Says how many bytes are in use; null writes nothing of that.
@@ -201,7 +203,8 @@ class JsonLog:
     def write(self, event: str, values: Mapping[str, object]) -> None:
         """Writes an object with the time, the kind of event, and some values."""
         now = datetime.now().astimezone().isoformat(timespec="milliseconds")
-        self._stream.write(json.dumps({"time": now, "event": event, **values}) + "\n")
+        found = _finite({"time": now, "event": event, **values})
+        self._stream.write(json.dumps(found, allow_nan=False) + "\n")
         self._stream.flush()
 
     def __call__(self, event: Event) -> None:
@@ -282,6 +285,15 @@ def _epoch_values(event: EpochEvent) -> dict[str, object]:
         values["training"] = loss_values(event.training)
     shares = {name: [float(share) for share in found] for name, found in event.evaluation.shares.items()}
     return values | {"learning_rate": event.learning_rate, "seconds": event.seconds, "shares": shares}
+
+
+def _finite(value: object) -> object:
+    """The value with null for every number that is not finite."""
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _metric_words(metrics: Mapping[str, float]) -> list[str]:

@@ -61,6 +61,11 @@ def test_other_baselines_are_said_and_not_drawn():
     assert names(figures(text, "Validation and training loss")[0]) == ["y", "x"]
 
 
+def test_a_baseline_that_is_finite_for_no_run_is_no_difference():
+    text = runs_page("Two runs", [run("a", 1.0, baseline=math.nan), run("b", 2.0, baseline=math.nan)])
+    assert "different baselines" not in text_of(text)
+
+
 def test_of_many_runs_the_best_ten_have_colours():
     text = runs_page("t", [run(f"r{number}", 1.0 + number) for number in range(25)])
     validation = figures(text, "Validation and training loss")[0]

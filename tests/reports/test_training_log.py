@@ -203,6 +203,24 @@ def test_a_log_without_training_is_an_error(tmp_path, text, message):
         read_log("r", path)
 
 
+def test_null_is_a_number_that_is_not_finite(tmp_path):
+    lost = {"loss": None, "losses": {"a": {"loss": None, "weighted": None}}}
+    metrics = {"metrics": {"a": {"perplexity": None}}}
+    run = read_json(
+        tmp_path,
+        {"event": "baselines", "marginal": lost | metrics},
+        validation(0, 3.0) | lost | metrics,
+        batch(1, 4, 2.0) | lost,
+        validation(1, 2.0, training=lost),
+    )
+    assert run.notes == []
+    first, second = run.validations
+    found = [run.baselines["marginal"], first.measures, run.batches[0].measures, second.training]
+    assert all(math.isnan(measures.loss) and math.isnan(measures.by_target["a"]) for measures in found)
+    assert all(math.isnan(measures.metrics["a"]["perplexity"]) for measures in found[:2])
+    assert run.best is second
+
+
 def test_the_best_epoch_is_finite_and_after_the_start(tmp_path):
     run = read_json(
         tmp_path, validation(0, 1.0), validation(1, math.nan), validation(2, 3.0), validation(3, 2.0)

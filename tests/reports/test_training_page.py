@@ -1,5 +1,7 @@
 """What is on the page of a run: read back from the figures and tables in it."""
 
+import math
+
 import pytest
 
 from seqjax.reports.training_log import Batches, Measures, RunLog, Validation
@@ -55,6 +57,18 @@ def test_the_page_says_what_was_reached(run):
     assert ["training_spec.epochs", "2"] in settings
     assert ["training_spec.continue_training", "true"] in settings
     assert len(settings) == 3
+
+
+def test_the_best_baseline_is_one_whose_figures_are_finite(run):
+    lost = Measures(math.nan, {"item": math.nan}, {"price": {"mae": math.nan, "rmse": math.nan}})
+    run.baselines = {"last value": lost, **run.baselines}
+    text = training_page(run)
+    assert "best baseline (first-order Markov) 2.5" in text_of(text)
+    assert "MAE of first-order Markov" in text
+    run.baselines = {"last value": lost}
+    text = training_page(run)
+    assert "best baseline" not in text_of(text)
+    assert "MAE of last value" not in text
 
 
 def test_losses_are_drawn_beside_baselines(run):

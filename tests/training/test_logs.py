@@ -1,5 +1,7 @@
+import dataclasses
 import json
 import logging
+import math
 import re
 import signal
 
@@ -143,6 +145,23 @@ def test_json_lines(tmp_path):
     assert batch["samples_per_second"] == pytest.approx(80 / 0.615)
     assert (batch["epoch"], batch["batch"], batch["count"], batch["learning_rate"]) == (1, 5, 5, 3e-3)
     assert "memory_bytes" not in batch
+
+
+def test_json_lines_hold_null_for_what_is_not_finite(tmp_path):
+    losses = Losses({"cat1": math.inf}, {"cat1": 1.0})
+    with json_log(tmp_path / "log.jsonl") as log:
+        log(EpochEvent(0, Evaluation(losses, {}, {"cat1": {"perplexity": math.inf}}), 3e-3, 0.004))
+        log(dataclasses.replace(BATCH, losses=Losses({"cat1": math.nan}, {"cat1": 1.0})))
+
+    def refused(name):
+        raise AssertionError(f"{name} is no JSON")
+
+    lines = (tmp_path / "log.jsonl").read_text().splitlines()
+    validation, batch = (json.loads(line, parse_constant=refused) for line in lines)
+    assert validation["loss"] is None
+    assert validation["losses"] == {"cat1": {"loss": None, "weighted": None}}
+    assert validation["metrics"] == {"cat1": {"perplexity": None}}
+    assert (validation["epoch"], batch["loss"], batch["seconds"]) == (0, None, BATCH.seconds)
 
 
 def test_json_lines_tell_memory_where_it_is_known(tmp_path):
