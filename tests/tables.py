@@ -6,11 +6,12 @@ from tempfile import TemporaryDirectory
 
 import polars as pl
 
+from seqjax.config.formats import TableFormat
 from seqjax.config.schema import ColumnKind
 from seqjax.data.chunks import Unsorted, in_order, sort_on_disk, sorted_tables
 from seqjax.data.columns import Encoding
 from seqjax.data.fitting import Learner
-from seqjax.data.table_files import TableFormat, TypesWidened
+from seqjax.data.table_files import TypesWidened
 from seqjax.data.tables import Table, TableReader, Wanted, joined, open_files
 
 

@@ -1,8 +1,9 @@
 """`seqjax evaluate`: how well trained models predict held-out data, beside simple baselines.
 
 The held-out data is read as `infer` reads it. The baselines are fitted on the training data: what the
-configuration names, else the first split of its metadata, else what the model file says it was trained on;
-never on the held-out data. One report comes out, as JSON and as a page.
+configuration names, else the first split of its metadata, unless that is the held-out data, else what the
+model file says it was trained on. So they see the held-out data only where the model did too, or where the
+configuration names it, and then a note says so. One report comes out, as JSON and as a page.
 """
 
 import logging
@@ -110,6 +111,8 @@ def _evaluate_one(
     targets = config.target_columns or list(card.column_schema.targets)
     training = _training_data(config, metadata, data_path, card)
     notes = list(_doubts(config, card, data_path, name))
+    if training is not None and _is_same(training.path, data_path):
+        notes.append("The baselines are fitted on this very data: their figures are too optimistic.")
     fitted: dict[str, Fitted] = {}
     baselines = Baselines(None, 0)
     if training is None:
@@ -175,7 +178,11 @@ class _TrainingData:
 def _training_data(
     config: EvaluateConfig, metadata: Metadata | None, data_path: Path, card: ModelCard
 ) -> _TrainingData | None:
-    """Where the training data lies, if it is known and still there; never the held-out data unawares."""
+    """Where the training data lies, if it is known and still there.
+
+    Metadata may be of the held-out data alone, which is then its first split. What the model was trained on
+    is taken even where it is evaluated on that too: its baselines have seen then what it has seen.
+    """
     known = _metadata_of_model(config, card)
     if config.training_data_path is not None:
         path = resolve_path(config.project_root, config.training_data_path, or_here=True)

@@ -260,7 +260,17 @@ def test_without_training_data_there_are_figures_but_no_verdict(project: Path) -
 
 def test_evaluating_the_training_data_is_said(project: Path) -> None:
     model = run(project, data_path="data/t-split0").models[0]
-    assert model.notes == ["This is the training data, not held-out data: the figures are too optimistic."]
+    assert model.notes == [
+        "This is the training data, not held-out data: the figures are too optimistic.",
+        "The baselines are fitted on this very data: their figures are too optimistic.",
+    ]
+    fair = run(project, data_path="data/t-split0", training_data_path="data/new.csv").models[0]
+    assert fair.notes == model.notes[:1]
+
+
+def test_fitting_baselines_on_the_held_out_data_is_said(project: Path) -> None:
+    model = run(project, data_path="data/new.csv", training_data_path="data/new.csv").models[0]
+    assert model.notes == ["The baselines are fitted on this very data: their figures are too optimistic."]
 
 
 def test_evaluating_what_chose_the_best_epoch_is_said(project: Path) -> None:
