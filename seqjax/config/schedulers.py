@@ -175,7 +175,7 @@ class WarmupCosine(SchedulerSettings):
 
 
 class ReduceLROnPlateau(SchedulerSettings):
-    """Multiplies the learning rate by factor when the validation loss has stopped to fall; steps by epoch."""
+    """Multiplies the learning rate by factor when the validation loss has stopped falling; steps by epoch."""
 
     mode: Literal["min", "max"] = "min"
     """Whether lower or higher is better; of a loss, lower is."""

@@ -144,9 +144,10 @@ class ByValue:
             number = int(np.searchsorted(slices.start, row, side="right")) - 1
             raise DataError(
                 f"split_method: by_value needs {self.column!r} never to go back over a cut-off within a "
-                f"sequence, but item {row - slices.start[number] + 1} of {slices.sequence_id[number]} "
-                f"(in the order of itemPosition) is in split {part[row]}, and the row before it in split "
-                f"{part[row - 1]}. Choose a column that only grows, such as a time."
+                f"sequence, but item {row - slices.start[number] + 1} of sequence "
+                f"{slices.sequence_id[number]} (in the order of itemPosition) is in split {part[row]}, and "
+                f"the row before it in split {part[row - 1]}. Choose a column that only grows, such as a "
+                "time."
             )
         ends = slices.start + slices.length
         upper = np.empty((len(slices), self.n_splits), np.int64)

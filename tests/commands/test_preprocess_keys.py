@@ -221,7 +221,7 @@ def _by_value(column: list, cut_offs: list) -> None:
 
 
 def test_by_value_refuses_what_it_cannot_divide() -> None:
-    with pytest.raises(DataError, match=r"item 4 of 0 .* is in split 0, and the row before it in split 1"):
+    with pytest.raises(DataError, match=r"item 4 of sequence 0 .* in split 0, and the row before .* split 1"):
         _by_value([1, 2, 9, 3, 9, 9, 9, 9, 20, 21] * 10, [5, 15])
     with pytest.raises(DataError, match=r"'time', row 3 is empty, but split_column needs a value"):
         _by_value([1, 2, None, 3, 9, 9, 9, 9, 20, 21] * 10, [5, 15])

@@ -102,6 +102,6 @@ def test_rows_lie_in_the_split_that_their_value_says(values: list[list[int]]) ->
 def test_going_back_is_refused() -> None:
     part = np.array([0, 1, 0, 1, 0], np.int16)
     with pytest.raises(
-        DataError, match=r"'time' never to go back .* item 3 of 8 .* in split 0, .* in split 1"
+        DataError, match=r"'time' never to go back .* item 3 of sequence 8 .* in split 0, .* in split 1"
     ):
         ByValue(2, "time").parts(sequences(np.array([7, 7, 8, 8, 8])), 0, part)
