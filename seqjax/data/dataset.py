@@ -53,6 +53,10 @@ class Windows:
     def __len__(self) -> int:
         return len(self.start)
 
+    def order(self) -> Int64[np.ndarray, "W"]:
+        """Numbers of the windows by sequence, and by subsequence in each."""
+        return np.lexsort((self.subsequence_id, self.sequence_id))
+
     def crop(self, seq_length: int) -> "Windows":
         """The same windows with only their newest `seq_length` + 1 slots.
 
@@ -131,6 +135,14 @@ class Windows:
         """
         names = self.columns if columns is None else columns
         return replace(self, columns={name: _in_ram(self.columns[name]) for name in names})
+
+
+def orders_of_files(windows: Windows, sequences: int) -> list[Int64[np.ndarray, "_"]]:
+    """Numbers of the windows of each file, in order, where a file is closed when it has so many sequences."""
+    order = windows.order()
+    # Where each sequence but the first begins.
+    first = np.flatnonzero(np.diff(windows.sequence_id[order])) + 1
+    return np.split(order, first[sequences - 1 :: sequences])
 
 
 def joined(parts: Sequence[Windows]) -> Windows:

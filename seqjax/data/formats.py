@@ -7,7 +7,6 @@ zeros there. The slots are Int64 if every column is categorical, else Float64. T
 in `shards.py`; torch's, `pt`, in `torch_shards.py`.
 """
 
-import itertools
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from jaxtyping import Float64, Int64, Shaped
 from seqjax.config.schema import ColumnKind
 from seqjax.data import shards, torch_shards
 from seqjax.data.columns import id_dtype
-from seqjax.data.dataset import Windows
+from seqjax.data.dataset import Windows, orders_of_files
 from seqjax.data.padding import leading_zeros
 from seqjax.data.spliced import parts_of
 from seqjax.data.table_files import REFUSED, unreadable
@@ -201,24 +200,20 @@ def _range(windows: Windows, name: str) -> tuple[np.number, np.number]:
 
 def _write_csv(path: Path, windows: Windows, files: Files) -> None:
     del files  # There is one.
-    order = np.lexsort((windows.subsequence_id, windows.sequence_id))
     with path.open("wb") as file:
-        for number, block in enumerate(_blocks(windows, order)):
+        for number, block in enumerate(_blocks(windows, windows.order())):
             frame = pl.from_arrow(block)
             assert isinstance(frame, pl.DataFrame)
             frame.write_csv(file, include_header=number == 0)
 
 
 def _write_parquet(path: Path, windows: Windows, files: Files) -> None:
-    order = np.lexsort((windows.subsequence_id, windows.sequence_id))
     if files.merged:
-        _write_parquet_file(path, windows, order)
+        _write_parquet_file(path, windows, windows.order())
         return
     path.mkdir()
-    first = np.flatnonzero(np.diff(windows.sequence_id[order], prepend=windows.sequence_id[order[0]] - 1))
-    cuts = [*first[:: files.sequences].tolist(), len(order)]
-    for number, (begin, end) in enumerate(itertools.pairwise(cuts)):
-        _write_parquet_file(path / f"{files.stem}-{number:05d}.parquet", windows, order[begin:end])
+    for number, order in enumerate(orders_of_files(windows, files.sequences)):
+        _write_parquet_file(path / f"{files.stem}-{number:05d}.parquet", windows, order)
 
 
 def _write_parquet_file(path: Path, windows: Windows, order: Int64[np.ndarray, "B"]) -> None:

@@ -17,7 +17,6 @@ subsequence; all windows of a sequence are in one file.
 import json
 import logging
 from collections.abc import Iterator, Mapping
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
 
@@ -28,7 +27,7 @@ from pydantic import ConfigDict, Field
 from seqjax.config.base import ConfigModel, validate
 from seqjax.config.schema import ColumnKind
 from seqjax.data.columns import id_dtype
-from seqjax.data.dataset import Windows, joined
+from seqjax.data.dataset import Windows, joined, orders_of_files
 from seqjax.data.padding import leading_zeros
 from seqjax.errors import ArtifactError, ConfigError, DataError
 from seqjax.interop.torch_files import read_torch_file
@@ -77,15 +76,13 @@ def write(path: Path, windows: Windows, *, stem: str, sequences_per_file: int) -
       sequences_per_file: A file is closed when it has so many sequences.
     """
     path.mkdir()
-    order = np.lexsort((windows.subsequence_id, windows.sequence_id))
-    first = np.flatnonzero(np.diff(windows.sequence_id[order], prepend=windows.sequence_id[order[0]] - 1))
-    cuts = [*first[::sequences_per_file].tolist(), len(order)]
-    digits = len(str(-(-len(first) // sequences_per_file) + 1))
+    orders = orders_of_files(windows, sequences_per_file)
+    digits = len(str(len(orders) + 1))
     files, padding = [], {}
-    for number, (begin, end) in enumerate(pairwise(cuts)):
+    for number, order in enumerate(orders):
         name = f"{stem}-0-{number:0{digits}d}.pt"
-        padded = _write_file(path / name, windows, order[begin:end])
-        files.append({"path": name, "samples": end - begin})
+        padded = _write_file(path / name, windows, order)
+        files.append({"path": name, "samples": len(order)})
         padding |= {name: padded} if padded else {}
     index = {"total_samples": len(windows), "batch_files": files, "padding": padding}
     (path / METADATA).write_text(json.dumps(index, indent=4), encoding="utf-8")

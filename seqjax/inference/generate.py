@@ -39,7 +39,7 @@ class Scanner(Protocol):
 
 def last_windows(windows: Windows) -> Int64[np.ndarray, "S"]:
     """The number of each sequence's last window, in ascending order."""
-    order = np.lexsort((windows.subsequence_id, windows.sequence_id))
+    order = windows.order()
     ends = np.append(np.diff(windows.sequence_id[order]) != 0, True)
     return np.sort(order[ends])
 

@@ -1,9 +1,11 @@
 """Gathering, cropping and positions of hand-made windows."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
-from seqjax.data.dataset import Windows
+from seqjax.data.dataset import Windows, orders_of_files
 from seqjax.data.spliced import spliced
 from seqjax.errors import DataError
 
@@ -71,6 +73,22 @@ def test_in_ram_copies_what_is_elsewhere(windows: Windows) -> None:
         assert not np.shares_memory(np.asarray(copied.columns[name]), np.asarray(column))
     assert list(windows.in_ram(["price"]).columns) == ["price"]
     assert copied.in_ram().columns["item"] is copied.columns["item"]
+
+
+@pytest.mark.parametrize(
+    ("sequences", "files"),
+    [(1, [[3, 1], [4, 0], [2]]), (2, [[3, 1, 4, 0], [2]]), (3, [[3, 1, 4, 0, 2]]), (9, [[3, 1, 4, 0, 2]])],
+)
+def test_files_hold_whole_sequences(windows: Windows, sequences: int, files: list[list[int]]) -> None:
+    of_windows = {
+        "start": np.zeros(5, np.int64),
+        "length": np.ones(5, np.int32),
+        "sequence_id": np.array([5, 1, 9, 1, 5]),
+        "subsequence_id": np.array([1, 1, 0, 0, 0]),
+        "start_item_position": np.zeros(5, np.int64),
+    }
+    found = orders_of_files(dataclasses.replace(windows, **of_windows), sequences)
+    assert [order.tolist() for order in found] == files
 
 
 @pytest.mark.parametrize("parts", [1, 4])
