@@ -82,6 +82,11 @@ class ResidentFeed:
             self._placement.copied(windows.length.astype(np.int32)),
         )
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of data that stay on the device, on each if there are several."""
+        return sum(leaf.nbytes for leaf in jax.tree.leaves(self._rows))
+
     def place(self, order: Order) -> Int[Array, "n B"]:
         """The order on the device."""
         return self._placement.cut(order)
@@ -130,6 +135,8 @@ class StreamedFeed:
         self._options = dict(compiler_options or {})
         self._placement = placement or Placement()
         self._reader = reader or (lambda order, begin: _InTurn(windows, columns, order, begin))
+        self.nbytes = 0
+        """Bytes of data that stay on the device: none."""
         self.waited = 0.0
         """Seconds that the host has spent on getting batches."""
 

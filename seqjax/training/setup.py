@@ -21,7 +21,7 @@ from seqjax.training.batch import WindowSource
 from seqjax.training.devices import Device, compiler_options, memory_limit
 from seqjax.training.epoch import Setup
 from seqjax.training.evaluate import Evaluation, Evaluator, build_evaluate, evaluate_side_by_side
-from seqjax.training.feed import Feed, Reader, build_feed
+from seqjax.training.feed import Feed, Reader, ResidentFeed, StreamedFeed, build_feed
 from seqjax.training.freezing import frozen_parameters
 from seqjax.training.metrics import measured_targets
 from seqjax.training.objective import Target, build_targets, without_smoothing
@@ -175,22 +175,23 @@ def parameter_count(params: Params) -> int:
 def _feeds(
     spec: TrainingSpec, schema: Schema, data: Data, device: Device, *, placement: Placement
 ) -> tuple[Feed, Feed]:
-    """Where training and validation batches come from."""
+    """Where training and validation batches come from; what stays on the device is within one limit."""
     limit = memory_limit(device, load_in_full=spec.load_full_data_to_ram, max_ram_gb=spec.max_ram_gb)
     columns = tuple(schema.columns)
     options = compiler_options(device, deterministic=spec.enforce_determinism, has_dropout=spec.dropout > 0)
 
-    def feed(windows: WindowSource) -> Feed:
+    def feed(windows: WindowSource, taken: int) -> ResidentFeed | StreamedFeed:
         return build_feed(
             windows,
             columns,
-            limit=limit,
+            limit=None if limit is None else limit - taken,
             compiler_options=options,
             placement=placement,
             reader=None if data.reader is None else data.reader(windows, columns),
         )
 
-    return feed(data.training), feed(data.validation)
+    training = feed(data.training, 0)
+    return training, feed(data.validation, training.nbytes)
 
 
 def _check_data(config: TrainConfig, data: Data) -> None:
