@@ -212,8 +212,9 @@ class _Bench:
     def train(self, tasks: Sequence[Task], ended: Ended) -> None:
         """Trains runs; see `Workshop.train`."""
         # Numbers that do not differ are compiled in as the bench's own run has them.
-        known = [self.job.config, *self._known]
-        values = values_of([*known, *(task.config for task in tasks)], self.job.schema)[len(known) :]
+        known, configs = [self.job.config, *self._known], [task.config for task in tasks]
+        values = values_of([*known, *configs], self.job.schema)[len(known) :]
+        self._known = [*self._known, *configs]  # What has differed once is taken in from then on.
         population = self._slots(len(tasks), values[0])
         begun: dict[int, _Sitting] = {}
         alone: list[Task] = []

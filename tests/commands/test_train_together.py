@@ -69,17 +69,20 @@ def test_numbers_that_are_compiled_in_are_those_of_each_run(project):
     """Each call trains one run, so that nothing differs within it."""
     some = [
         task
-        for rate in (0.0, 0.5)
+        for rate in (0.0, 0.5, 0.0)
         for task in tasks(project, dropout=[rate], epochs=[2], criterion={"item": "CrossEntropyLoss"})
     ]
-    workshop, together, alone = Workshop(), [], []
+    workshop, together, alone, populations = Workshop(), [], [], []
     for place, task in enumerate(some):
         apart = task.config.model_copy(update={"model_name": f"together-{place}"})
         workshop.train([replace(task, config=apart)], lambda task, end, seconds: together.append(end))
         alone.append(train_until(task.config.model_copy(update={"model_name": f"alone-{place}"}), None))
+        populations.append(next(iter(workshop._benches.values()))._population)
     losses = [[end.best_validation_loss for end in ends] for ends in (together, alone)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     assert abs(losses[1][0] - losses[1][1]) > 1e-4
+    assert populations[0] is not populations[1]
+    assert populations[1] is populations[2]
 
 
 def test_a_run_that_cannot_be_prepared_does_not_keep_others_of_its_shape_from_it(project):
