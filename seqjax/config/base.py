@@ -12,7 +12,7 @@ and `_joined` the errors of one union into one problem.
 import difflib
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -161,7 +161,7 @@ def _step(values: object, part: str | int) -> tuple[bool, object]:
 
 
 def _joined(mistakes: Sequence[_Mistake]) -> Iterator[_Mistake]:
-    """One mistake a union: of those that got deepest into it, what each would have taken."""
+    """One mistake a union and key: of those that got deepest into it, what each would have taken."""
     done = set()
     for mistake in mistakes:
         if mistake.union is None:
@@ -171,11 +171,18 @@ def _joined(mistakes: Sequence[_Mistake]) -> Iterator[_Mistake]:
             members = [other for other in mistakes if other.union == mistake.union]
             depth = max(len(other.keys) for other in members)
             deepest = [other for other in members if len(other.keys) == depth]
-            requirement = " or ".join(dict.fromkeys(filter(None, (other.requirement for other in deepest))))
-            first = deepest[0]
-            yield _Mistake(
-                first.keys, first.union, requirement, "" if requirement else first.sentence, first.found
-            )
+            for keys in dict.fromkeys(other.keys for other in deepest):
+                yield _alternatives([other for other in deepest if other.keys == keys])
+
+
+def _alternatives(mistakes: Sequence[_Mistake]) -> _Mistake:
+    """What several members of a union say about one value, as one mistake."""
+    requirements = list(dict.fromkeys(other.requirement for other in mistakes if other.requirement))
+    first = mistakes[0]
+    if not requirements:
+        return first
+    either = ", or " if any(" or " in requirement for requirement in requirements) else " or "
+    return replace(first, requirement=either.join(requirements), sentence="")
 
 
 _REQUIREMENTS = {
@@ -188,6 +195,7 @@ _REQUIREMENTS = {
     "tuple": "a list",
     "dict": "a mapping of names to values",
     "model": "a section of keys and values",
+    "range": "a range, {low: ..., high: ...}",
 }
 
 _BOUNDS = {

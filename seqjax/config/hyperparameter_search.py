@@ -30,7 +30,7 @@ from seqjax.config.model import (
 )
 from seqjax.config.numbers import ShareBelowOne
 from seqjax.config.optimization import NamedSpec, optimizer_settings, scheduler_settings
-from seqjax.config.sampling import Range, Values, check_key
+from seqjax.config.sampling import Range, Values, WholeRange, check_key, check_range
 from seqjax.config.train import FixedRun, FixedTraining, TrainingDevice, checked_name
 from seqjax.errors import Problem
 
@@ -72,9 +72,9 @@ class ModelSampling(FixedModel):
     """For each dim_model: the same, or null."""
     feature_embedding_dims: list[dict[str, PositiveInt] | None] | None = None
     """For each dim_model: embedding width of each input column; null shares initial_embedding_dim."""
-    num_layers: Annotated[list[PositiveInt], Some] | Range
+    num_layers: Annotated[list[PositiveInt], Some] | WholeRange
     """Numbers of transformer layers."""
-    dim_feedforward: Annotated[list[PositiveInt], Some] | Range
+    dim_feedforward: Annotated[list[PositiveInt], Some] | WholeRange
     """Hidden widths of the feed-forward layers."""
     activation_fn: Annotated[list[Activation], Some]
     """Feed-forward activations."""
@@ -104,13 +104,13 @@ class TrainingAxes(ConfigModel):
 
     learning_rate: Annotated[list[PositiveFloat], Some] | Range
     """Initial learning rates; the next two keys belong to it, place by place."""
-    epochs: list[PositiveInt] | Range
+    epochs: list[PositiveInt] | WholeRange
     """Maximum number of epochs for each learning_rate."""
     scheduler: list[NamedSpec] | None = None
     """Learning-rate schedule for each learning_rate; null keeps the rate constant."""
-    batch_size: Annotated[list[PositiveInt], Some] | Range
+    batch_size: Annotated[list[PositiveInt], Some] | WholeRange
     """Windows per batch."""
-    accumulation_steps: Annotated[list[PositiveInt], Some] | Range
+    accumulation_steps: Annotated[list[PositiveInt], Some] | WholeRange
     """Batches that are averaged, as one large batch, into one update."""
     dropout: Annotated[tuple[ShareBelowOne, ...], Some] | Range = (0.0,)
     """Dropout probabilities."""
@@ -185,7 +185,7 @@ class HyperparameterSearchConfig(FixedRun):
     """Sets of columns that the model sees; column_types belongs to it, place by place."""
     column_types: list[dict[str, str]] | None = None
     """Type of each column, for each set of input columns; null takes the metadata's."""
-    seq_length: Annotated[list[PositiveInt], Some] | Range
+    seq_length: Annotated[list[PositiveInt], Some] | WholeRange
     """Lengths of the context window; at most that of the preprocessed data."""
     model_hyperparameter_sampling: ModelSampling
     """Architectures."""
@@ -219,9 +219,11 @@ class HyperparameterSearchConfig(FixedRun):
     @classmethod
     def _others_are_keys(cls, others: dict[str, Any]) -> dict[str, Any]:
         problems = []
-        for key in others:
+        for key, values in others.items():
             try:
                 check_key(key, searched_elsewhere())
+                if isinstance(values, Range):
+                    check_range(key, values)
             except ValueError as error:
                 problems.append(Problem(key, str(error)))
         if problems:

@@ -5,11 +5,14 @@ section, the key, and what remains is a key inside of it.
 """
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Annotated, Any, get_args, get_origin
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
 
-from seqjax.config.base import ConfigModel, suggestion
+from seqjax.config.base import ConfigModel, section_of, suggestion
 from seqjax.config.optimization import OPTIMIZERS, SCHEDULERS
 from seqjax.config.train import TrainConfig
 
@@ -32,6 +35,14 @@ class Range(ConfigModel):
     log: bool = False
     """Draw evenly on a logarithmic scale."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _has_bounds(cls, values: object) -> object:
+        if not isinstance(values, Mapping | Range):
+            # Next to a list, "a section of keys and values" would say too little.
+            raise PydanticCustomError("range", "must be a range")
+        return values
+
     @field_validator("high")
     @classmethod
     def _is_above_low(cls, high: float, info: ValidationInfo) -> float:
@@ -47,6 +58,17 @@ class Range(ConfigModel):
         if log and low is not None and low <= 0:
             raise ValueError(f"true needs low to be above 0 (found {low}).")
         return log
+
+
+class WholeRange(Range):
+    """Whole numbers from low to high."""
+
+    @field_validator("low", "high")
+    @classmethod
+    def _is_whole(cls, bound: float) -> int:
+        if bound != int(bound):
+            raise ValueError(f"must be a whole number (found {bound}).")
+        return int(bound)
 
 
 Values = Annotated[list[Any], Field(min_length=1)] | Range
@@ -65,14 +87,25 @@ def check_key(key: str, searched_elsewhere: Mapping[str, str]) -> None:
       key: A dotted key of the training configuration.
       searched_elsewhere: Keys that have a place of their own in the search, and where that is.
     """
-    outer = ".".join(parts_of(key)[:2]) if key.partition(".")[0] in SECTIONS else key.partition(".")[0]
+    outer = _outer(key)
     if key in searched_elsewhere:
         raise ValueError(f"has a place of its own: {searched_elsewhere[key]}.")
     if key in _DECIDED_BY_THE_SEARCH or key in SECTIONS:
         raise ValueError("cannot be varied.")
-    known = list(_known_keys())
+    known = _known_keys()
     if outer not in known:
-        raise ValueError(f"no such key of the training configuration. {suggestion(outer, known)}")
+        raise ValueError(f"no such key of the training configuration. {suggestion(outer, list(known))}")
+    if key != outer and not _holds_names(known[outer].annotation):
+        raise ValueError(f"{outer} holds no keys or names, so that nothing inside of it can be varied.")
+
+
+def check_range(key: str, values: Range) -> None:
+    """Raises `ValueError` if a key takes whole numbers, and the bounds of its range are others."""
+    fractions = [bound for bound in (values.low, values.high) if bound != int(bound)]
+    if fractions and is_whole(key, values):
+        raise ValueError(
+            f"takes whole numbers, so that low and high must be whole numbers too (found {fractions[0]})."
+        )
 
 
 def is_whole(key: str, values: Range) -> bool:
@@ -83,22 +116,28 @@ def is_whole(key: str, values: Range) -> bool:
     return isinstance(values.low, int) and isinstance(values.high, int)
 
 
-def _known_keys() -> Iterator[str]:
+def _outer(key: str) -> str:
+    """The key of the training configuration that a key is, or is inside of."""
+    return ".".join(parts_of(key)[: 2 if key.partition(".")[0] in SECTIONS else 1])
+
+
+@cache
+def _known_keys() -> Mapping[str, FieldInfo]:
+    """The keys of the training configuration, those of its sections after dots."""
+    known: dict[str, FieldInfo] = {}
     for name, field in TrainConfig.model_fields.items():
-        if name in SECTIONS:
-            yield from (f"{name}.{inner}" for inner in _section(field.annotation).model_fields)
-        else:
-            yield name
+        inner = _section(field.annotation).model_fields if name in SECTIONS else {}
+        known |= {f"{name}.{key}": field for key, field in inner.items()} if inner else {name: field}
+    return known
 
 
 def _number_kinds(key: str) -> set[type]:
-    parts = parts_of(key)
-    models: tuple[type[ConfigModel], ...] = (TrainConfig,)
-    if parts[0] in SECTIONS:
-        models, parts = (_section(TrainConfig.model_fields[parts[0]].annotation),), parts[1:]
-    if len(parts) == 2:
-        models = _OWN_ARGUMENTS.get(key.rpartition(".")[0], ())
-    fields = (model.model_fields.get(parts[-1]) for model in models)
+    outer = _outer(key)
+    if key == outer:
+        fields = [_known_keys().get(key)]
+    else:
+        argument = key.removeprefix(f"{outer}.")
+        fields = [model.model_fields.get(argument) for model in _OWN_ARGUMENTS.get(outer, ())]
     return {kind for field in fields if field is not None for kind in _numbers(field.annotation)}
 
 
@@ -108,6 +147,13 @@ def _numbers(annotation: object) -> Iterator[type]:
     elif get_origin(annotation) not in (list, tuple, dict):
         for member in get_args(annotation):
             yield from _numbers(member)
+
+
+def _holds_names(annotation: object) -> bool:
+    """Whether a value of a type can have names inside, as a mapping and a section do."""
+    if get_origin(annotation) is dict or section_of(annotation) is annotation:
+        return True
+    return get_origin(annotation) not in (list, tuple) and any(map(_holds_names, get_args(annotation)))
 
 
 def _section(annotation: Any) -> type[ConfigModel]:  # noqa: ANN401

@@ -222,7 +222,9 @@ def train_values(config: HyperparameterSearchConfig, settings: Choice, model_nam
         *outer, name = parts_of(key)
         section = result
         for part in outer:
-            section[part] = dict(section.get(part) or {})
+            # What stands for all names gives way to a mapping of single ones, as of label_smoothing.
+            held = section.get(part)
+            section[part] = dict(held) if isinstance(held, Mapping) else {}
             section = section[part]
         section[name] = value
     return result

@@ -4,6 +4,7 @@ import pytest
 
 from seqjax.config.hyperparameter_search import ModelSampling, TrainingSampling
 from seqjax.config.model import ModelSpec
+from seqjax.config.sampling import Range
 from seqjax.config.train import TrainingSpec
 from seqjax.errors import ConfigError
 from tests.searches import search
@@ -49,8 +50,14 @@ def test_every_key_of_a_training_can_be_searched_or_fixed():
             "scheduler.0.step_sizes: unknown key. Did you mean 'step_size'?",
         ),
         ({"model": {"num_layer": [1]}}, "num_layer: unknown key. Did you mean 'num_layers'?"),
-        ({"model": {"num_layers": 2}}, "num_layers: must be a list or a section of keys and values"),
-        ({"model": {"num_layers": []}}, "num_layers: must be a list of 1 or more"),
+        (
+            {"model": {"num_layers": 2}},
+            "num_layers: must be a list or a range, {low: ..., high: ...} (found 2).",
+        ),
+        (
+            {"model": {"num_layers": []}},
+            "num_layers: must be a list of 1 or more, or a range, {low: ..., high: ...} (found []).",
+        ),
         (
             {"model": {"activation_fn": ["relu", "gellu"]}},
             "activation_fn.1: must be 'swiglu', 'gelu' or 'relu'",
@@ -97,6 +104,34 @@ def test_every_key_of_a_training_can_be_searched_or_fixed():
             {"other_sampling": {"training_spec.learning_rate": [1]}},
             "has a place of its own: training_hyperparameter_sampling.learning_rate.",
         ),
+        *(
+            (
+                {"other_sampling": {key: ["a"]}},
+                f"other_sampling.{key}: {key.rpartition('.')[0]} holds no keys or names, so that nothing",
+            )
+            for key in ("seed.x", "training_spec.gradient_clip.x", "target_columns.0")
+        ),
+        *(
+            (
+                {"search_strategy": "sample", "n_samples": 2, **changes},
+                f"{key}: must be a whole number (found {found}).",
+            )
+            for changes, key, found in (
+                ({"training": {"batch_size": {"low": 8.2, "high": 9}}}, "batch_size.low", 8.2),
+                ({"training": {"epochs": {"low": 1, "high": 9.5}}}, "epochs.high", 9.5),
+                ({"model": {"num_layers": {"low": 0.5, "high": 3, "log": True}}}, "num_layers.low", 0.5),
+                ({"seq_length": {"low": 1, "high": 3.5}}, "seq_length.high", 3.5),
+            )
+        ),
+        (
+            {
+                "search_strategy": "sample",
+                "n_samples": 2,
+                "other_sampling": {"training_spec.early_stopping_epochs": {"low": 1, "high": 2.5}},
+            },
+            "early_stopping_epochs: takes whole numbers, so that low and high must be whole numbers too "
+            "(found 2.5).",
+        ),
         ({"other_sampling": {"model_name": ["a"]}}, "other_sampling.model_name: cannot be varied"),
         ({"other_sampling": {"seed": []}}, "other_sampling.seed: must be a list of 1 or more"),
         ({"batch_size": [3]}, "batch_size: unknown key. It belongs in training_hyperparameter_sampling."),
@@ -106,3 +141,25 @@ def test_a_mistake_is_explained(changes, message):
     with pytest.raises(ConfigError) as caught:
         search(**changes)
     assert message in str(caught.value)
+
+
+def test_a_misspelt_key_of_a_range_is_named():
+    with pytest.raises(ConfigError) as caught:
+        search(search_strategy="sample", n_samples=2, training={"learning_rate": {"low": 0.1, "hi": 1}})
+    assert [str(problem) for problem in caught.value.problems] == [
+        "training_hyperparameter_sampling.learning_rate.high: is required.",
+        "training_hyperparameter_sampling.learning_rate.hi: unknown key. Did you mean 'high'?",
+    ]
+
+
+def test_all_mistakes_in_a_range_are_named():
+    with pytest.raises(ConfigError) as caught:
+        search(search_strategy="sample", n_samples=2, training={"batch_size": {"low": 1.5, "high": 2.5}})
+    assert [problem.key.rpartition(".")[2] for problem in caught.value.problems] == ["low", "high"]
+
+
+def test_whole_bounds_may_be_written_with_a_point():
+    config = search({"num_layers": {"low": 1.0, "high": 3.0}}, search_strategy="sample", n_samples=2)
+    layers = config.model_hyperparameter_sampling.num_layers
+    assert isinstance(layers, Range)
+    assert (layers.low, layers.high) == (1, 3)

@@ -327,3 +327,11 @@ def test_a_key_inside_of_another_is_set_after_it():
     specs = [one.config.training_spec for one in plan(config, METADATA).candidates]
     assert [spec.optimizer.arguments for spec in specs] == [{"weight_decay": 0.1}] * 2
     assert [spec.loss_weights for spec in specs] == [{"item": 2.0}] * 2
+
+
+def test_a_number_for_all_targets_gives_way_to_one_for_each():
+    config = search(
+        training={"label_smoothing": 0.3}, other_sampling={"training_spec.label_smoothing.item": [0.1, 0.2]}
+    )
+    specs = [one.config.training_spec for one in plan(config, METADATA).candidates]
+    assert [spec.label_smoothing for spec in specs] == [{"item": 0.1}, {"item": 0.2}]
