@@ -3,7 +3,7 @@
 Output is written to a hidden sibling of its final path, forced to disk, and renamed. A failure removes the
 sibling and leaves what was there before. A plain rename replaces a file, but no folder: Linux exchanges the
 two in one step; elsewhere the old folder is moved aside first, and moved back by the next attempt if the
-program is killed in between.
+program is killed in between. A file never replaces a folder, which may hold anything.
 """
 
 import ctypes
@@ -15,6 +15,8 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from seqjax.errors import ArtifactError
 
 
 @contextmanager
@@ -28,6 +30,9 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Yields:
       A path in the same folder where nothing is yet.
+
+    Raises:
+      ArtifactError: The block created a file, and `path` is a folder.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     recover(path)
@@ -56,7 +61,15 @@ def _sibling_start(path: Path, role: str) -> str:
 
 
 def move_over(source: Path, path: Path) -> None:
-    """Renames `source`, a file or a folder on the same file system, to `path` and removes what was there."""
+    """Renames `source`, a file or a folder on the same file system, to `path` and removes what was there.
+
+    Raises:
+      ArtifactError: A file is to be where a folder is.
+    """
+    if path.is_dir() and not source.is_dir():
+        raise ArtifactError(
+            f"{path} is to be written as a file, but is a folder. Move the folder away, and start again."
+        )
     if not path.is_dir() and not (path.exists() and source.is_dir()):
         source.replace(path)
     elif _exchange(source, path):

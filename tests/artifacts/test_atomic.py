@@ -6,6 +6,7 @@ import pytest
 
 from seqjax.artifacts import atomic
 from seqjax.artifacts.atomic import replacing, write_text
+from seqjax.errors import ArtifactError
 
 
 def _fill(path: Path, folder: bool, text: str) -> None:
@@ -35,8 +36,16 @@ def system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.usefixtures("system")
-@pytest.mark.parametrize("old", ["nothing", "file", "folder"])
-@pytest.mark.parametrize("new", ["file", "folder"])
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("nothing", "file"),
+        ("nothing", "folder"),
+        ("file", "file"),
+        ("file", "folder"),
+        ("folder", "folder"),
+    ],
+)
 class TestReplacing:
     def test_success_replaces_all(self, tmp_path: Path, old: str, new: str) -> None:
         path = tmp_path / "deep" / "name.ext"
@@ -61,6 +70,16 @@ class TestReplacing:
             _write_and_fail(path, new == "folder")
         assert list(tmp_path.iterdir()) == ([] if old == "nothing" else [path])
         assert old == "nothing" or _text(path) == "old"
+
+
+@pytest.mark.usefixtures("system")
+def test_a_file_does_not_replace_a_folder(tmp_path: Path) -> None:
+    path = tmp_path / "name.json"
+    _fill(path, True, "someone's")
+    with pytest.raises(ArtifactError, match=r"name\.json is to be written as a file, but is a folder\."):
+        write_text(path, "new")
+    assert _text(path) == "someone's"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_block_that_writes_nothing_fails(tmp_path: Path) -> None:
