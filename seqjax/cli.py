@@ -35,8 +35,16 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
-"""Failures of the system that a user can mend; any other is a fault of ours."""
+_SPACE_AND_RIGHTS = "Look for free space, and for the rights to read and write there."
+_IN_THE_WAY = (
+    "A file lies where a folder should be, or the other way round: move it away, or name another place."
+)
+_DISK_ERRORS = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM), _SPACE_AND_RIGHTS),
+    **dict.fromkeys((errno.ENOTDIR, errno.EISDIR, errno.EEXIST), _IN_THE_WAY),
+    errno.ENAMETOOLONG: "Choose shorter names and paths in the configuration.",
+}
+"""What to do about failures of the system that a user can mend; any other is a fault of ours."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,8 +205,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.errno not in _DISK_ERRORS:
             raise
         place = error.filename or "A file could not be written"
-        remedy = "Look for free space, and for the rights to read and write there."
-        print(f"{place}: {error.strerror}. {remedy}", file=sys.stderr)
+        print(f"{place}: {error.strerror}. {_DISK_ERRORS[error.errno]}", file=sys.stderr)
         return 1
 
 

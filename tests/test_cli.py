@@ -371,6 +371,20 @@ def test_help_shows_types_and_defaults(capsys):
             "logs/x: No space left on device. Look for free space, and for the rights to read and write "
             "there.\n",
         ),
+        *(
+            (
+                OSError(number, os.strerror(number), "logs/x"),
+                1,
+                f"logs/x: {os.strerror(number)}. A file lies where a folder should be, or the other way "
+                "round: move it away, or name another place.\n",
+            )
+            for number in (errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
+        ),
+        (
+            OSError(errno.ENAMETOOLONG, "File name too long", "logs/x"),
+            1,
+            "logs/x: File name too long. Choose shorter names and paths in the configuration.\n",
+        ),
     ],
 )
 def test_exit_codes(monkeypatch, capsys, raised, code, said):

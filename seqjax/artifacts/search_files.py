@@ -106,7 +106,7 @@ def load_state(path: Path) -> SearchState | None:
         return validate(SearchState, values, str(path))
     except FileNotFoundError:
         return None
-    except (ValueError, ConfigError) as error:
+    except (ValueError, IsADirectoryError, ConfigError) as error:
         raise ArtifactError(
             f"{path} does not hold the state of a search ({error}). Move it away to start the search anew."
         ) from None

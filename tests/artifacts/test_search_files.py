@@ -27,9 +27,12 @@ def test_state_is_read_back_equal(tmp_path):
     assert load_state(path) == state
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"config": {}}', "\xff"])
+@pytest.mark.parametrize("text", ["", "[]", '{"config": {}}', "\xff", None])
 def test_damaged_state_is_explained(tmp_path, text):
     path = tmp_path / "s.json"
-    path.write_text(text, encoding="latin-1")
+    if text is None:
+        path.mkdir()
+    else:
+        path.write_text(text, encoding="latin-1")
     with pytest.raises(ArtifactError, match=r"s\.json does not hold the state of a search"):
         load_state(path)
