@@ -31,7 +31,13 @@ from seqjax.config.model import (
 from seqjax.config.numbers import ShareBelowOne
 from seqjax.config.optimization import NamedSpec, optimizer_settings, scheduler_settings
 from seqjax.config.sampling import Range, Values, WholeRange, check_key, check_range
-from seqjax.config.train import FixedRun, FixedTraining, TrainingDevice, checked_name
+from seqjax.config.train import (
+    MAX_NAME_BYTES,
+    FixedRun,
+    FixedTraining,
+    TrainingDevice,
+    checked_name,
+)
 from seqjax.errors import Problem
 
 Some = Field(min_length=1)
@@ -198,7 +204,7 @@ class HyperparameterSearchConfig(FixedRun):
     @field_validator("hp_search_name")
     @classmethod
     def _name_fits_file_names(cls, name: str) -> str:
-        return checked_name(name)
+        return checked_name(name, MAX_NAME_BYTES - len(f"-run-{10**9}"))
 
     @field_validator("n_samples")
     @classmethod

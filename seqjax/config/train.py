@@ -36,6 +36,9 @@ def _known_device(device: str) -> str:
         raise ValueError(f"must be auto, cpu, cuda or mps (found {device!r}).")
     return device
 
+MAX_NAME_BYTES = 200
+"""Of the name of a run: file systems take 255, and the names of its files add to it."""
+
 
 TrainingDevice = Annotated[str, AfterValidator(_known_device)]
 
@@ -284,8 +287,16 @@ class TrainConfig(FixedRun):
         return spec
 
 
-def checked_name(name: str) -> str:
-    """The name of a run, if files can be called after it; raises `ValueError` otherwise."""
+def checked_name(name: str, longest: int = MAX_NAME_BYTES) -> str:
+    """The name of a run, if files can be called after it; raises `ValueError` otherwise.
+
+    Args:
+      name: The name.
+      longest: How many bytes it may have in UTF-8.
+    """
+    size = len(name.encode())
+    if size > longest:
+        raise ValueError(f"must have at most {longest} bytes: it becomes part of file names (found {size}).")
     if "/" in name or "\\" in name:
         raise ValueError(f"must not contain a slash: it becomes part of file names (found {name!r}).")
     if "embedding" in name:

@@ -72,6 +72,10 @@ def test_every_key_of_a_training_can_be_searched_or_fixed():
         ),
         ({"hp_search_nam": "x"}, "hp_search_nam: unknown key. Did you mean 'hp_search_name'?"),
         ({"hp_search_name": "a/b"}, "hp_search_name: must not contain a slash"),
+        (
+            {"hp_search_name": "é" * 100},
+            "hp_search_name: must have at most 185 bytes: it becomes part of file names (found 200).",
+        ),
         ({"search_strategy": "sample"}, "n_samples: is required for search_strategy: sample"),
         ({"engine": "parallel"}, "engine: must be 'vmap', 'sequential' or 'ray'"),
         ({"search_strategy": "tpe"}, "n_samples: is required for search_strategy: tpe"),

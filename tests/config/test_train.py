@@ -14,6 +14,7 @@ from tests.config.test_resolve import CONFIG
     ("changes", "message"),
     [
         ({"model_name": "my-embedding"}, "must not contain 'embedding'"),
+        ({"model_name": "m" * 201}, "model_name: must have at most 200 bytes"),
         ({"embedding_layers": []}, "embedding_layers: must be a list of 1 or more"),
         ({"embedding_layers": [-9]}, "embedding_layers must be from"),
         (
