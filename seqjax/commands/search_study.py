@@ -15,10 +15,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from seqjax.errors import MissingPackageError
+from seqjax.errors import ArtifactError, MissingPackageError
 from seqjax.sweep.space import Choice, Space
 
 if TYPE_CHECKING:
+    import optuna
     from optuna.distributions import BaseDistribution
     from optuna.samplers import BaseSampler
     from optuna.storages import BaseStorage
@@ -38,6 +39,10 @@ class Study:
       space: What can be tried.
       seed: Of what is asked for.
       wanted: How many trials there will be.
+
+    Raises:
+      MissingPackageError: Optuna is not installed.
+      ArtifactError: The file is there, but holds no study.
     """
 
     def __init__(
@@ -58,9 +63,7 @@ class Study:
         # Optuna has handlers of its own, and all there is to say is said by seqjax.
         logging.getLogger("optuna").propagate = False
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._study = optuna.create_study(
-            storage=_storage(path, storage), study_name=name, load_if_exists=True, direction="minimize"
-        )
+        self._study = _opened(path, name, storage)
         self._space = space
         self._distributions = _distributions(space)
         self._seed = seed
@@ -104,6 +107,27 @@ class Study:
             place = 0 if len(axis) == 1 else _places(axis).index(trial.params[_name(axis)])
             found |= axis[place]
         return found | {key: trial.params[key] for key in self._space.ranges}
+
+
+def _opened(path: Path, name: str, storage: Literal["sqlite", "journal"]) -> "optuna.Study":
+    """The study in a file, which is created if need be."""
+    import optuna
+
+    try:
+        return optuna.create_study(
+            storage=_storage(path, storage), study_name=name, load_if_exists=True, direction="minimize"
+        )
+    except OSError:
+        raise
+    except Exception as error:
+        # What a damaged file leads to depends on where it is damaged: errors of SQLAlchemy, of JSON, of
+        # assertions and missing keys in Optuna.
+        reason = next(iter(str(error).splitlines()), "")
+        raise ArtifactError(
+            f"{path} cannot be opened as a study of Optuna's ({type(error).__name__}: {reason}). Put it "
+            f"right, or move it, {name}-search.json beside it and the checkpoints of the search's runs away "
+            "to start anew."
+        ) from error
 
 
 def _sampler(seed: str, at_random: int) -> "BaseSampler":
