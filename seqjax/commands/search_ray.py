@@ -8,6 +8,7 @@ elsewhere, and its runs go on from their checkpoints.
 import logging
 import math
 import os
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,7 +18,7 @@ from seqjax.commands.search_engines import Engine, Part, Record
 from seqjax.commands.train_together import End, Task, Workshop
 from seqjax.config.hyperparameter_search import HyperparameterSearchConfig
 from seqjax.config.train import TrainConfig
-from seqjax.errors import MissingPackageError, SeqjaxError, TrainingError
+from seqjax.errors import ConfigError, MissingPackageError, Problem, SeqjaxError, TrainingError
 from seqjax.sweep.groups import grouped_by_shape
 from seqjax.sweep.runners import Kind
 
@@ -29,6 +30,7 @@ logger = logging.getLogger(__name__)
 Came: TypeAlias = tuple[int, End, float]
 """Number of a run, what came of it, and its seconds."""
 _SECONDS_BETWEEN_LOOKS = 1.0
+_SECONDS_TO_ANSWER = 10.0
 
 
 def on_ray(config: HyperparameterSearchConfig, record: Record, known: Sequence[TrainConfig]) -> Engine:
@@ -39,6 +41,7 @@ def on_ray(config: HyperparameterSearchConfig, record: Record, known: Sequence[T
 
     Raises:
       MissingPackageError: Ray is not installed.
+      ConfigError: There is no cluster at `ray_address`.
     """
     if find_spec("ray") is None:
         raise MissingPackageError("engine: ray", package="ray", extra="ray")
@@ -46,8 +49,7 @@ def on_ray(config: HyperparameterSearchConfig, record: Record, known: Sequence[T
     from ray.util.queue import Queue
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    if not ray.is_initialized():
-        ray.init(address=config.ray_address, include_dashboard=False, log_to_driver=False)
+    _connect(config)
     needed = config.ray_resources
     train = ray.remote(**options(needed, config.ray_retries))(train_group)
 
@@ -81,6 +83,42 @@ def on_ray(config: HyperparameterSearchConfig, record: Record, known: Sequence[T
             )
 
     return train_all
+
+
+def _connect(config: HyperparameterSearchConfig) -> None:
+    """Connects to the cluster of the configuration, or starts one; a connection that is there stays."""
+    import ray
+
+    if ray.is_initialized():
+        return
+    own = config.ray_address is not None
+    address = config.ray_address if own else os.environ.get("RAY_ADDRESS") or None
+    try:
+        if address is not None:
+            _knock(address)
+        ray.init(address=config.ray_address, include_dashboard=False, log_to_driver=False)
+    except (ValueError, RuntimeError, OSError, OverflowError) as error:
+        if address is None:
+            raise
+        where = "" if own else " (from the environment variable RAY_ADDRESS)"
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ConfigError(
+            f"The search {config.hp_search_name!r}",
+            [
+                Problem(
+                    "ray_address",
+                    f"{address!r}{where} leads to no Ray cluster ({reason}). Give the HOST:PORT that "
+                    "'ray start --head' printed, or leave it out to start Ray on this machine.",
+                )
+            ],
+        ) from error
+
+
+def _knock(address: str) -> None:
+    """Raises `OSError` where nobody listens at HOST:PORT: Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if port.isdecimal() and "/" not in host:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_SECONDS_TO_ANSWER).close()
 
 
 def _collect(sent: list[Any], mail: "Queue", note: Callable[[Sequence[Came]], None]) -> list[str]:

@@ -4,19 +4,22 @@ import importlib.util
 import json
 import os
 import signal
+import socket
+import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from seqjax.commands import search_ray
 from seqjax.commands.hyperparameter_search import hyperparameter_search
 from seqjax.commands.search_engines import Part, Record
-from seqjax.commands.search_ray import _groups, _share, _warn_of_missing, options, train_group
+from seqjax.commands.search_ray import _connect, _groups, _share, _warn_of_missing, options, train_group
 from seqjax.commands.train import TrainResult
 from seqjax.commands.train_together import Task
-from seqjax.errors import MissingPackageError, TrainingError
+from seqjax.errors import ConfigError, MissingPackageError, TrainingError
 from seqjax.sweep.space import plan
 from tests.commands.test_hyperparameter_search import project, quick
 from tests.searches import METADATA, search
@@ -63,6 +66,40 @@ def test_without_ray_the_message_says_what_to_install(project, monkeypatch):
     monkeypatch.setattr("seqjax.commands.search_ray.find_spec", lambda name: None)
     with pytest.raises(MissingPackageError, match=r'pip install "seqjax\[ray\]"'):
         hyperparameter_search(search(engine="ray", project_root=str(project)))
+
+
+@pytest.fixture
+def failing_ray(monkeypatch):
+    """Stands in for a Ray that refuses each address; which were tried."""
+    tried = []
+
+    def init(address, **options):
+        tried.append(address)
+        raise ValueError("Malformed address\nand more")
+
+    ray = SimpleNamespace(is_initialized=lambda: False, init=init)
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    return tried
+
+
+def test_an_address_that_ray_refuses_is_the_problem_of_its_key(failing_ray, monkeypatch):
+    message = r"ray_address: 'nonsense' leads to no Ray cluster \(Malformed address\)\. Give the HOST:PORT"
+    with pytest.raises(ConfigError, match=message):
+        _connect(search(engine="ray", ray_address="nonsense"))
+    monkeypatch.setenv("RAY_ADDRESS", "other")
+    with pytest.raises(ConfigError, match=r"ray_address: 'other' \(from the environment variable"):
+        _connect(search(engine="ray"))
+    assert failing_ray == ["nonsense", None]
+
+
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_ray_is_not_asked_for_an_address_where_nobody_listens(failing_ray, scheme):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    with pytest.raises(ConfigError, match=f"ray_address: '{scheme}127.0.0.1:{port}' leads to no Ray cluster"):
+        _connect(search(engine="ray", ray_address=f"{scheme}127.0.0.1:{port}"))
+    assert failing_ray == []
 
 
 def test_a_task_needs_what_the_configuration_says():
