@@ -33,6 +33,13 @@ Choice = Mapping[str, Any]
 
 MODEL, TRAINING = "model_spec", "training_spec"
 
+_SEARCHED = {
+    MODEL: "model_hyperparameter_sampling",
+    TRAINING: "training_hyperparameter_sampling",
+    "model_name": "hp_search_name",
+}
+"""Sections and keys of a training configuration that are called otherwise in a search."""
+
 MAX_GRID = 100_000
 """More runs than this are a mistake rather than a plan."""
 
@@ -262,13 +269,20 @@ def candidate_of(
       number: Number of the combination.
 
     Raises:
-      ConfigError: It cannot be trained.
+      ConfigError: It cannot be trained; the keys are those of the search.
     """
-    settings = resolved(settings)
-    values = train_values(config, settings, run_name(config.hp_search_name, run))
-    train = validate(TrainConfig, values, f"combination {number}")
-    resolve_schema(train, metadata)
-    return Candidate(run, number, {key: settings[key] for key in space.varied}, train)
+    chosen = resolved(settings)
+    values = train_values(config, chosen, run_name(config.hp_search_name, run))
+    try:
+        train = validate(TrainConfig, values, f"combination {number}")
+        resolve_schema(train, metadata)
+    except ConfigError as error:
+        places = _places(space, settings)
+        problems = [
+            Problem(_searched_key(config, places, problem.key), problem.message) for problem in error.problems
+        ]
+        raise ConfigError(error.source, problems) from None
+    return Candidate(run, number, {key: chosen[key] for key in space.varied}, train)
 
 
 def identity(config: TrainConfig) -> str:
@@ -307,6 +321,32 @@ def _plan(
             first_error.problems,
         )
     return Plan(tuple(candidates), tuple(skipped))
+
+
+def _places(space: Space, settings: Choice) -> dict[str, int]:
+    """The place of each listed value of a combination in the list that it is from."""
+    places: dict[str, int] = {}
+    for axis in space.axes:
+        same = (all(settings[key] == value for key, value in choice.items()) for choice in axis)
+        places |= dict.fromkeys(axis[0], next(place for place, is_same in enumerate(same) if is_same))
+    return places
+
+
+def _searched_key(config: HyperparameterSearchConfig, places: Mapping[str, int], key: str) -> str:
+    """The key of a search that says what is under a key of a combination's training configuration."""
+    outer = next((one for one in _begins(key) if one in places or one in config.other_sampling), key)
+    section, dot, name = outer.partition(".")
+    in_section = f"{_SEARCHED.get(section, section)}{dot}{name}"
+    searched = f"other_sampling.{outer}" if outer in config.other_sampling else in_section
+    place = f".{places[outer]}" if outer in places else ""
+    return f"{searched}{place}{key.removeprefix(outer)}"
+
+
+def _begins(key: str) -> Iterator[str]:
+    """A key, and the keys that it is inside of, the nearest first."""
+    while key:
+        yield key
+        key = key.rpartition(".")[0]
 
 
 def _source(config: HyperparameterSearchConfig) -> str:

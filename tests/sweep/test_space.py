@@ -45,7 +45,7 @@ def test_linked_lists_meet_every_independent_value():
     )
     # Mixed columns need widths that this search does not give.
     assert Counter(skipped.reason.partition(":")[0] for skipped in planned.skipped) == {
-        "model_spec.feature_embedding_dims": 32
+        "model_hyperparameter_sampling.feature_embedding_dims": 32
     }
     found = {
         (
@@ -206,8 +206,8 @@ def test_impossible_combinations_are_skipped_with_the_reason_and_replaced_in_a_s
     planned = plan(search(model), METADATA)
     assert [candidate.config.model_name for candidate in planned.candidates] == ["demo-run-0", "demo-run-1"]
     assert [candidate.combination for candidate in planned.candidates] == [2, 3]
-    assert "model_spec.n_kv_heads: must be null or n_head (4) with attention_type: mha" in (
-        planned.skipped[0].reason
+    assert planned.skipped[0].reason.startswith(
+        "model_hyperparameter_sampling.n_kv_heads.0: must be null or n_head (4) with attention_type: mha"
     )
     for seed in range(5):
         sample = search(model, search_strategy="sample", n_samples=2, seed=seed)
@@ -217,7 +217,41 @@ def test_impossible_combinations_are_skipped_with_the_reason_and_replaced_in_a_s
 def test_a_search_without_any_possible_run_says_why():
     with pytest.raises(ConfigError, match="no combination that can be trained") as caught:
         plan(search(training={"criterion": {"item": "MSELoss"}}), METADATA)
-    assert "training_spec.criterion.item: 'MSELoss' is no loss of a categorical target" in str(caught.value)
+    assert "training_hyperparameter_sampling.criterion.item: 'MSELoss' is no loss" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"training": {"criterion": {"price": "MSELoss"}}}, "training_hyperparameter_sampling.criterion"),
+        ({"input_columns": [["item"], ["item", "pric"]]}, "input_columns.1.1"),
+        ({"seq_length": [4, 6]}, "seq_length.1"),
+        ({"model": {"n_head": [3]}}, "model_hyperparameter_sampling.n_head.0"),
+        (
+            {"other_sampling": {"training_spec.gradient_clip": [None, 0.5, -1]}},
+            "other_sampling.training_spec.gradient_clip.2",
+        ),
+        (
+            {"other_sampling": {"training_spec.optimizer.eps": ["big"]}},
+            "other_sampling.training_spec.optimizer.eps.0",
+        ),
+        (
+            {
+                "search_strategy": "sample",
+                "n_samples": 1,
+                "other_sampling": {"training_spec.gradient_clip": {"low": -2, "high": -1}},
+            },
+            "other_sampling.training_spec.gradient_clip",
+        ),
+    ],
+)
+def test_a_reason_names_the_keys_of_the_search(changes, key):
+    try:
+        skipped = plan(search(**changes), METADATA).skipped
+        reason = skipped[0].reason
+    except ConfigError as error:
+        reason = str(error.problems[0])
+    assert reason.partition(":")[0] == key
 
 
 def test_columns_are_selected_with_their_types():
