@@ -31,6 +31,7 @@ from seqjax.config.model import (
 from seqjax.config.numbers import ShareBelowOne
 from seqjax.config.optimization import NamedSpec, optimizer_settings, scheduler_settings
 from seqjax.config.sampling import Range, Values, WholeRange, check_key, check_range
+from seqjax.config.schema import ColumnType
 from seqjax.config.train import (
     MAX_NAME_BYTES,
     FixedRun,
@@ -189,7 +190,7 @@ class HyperparameterSearchConfig(FixedRun):
     """Do not ask before starting."""
     input_columns: Annotated[list[Annotated[list[str], Some]], Some]
     """Sets of columns that the model sees; column_types belongs to it, place by place."""
-    column_types: list[dict[str, str]] | None = None
+    column_types: list[dict[str, ColumnType]] | None = None
     """Type of each column, for each set of input columns; null takes the metadata's."""
     seq_length: Annotated[list[PositiveInt], Some] | WholeRange
     """Lengths of the context window; at most that of the preprocessed data."""

@@ -7,7 +7,7 @@ from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, ValidationInfo,
 from seqjax.config.base import ConfigModel
 from seqjax.config.formats import TableFormat, WindowFormat
 from seqjax.config.numbers import PositiveShare
-from seqjax.config.schema import ColumnKind
+from seqjax.config.schema import ColumnKind, ColumnType
 
 
 class InferConfig(ConfigModel):
@@ -39,7 +39,7 @@ class InferConfig(ConfigModel):
     """Columns that the model sees; null takes the model's."""
     target_columns: list[str] | None = None
     """Columns to predict; null takes the model's."""
-    column_types: dict[str, str] | None = None
+    column_types: dict[str, ColumnType] | None = None
     """Type of each column; null takes the model's."""
     target_column_types: dict[str, ColumnKind] | None = None
     """Kind of each target column; null takes the model's."""

@@ -64,6 +64,7 @@ class _Columns:
     def __init__(self, config: TrainConfig, metadata: Metadata) -> None:
         self._config = config
         types = config.column_types or metadata.column_types
+        self._stored = list(metadata.column_types)
         self._kinds: dict[str, ColumnKind] = {name: kind_of(type_) for name, type_ in types.items()}
         self._n_classes = config.n_classes or metadata.n_classes
         wanted = self._kinds if config.input_columns is None else config.input_columns
@@ -89,16 +90,13 @@ class _Columns:
 
     def name_problems(self) -> Iterator[Problem]:
         """Columns that the data does not have, that are named twice, or that are of another kind."""
-        known = list(self._kinds)
         inputs = self._config.input_columns
         if inputs == []:
             yield Problem("input_columns", "must name a column; leave it out to use all of them.")
         for key, names in (("input_columns", inputs or []), ("target_columns", self._config.target_columns)):
             for index, name in enumerate(names):
                 if name not in self._kinds:
-                    yield Problem(
-                        f"{key}.{index}", f"the data has no column {name!r}. {suggestion(name, known)}"
-                    )
+                    yield Problem(f"{key}.{index}", self._why_unknown(name))
                 elif name in names[:index]:
                     yield Problem(f"{key}.{index}", f"names {name!r} a second time.")
         for name, kind in self._config.target_column_types.items():
@@ -107,6 +105,11 @@ class _Columns:
                 yield Problem(
                     f"target_column_types.{name}", f"must be {stored}, as the data is (found {kind})."
                 )
+
+    def _why_unknown(self, name: str) -> str:
+        if name in self._stored:
+            return f"column_types does not name {name!r}: give its type there too, or leave column_types out."
+        return f"the data has no column {name!r}. {suggestion(name, self._stored)}"
 
     def class_problems(self) -> Iterator[Problem]:
         """Numbers of classes that are missing, or that class weights do not have."""

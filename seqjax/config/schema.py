@@ -7,10 +7,24 @@ every parameter's shape. The order is the metadata's: all categorical inputs, th
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from seqjax.config.base import ConfigModel
+from seqjax.config.base import ConfigModel, suggestion
 
+_STORED_TYPES = (
+    *(f"{sign}Int{bits}" for bits in (8, 16, 32, 64) for sign in ("", "U")),
+    *(f"Float{bits}" for bits in (32, 64)),
+)
+
+
+def _stored_type(name: str) -> str:
+    if name.casefold() not in map(str.casefold, _STORED_TYPES):
+        raise ValueError(f"no stored column has the type {name!r}. {suggestion(name, _STORED_TYPES)}")
+    return name
+
+
+ColumnType = Annotated[str, AfterValidator(_stored_type)]
+"""Polars' name of a stored column's type: whole numbers are ids of categories, floats real values."""
 ColumnKind = Literal["categorical", "real"]
 SeqLength = Annotated[int, Field(gt=0, le=1_000_000)]
 """L of a data set; much longer windows would not fit into memory."""

@@ -27,7 +27,7 @@ from seqjax.config.optimization import (
     optimizer_settings,
     schedule_length,
 )
-from seqjax.config.schema import ColumnKind
+from seqjax.config.schema import ColumnKind, ColumnType
 from seqjax.errors import Problem
 
 
@@ -35,6 +35,7 @@ def _known_device(device: str) -> str:
     if device.split(":")[0] not in {"auto", "cpu", "cuda", "mps"}:
         raise ValueError(f"must be auto, cpu, cuda or mps (found {device!r}).")
     return device
+
 
 MAX_NAME_BYTES = 200
 """Of the name of a run: file systems take 255, and the names of its files add to it."""
@@ -215,7 +216,7 @@ class TrainConfig(FixedRun):
     """Name of this run: the models, checkpoints and logs carry it."""
     input_columns: list[str] | None = None
     """Columns that the model sees; null takes all of the metadata."""
-    column_types: dict[str, str] | None = None
+    column_types: dict[str, ColumnType] | None = None
     """Type of each column; null takes the metadata's."""
     n_classes: dict[str, int] | None = None
     """Number of classes of each categorical column; null takes the metadata's."""

@@ -41,6 +41,7 @@ def test_every_key_of_a_training_can_be_searched_or_fixed():
             "scheduler: must have a value for each of learning_rate, 2 in all (found 1)",
         ),
         ({"column_types": [{}, {}]}, "column_types: must have a value for each of input_columns, 1 in all"),
+        ({"column_types": [{"item": "text"}]}, "column_types.0.item: no stored column has the type 'text'."),
         (
             {"training": {"optimizer": [{"name": "Adamw"}]}},
             "optimizer.0.name: no optimizer is called 'Adamw'.",

@@ -96,6 +96,20 @@ def test_the_configuration_may_say_what_the_metadata_says():
     assert schema.n_classes == {"item": 9}
 
 
+def test_types_name_every_column_that_is_used():
+    found = refusal(
+        column_types={"item": "Int64"},
+        input_columns=["item", "shop", "itm"],
+        model_spec__feature_embedding_dims=None,
+    )
+    missing = ": give its type there too, or leave column_types out."
+    assert found == {
+        "input_columns.1": f"column_types does not name 'shop'{missing}",
+        "input_columns.2": "the data has no column 'itm'. Did you mean 'item'?",
+        "target_columns.0": f"column_types does not name 'price'{missing}",
+    }
+
+
 def test_every_problem_is_reported_at_once():
     found = refusal(
         input_columns=["itm", "shop", "item", "shop"],

@@ -15,6 +15,11 @@ from tests.config.test_resolve import CONFIG
     [
         ({"model_name": "my-embedding"}, "must not contain 'embedding'"),
         ({"model_name": "m" * 201}, "model_name: must have at most 200 bytes"),
+        (
+            {"column_types": {"item": "int64", "price": "banana"}},
+            "column_types.price: no stored column has the type 'banana'. Known: Int8, UInt8, Int16,",
+        ),
+        ({"column_types": {"price": "Flaot64"}}, "has the type 'Flaot64'. Did you mean 'Float64'?"),
         ({"embedding_layers": []}, "embedding_layers: must be a list of 1 or more"),
         ({"embedding_layers": [-9]}, "embedding_layers must be from"),
         (
