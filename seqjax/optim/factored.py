@@ -11,7 +11,10 @@ from seqjax.optim.rule import Number, Params, Rule, Scalar
 
 
 class AdafactorState(NamedTuple):
-    """Steps done, and the mean squares: of rows and columns of what has two axes or more, else of all."""
+    """Steps done, and the mean squares: of rows and columns of what has two axes or more, else of all.
+
+    A scalar stands where a parameter has none of a kind.
+    """
 
     steps: Int[Array, ""]
     rows: Params
@@ -23,14 +26,14 @@ def adafactor(settings: Adafactor) -> Rule:
     """Adafactor, whose steps are relative to the size of each tensor, and to at most 1 / sqrt(step)."""
 
     def init(params: Params) -> AdafactorState:
-        empty = jnp.zeros((0,))
+        none = jnp.zeros(())  # An array without elements could not be saved.
         return AdafactorState(
             jnp.zeros((), jnp.int32),
-            jax.tree.map(lambda p: jnp.zeros((*p.shape[:-1], 1), p.dtype) if p.ndim > 1 else empty, params),
+            jax.tree.map(lambda p: jnp.zeros((*p.shape[:-1], 1), p.dtype) if p.ndim > 1 else none, params),
             jax.tree.map(
-                lambda p: jnp.zeros((*p.shape[:-2], 1, p.shape[-1]), p.dtype) if p.ndim > 1 else empty, params
+                lambda p: jnp.zeros((*p.shape[:-2], 1, p.shape[-1]), p.dtype) if p.ndim > 1 else none, params
             ),
-            jax.tree.map(lambda p: empty if p.ndim > 1 else jnp.zeros_like(p), params),
+            jax.tree.map(lambda p: none if p.ndim > 1 else jnp.zeros_like(p), params),
         )
 
     def update(

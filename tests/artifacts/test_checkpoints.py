@@ -1,3 +1,4 @@
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -18,7 +19,11 @@ from seqjax.artifacts.checkpoints import (
 )
 from seqjax.artifacts.layout import Layout, Place
 from seqjax.artifacts.manifest import check_manifest
+from seqjax.config.optimization import NamedSpec
 from seqjax.errors import ArtifactError
+from seqjax.optim.optimizers import BUILDERS, build_optimizer
+from seqjax.training.state import new_state, to_host
+from tests.training.conftest import make_case
 
 
 class State(NamedTuple):
@@ -61,6 +66,22 @@ def test_a_tree_comes_back_bit_by_bit(layout):
     jax.tree.map(np.testing.assert_array_equal, (state, best), (STATE, STATE.params))
     info = load_info(path)
     assert (info["best_loss"], info["config"]) == (0.1 + 0.2, {"a": [1]})
+
+
+@pytest.fixture(scope="module")
+def params():
+    """A small model's."""
+    return make_case().params
+
+
+@pytest.mark.parametrize("optimizer", BUILDERS)
+def test_the_state_of_any_optimizer_comes_back_bit_by_bit(layout, params, optimizer):
+    built = build_optimizer(NamedSpec.of(optimizer))
+    state = new_state(params, built)
+    _, moved = jax.jit(built.rule.update)(params, state.opt_state, params, 0.1)
+    state = to_host(state._replace(opt_state=moved))
+    found = load_tree(save_checkpoint(layout, Place(1), state, {}), shapes(state))
+    jax.tree.map(partial(np.testing.assert_array_equal, strict=True), found, state)
 
 
 def test_an_epoch_is_replaced(layout):
