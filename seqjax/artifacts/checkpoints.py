@@ -46,6 +46,8 @@ class Found(NamedTuple):
 class CheckpointWriter:
     """Writes the checkpoints of a run while the run goes on, one at a time.
 
+    It logs in the thread of its caller, since where a line goes to depends on the run that is at work there.
+
     Args:
       layout: Where the run's files lie.
       keep: How many of the newest are kept; null keeps all.
@@ -58,7 +60,7 @@ class CheckpointWriter:
         self._keep = keep
         self._old_ones_remain = fresh
         self._pool = ThreadPoolExecutor(1, "checkpoint")
-        self._writing: Future[None] | None = None
+        self._writing: Future[Path] | None = None
         self._remove_unfinished()  # A killed program left them.
 
     @property
@@ -74,14 +76,23 @@ class CheckpointWriter:
           tree: Nested numpy arrays, which nobody changes any more.
           info: A JSON object; comes back from `load_info`.
         """
+        self.make_way()
+        self._writing = self._pool.submit(self._write, place, tree, info)
+
+    def make_way(self) -> None:
+        """Waits for the checkpoint that is being written, and says so if that fails."""
         try:
             self.finish()
         except ArtifactError as error:
             logger.warning("[WARNING] %s The run goes on.", error)
-        self._writing = self._pool.submit(self._write, place, tree, info)
+
+    def tell(self) -> None:
+        """Logs that a checkpoint is written, if one is that was not told of."""
+        if self._writing is not None and self._writing.done() and self._writing.exception() is None:
+            self.finish()
 
     def finish(self) -> None:
-        """Waits until everything is on disk.
+        """Waits until everything is on disk, and logs it.
 
         Raises:
           ArtifactError: It could not be written.
@@ -90,29 +101,31 @@ class CheckpointWriter:
         if writing is None:
             return
         try:
-            writing.result()
+            path = writing.result()
         # Orbax lets through whatever its storage layers raise for a full disk.
         except Exception as error:
             raise ArtifactError(
                 f"No checkpoint could be written to {self._layout.checkpoints} ({type(error).__name__}: "
                 f"{str(error)[:200]}). Look for free space and for the rights to write there."
             ) from error
+        logger.info("[INFO] Saved model to %s", path)
 
     def close(self) -> None:
         """Waits for the thread to end."""
         self._pool.shutdown()
+        self.tell()
 
-    def _write(self, place: Place, tree: Tree, info: Mapping[str, Any]) -> None:
+    def _write(self, place: Place, tree: Tree, info: Mapping[str, Any]) -> Path:
         try:
             path = save_checkpoint(self._layout, place, tree, info)
         except BaseException:
             self._remove_unfinished()  # Orbax's own, which would take what little space there may be.
             raise
-        logger.info("[INFO] Saved model to %s", path)
         if self._old_ones_remain:
             remove_checkpoints(self._layout, keep=place)
             self._old_ones_remain = False
         trim_checkpoints(self._layout, newest=place, count=self._keep)
+        return path
 
     def _remove_unfinished(self) -> None:
         for path in self._layout.checkpoints.glob(".epoch-*"):

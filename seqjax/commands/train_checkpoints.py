@@ -201,6 +201,7 @@ class Saver:
 
     def __call__(self, event: Event) -> None:
         """Begins to save, if it is time. Waits for that only where a signal ends the run."""
+        self._writer.tell()
         match event:
             case StandingEvent():
                 if event.finished or event.standing.epoch % self._spec.save_interval_epochs == 0:

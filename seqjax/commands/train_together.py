@@ -343,8 +343,9 @@ class _Sitting:
             return self.ended(end)
         spec = self.task.config.training_spec
         if self._saver is not None:
-            self._saver.pause(end)
-            self._saver.finish()
+            with self._logging():
+                self._saver.pause(end)
+                self._saver.finish()
         if is_finished(end, epochs=spec.epochs, patience=spec.early_stopping_epochs):
             return self._finish(end, finished=False)
         self.close()
@@ -359,7 +360,8 @@ class _Sitting:
 
     def close(self) -> None:
         """Waits for what is being written, and closes the files."""
-        self._open.close()
+        with self._logging():
+            self._open.close()
 
     def _finish(self, standing: Standing, *, finished: bool) -> TrainResult:
         with self._logging():

@@ -1,3 +1,5 @@
+import logging
+import time
 from functools import partial
 from typing import NamedTuple
 
@@ -174,6 +176,24 @@ def test_a_writer_replaces_an_earlier_run_and_keeps_the_newest(layout):
     assert layout.saved() == [Place(1), Place(1, 2)]
     assert [path.name for path in layout.checkpoints.glob(".*")] == []
     assert load_tree(layout.checkpoint(1, 2), {"a": np.zeros(1, int)})["a"] == 2
+
+
+def test_a_writer_logs_each_checkpoint_once_in_its_callers_thread(layout, caplog):
+    """Lines go to the log of the run that is at work in that thread."""
+    writer = CheckpointWriter(layout, keep=2, fresh=True)
+    with caplog.at_level(logging.INFO):
+        for epoch in (1, 2):
+            writer.start(Place(epoch), {"a": np.zeros(1)}, {})
+        writer.finish()
+        writer.start(Place(3), {"a": np.zeros(1)}, {})
+        while writer.busy:
+            time.sleep(0.01)
+        writer.tell()
+        writer.start(Place(4), {"a": np.zeros(1)}, {})
+        writer.close()
+    told = [(record.threadName, record.message) for record in caplog.records if "Saved" in record.message]
+    paths = [layout.checkpoint(epoch) for epoch in (1, 2, 3, 4)]
+    assert told == [("MainThread", f"[INFO] Saved model to {path}") for path in paths]
 
 
 def test_a_run_outlives_a_checkpoint_that_cannot_be_written(layout, caplog, monkeypatch):

@@ -1,6 +1,8 @@
 """Runs that are trained together leave what each would leave alone, and go on alone where they must."""
 
+import json
 import logging
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -8,6 +10,7 @@ from typing import Any
 import jax
 import pytest
 
+import seqjax.commands.train as command
 import seqjax.commands.train_together as train_together
 from seqjax.artifacts.layout import Layout, Place
 from seqjax.commands.train import TrainResult, train_until
@@ -15,7 +18,9 @@ from seqjax.commands.train_checkpoints import Saver
 from seqjax.commands.train_together import Paused, Task, Workshop
 from seqjax.errors import ArtifactError, TrainingError
 from seqjax.sweep.population import Population
+from seqjax.sweep.runners import Kind
 from seqjax.sweep.space import plan
+from seqjax.training.logs import log_files
 from tests.commands.test_hyperparameter_search import project
 from tests.searches import METADATA, search
 
@@ -27,6 +32,42 @@ pytestmark = pytest.mark.usefixtures("compile_once", "compile_fast")
 def tasks(root, **training):
     config = search(training=training, export_generative_model=False, project_root=str(root))
     return [Task(one.run, one.config) for one in plan(config, METADATA).candidates]
+
+
+@pytest.fixture
+def no_exports(monkeypatch):
+    """Models are not written."""
+    monkeypatch.setattr(command, "export_models", lambda *_, **__: [])
+    monkeypatch.setattr(command.Job, "_copy_as_last", lambda *_: ())
+
+
+def trained(some, runner: Kind = "loop"):
+    """How runs end that are trained together, by number."""
+    ends = {}
+    Workshop(runner=runner).train(some, lambda task, end, seconds: ends.__setitem__(task.number, end))
+    return ends
+
+
+def events(root, number, kind):
+    """What the log of a run tells."""
+    lines = Layout(root, f"demo-run-{number}").json_log().read_text().splitlines()
+    return [values for values in map(json.loads, lines) if values["event"] == kind]
+
+
+def saved_lines(root, number):
+    """The checkpoints that the log of a run names, as (run, epoch)."""
+    text = Layout(root, f"demo-run-{number}").info_log().read_text()
+    return re.findall(r"Saved model to \S*/(\S+)/epoch-(\d+)", text)
+
+
+@pytest.mark.usefixtures("no_exports")
+def test_each_checkpoint_is_named_in_the_log_of_its_own_run(project, tmp_path):
+    some = tasks(project, learning_rate=[0.1, 0.2, 0.3], epochs=[3, 3, 3])
+    with log_files(tmp_path / "debug.txt", tmp_path / "info.txt"):
+        trained(some)
+    for number in range(3):
+        assert saved_lines(project, number) == [(f"demo-run-{number}", str(epoch)) for epoch in (1, 2, 3)]
+    assert "Saved model" not in (tmp_path / "info.txt").read_text()
 
 
 @pytest.mark.parametrize("error", [jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: no"), MemoryError()])
