@@ -375,9 +375,9 @@ class Job:
         self, run: Run, begin: TrainState | Standing, hooks: list[Hook], info: dict[str, Any]
     ) -> Standing:
         """Trains until the last epoch, a pause, a signal or an error, and saves."""
-        spec, setup, fresh = self.config.training_spec, run.setup, isinstance(begin, TrainState)
+        spec, setup = self.config.training_spec, run.setup
         first = is_first()
-        saver = Saver(self.layout, info, spec, run, fresh=fresh) if first else None
+        saver = Saver(self.layout, info, spec, run, begin) if first else None
         left = batches_left(setup, begin, self._until or spec.epochs)
         shown = progress(self.config.model_name, left, "batches") if first else nullcontext(Advance())
         try:

@@ -24,7 +24,7 @@ from seqjax.errors import ArtifactError
 from seqjax.training.distributed import agree
 from seqjax.training.events import EpochPart, Event, PauseEvent, Standing, StandingEvent
 from seqjax.training.setup import Run
-from seqjax.training.state import Params, to_host
+from seqjax.training.state import Params, TrainState, to_host
 from seqjax.training.step import Report, empty_report
 
 logger = logging.getLogger(__name__)
@@ -174,11 +174,11 @@ class Saver:
       info: What each checkpoint says about the run.
       spec: When to save, and how many checkpoints to keep.
       run: The run.
-      fresh: Whether the run was begun anew.
+      start: Its new state, or what its checkpoint holds.
     """
 
     def __init__(
-        self, layout: Layout, info: dict[str, Any], spec: TrainingSpec, run: Run, *, fresh: bool
+        self, layout: Layout, info: dict[str, Any], spec: TrainingSpec, run: Run, start: TrainState | Standing
     ) -> None:
         self._layout = layout
         self._info = info
@@ -186,9 +186,11 @@ class Saver:
         self._accumulation = run.setup.accumulation
         self._batches = len(run.setup.order(1))
         self._nothing = to_host(empty_report(run.setup.targets))
+        fresh = isinstance(start, TrainState)
         self._writer = CheckpointWriter(layout, keep=spec.keep_checkpoints, fresh=fresh)
         self._saved_at = time.monotonic()
-        self._saved_epoch: int | None = None
+        self._saved_epoch = None if isinstance(start, TrainState) or start.part is not None else start.epoch
+        self._note_lengths(wait=False)
         self.has_saved = False
         """Whether a checkpoint was begun."""
 
@@ -204,18 +206,23 @@ class Saver:
         self._writer.tell()
         match event:
             case StandingEvent():
-                if event.finished or event.standing.epoch % self._spec.save_interval_epochs == 0:
+                is_due = event.finished or event.standing.epoch % self._spec.save_interval_epochs == 0
+                self._note_lengths(wait=is_due)
+                if is_due:
                     self._save(event.standing)
             case PauseEvent():
-                self._save(event.standing)
+                self.pause(event.standing)
                 if event.signal:
                     self._writer.finish()
             case _:
                 pass
 
     def pause(self, standing: Standing) -> None:
-        """Saves a run that leaves off after an epoch, unless that is saved already."""
-        if standing.epoch != self._saved_epoch:
+        """Saves a run in the middle of an epoch; or as it was after one, unless that is saved already."""
+        if standing.part is not None:
+            self._note_lengths(wait=True)
+            self._save(standing)
+        elif standing.epoch != self._saved_epoch:
             self._save(standing)
 
     def finish(self) -> None:
@@ -230,6 +237,16 @@ class Saver:
         """Waits for what is being written."""
         self._writer.close()
 
+    def _note_lengths(self, *, wait: bool) -> None:
+        """Notes to which lengths the logs are cut if the run goes on from here.
+
+        Args:
+          wait: Whether the line of a checkpoint that is being written is to be among what stays.
+        """
+        if wait:
+            self._writer.make_way()
+        self._lengths = log_lengths(self._layout)
+
     def _save(self, standing: Standing) -> None:
         part = standing.part
         batch = 0 if part is None else min(part.updates * self._accumulation, self._batches)
@@ -240,7 +257,7 @@ class Saver:
             "stale": standing.stale,
             "losses": list(standing.losses),
             "part": None if part is None else {**asdict(part), "report": None},
-            "logs": log_lengths(self._layout),
+            "logs": self._lengths,
         }
         report = self._nothing if part is None else part.report
         tree = (standing.state, standing.best, report)

@@ -325,8 +325,7 @@ class _Sitting:
             start = job.start(run, checkpoint)
         if isinstance(start, Standing) and checkpoint.is_finished(spec):
             return self._finish(start, finished=True)
-        fresh = checkpoint.path is None
-        self._saver = Saver(job.layout, run_info(job.config, job.schema), spec, run, fresh=fresh)
+        self._saver = Saver(job.layout, run_info(job.config, job.schema), spec, run, start)
         self._open.callback(self._saver.close)
         hooks = self._open.enter_context(job.hooks(run, self._baselines, self._log))
         told = [*hooks, self._count, self._saver]

@@ -181,7 +181,7 @@ class Population:
             raise stop_error(number)
 
     def _pause(self, number: int) -> None:
-        """Tells the members' hooks where they stand."""
+        """Tells the members' hooks where they stood, before the epoch that is under way."""
         for one in self._slots.values():
             if one.error is None and one.standing.epoch > 0:
                 one.tell(PauseEvent(one.standing, number))

@@ -98,7 +98,7 @@ class StandingEvent:
 
 @dataclass(frozen=True)
 class PauseEvent:
-    """A moment in the middle of an epoch, at which the run may be saved."""
+    """A moment at which the run may be saved in the middle of an epoch, or as it was before that epoch."""
 
     standing: Standing
     signal: int

@@ -2,7 +2,9 @@
 
 import json
 import logging
+import os
 import re
+import signal
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -20,7 +22,8 @@ from seqjax.errors import ArtifactError, TrainingError
 from seqjax.sweep.population import Population
 from seqjax.sweep.runners import Kind
 from seqjax.sweep.space import plan
-from seqjax.training.logs import log_files
+from seqjax.training.events import BatchEvent
+from seqjax.training.logs import JsonLog, log_files
 from tests.commands.test_hyperparameter_search import project
 from tests.searches import METADATA, search
 
@@ -68,6 +71,43 @@ def test_each_checkpoint_is_named_in_the_log_of_its_own_run(project, tmp_path):
     for number in range(3):
         assert saved_lines(project, number) == [(f"demo-run-{number}", str(epoch)) for epoch in (1, 2, 3)]
     assert "Saved model" not in (tmp_path / "info.txt").read_text()
+
+
+def interrupt(monkeypatch, epoch):
+    """Has a signal come in the middle of an epoch."""
+    write, signals = JsonLog.__call__, iter([signal.SIGINT])
+
+    def told(log, event):
+        write(log, event)
+        if isinstance(event, BatchEvent) and (event.epoch, event.batch) == (epoch, 4):
+            for number in signals:
+                os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(JsonLog, "__call__", told)
+
+
+@pytest.mark.usefixtures("no_exports")
+@pytest.mark.parametrize("interval", [1, 3])
+def test_runs_that_were_interrupted_log_every_batch_once(project, monkeypatch, interval):
+    """An epoch that was left is begun anew, whether or not the one before was saved when it ended."""
+    some = tasks(
+        project,
+        learning_rate=[0.1, 0.2],
+        epochs=[3, 3],
+        log_interval=1,
+        save_interval_epochs=interval,
+    )
+    with monkeypatch.context() as patched:
+        interrupt(patched, epoch=2)
+        with pytest.raises(KeyboardInterrupt):
+            trained(some)
+    layouts = [Layout(project, f"demo-run-{number}") for number in range(2)]
+    assert [layout.saved_epochs() for layout in layouts] == [[1], [1]]
+    assert len(events(project, 0, "batch")) > 8
+    trained(some)
+    for number in range(2):
+        told = [(event["epoch"], event["batch"]) for event in events(project, number, "batch")]
+        assert told == [(epoch, batch) for epoch in (1, 2, 3) for batch in range(1, 9)]
 
 
 @pytest.mark.parametrize("error", [jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: no"), MemoryError()])
