@@ -61,6 +61,8 @@ class CheckpointWriter:
         self._old_ones_remain = fresh
         self._pool = ThreadPoolExecutor(1, "checkpoint")
         self._writing: Future[Path] | None = None
+        self.told: Path | None = None
+        """The last checkpoint of which the log says that it is written."""
         self._remove_unfinished()  # A killed program left them.
 
     @property
@@ -108,7 +110,8 @@ class CheckpointWriter:
                 f"No checkpoint could be written to {self._layout.checkpoints} ({type(error).__name__}: "
                 f"{str(error)[:200]}). Look for free space and for the rights to write there."
             ) from error
-        logger.info("[INFO] Saved model to %s", path)
+        self.told = path
+        log_saved(path)
 
     def close(self) -> None:
         """Waits for the thread to end."""
@@ -130,6 +133,11 @@ class CheckpointWriter:
     def _remove_unfinished(self) -> None:
         for path in self._layout.checkpoints.glob(".epoch-*"):
             shutil.rmtree(path, ignore_errors=True)
+
+
+def log_saved(path: Path) -> None:
+    """Logs that a checkpoint is written."""
+    logger.info("[INFO] Saved model to %s", path)
 
 
 def save_checkpoint(layout: Layout, place: Place, tree: Tree, info: Mapping[str, Any]) -> Path:

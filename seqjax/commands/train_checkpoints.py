@@ -15,14 +15,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from seqjax.artifacts.checkpoints import CheckpointWriter, load_info, load_tree, newest_intact
+from seqjax.artifacts.checkpoints import CheckpointWriter, load_info, load_tree, log_saved, newest_intact
 from seqjax.artifacts.layout import Layout, Place
 from seqjax.config.changes import WITHOUT_INFLUENCE, changed_keys
 from seqjax.config.schema import Schema
 from seqjax.config.train import TrainConfig, TrainingSpec
 from seqjax.errors import ArtifactError
 from seqjax.training.distributed import agree
-from seqjax.training.events import EpochPart, Event, PauseEvent, Standing, StandingEvent
+from seqjax.training.events import BackEvent, EpochPart, Event, PauseEvent, Standing, StandingEvent
 from seqjax.training.setup import Run
 from seqjax.training.state import Params, TrainState, to_host
 from seqjax.training.step import Report, empty_report
@@ -214,6 +214,10 @@ class Saver:
                 self.pause(event.standing)
                 if event.signal:
                     self._writer.finish()
+            case BackEvent():
+                cut_logs(self._layout, {"logs": self._lengths})
+                if self._writer.told is not None and self._writer.told != self._told:
+                    log_saved(self._writer.told)
             case _:
                 pass
 
@@ -245,7 +249,7 @@ class Saver:
         """
         if wait:
             self._writer.make_way()
-        self._lengths = log_lengths(self._layout)
+        self._lengths, self._told = log_lengths(self._layout), self._writer.told
 
     def _save(self, standing: Standing) -> None:
         part = standing.part

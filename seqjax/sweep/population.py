@@ -25,7 +25,16 @@ from seqjax.sweep.groups import Values
 from seqjax.sweep.runners import Kind, Order, Programs, Runner, Work, build_runner
 from seqjax.training.epoch import Setup, grouped, learning_rates, momenta, span_end
 from seqjax.training.evaluate import Evaluation
-from seqjax.training.events import BatchEvent, EpochEvent, Event, Hook, PauseEvent, Standing, StandingEvent
+from seqjax.training.events import (
+    BackEvent,
+    BatchEvent,
+    EpochEvent,
+    Event,
+    Hook,
+    PauseEvent,
+    Standing,
+    StandingEvent,
+)
 from seqjax.training.loop import is_finished, next_standing
 from seqjax.training.memory import is_out_of_memory
 from seqjax.training.metrics import Losses, Sums, mean_losses
@@ -206,7 +215,9 @@ class Population:
 
     def _halve(self) -> list[Member]:
         """Makes half as many slots; the members that were in them, as they were after their last epoch."""
-        there = [one.at_its_standing() for one in self._slots.values() if not one.is_over]
+        back = [one for one in self._slots.values() if not one.is_over]
+        for one in back:
+            one.tell(BackEvent(one.standing))
         self._slots = {slot: one for slot, one in self._slots.items() if one.is_over}
         self._count = max(1, self._count // 2)
         logger.warning("[WARNING] Out of memory: from now on %d runs are trained together.", self._count)
@@ -214,7 +225,7 @@ class Population:
         gc.collect()
         jax.clear_caches()
         self._runner = build_runner(self._kind, self._programs, self._count)
-        return there
+        return [one.at_its_standing() for one in back]
 
 
 @dataclass

@@ -105,5 +105,13 @@ class PauseEvent:
     """The number of the signal that ends the run here; 0 if it goes on."""
 
 
-Event = BatchEvent | EpochEvent | StandingEvent | PauseEvent
+@dataclass(frozen=True)
+class BackEvent:
+    """The run is back where it stood; what was told since then will be told again."""
+
+    standing: Standing
+    """As in the last `StandingEvent`; where there was none, as the run was begun."""
+
+
+Event = BatchEvent | EpochEvent | StandingEvent | PauseEvent | BackEvent
 Hook = Callable[[Event], None]

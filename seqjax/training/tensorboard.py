@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 from seqjax.errors import MissingPackageError
-from seqjax.training.events import BatchEvent, EpochEvent, Event, Hook
+from seqjax.training.events import BackEvent, BatchEvent, EpochEvent, Event, Hook
 from seqjax.training.metrics import Losses
 
 _HEADER, _FOOTER = 12, 4
@@ -77,11 +77,14 @@ class _TensorBoardLog:
             case EpochEvent():
                 step = event.epoch * self._batches
                 self._write(_validation_scalars(event), step, first=(step, True))
+            case BackEvent():
+                self.close()  # The next file takes out of this one what will be there again.
 
     def close(self) -> None:
         """Closes the event file, if there is one."""
         if self._writer is not None:
             self._writer.close()
+            self._writer = None
 
     def _write(self, scalars: Mapping[str, float], step: int, *, first: _Place) -> None:
         if self._writer is None:

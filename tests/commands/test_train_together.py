@@ -20,7 +20,7 @@ from seqjax.commands.train_checkpoints import Saver
 from seqjax.commands.train_together import Paused, Task, Workshop
 from seqjax.errors import ArtifactError, TrainingError
 from seqjax.sweep.population import Population
-from seqjax.sweep.runners import Kind
+from seqjax.sweep.runners import Kind, Loop, Stacked
 from seqjax.sweep.space import plan
 from seqjax.training.events import BatchEvent
 from seqjax.training.logs import JsonLog, log_files
@@ -75,7 +75,7 @@ def test_each_checkpoint_is_named_in_the_log_of_its_own_run(project, tmp_path):
 
 def interrupt(monkeypatch, epoch):
     """Has a signal come in the middle of an epoch."""
-    write, signals = JsonLog.__call__, iter([signal.SIGINT])
+    write, signals = JsonLog.__call__, iter([signal.SIGTERM])
 
     def told(log, event):
         write(log, event)
@@ -102,12 +102,36 @@ def test_runs_that_were_interrupted_log_every_batch_once(project, monkeypatch, i
         with pytest.raises(KeyboardInterrupt):
             trained(some)
     layouts = [Layout(project, f"demo-run-{number}") for number in range(2)]
-    assert [layout.saved_epochs() for layout in layouts] == [[1], [1]]
+    assert [layout.saved() for layout in layouts] == [[Place(1)], [Place(1)]]
     assert len(events(project, 0, "batch")) > 8
     trained(some)
     for number in range(2):
         told = [(event["epoch"], event["batch"]) for event in events(project, number, "batch")]
         assert told == [(epoch, batch) for epoch in (1, 2, 3) for batch in range(1, 9)]
+
+
+@pytest.mark.usefixtures("no_exports")
+@pytest.mark.parametrize(("epoch", "kind"), [(1, "map"), (2, "map"), (2, "loop")])
+def test_runs_that_are_taken_back_log_every_batch_once(project, monkeypatch, epoch, kind):
+    """Out of memory in the middle of an epoch: it is begun anew by half as many runs at a time."""
+    runner = Loop if kind == "loop" else Stacked
+    trains, ends = runner.train, []
+
+    def train(self, low, high):
+        if low == 5:
+            ends.append(high)
+            if len(ends) == epoch:
+                raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: no")
+        return trains(self, low, high)
+
+    monkeypatch.setattr(runner, "train", train)
+    trained(tasks(project, learning_rate=[0.1, 0.2], epochs=[2, 2], log_interval=1), kind)
+    assert len(ends) > 2
+    for number in range(2):
+        told = [(event["epoch"], event["batch"]) for event in events(project, number, "batch")]
+        assert told == [(epoch, batch) for epoch in (1, 2) for batch in range(1, 9)]
+        assert [event["epoch"] for event in events(project, number, "validation")] == [0, 1, 2]
+        assert saved_lines(project, number) == [(f"demo-run-{number}", epoch) for epoch in "12"]
 
 
 @pytest.mark.parametrize("error", [jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: no"), MemoryError()])

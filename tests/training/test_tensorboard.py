@@ -1,12 +1,15 @@
 """Event files, read back record by record: every scalar at its step, and each step once."""
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from seqjax.errors import MissingPackageError
 from seqjax.training import tensorboard as module
 from seqjax.training.evaluate import Evaluation
-from seqjax.training.events import BatchEvent, EpochEvent
+from seqjax.training.events import BackEvent, BatchEvent, EpochEvent, Standing
 from seqjax.training.metrics import Losses
+from seqjax.training.state import TrainState
 from seqjax.training.tensorboard import require_tensorboard, tensorboard_log
 from tests.event_files import scalars
 
@@ -56,6 +59,15 @@ def test_a_resumed_run_goes_on_without_doubled_steps(tmp_path):
     assert {len(values) for values in found.values()} == {1}
     assert [found["train/loss/item", step][0] for step in (2, 4, 6, 8, 10)] == [2.0, 1.5, 1.0, 0.5, 0.25]
     assert [found["validation/loss/item", step][0] for step in (0, 4, 8)] == [3.0, 1.25, 0.25]
+
+
+def test_a_run_that_is_taken_back_goes_on_without_doubled_steps(tmp_path):
+    params = {"w": np.zeros(1)}
+    back = BackEvent(Standing(1, TrainState(params, (), jnp.int32(4)), params, 1, 1.25))
+    write(tmp_path, batch(1, 4, 1.5), validation(1, 1.25), batch(2, 2, 7.0), back, batch(2, 2, 1.0))
+    found = scalars(tmp_path)
+    assert {len(values) for values in found.values()} == {1}
+    assert found["train/loss/item", 6] == [1.0]
 
 
 def test_what_is_written_is_on_disk_at_once(tmp_path):
