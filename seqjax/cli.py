@@ -313,8 +313,7 @@ def _unknown_command(word: str) -> str:
 
 def _config(command: Command, program: str, words: list[str]) -> "ConfigModel":
     """The config that a command line asks for, with the YAML file under it."""
-    from seqjax.config.base import validate
-    from seqjax.config.load import load_config
+    from seqjax.config.load import checked, load_config
     from seqjax.options import options_class, overrides
 
     model: type[ConfigModel] = pkgutil.resolve_name(command.model)
@@ -327,7 +326,7 @@ def _config(command: Command, program: str, words: list[str]) -> "ConfigModel":
     if extra.get("skip_metadata") and not model.model_fields["metadata_config_path"].is_required():
         given["metadata_config_path"] = None
     if command.config_path is None:
-        return validate(model, given, "the command line")
+        return checked(model, given, "the command line")
     config = load_config(model, extra["config_path"], given)
     if extra.get("randomize"):
         logger.info("seed: %d (drawn by --randomize)", given["seed"])

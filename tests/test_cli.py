@@ -264,6 +264,17 @@ def test_yaml_on_the_command_line_is_checked(capsys):
     assert said.startswith("--training-spec.criterion has 1 problem:\n  line 1, column")
 
 
+@pytest.mark.parametrize("name", ["preprocess", "train", "infer"])
+def test_a_project_that_is_not_there_is_refused(capsys, project, name):
+    assert "project_root: there is no folder 'shpo'" in refused(capsys, name, "--project-root", "shpo")
+    assert not (project / "shpo").exists()
+
+
+def test_a_project_that_is_not_there_is_refused_without_a_file_too(capsys):
+    said = refused(capsys, "visualize-training", "run", "--project-root", "shpo")
+    assert "project_root: there is no folder 'shpo'" in said
+
+
 def test_a_missing_file_is_named(capsys):
     assert "nowhere.yaml has 1 problem:\n  the file does not exist" in refused(
         capsys, "train", "--config-path", "nowhere.yaml"

@@ -33,7 +33,7 @@ def load_config(
       ConfigError: with every problem at once.
     """
     source = f"{path} with overrides" if overrides else str(path)
-    return _checked(model, merged(model, read_yaml(path), overrides or {}), source)
+    return checked(model, merged(model, read_yaml(path), overrides or {}), source)
 
 
 def as_config(
@@ -50,16 +50,42 @@ def as_config(
     """
     if isinstance(config, model):
         if not overrides:
+            missing = _root_problems(model, getattr(config, "project_root", None))
+            if missing:
+                raise ConfigError(f"the {model.__name__}", missing)
             return config
         config = config.model_dump(exclude_unset=True)
     if isinstance(config, Mapping):
-        return _checked(model, merged(model, config, overrides or {}), f"the {model.__name__}")
+        return checked(model, merged(model, config, overrides or {}), f"the {model.__name__}")
     if isinstance(config, str | PathLike):
         return load_config(model, config, overrides)
     problem = (
         f"must be a {model.__name__}, a mapping or the path of a YAML file (found a {type(config).__name__})."
     )
     raise ConfigError("the configuration", [Problem("", problem)])
+
+
+def checked(model: type[Config], values: Mapping[str, Any], source: str) -> Config:
+    """What a user wrote for a command, as a valid config whose project is there.
+
+    Args:
+      model: The config model of the command.
+      values: Plain nested values.
+      source: What to call their origin in the message.
+
+    Raises:
+      ConfigError: with every problem at once.
+    """
+    unfilled = [Problem(key, f"still says {word}.") for key, word in dict.fromkeys(_placeholders(values))]
+    missing = _root_problems(model, values.get("project_root"))
+    try:
+        config = validate(model, values, source)
+    except ConfigError as error:
+        problems = [*unfilled, *missing, *_unrelated(error.problems, unfilled)]
+        raise ConfigError(source, problems) from None
+    if unfilled or missing:
+        raise ConfigError(source, [*unfilled, *missing])
+    return config
 
 
 def read_yaml(path: str | PathLike[str]) -> dict[str, Any]:
@@ -136,15 +162,14 @@ def resolve_split(root: str | PathLike[str], path: str) -> Path:
     return own if own.exists() and not place.exists() else place
 
 
-def _checked(model: type[Config], values: Mapping[str, Any], source: str) -> Config:
-    unfilled = [Problem(key, f"still says {word}.") for key, word in dict.fromkeys(_placeholders(values))]
-    try:
-        config = validate(model, values, source)
-    except ConfigError as error:
-        raise ConfigError(source, [*unfilled, *_unrelated(error.problems, unfilled)]) from None
-    if unfilled:
-        raise ConfigError(source, unfilled)
-    return config
+def _root_problems(model: type[ConfigModel], root: object) -> list[Problem]:
+    """What is wrong with a `project_root`: commands create folders, but only inside of a project."""
+    if "project_root" not in model.model_fields or not isinstance(root, str) or root in PLACEHOLDERS:
+        return []
+    if Path(root).is_dir():
+        return []
+    there = f"there is no folder {root!r} (the working directory is {Path.cwd()})"
+    return [Problem("project_root", f"{there}. Correct it, or create a project with 'seqjax make NAME'.")]
 
 
 def _placeholders(value: object, key: str = "") -> Iterator[tuple[str, str]]:

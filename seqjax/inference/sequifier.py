@@ -14,9 +14,10 @@ from jaxtyping import Bool
 
 from seqjax.artifacts.card import ModelCard, ModelKind, describe_run
 from seqjax.artifacts.model_files import graph_feed
+from seqjax.config.base import validate
 from seqjax.config.evaluate import EvaluateConfig
 from seqjax.config.infer import InferConfig
-from seqjax.config.load import load_config, resolve_path
+from seqjax.config.load import read_yaml, resolve_path
 from seqjax.config.resolve import load_metadata, resolve_schema
 from seqjax.config.train import TrainConfig
 from seqjax.errors import ArtifactError, ConfigError, Problem
@@ -46,7 +47,8 @@ def card_from_training(config: InferConfig | EvaluateConfig, model: Path, kind: 
             "Name the configuration that it was trained with."
         )
         raise ConfigError("The configuration of inference", [Problem("training_config_path", message)])
-    training = load_config(TrainConfig, path)
+    # Not as a command reads it: its project may have been on another machine.
+    training = validate(TrainConfig, read_yaml(path), str(path))
     spec = training.model_spec.model_copy(update={"mask_padding": False})
     training = training.model_copy(update={"model_spec": spec})
     place = resolve_path(config.project_root, training.metadata_config_path, or_here=True)

@@ -79,6 +79,18 @@ def test_a_template_word_is_a_problem_where_any_text_would_do(path):
     )
 
 
+def test_a_project_root_that_is_not_there_is_reported_with_all_else(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path.write_text(path.read_text().replace("project_root: .", "project_root: shpo\nseed: x"))
+    text = message(load_config, PreprocessConfig, path)
+    there = f"project_root: there is no folder 'shpo' (the working directory is {tmp_path}). Correct it,"
+    assert "has 2 problems" in text
+    assert there in text
+    wrong = {"project_root": "shpo", "data_path": "x.csv", "seq_length": 8, "split_ratios": [1.0]}
+    assert there in message(as_config, PreprocessConfig, wrong)
+    assert there in message(as_config, PreprocessConfig, PreprocessConfig.model_validate(wrong))
+
+
 def test_a_missing_file_says_where_it_was_looked_for(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     said = message(load_config, PreprocessConfig, "configs/preprocess.yaml")
