@@ -270,6 +270,23 @@ def test_columns_are_selected_with_their_types():
     assert "must name the input_columns" in planned.skipped[0].reason
 
 
+def test_sets_of_one_kind_and_mixed_ones_are_tried_with_the_widths_that_suit_them():
+    widths = [None, {"item": 2, "price": 2}]
+    model = {
+        "dim_model": [4, 4],
+        "n_head": [2, 2],
+        "initial_embedding_dim": [4, 4],
+        "joint_embedding_dim": [None, None],
+        "feature_embedding_dims": widths,
+    }
+    planned = plan(search(model, input_columns=[["item"], ["item", "price"]]), METADATA)
+    found = [
+        (one.config.input_columns, one.config.model_spec.feature_embedding_dims) for one in planned.candidates
+    ]
+    assert found == [(["item"], widths[0]), (["item", "price"], widths[1])]
+    assert len(planned.skipped) == 2
+
+
 def test_a_candidate_is_a_complete_training_configuration_that_is_read_back_equal():
     config = search(
         {"prediction_length": 2, "mask_padding": False},
