@@ -23,11 +23,10 @@ from seqjax.errors import TrainingError
 from seqjax.stopping import stop_error
 from seqjax.sweep.groups import Values
 from seqjax.sweep.runners import Kind, Order, Programs, Runner, Work, build_runner
-from seqjax.training.epoch import Setup, grouped, learning_rates, momenta, span_end
+from seqjax.training.epoch import Setup, Tally, grouped, learning_rates, momenta
 from seqjax.training.evaluate import Evaluation
 from seqjax.training.events import (
     BackEvent,
-    BatchEvent,
     EpochEvent,
     Event,
     Hook,
@@ -37,8 +36,6 @@ from seqjax.training.events import (
 )
 from seqjax.training.loop import is_finished, next_standing
 from seqjax.training.memory import is_out_of_memory
-from seqjax.training.metrics import Losses, Sums, mean_losses
-from seqjax.training.objective import loss_weights
 from seqjax.training.setup import Run
 from seqjax.training.state import TrainState
 from seqjax.training.step import Constants, Report
@@ -163,13 +160,11 @@ class Population:
         for one in going.values():
             one.begin_epoch()
         self._runner.begin({slot: one.work() for slot, one in going.items()})
-        setup = next(iter(going.values())).setup
-        n_updates = len(next(iter(going.values())).rates)
-        interval = -(-setup.log_interval // setup.accumulation)
+        first = next(iter(going.values()))  # All go in step.
         sent: tuple[int, object] | None = None
         low = 0
-        while low < n_updates:
-            high = span_end(low, n_updates, interval)
+        while low < len(first.rates):
+            high = first.tally.span_end(low)
             self._stop_if_asked()
             reports = self._runner.train(low, high)
             if sent is not None:
@@ -237,6 +232,7 @@ class _Slot:
     standing: Standing = field(init=False)
     rates: Float[np.ndarray, "n_updates"] = field(init=False)
     order: Order = field(init=False)
+    tally: Tally = field(init=False)
 
     def __post_init__(self) -> None:
         start = self.member.start
@@ -267,9 +263,7 @@ class _Slot:
         epoch = self.standing.epoch + 1
         self.order = self.setup.order(epoch)
         self.rates = learning_rates(self.setup, epoch, len(self.order), self.standing.losses)
-        self._logged, self._time = 0, time.perf_counter()
-        self._found: list[dict[str, Sums]] = []
-        self._whole: list[dict[str, Sums]] = []
+        self.tally = Tally(self.setup, epoch, self.order, self.rates)
 
     def work(self) -> Work:
         """What the member does in this epoch."""
@@ -292,13 +286,9 @@ class _Slot:
                 f"{self.rates[int(report.first_bad)]:g})."
             )
             return
-        self._found.append(report.sums)
-        interval = -(-self.setup.log_interval // self.setup.accumulation)
-        if high % interval and high < len(self.rates):
-            return
-        self.tell(self._batch_event(high))
-        self._whole += self._found
-        self._found, self._logged, self._time = [], high, time.perf_counter()
+        event = self.tally.add(high, report)
+        if event is not None:
+            self.tell(event)
 
     def end_epoch(self, evaluation: Evaluation, state: TrainState, seconds: float) -> None:
         """Keeps the score."""
@@ -306,7 +296,7 @@ class _Slot:
         if not self.checked(evaluation, epoch):
             return
         rate = float(self.rates[-1])
-        self.tell(EpochEvent(epoch, evaluation, rate, seconds, self._mean(self._whole)))
+        self.tell(EpochEvent(epoch, evaluation, rate, seconds, self.tally.losses))
         self.standing = next_standing(self.standing, epoch, evaluation.losses.total, state)
         finished = is_finished(self.standing, epochs=self.member.epochs, patience=self.member.patience)
         self.tell(StandingEvent(self.standing, finished))
@@ -322,23 +312,6 @@ class _Slot:
         """Tells the member's hooks."""
         for hook in self.member.hooks:
             hook(event)
-
-    def _batch_event(self, high: int) -> BatchEvent:
-        size, n_batches = self.setup.accumulation, len(self.order)
-        begin, end = self._logged * size, min(high * size, n_batches)
-        return BatchEvent(
-            epoch=self.standing.epoch + 1,
-            batch=end,
-            batches=n_batches,
-            count=end - begin,
-            losses=self._mean(self._found),
-            learning_rate=float(self.rates[high - 1]),
-            seconds=time.perf_counter() - self._time,
-            samples=int((self.order[begin:end] >= 0).sum()),
-        )
-
-    def _mean(self, parts: Sequence[dict[str, Sums]]) -> Losses:
-        return mean_losses(parts, loss_weights(self.setup.targets))
 
 
 def _chained(first: Iterable[Member], then: Iterator[Member]) -> Iterator[Member]:

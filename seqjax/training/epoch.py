@@ -197,7 +197,7 @@ def train_epoch(
     placed = setup.feed.place(
         grouped(order, setup.accumulation, parts=setup.parts, devices=setup.placement.size)
     )
-    tally = _Tally(setup, epoch, order, rates, part=part)
+    tally = Tally(setup, epoch, order, rates, part=part)
     pace, ask = pace or Pace(), Agreement(setup.placement).ask
     nothing = to_host(empty_report(setup.targets))
     report = setup.placement.copied(nothing if part is None else part.report)
@@ -244,8 +244,16 @@ class _Sent(NamedTuple):
     """What its span found, if the span ends with it."""
 
 
-class _Tally:
-    """Reads what the dispatches of an epoch found, and makes an event of each log interval."""
+class Tally:
+    """Reads what the dispatches of an epoch found, and makes an event of each log interval.
+
+    Args:
+      setup: The run.
+      epoch: The epoch's number, counted from 1.
+      order: Windows by batch.
+      rates: Learning rate of each update.
+      part: What is done of the epoch already.
+    """
 
     def __init__(
         self,
@@ -254,7 +262,7 @@ class _Tally:
         order: Int[np.ndarray, "n_batches B"],
         rates: Float[np.ndarray, "n_updates"],
         *,
-        part: EpochPart | None,
+        part: EpochPart | None = None,
     ) -> None:
         self.wishes = Wishes()
         """What was asked for when the last answer was read."""
@@ -285,13 +293,25 @@ class _Tally:
         pace.size = size
         pace.measured(sent.end - sent.begin, now - self._read_time)
         self.wishes, self._read_time = wishes, now
-        if sent.report is None:
-            return
-        found = _fetched(sent.report)
+        event = None if sent.report is None else self.add(sent.end, sent.report)
+        if event is not None:
+            yield event
+
+    def add(self, end: int, report: Report) -> BatchEvent | None:
+        """Learns what a span found.
+
+        Args:
+          end: Its end.
+          report: What its updates found; is waited for.
+
+        Returns:
+          The event of the log interval that ends with it, if one does.
+        """
+        found = _fetched(report)
         self._interval, self._whole = _sum(self._interval, found), _sum(self._whole, found)
-        self._skipped += int(sent.report.skipped)
-        if sent.end % self._interval_updates == 0 or sent.end == len(self._rates):
-            yield self._event(sent.end, now)
+        self._skipped += int(report.skipped)
+        is_told = end % self._interval_updates == 0 or end == len(self._rates)
+        return self._event(end, time.perf_counter()) if is_told else None
 
     def part(self, updates: int, report: Report) -> EpochPart:
         """What is done, for going on later."""
@@ -301,7 +321,12 @@ class _Tally:
     def training(self, report: Report) -> Training:
         """What the whole epoch found; the report is on nothing."""
         part = self.part(len(self._rates), report)
-        return Training(self._mean(self._whole), float(self._rates[-1]), part)
+        return Training(self.losses, float(self._rates[-1]), part)
+
+    @property
+    def losses(self) -> Losses:
+        """Mean over all that was added."""
+        return self._mean(self._whole)
 
     def _event(self, end_update: int, now: float) -> BatchEvent:
         size, n_batches = self._setup.accumulation, len(self._order)

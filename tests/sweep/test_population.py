@@ -192,6 +192,28 @@ def test_a_member_goes_on_from_where_it_stands():
     assert ends[0].best_epoch == whole.best_epoch
 
 
+def test_updates_that_float16_skips_are_told_as_in_a_solo_run():
+    float16 = {"layer_type_dtypes": {"linear": "float16", "embedding": "float16"}, "epochs": 1}
+    some = [config(float16 | {"loss_weights": {"item": weight, "value": 1.0}}) for weight in (3e3, 3e4)]
+    expected = []
+    for settings in some:
+        run, params = solo(settings)
+        fit(run.setup, run.begin(params), epochs=1, hooks=[expected.append])
+    for kind in ("map", "loop"):
+        programs, group = members(some)
+        told = [[], []]
+        for member, events in zip(group, told, strict=True):
+            member.hooks = [events.append]
+        Population(programs, kind, 2).train(group, lambda member, end: None)
+        assert skipped(told[0] + told[1]) == skipped(expected)
+    assert any(count for _, count in skipped(expected))
+
+
+def skipped(events):
+    """(batch, skipped updates) of all batch events."""
+    return [(event.batch, event.skipped) for event in events if isinstance(event, BatchEvent)]
+
+
 def test_too_many_slots_are_halved(monkeypatch):
     """Out of memory in the second epoch: members go on, two at a time, from where they were."""
     from seqjax.sweep import runners
