@@ -276,8 +276,8 @@ class Stacked:
 
     def states(self, slots: Sequence[int]) -> dict[int, TrainState]:
         """As `Runner.states`."""
-        fetched = to_host(self._states)
-        return {slot: _at(fetched, slot) for slot in slots}
+        fetched = jax.device_get(self._states)
+        return {slot: to_host(_at(fetched, slot)) for slot in slots}  # A view would hold all of it.
 
     def close(self) -> None:
         """As `Runner.close`."""

@@ -259,6 +259,12 @@ def test_one_that_does_not_fit_alone_is_an_error_that_its_hooks_know_of_before(m
     assert (told[-1].standing.epoch, told[-1].signal) == (1, 0)
 
 
+@pytest.mark.parametrize("kind", ["map", "loop"])
+def test_what_a_member_keeps_holds_no_memory_of_others(kind):
+    for end in trained(kind, [config(BASE | {"epochs": 1}, seed=seed) for seed in range(2)]):
+        assert all(leaf.base is None for leaf in jax.tree.leaves((end.state, end.best)))
+
+
 SPREAD = """
 import jax
 from tests.populations import config, members
