@@ -97,7 +97,7 @@ LAZY_PACKAGES = {"jax2onnx", "onnx", "plotly", "rich", "tensorboardX"}
 PICKLES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "torch"}
 
 # Besides cli.py: a search records why one of its runs failed, and goes on with the next.
-CATCHES_ERRORS = {"commands/search_engines.py", "commands/train_together.py"}
+CATCHES_ERRORS = {"commands/search_engines.py", "commands/train_together.py", "sweep/population.py"}
 
 EXITS = {"exit", "quit", "sys.exit", "os._exit", "os.abort"}
 

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from seqjax.errors import TrainingError
+from seqjax.errors import SeqjaxError, TrainingError
 from seqjax.stopping import stop_error
 from seqjax.sweep.groups import Values
 from seqjax.sweep.runners import Kind, Order, Programs, Runner, Work, build_runner
@@ -188,7 +188,10 @@ class Population:
         """Tells the members' hooks where they stood, before the epoch that is under way."""
         for one in self._slots.values():
             if one.error is None and one.standing.epoch > 0:
-                one.tell(PauseEvent(one.standing, number))
+                try:
+                    one.tell(PauseEvent(one.standing, number))
+                except SeqjaxError as error:  # The others are to be saved nevertheless.
+                    logger.warning("[WARNING] %s", error)
 
     def _read(self, high: int, sent: object) -> None:
         for slot, report in self._runner.read(sent).items():

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from seqjax.errors import TrainingError
+from seqjax.errors import ArtifactError, TrainingError
 from seqjax.sweep.population import Population
 from seqjax.training.evaluate import Evaluation
 from seqjax.training.events import BatchEvent, EpochEvent, PauseEvent, StandingEvent
@@ -257,6 +258,25 @@ def test_one_that_does_not_fit_alone_is_an_error_that_its_hooks_know_of_before(m
         Population(programs, "loop", 1).train([member], lambda member, end: None)
     assert isinstance(told[-1], PauseEvent)
     assert (told[-1].standing.epoch, told[-1].signal) == (1, 0)
+
+
+def test_a_member_that_cannot_be_saved_keeps_no_other_from_it(caplog):
+    programs, group = members([config(BASE | {"epochs": 3, "learning_rate": rate}) for rate in (0.1, 0.2)])
+    told = []
+
+    def full_disk(event):
+        if isinstance(event, PauseEvent):
+            raise ArtifactError("No checkpoint could be written.")
+
+    group[0].hooks, group[1].hooks = [full_disk], [told.append]
+
+    def after_an_epoch():
+        return signal.SIGINT if any(isinstance(event, StandingEvent) for event in told) else 0
+
+    with pytest.raises(KeyboardInterrupt):
+        Population(programs, "loop", 2).train(group, lambda member, end: None, after_an_epoch)
+    assert isinstance(told[-1], PauseEvent)
+    assert "No checkpoint could be written." in caplog.text
 
 
 @pytest.mark.parametrize("kind", ["map", "loop"])
