@@ -23,7 +23,7 @@ from seqjax.errors import SeqjaxError, TrainingError
 from seqjax.stopping import stop_error
 from seqjax.sweep.groups import Values
 from seqjax.sweep.runners import Kind, Order, Programs, Runner, Work, build_runner
-from seqjax.training.epoch import Setup, Tally, grouped, learning_rates, momenta
+from seqjax.training.epoch import Setup, Tally, learning_rates, momenta
 from seqjax.training.evaluate import Evaluation
 from seqjax.training.events import (
     BackEvent,
@@ -270,13 +270,12 @@ class _Slot:
 
     def work(self) -> Work:
         """What the member does in this epoch."""
-        order = grouped(self.order, self.setup.accumulation)
         values = jax.tree.map(jnp.asarray, self.member.values)
         moved = momenta(self.setup, self.standing.epoch + 1, len(self.order))
         constants = Constants(
             jnp.asarray(self.rates), self.setup.key, values, None if moved is None else jnp.asarray(moved)
         )
-        return Work(order, constants)
+        return Work(self.order, constants)
 
     def read(self, high: int, report: Report) -> None:
         """Learns what the updates before `high` found."""

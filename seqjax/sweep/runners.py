@@ -24,6 +24,7 @@ from jaxtyping import Array, Bool, Int
 from seqjax.cores import available_cores
 from seqjax.sweep.groups import Values
 from seqjax.training.batch import Batch, Tree
+from seqjax.training.epoch import grouped
 from seqjax.training.evaluate import Evaluator, Found, dispatches
 from seqjax.training.feed import Feed, ResidentFeed, Step
 from seqjax.training.objective import Target
@@ -54,7 +55,7 @@ class Work(NamedTuple):
     """What a member does in an epoch."""
 
     order: Order
-    """Its windows by update."""
+    """Its windows by batch."""
     constants: Constants
     """Its learning rates, key and numbers."""
 
@@ -128,7 +129,7 @@ class Loop:
         """As `Runner.compile`."""
         carry = self._placement.copied((state, self._nothing[0]))
         params, empty, constants = self._placement.copied((state.params, self._nothing[1], work.constants))
-        order = self._programs.training.place(work.order)
+        order = self._placed_order(work.order)
         update = self._threads.submit(self._update, carry, constants, order, 0, 0)
         self._evaluation(empty, (params, constants.values), self._known, 0, 0)
         update.result()
@@ -140,10 +141,17 @@ class Loop:
     def begin(self, work: Mapping[int, Work]) -> None:
         """As `Runner.begin`."""
         self._work = {
-            slot: (self._programs.training.place(one.order), self._placement.copied(one.constants))
+            slot: (self._placed_order(one.order), self._placement.copied(one.constants))
             for slot, one in work.items()
         }
         self._sent = {}
+
+    def _placed_order(self, order: Order) -> Tree:
+        """Windows by batch, as updates that all devices share."""
+        devices = self._placement.size
+        return self._programs.training.place(
+            grouped(order, self._programs.recipe.accumulation, devices=devices)
+        )
 
     def train(self, low: int, high: int) -> Tree:
         """As `Runner.train`."""
@@ -241,10 +249,11 @@ class Stacked:
         # A slot without a member does what another does; nobody looks at it.
         filled = [work.get(slot, work[self._active[0]]) for slot in range(self._slots)]
         constants = self._placed((self._occupied(work), _stacked([one.constants for one in filled])))
-        if not self._is_spread and all(np.array_equal(one.order, filled[0].order) for one in filled):
-            self._work = self._shared, self._programs.training.place(filled[0].order), constants
+        orders = [grouped(one.order, self._programs.recipe.accumulation) for one in filled]
+        if not self._is_spread and all(np.array_equal(order, orders[0]) for order in orders):
+            self._work = self._shared, self._programs.training.place(orders[0]), constants
         else:
-            joined = np.concatenate([one.order for one in filled], axis=1)
+            joined = np.concatenate(orders, axis=1)
             self._work = self._own, self._programs.training.place(joined), constants
 
     def train(self, low: int, high: int) -> Tree:

@@ -286,7 +286,8 @@ def test_what_a_member_keeps_holds_no_memory_of_others(kind):
 
 
 SPREAD = """
-import jax
+import jax, sys
+import numpy as np
 from tests.populations import config, members
 from tests.sweep.test_population import BASE, distance
 from seqjax.sweep.population import Population
@@ -296,19 +297,25 @@ from tests.populations import SCHEMA, data
 from tests.training.conftest import FAST_TO_COMPILE
 from dataclasses import replace
 
+kind, count, accumulation = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 rates = 0.001, 0.003, 0.01, 0.03, 0.1
-some = [config(BASE | {"epochs": 2, "learning_rate": rate}, seed=seed) for seed, rate in enumerate(rates)]
+changes = BASE | {"epochs": 2, "accumulation_steps": accumulation}
+some = [config(changes | {"learning_rate": rate}, seed=seed) for seed, rate in enumerate(rates)]
 ends = []
-for devices in (1, 4):
+for devices in (1, count):
     programs, group = members(some)
     placement = Placement(jax.devices()[:devices])
     windows, columns = data(some[0]).training, tuple(SCHEMA.columns)
     feed = ResidentFeed(windows, columns, compiler_options=FAST_TO_COMPILE, placement=placement)
-    programs = replace(programs, training=feed, validation=feed, placement=placement)
+    order = programs.validation_order
+    order = np.pad(order, ((0, 0), (0, -order.shape[1] % devices)), constant_values=-1)
+    programs = replace(
+        programs, training=feed, validation=feed, validation_order=order, placement=placement
+    )
     found = {}
     def leave(member, end):
         found[group.index(member)] = end
-    Population(programs, "vmap", 5).train(group, leave)
+    Population(programs, kind, 5).train(group, leave)
     ends.append(found)
 for place in range(5):
     assert distance(ends[1][place].state.params, ends[0][place].state.params) < 1e-5
@@ -318,8 +325,11 @@ print("equal on", len(jax.devices()), "devices")
 
 
 @pytest.mark.slow
-def test_members_are_shared_out_among_devices():
-    """Five members on four devices, in eight slots: the same as on one."""
+@pytest.mark.parametrize(
+    ("kind", "devices", "accumulation"), [("vmap", 4, 1), ("vmap", 3, 3), ("loop", 3, 3)]
+)
+def test_members_are_shared_out_among_devices(kind, devices, accumulation):
+    """Five members: the same as on one. Those of a loop are cut by batches, whose size is no multiple."""
     root = Path(__file__).parents[2]
     environment = os.environ | {
         "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
@@ -327,6 +337,10 @@ def test_members_are_shared_out_among_devices():
         "PYTHONPATH": str(root),
     }
     found = subprocess.run(
-        [sys.executable, "-c", SPREAD], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-c", SPREAD, kind, str(devices), str(accumulation)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert found.stdout == "equal on 4 devices\n", found.stderr[-2000:]
