@@ -196,7 +196,7 @@ class Saver:
 
     @property
     def is_due(self) -> bool:
-        """Whether it is time for a save in the middle of an epoch."""
+        """Whether the minutes are over after which to save, whatever the epoch."""
         minutes = self._spec.save_interval_minutes
         late = minutes is not None and time.monotonic() - self._saved_at >= 60 * minutes
         return late and not self._writer.busy
@@ -206,9 +206,10 @@ class Saver:
         self._writer.tell()
         match event:
             case StandingEvent():
-                is_due = event.finished or event.standing.epoch % self._spec.save_interval_epochs == 0
-                self._note_lengths(wait=is_due)
-                if is_due:
+                is_its_turn = event.standing.epoch % self._spec.save_interval_epochs == 0
+                is_saved = event.finished or is_its_turn or self.is_due
+                self._note_lengths(wait=is_saved)
+                if is_saved:
                     self._save(event.standing)
             case PauseEvent():
                 self.pause(event.standing)
