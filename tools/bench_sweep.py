@@ -40,7 +40,7 @@ from tools import small_search
 from tools.bench_train import machine
 
 if TYPE_CHECKING:
-    from seqjax.commands.train_together import Workshop
+    from seqjax.commands.train_together import PopulationTrainer
 
 BATCHES, EPOCHS, TAIL = 25, 4, 0.2
 SHAPE = {"dim": 64, "heads": 4, "layers": 2, "feedforward": 256, "length": 24, "batch": 32}
@@ -123,7 +123,7 @@ def population(
       rounds: How often each is measured.
       device: As in a training configuration.
     """
-    from seqjax.commands.train_together import Workshop
+    from seqjax.commands.train_together import PopulationTrainer
     from seqjax.sweep.sizes import suited
     from seqjax.training.devices import find_device
 
@@ -139,15 +139,15 @@ def population(
 
         known = runs("known")
         default = suited(find_device(device), is_resident=True)
-        benches: dict[str, Workshop] = {}
+        trainers: dict[str, PopulationTrainer] = {}
         for way in ways:
             alone = way == SOLO
             runner: Any = "loop" if alone else way
-            benches[way] = Workshop(known, runner=runner, size=1 if alone else None)
-            first[way] = _trained(benches[way], runs(f"first {way}", epochs=1))[0]
+            trainers[way] = PopulationTrainer(known, runner=runner, size=1 if alone else None)
+            first[way] = _trained(trainers[way], runs(f"first {way}", epochs=1))[0]
         for turn in range(rounds):
             for way in ways:
-                seconds[way].append(_trained(benches[way], runs(f"{way} {turn}")))
+                seconds[way].append(_trained(trainers[way], runs(f"{way} {turn}")))
     rows = {}
     for way, found in seconds.items():
         wall, cpu = (statistics.median(one[place] for one in found) for place in (0, 1))
@@ -179,7 +179,7 @@ def _runs(root: Path, values: dict[str, Any], name: str) -> list[Any]:
     return [candidate.config for candidate in found.candidates]
 
 
-def _trained(workshop: "Workshop", configs: Sequence[Any]) -> tuple[float, float]:
+def _trained(trainer: "PopulationTrainer", configs: Sequence[Any]) -> tuple[float, float]:
     """Wall and CPU seconds of training some runs."""
     from seqjax.commands.train_together import Task
     from seqjax.errors import SeqjaxError
@@ -189,7 +189,7 @@ def _trained(workshop: "Workshop", configs: Sequence[Any]) -> tuple[float, float
             raise end
 
     begin, before = time.perf_counter(), time.process_time()
-    workshop.train([Task(number, config) for number, config in enumerate(configs)], ended)
+    trainer.train([Task(number, config) for number, config in enumerate(configs)], ended)
     return time.perf_counter() - begin, time.process_time() - before
 
 

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 from seqjax.artifacts.atomic import write_text
 from seqjax.artifacts.search_files import Outcome, SearchFiles, SearchState, save_state
 from seqjax.commands.train import TrainResult
-from seqjax.commands.train_together import End, Paused, Task, Workshop, train_alone
+from seqjax.commands.train_together import End, Paused, PopulationTrainer, Task, train_alone
 from seqjax.config.base import validate
 from seqjax.config.hyperparameter_search import HyperparameterSearchConfig
 from seqjax.config.train import TrainConfig
@@ -153,7 +153,7 @@ def together(config: HyperparameterSearchConfig, record: Record, known: Sequence
       record: Is told of each run.
       known: Runs that tell in which numbers those to come will differ.
     """
-    workshop = Workshop(known, runner=config.population_runner, size=config.population_size)
+    trainer = PopulationTrainer(known, runner=config.population_runner, size=config.population_size)
 
     def train_all(parts: Sequence[Part]) -> None:
         waiting = {part.candidate.run: part for part in parts}
@@ -163,7 +163,7 @@ def together(config: HyperparameterSearchConfig, record: Record, known: Sequence
         def ended(task: Task, end: End, seconds: float) -> None:
             record.add(waiting.pop(task.number), end, seconds, left=len(waiting))
 
-        workshop.train([part.task for part in parts], ended)
+        trainer.train([part.task for part in parts], ended)
 
     return train_all
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from seqjax.commands.search_engines import Engine, Part, Record
-from seqjax.commands.train_together import End, Task, Workshop
+from seqjax.commands.train_together import End, PopulationTrainer, Task
 from seqjax.config.hyperparameter_search import HyperparameterSearchConfig
 from seqjax.config.train import TrainConfig
 from seqjax.errors import ConfigError, MissingPackageError, Problem, SeqjaxError, TrainingError
@@ -181,7 +181,7 @@ def train_group(
         came.append((task.number, TrainingError(str(end)) if isinstance(end, SeqjaxError) else end, seconds))
         tell(came[-1])
 
-    Workshop(known, runner=runner, size=None).train(tasks, ended)
+    PopulationTrainer(known, runner=runner, size=None).train(tasks, ended)
     return came
 
 

@@ -1,7 +1,8 @@
 """Runs of one shape, trained together: each leaves the files that `seqjax train` leaves.
 
-A `Workshop` keeps what runs have in common from one call to the next: windows in memory and on the device,
-baselines, compiled programs. Each run has its own logs, checkpoints and models; only what computes is shared.
+A `PopulationTrainer` keeps what runs have in common from one call to the next: windows in memory and on the
+device, baselines, compiled programs. Each run has its own logs, checkpoints and models; only what computes is
+shared.
 """
 
 import gc
@@ -88,7 +89,7 @@ def train_alone(task: Task) -> End:
     return _paused(end) if isinstance(end, Standing) else end
 
 
-class Workshop:
+class PopulationTrainer:
     """Trains runs together.
 
     Args:
@@ -108,7 +109,7 @@ class Workshop:
         self._runner: Kind | Literal["auto"] = runner
         self._size = size
         self._windows: dict[str, tuple[Windows, Windows]] = {}
-        self._benches: dict[str, _Bench] = {}
+        self._groups: dict[str, _ShapeGroup] = {}
 
     def train(self, tasks: Sequence[Task], ended: Ended) -> None:
         """Trains runs of any shapes, those of one shape together, one shape after the other.
@@ -140,7 +141,7 @@ class Workshop:
         if not left:
             return
         # What did not fit was held by the error's frames as well, so that it is gone only now.
-        self._benches, self._windows = {}, {}
+        self._groups, self._windows = {}, {}
         gc.collect()
         jax.clear_caches()
         logger.warning(
@@ -152,30 +153,30 @@ class Workshop:
 
     def _train_together(self, tasks: Sequence[Task], ended: Ended) -> None:
         shape = shape_of(tasks[0].config)
-        if shape not in self._benches:
-            self._benches = {}  # The programs and data of one shape at a time are on the device.
+        if shape not in self._groups:
+            self._groups = {}  # The programs and data of one shape at a time are on the device.
             tasks = self._prepared(shape, tasks, ended)
         if tasks:
             with jax.default_device(find_device(tasks[0].config.training_spec.device)):
-                self._benches[shape].train(tasks, ended)
+                self._groups[shape].train(tasks, ended)
 
     def _prepared(self, shape: str, tasks: Sequence[Task], ended: Ended) -> Sequence[Task]:
-        """Makes the bench of a shape with the first run that can be trained; that run and those after it."""
+        """Makes the group of a shape with the first run that can be trained; that run and those after it."""
         for place, task in enumerate(tasks):
             try:
-                self._benches[shape] = self._bench(task.config)
+                self._groups[shape] = self._group(task.config)
             except _FAILURES as error:
                 ended(task, error, 0.0)
             else:
                 return tasks[place:]
         return ()
 
-    def _bench(self, config: TrainConfig) -> "_Bench":
+    def _group(self, config: TrainConfig) -> "_ShapeGroup":
         known = [one for one in self._known if shape_of(one) == shape_of(config)]
         spec = config.training_spec
         job = load_job(config, Placement(find_devices(spec)))
         with jax.default_device(find_device(config.training_spec.device)):
-            return _Bench(job, self._data(job), known, runner=self._runner, size=self._size)
+            return _ShapeGroup(job, self._data(job), known, runner=self._runner, size=self._size)
 
     def _data(self, job: Job) -> tuple[Windows, Windows]:
         config = job.config
@@ -187,7 +188,7 @@ class Workshop:
         return self._windows[key]
 
 
-class _Bench:
+class _ShapeGroup:
     """What the runs of one shape have in common."""
 
     def __init__(
@@ -210,13 +211,13 @@ class _Bench:
         self._population: tuple[str, Population] | None = None
 
     def train(self, tasks: Sequence[Task], ended: Ended) -> None:
-        """Trains runs; see `Workshop.train`."""
-        # Numbers that do not differ are compiled in as the bench's own run has them.
+        """Trains runs; see `PopulationTrainer.train`."""
+        # Numbers that do not differ are compiled in as the run that the group was made with has them.
         known, configs = [self.job.config, *self._known], [task.config for task in tasks]
         values = values_of([*known, *configs], self.job.schema)[len(known) :]
         self._known = [*self._known, *configs]  # What has differed once is taken in from then on.
         population = self._slots(len(tasks), values[0])
-        begun: dict[int, _Sitting] = {}
+        begun: dict[int, _MemberRun] = {}
         alone: list[Task] = []
         epochs = sum(task.until or task.config.training_spec.epochs for task in tasks)
         batches = epochs * len(self.run.setup.order(1))
@@ -224,32 +225,32 @@ class _Bench:
 
             def members() -> Iterator[Member]:
                 for task, own in zip(tasks, values, strict=True):
-                    sitting = _Sitting(task, self, bar)
+                    member_run = _MemberRun(task, self, bar)
                     try:
-                        member = sitting.begin(own)
+                        member = member_run.begin(own)
                     except _FAILURES as error:
-                        member = sitting.ended(error)
+                        member = member_run.ended(error)
                     if member is None:
                         alone.append(task)
                     elif isinstance(member, Member):
-                        begun[id(member)] = sitting
+                        begun[id(member)] = member_run
                         yield member
                     else:
-                        ended(task, member, sitting.seconds)
+                        ended(task, member, member_run.seconds)
 
             def leave(member: Member, end: Standing | TrainingError) -> None:
-                sitting = begun.pop(id(member))
+                member_run = begun.pop(id(member))
                 try:
-                    came = sitting.end(end)
+                    came = member_run.end(end)
                 except _FAILURES as error:
-                    came = sitting.ended(error)
-                ended(sitting.task, came, sitting.seconds)
+                    came = member_run.ended(error)
+                ended(member_run.task, came, member_run.seconds)
 
             try:
                 population.train(members(), leave, signal=lambda: note.signal)
             finally:
-                for sitting in begun.values():
-                    sitting.close()
+                for member_run in begun.values():
+                    member_run.close()
         _train_in_turn(alone, ended)
 
     def baselines(self, run: Run, data: Data) -> Baselines:
@@ -280,16 +281,16 @@ class _Bench:
         return self._population[1]
 
 
-class _Sitting:
+class _MemberRun:
     """One run while it is trained: its logs, its checkpoints, its models."""
 
-    def __init__(self, task: Task, bench: _Bench, bar: Advance) -> None:
+    def __init__(self, task: Task, group: _ShapeGroup, bar: Advance) -> None:
         self.task = task
-        self._bench = bench
+        self._group = group
         self._bar = bar
         self._started = time.perf_counter()
         self._open = ExitStack()
-        self._job = bench.job.beside(task.config)
+        self._job = group.job.beside(task.config)
         self._saver: Saver | None = None
 
     @property
@@ -311,16 +312,16 @@ class _Sitting:
         check_until(checkpoint, until)
         if checkpoint.path is not None and not checkpoint.is_finished(spec):
             if until is not None and checkpoint.info["epoch"] >= until:
-                return _paused(restore(checkpoint, self._bench.run, job.shapes))
+                return _paused(restore(checkpoint, self._group.run, job.shapes))
             if checkpoint.info["part"] is not None:
                 return None
             cut_logs(job.layout, checkpoint.info)
         self._log = self._open.enter_context(json_log(job.layout.json_log(), job.memory))
-        self._data = job.data.batches(*self._bench.windows)
+        self._data = job.data.batches(*self._group.windows)
         with self._logging():
             job.announce(checkpoint, self._log)
-            run = job.prepare(self._data, beside=self._bench.run)
-            self._baselines = self._bench.baselines(run, self._data)
+            run = job.prepare(self._data, beside=self._group.run)
+            self._baselines = self._group.baselines(run, self._data)
             job.tell_baselines(self._baselines, self._log)
             start = job.start(run, checkpoint)
         if isinstance(start, Standing) and checkpoint.is_finished(spec):

@@ -17,7 +17,7 @@ import seqjax.commands.train_together as train_together
 from seqjax.artifacts.layout import Layout, Place
 from seqjax.commands.train import TrainResult, train_until
 from seqjax.commands.train_checkpoints import Saver
-from seqjax.commands.train_together import Paused, Task, Workshop
+from seqjax.commands.train_together import Paused, PopulationTrainer, Task
 from seqjax.errors import ArtifactError, TrainingError
 from seqjax.sweep.population import Population
 from seqjax.sweep.runners import Kind, Loop, Stacked
@@ -47,7 +47,9 @@ def no_exports(monkeypatch):
 def trained(some, runner: Kind = "loop"):
     """How runs end that are trained together, by number."""
     ends = {}
-    Workshop(runner=runner).train(some, lambda task, end, seconds: ends.__setitem__(task.number, end))
+    PopulationTrainer(runner=runner).train(
+        some, lambda task, end, seconds: ends.__setitem__(task.number, end)
+    )
     return ends
 
 
@@ -147,7 +149,7 @@ def test_runs_that_do_not_even_fit_alone_are_trained_by_themselves(project, monk
     """There `train` makes micro-batches smaller; a run that ended before is left alone."""
     ended, alone = [], []
 
-    def short_of_memory(bench, some, leave):
+    def short_of_memory(group, some, leave):
         leave(some[0], TrainingError("the first"), 0.0)
         raise error
 
@@ -157,11 +159,11 @@ def test_runs_that_do_not_even_fit_alone_are_trained_by_themselves(project, monk
             raise TrainingError("too little memory for batches of 4 windows in 4 parts")
         return TrainResult((), (), 1, 0.5, 2, {})
 
-    monkeypatch.setattr(train_together._Bench, "train", short_of_memory)
+    monkeypatch.setattr(train_together._ShapeGroup, "train", short_of_memory)
     monkeypatch.setattr(train_together, "train_until", by_itself)
     some = tasks(project, learning_rate=[0.1, 0.2, 0.3], epochs=[2, 2, 2])
     with caplog.at_level(logging.WARNING):
-        Workshop().train(some, lambda task, end, seconds: ended.append((task.number, end)))
+        PopulationTrainer().train(some, lambda task, end, seconds: ended.append((task.number, end)))
     assert alone == [("demo-run-1", None), ("demo-run-2", None)]
     assert [number for number, _ in ended] == [0, 1, 2]
     assert "in 4 parts" in str(ended[1][1])
@@ -170,12 +172,12 @@ def test_runs_that_do_not_even_fit_alone_are_trained_by_themselves(project, monk
 
 
 def test_another_error_of_the_accelerator_is_a_fault(project, monkeypatch):
-    def broken(bench, some, leave):
+    def broken(group, some, leave):
         raise jax.errors.JaxRuntimeError("INTERNAL: something broke")
 
-    monkeypatch.setattr(train_together._Bench, "train", broken)
+    monkeypatch.setattr(train_together._ShapeGroup, "train", broken)
     with pytest.raises(jax.errors.JaxRuntimeError):
-        Workshop().train(tasks(project), lambda task, end, seconds: None)
+        PopulationTrainer().train(tasks(project), lambda task, end, seconds: None)
 
 
 def test_numbers_that_are_compiled_in_are_those_of_each_run(project):
@@ -185,12 +187,12 @@ def test_numbers_that_are_compiled_in_are_those_of_each_run(project):
         for rate in (0.0, 0.5, 0.0)
         for task in tasks(project, dropout=[rate], epochs=[2], criterion={"item": "CrossEntropyLoss"})
     ]
-    workshop, together, alone, populations = Workshop(), [], [], []
+    trainer, together, alone, populations = PopulationTrainer(), [], [], []
     for place, task in enumerate(some):
         apart = task.config.model_copy(update={"model_name": f"together-{place}"})
-        workshop.train([replace(task, config=apart)], lambda task, end, seconds: together.append(end))
+        trainer.train([replace(task, config=apart)], lambda task, end, seconds: together.append(end))
         alone.append(train_until(task.config.model_copy(update={"model_name": f"alone-{place}"}), None))
-        populations.append(next(iter(workshop._benches.values()))._population)
+        populations.append(next(iter(trainer._groups.values()))._population)
     losses = [[end.best_validation_loss for end in ends] for ends in (together, alone)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     assert abs(losses[1][0] - losses[1][1]) > 1e-4
@@ -209,7 +211,7 @@ def test_a_run_that_cannot_be_prepared_does_not_keep_others_of_its_shape_from_it
         project_root=str(project),
     )
     some = [Task(one.run, one.config) for one in plan(config, METADATA).candidates]
-    Workshop().train(some, lambda task, end, seconds: found.update({task.number: end}))
+    PopulationTrainer().train(some, lambda task, end, seconds: found.update({task.number: end}))
     assert "total_steps" in str(found[0])
     assert isinstance(found[1], TrainResult)
 
@@ -218,7 +220,7 @@ def test_a_run_does_not_go_back_to_be_compared(project):
     (task,) = tasks(project, epochs=[3])
     train_until(task.config, 2)
     with pytest.raises(ArtifactError, match="is of epoch 2, but the run is to be compared with others after"):
-        Workshop().train([replace(task, until=1)], lambda task, end, seconds: None)
+        PopulationTrainer().train([replace(task, until=1)], lambda task, end, seconds: None)
 
 
 @pytest.mark.parametrize("has_paused", [False, True])
@@ -234,18 +236,18 @@ def test_the_next_part_of_a_run_is_not_begun_anew(project, has_paused):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Population, "_epoch", counted)
-        Workshop().train([replace(task, has_paused=has_paused)], lambda task, end, seconds: None)
+        PopulationTrainer().train([replace(task, has_paused=has_paused)], lambda task, end, seconds: None)
     assert epochs == ([2] if has_paused else [0, 1, 2])
 
 
 def test_windows_are_read_again_where_a_column_is_of_another_kind():
     """A column of whole numbers can be either; its windows hold ids or standardised values."""
     config = SimpleNamespace(training_data_path="a", validation_data_path="b", seq_length=3)
-    workshop, read = Workshop(), []
+    trainer, read = PopulationTrainer(), []
     for kind in ("categorical", "categorical", "real"):
         data = SimpleNamespace(windows=lambda kind=kind: read.append(kind) or kind)
         job: Any = SimpleNamespace(config=config, schema=SimpleNamespace(columns={"count": kind}), data=data)
-        assert workshop._data(job) == kind
+        assert trainer._data(job) == kind
     assert read == ["categorical", "real"]
 
 
@@ -263,10 +265,10 @@ def test_a_run_in_the_middle_of_an_epoch_goes_on_alone_until_its_limit(project, 
         with pytest.raises(KeyboardInterrupt):
             train_until(task.config, None)
     found = []
-    Workshop().train([Task(0, task.config, until=2)], lambda task, end, seconds: found.append(end))
+    PopulationTrainer().train([Task(0, task.config, until=2)], lambda task, end, seconds: found.append(end))
     assert isinstance(found[0], Paused)
     assert found[0].epoch == 2
     layout = Layout(project, "demo-run-0")
     assert [place for place in layout.saved() if place.batch == 0] == [Place(2)]
-    Workshop().train([Task(0, task.config, until=2)], lambda task, end, seconds: found.append(end))
+    PopulationTrainer().train([Task(0, task.config, until=2)], lambda task, end, seconds: found.append(end))
     assert found[1] == found[0]
