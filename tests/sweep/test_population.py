@@ -193,7 +193,14 @@ def test_a_member_goes_on_from_where_it_stands():
     assert ends[0].best_epoch == whole.best_epoch
 
 
-def test_updates_that_float16_skips_are_told_as_in_a_solo_run():
+@pytest.fixture
+def single():
+    """Plain precision, whatever other tests are in."""
+    with jax.enable_x64(False):
+        yield
+
+
+def test_updates_that_float16_skips_are_told_as_in_a_solo_run(single):
     float16 = {"layer_type_dtypes": {"linear": "float16", "embedding": "float16"}, "epochs": 1}
     some = [config(float16 | {"loss_weights": {"item": weight, "value": 1.0}}) for weight in (3e3, 3e4)]
     expected = []
