@@ -29,6 +29,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -270,24 +271,42 @@ def _row(count: int, wall: float, cpu: float) -> dict[str, Any]:
     return {"runs": count, "wall_seconds": round(wall, 1), "cpu_seconds": round(cpu, 1)}
 
 
-def searches(program: Path | None, counts: Sequence[int]) -> list[dict[str, Any]]:
-    """Whole searches, of each number of runs: ours before and after sequifier's, whose mean counts."""
+def searches(program: Path | None, counts: Sequence[int], rounds: int) -> list[dict[str, Any]]:
+    """Whole searches, of each number of runs: sequifier's between two of ours, whose mean counts.
+
+    Args:
+      program: sequifier; null measures ours alone.
+      counts: Numbers of runs.
+      rounds: How often sequifier's is measured; the median of the ratios counts.
+    """
     rows: list[dict[str, Any]] = []
     for count in counts:
-        before = ours(count)
-        theirs = None if program is None else peers(program, count)
-        both = before, ours(count)
-        row = {"program": "seqjax", "runs": count}
-        for kind in ("wall_seconds", "cpu_seconds"):
-            row[kind] = round(statistics.fmean(one[kind] for one in both), 1)
-            row[f"each_{kind}"] = [one[kind] for one in both]
+        own, theirs = [ours(count)], []
+        for _ in range(rounds):
+            theirs += [] if program is None else [peers(program, count)]
+            own.append(ours(count))
+        row = _joined("seqjax", count, own)
         rows.append(row)
-        if theirs is not None:
+        if theirs:
             for kind in ("wall", "cpu"):
-                ratio = theirs[f"{kind}_seconds"] / row[f"{kind}_seconds"]
-                row[f"{kind}_against_sequifier"] = round(ratio, 2)
-            rows.append({"program": "sequifier", **theirs})
+                key = f"{kind}_seconds"
+                ratios = [
+                    2 * one[key] / (before[key] + after[key])
+                    for one, (before, after) in zip(theirs, pairwise(own), strict=True)
+                ]
+                row[f"{kind}_against_sequifier"] = round(statistics.median(ratios), 2)
+                row[f"each_{kind}_against_sequifier"] = [round(ratio, 2) for ratio in ratios]
+            rows.append(_joined("sequifier", count, theirs))
     return rows
+
+
+def _joined(program: str, count: int, found: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The medians of several measurements, and each of them."""
+    row: dict[str, Any] = {"program": program, "runs": count}
+    for key in ("wall_seconds", "cpu_seconds"):
+        row[key] = round(statistics.median(one[key] for one in found), 1)
+        row[f"each_{key}"] = [one[key] for one in found]
+    return row
 
 
 def main() -> int:
@@ -316,7 +335,7 @@ def main() -> int:
         elif part == "runners":
             rows = [in_a_process(arguments.models[0], size, *how) for size in SIZES]
         else:
-            rows = searches(arguments.peer, arguments.models)
+            rows = searches(arguments.peer, arguments.models, arguments.rounds)
         results[part] = {**begin, "rows": rows}
     text = json.dumps(results, indent=1)
     print(text)
