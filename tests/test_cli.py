@@ -264,7 +264,7 @@ def test_yaml_on_the_command_line_is_checked(capsys):
     assert said.startswith("--training-spec.criterion has 1 problem:\n  line 1, column")
 
 
-@pytest.mark.parametrize("name", ["preprocess", "train", "infer"])
+@pytest.mark.parametrize("name", ["train", "infer"])
 def test_a_project_that_is_not_there_is_refused(capsys, project, name):
     assert "project_root: there is no folder 'shpo'" in refused(capsys, name, "--project-root", "shpo")
     assert not (project / "shpo").exists()

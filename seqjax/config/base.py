@@ -13,7 +13,7 @@ import difflib
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, TypeVar, get_args, get_origin
+from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
@@ -33,6 +33,8 @@ class ConfigModel(BaseModel):
         allow_inf_nan=False,
         validate_default=True,
     )
+    makes_project: ClassVar[bool] = False
+    """Whether the command makes its project's folder, where that is not there."""
 
 
 class Problems(ValueError):

@@ -163,10 +163,10 @@ def resolve_split(root: str | PathLike[str], path: str) -> Path:
 
 
 def _root_problems(model: type[ConfigModel], root: object) -> list[Problem]:
-    """What is wrong with a `project_root`: commands create folders, but only inside of a project."""
+    """What is wrong with a `project_root`: most commands create folders only inside of a project."""
     if "project_root" not in model.model_fields or not isinstance(root, str) or root in PLACEHOLDERS:
         return []
-    if Path(root).is_dir():
+    if model.makes_project or Path(root).is_dir():
         return []
     there = f"there is no folder {root!r} (the working directory is {Path.cwd()})"
     return [Problem("project_root", f"{there}. Correct it, or create a project with 'seqjax make NAME'.")]

@@ -1,7 +1,7 @@
 """The configuration of `seqjax preprocess`."""
 
 import math
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, ClassVar, Literal, TypeVar
 
 from pydantic import Field, NonNegativeInt, PositiveInt, ValidationInfo, field_validator
 
@@ -18,6 +18,7 @@ Value = TypeVar("Value")
 class PreprocessConfig(ConfigModel):
     """Turns a table of event sequences into windows of fixed length."""
 
+    makes_project: ClassVar[bool] = True
     project_root: str
     """Root folder of the project; relative paths start here. Usually '.'."""
     data_path: str

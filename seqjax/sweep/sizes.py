@@ -19,9 +19,9 @@ _MOST_ON_A_CPU = 64
 def suited(device: Device, *, is_resident: bool) -> Kind:
     """The runner that is fastest on a device.
 
-    On a CPU, `loop` makes as many steps per CPU second as `map` makes, whatever the size of the model, and as
-    `vmap` makes but with the smallest; it takes less wall time and is compiled sooner
-    (docs/benchmarks/sweep.json). What it does not do is to read a batch once for all runs.
+    On a CPU, `loop` is compiled soonest. It makes as many steps per CPU second as `map`, and takes less wall
+    time; tiny models gain a tenth by `vmap`, which takes a second longer to compile
+    (docs/benchmarks/sweep.json). What `loop` does not do is to read a batch once for all runs.
 
     Args:
       device: Where the runs are trained.

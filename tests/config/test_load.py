@@ -9,6 +9,7 @@ from seqjax.config.infer import InferConfig
 from seqjax.config.load import as_config, load_config, merged, resolve_path, resolve_split
 from seqjax.config.preprocess import PreprocessConfig
 from seqjax.config.train import TrainConfig
+from seqjax.config.visualize_training import VisualizeTrainingConfig
 from seqjax.errors import ConfigError
 
 PREPROCESS = "project_root: .\ndata_path: data/x.csv\nseq_length: 8\nsplit_ratios: [0.5, 0.5]\n"
@@ -81,14 +82,19 @@ def test_a_template_word_is_a_problem_where_any_text_would_do(path):
 
 def test_a_project_root_that_is_not_there_is_reported_with_all_else(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    path.write_text(path.read_text().replace("project_root: .", "project_root: shpo\nseed: x"))
-    text = message(load_config, PreprocessConfig, path)
+    path.write_text("project_root: shpo\nmodels: [run]\nlog_scale: x\n")
+    text = message(load_config, VisualizeTrainingConfig, path)
     there = f"project_root: there is no folder 'shpo' (the working directory is {tmp_path}). Correct it,"
     assert "has 2 problems" in text
     assert there in text
-    wrong = {"project_root": "shpo", "data_path": "x.csv", "seq_length": 8, "split_ratios": [1.0]}
-    assert there in message(as_config, PreprocessConfig, wrong)
-    assert there in message(as_config, PreprocessConfig, PreprocessConfig.model_validate(wrong))
+    wrong = {"project_root": "shpo", "models": ["run"]}
+    assert there in message(as_config, VisualizeTrainingConfig, wrong)
+    assert there in message(as_config, VisualizeTrainingConfig, VisualizeTrainingConfig.model_validate(wrong))
+
+
+def test_preprocess_makes_its_project(path):
+    path.write_text(PREPROCESS.replace("project_root: .", "project_root: new"))
+    assert load_config(PreprocessConfig, path).project_root == "new"
 
 
 def test_a_missing_file_says_where_it_was_looked_for(tmp_path, monkeypatch):

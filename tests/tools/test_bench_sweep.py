@@ -23,7 +23,7 @@ def test_ways_take_turns_and_their_medians_count(monkeypatch: pytest.MonkeyPatch
     seconds = {"loop": [9.0, 2.0, 4.0, 1.0], alone: [8.0, 4.0, 4.0, 4.0]}
     turns = []
 
-    def trained(workshop: object, runs: list[TrainConfig]) -> tuple[float, float]:
+    def trained(trainer: object, runs: list[TrainConfig]) -> tuple[float, float]:
         way = alone if runs[0].model_name.startswith(("first-one", "one")) else "loop"
         turns.append((way, len(runs)))
         found = seconds[way].pop(0)
@@ -72,13 +72,22 @@ def test_whole_searches_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyP
         "runs": 4,
         "wall_seconds": 4.0,
         "cpu_seconds": 3.0,
-        "each_wall_seconds": [4.0, 4.0],
-        "each_cpu_seconds": [3.0, 3.0],
+        "each_wall_seconds": [4.0] * 3,
+        "each_cpu_seconds": [3.0] * 3,
         "wall_against_sequifier": 10.0,
+        "each_wall_against_sequifier": [10.0] * 2,
         "cpu_against_sequifier": 10.0,
+        "each_cpu_against_sequifier": [10.0] * 2,
     }
-    assert theirs == {"program": "sequifier", "runs": 4, "wall_seconds": 40.0, "cpu_seconds": 30.0}
-    assert asked == ["preprocess", "hyperparameter-search"]
+    assert theirs == {
+        "program": "sequifier",
+        "runs": 4,
+        "wall_seconds": 40.0,
+        "each_wall_seconds": [40.0] * 2,
+        "cpu_seconds": 30.0,
+        "each_cpu_seconds": [30.0] * 2,
+    }
+    assert asked == ["preprocess", "hyperparameter-search"] * 2
     monkeypatch.setattr(bench_sweep, "in_a_process", lambda *given: {"models": 0})
     monkeypatch.setattr(sys, "argv", ["bench_sweep", *words, "--parts", "population"])
     assert bench_sweep.main() == 0
