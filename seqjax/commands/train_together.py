@@ -230,6 +230,9 @@ class _ShapeGroup:
                         member = member_run.begin(own)
                     except _FAILURES as error:
                         member = member_run.ended(error)
+                    except BaseException:
+                        member_run.close()
+                        raise
                     if member is None:
                         alone.append(task)
                     elif isinstance(member, Member):
@@ -239,11 +242,12 @@ class _ShapeGroup:
                         ended(task, member, member_run.seconds)
 
             def leave(member: Member, end: Standing | TrainingError) -> None:
-                member_run = begun.pop(id(member))
+                member_run = begun[id(member)]
                 try:
                     came = member_run.end(end)
                 except _FAILURES as error:
                     came = member_run.ended(error)
+                del begun[id(member)]  # Until then it is closed with the others, whatever happens.
                 ended(member_run.task, came, member_run.seconds)
 
             try:

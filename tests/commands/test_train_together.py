@@ -216,6 +216,22 @@ def test_a_run_that_cannot_be_prepared_does_not_keep_others_of_its_shape_from_it
     assert isinstance(found[1], TrainResult)
 
 
+@pytest.mark.parametrize("method", ["begin", "end"])
+def test_files_are_closed_where_an_error_ends_all(project, monkeypatch, method):
+    def fails(*arguments):
+        raise ArtifactError("The disk is full.")
+
+    closed = []
+    close = train_together._MemberRun.close
+    monkeypatch.setattr(train_together._MemberRun, method, fails)
+    monkeypatch.setattr(
+        train_together._MemberRun, "close", lambda run: closed.append(run.task.number) or close(run)
+    )
+    with pytest.raises(ArtifactError, match="disk is full"):
+        PopulationTrainer().train(tasks(project, epochs=[1]), lambda task, end, seconds: None)
+    assert closed == [0]
+
+
 def test_a_run_does_not_go_back_to_be_compared(project):
     (task,) = tasks(project, epochs=[3])
     train_until(task.config, 2)
