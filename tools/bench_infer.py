@@ -387,8 +387,8 @@ def _likelihood(path: Path, items: Any, *, rolling: bool) -> float:  # noqa: ANN
     model, length = read_pt(path), LONG["length"]
     assert isinstance(model.card, ModelCard)
     schema, spec = model.card.column_schema, model.card.model_spec
-    graphdef, _ = abstract(schema, spec)
-    params = from_sequifier(model.parameters, schema, spec)
+    graphdef, shapes = abstract(schema, spec)
+    params = from_sequifier(model.parameters, shapes, schema)
     valid = jnp.ones((len(items), length), jnp.bool_)
 
     @jax.jit

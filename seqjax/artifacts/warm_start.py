@@ -18,7 +18,7 @@ from seqjax.artifacts.torch_models import read_pt
 from seqjax.config.model import ModelSpec
 from seqjax.config.schema import Schema
 from seqjax.errors import ArtifactError
-from seqjax.interop.names import EMBEDDING_PREFIX, buffers, parameters, to_sequifier
+from seqjax.interop.names import EMBEDDING_PREFIX, FREQUENCIES, parameters, to_sequifier
 
 _SHOWN = 8
 
@@ -52,24 +52,20 @@ class WarmStart:
         return lines
 
 
-def warm_start(
-    params: Mapping[str, Any], path: Path, schema: Schema, spec: ModelSpec, *, strict: bool
-) -> WarmStart:
+def warm_start(params: Mapping[str, Any], path: Path, schema: Schema, *, strict: bool) -> WarmStart:
     """New parameters, replaced by those of a file.
 
     Args:
       params: The new parameters, a nested dict of arrays.
       path: A .pt file, or the folder of a checkpoint, whose best parameters are taken.
       schema: Columns of the new model.
-      spec: Its architecture.
       strict: Whether the file must hold these parameters and no others.
 
     Raises:
       ArtifactError: The file cannot be read; or with `strict` its parameters differ, without it none fits.
     """
     found = _read(path)
-    rows = {row.name: row for row in parameters(schema, spec)}
-    known = buffers(spec)
+    rows = {row.name: row for row in parameters(params, schema)}
     misshapen = [
         f"{name} ({np.shape(found[name])} there, {row.shape} here)"
         for name, row in rows.items()
@@ -81,7 +77,7 @@ def warm_start(
         tuple(row.name for row in fitting),
         tuple(name for name in rows if name not in found),
         tuple(misshapen),
-        tuple(name for name in found if name not in rows and name not in known and "inv_freq" not in name),
+        tuple(name for name in found if name not in rows and not name.endswith(FREQUENCIES)),
     )
     if not fitting or (strict and (result.new or result.misshapen or result.unused)):
         remedy = "Set warm_start_strict: false to take what fits by name, or name another file."

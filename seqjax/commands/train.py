@@ -351,7 +351,7 @@ class Job:
         path = resolve_path(config.project_root, spec.warm_start, or_here=True)
         if not path.exists():
             path = resolve_model_path(config.project_root, spec.warm_start, key="training_spec.warm_start")
-        found = warm_start(params, path, self.schema, config.model_spec, strict=spec.warm_start_strict)
+        found = warm_start(params, path, self.schema, strict=spec.warm_start_strict)
         for line in found.report():
             logger.info("[INFO] Warm start from %s: %s", path, line)
         return found.params

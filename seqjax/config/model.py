@@ -11,6 +11,9 @@ Activation = Literal["swiglu", "gelu", "relu"]
 Normalization = Literal["rmsnorm", "layer_norm"]
 PositionalEncoding = Literal["learned", "rope"]
 AttentionType = Literal["mha", "mqa", "gqa"]
+LayerType = Literal["linear", "embedding", "norm", "decoder"]
+"""Kinds of layers, as `layer_type_dtypes` names them; each module of a model says its own."""
+DTypeName = Literal["float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2"]
 
 
 class FixedModel(ConfigModel):
@@ -63,6 +66,11 @@ class ModelSpec(FixedModel):
     def kv_heads(self) -> int:
         """Number of key/value heads."""
         return self.n_kv_heads or self.n_head
+
+    @property
+    def mixers(self) -> tuple[str, ...]:
+        """What each layer does along time, by the names in `seqjax.model.block.MIXERS`."""
+        return ("attention",) * self.num_layers
 
     @model_validator(mode="after")
     def _dimensions_agree(self) -> Self:

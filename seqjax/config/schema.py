@@ -4,7 +4,7 @@
 every parameter's shape. The order is the metadata's: all categorical inputs, then all real ones.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
@@ -68,6 +68,18 @@ class Schema(ConfigModel):
     def head_width(self, target: str) -> int:
         """Number of outputs of a target's head: its classes, or one real value."""
         return self.n_classes[target] if self.targets[target] == "categorical" else 1
+
+    def parameter_name(self, path: Sequence[str]) -> str:
+        """The name of a parameter: its path, in which a column's name takes the place of its number.
+
+        Args:
+          path: The keys that lead to it in the tree of parameters, such as encoder, 0, weight.
+        """
+        columns = {"encoder": self.inputs, "pos_encoder": self.inputs, "decoder": tuple(self.targets)}
+        first, *rest = path
+        if first in columns:
+            rest[0] = columns[first][int(rest[0])]
+        return ".".join([first, *rest])
 
     def embedding_dims(self, total: int, given: Mapping[str, int] | None) -> dict[str, int]:
         """Embedding width of each input column, in graph order.

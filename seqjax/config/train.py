@@ -15,8 +15,7 @@ from pydantic import (
 
 from seqjax.config.base import ConfigModel, Problems, suggestion
 from seqjax.config.formats import WindowFormat
-from seqjax.config.layers import DTypeName, LayerType
-from seqjax.config.model import ModelSpec
+from seqjax.config.model import DTypeName, LayerType, ModelSpec
 from seqjax.config.numbers import ShareBelowOne
 from seqjax.config.optimization import (
     CATEGORICAL_CRITERIA,

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from importlib.util import find_spec
 
 from seqjax.artifacts.card import ModelCard
 from seqjax.config.base import suggestion
@@ -29,14 +30,18 @@ def contradictions(config: InferConfig, metadata: Metadata | None, card: ModelCa
         yield from _target_problems(config, card)
     if config.autoregression:
         yield from _autoregression_problems(card)
-    if config.generation_cache == "rolling" and card.model_spec.positional_encoding != "rope":
-        yield Problem(
-            "generation_cache",
-            "rolling needs rotary positions; those of this model are learned, and belong to places in the "
-            "window, which every further item changes. Use exact, or train with positional_encoding: rope.",
-        )
+    if config.generation_cache == "rolling" and (reason := _continuation_problem(card)):
+        yield Problem("generation_cache", reason)
     if metadata is not None:
         yield from _metadata_problems(metadata, card)
+
+
+def _continuation_problem(card: ModelCard) -> str | None:
+    if find_spec("jax") is None:
+        return None  # The model runs elsewhere, which is a reason of its own.
+    from seqjax.model.transformer import continuation_problem
+
+    return continuation_problem(card.model_spec)
 
 
 def _differs(key: str, found: object, known: object) -> Problem:

@@ -61,12 +61,12 @@ class _JaxModel:
         from seqjax.model.functional import abstract
 
         self._card = card
-        params = from_sequifier(parameters, card.column_schema, card.model_spec)
+        self._graphdef, shapes = abstract(card.column_schema, card.model_spec)
+        params = from_sequifier(parameters, shapes, card.column_schema)
         devices = _devices(device, distributed=distributed)
         mesh = jax.make_mesh((len(devices),), ("batch",), axis_types=(AxisType.Auto,), devices=devices)
         self._by_row = NamedSharding(mesh, PartitionSpec("batch"))
         self._params = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
-        self._graphdef, _ = abstract(card.column_schema, card.model_spec)
         self._sizes: list[int] = []
 
     @property

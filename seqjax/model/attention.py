@@ -1,4 +1,4 @@
-"""Causal self-attention: multi-head, grouped-query and multi-query in one.
+"""Causal self-attention: multi-head, grouped-query and multi-query in one, with or without rotary positions.
 
 There are G key/value heads for H query heads, and query head h reads key/value head h // (H / G). The query
 heads of one key/value head are laid end to end along the time axis, so that they are one product with its
@@ -7,21 +7,73 @@ keys and nothing is repeated. G = H is multi-head attention, G = 1 multi-query.
 What a position may see is an additive bias: 0 or minus infinity. Every position sees at least itself, so that
 the softmax of a padded position stays finite.
 
+Rotary positions turn queries and keys by an angle that grows with their position. Pairs are the two halves of
+a head (component i with i + K/2), not neighbours.
+
+The memory is a ring of L slots: the item at position p is written into slot p mod L, over the one that is L
+positions older, so each item sees the newest L, itself included. The order of the slots does not matter,
+since keys carry their position in their rotation. What an item offers was computed from the items that it saw
+then. As long as none of these has left the window, that is what computing the whole window again gives;
+afterwards the two differ.
+
 Shapes leave the batch open as -1: an exported graph then needs no arithmetic to find it.
 """
 
 import math
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
-from seqjax.model.dropout import Drop, Dropout
+from seqjax.config.model import ModelSpec
+from seqjax.model.dropout import Drop, Dropout, keep_all
 from seqjax.model.linear import Linear
-from seqjax.model.position import Rotation, rotate
+from seqjax.model.mixer import Context
+
+
+class Rotation(NamedTuple):
+    """Cosine and sine of every position's angles, each half of a head alike."""
+
+    cos_TK: Float[Array, "T K"]
+    sin_TK: Float[Array, "T K"]
+
+    def trailing(self, first: int) -> "Rotation":
+        """The rotation of the positions from `first` on."""
+        return Rotation(self.cos_TK[first:], self.sin_TK[first:])
+
+
+def inverse_frequencies(width: int, theta: float) -> Float[np.ndarray, "half"]:
+    """`theta^(-2i / width)` for i in 0 .. width/2 - 1, in radians per position."""
+    exponents = np.arange(0, width, 2, dtype=np.float32) / np.float32(width)
+    return np.float32(1) / np.float32(theta) ** exponents
+
+
+def rotation(positions_T: Int[Array, "T"] | Int[np.ndarray, "T"], width: int, theta: float) -> Rotation:
+    """The rotation of every position, for heads of `width` components.
+
+    Args:
+      positions_T: Positions; a numpy array makes the angles constants of the traced program.
+      width: K, the even width of a head.
+      theta: Base of the frequencies.
+    """
+    xp = np if isinstance(positions_T, np.ndarray) else jnp
+    half_TK = positions_T[:, None].astype(np.float32) * inverse_frequencies(width, theta)[None]
+    angle_TK = xp.concatenate([half_TK, half_TK], axis=-1)
+    return Rotation(jnp.asarray(xp.cos(angle_TK)), jnp.asarray(xp.sin(angle_TK)))
+
+
+def rotate(x_BHTK: Float[Array, "B H T K"], by: Rotation | None) -> Float[Array, "B H T K"]:
+    """Turns each position's pairs by that position's angles, in float32; None turns nothing."""
+    if by is None:
+        return x_BHTK
+    wide_BHTK = x_BHTK.astype(jnp.float32)
+    first, second = jnp.split(wide_BHTK, 2, axis=-1)
+    turned_BHTK = jnp.concatenate([-second, first], axis=-1)
+    cos, sin = (factor[None, None] for factor in by)
+    return (wide_BHTK * cos + turned_BHTK * sin).astype(x_BHTK.dtype)
 
 
 def attention_bias(length: int, valid_BS: Bool[Array, "B S"] | None) -> Float[Array, "b 1 T S"]:
@@ -41,80 +93,117 @@ def attention_bias(length: int, valid_BS: Bool[Array, "B S"] | None) -> Float[Ar
     return jnp.where(seen_B1TS, jnp.float32(0), jnp.float32(-np.inf))
 
 
-class KeysValues(NamedTuple):
-    """What the positions of a window offer to those that attend to them."""
+class Ring(NamedTuple):
+    """What the newest L items offer to those that attend to them, in no order."""
 
-    key_BGSK: Float[Array, "B G S K"]
+    key_BGSK: Float[Array, "B G L K"]
     """Keys, rotated where positions are rotary."""
-    value_BGSK: Float[Array, "B G S K"]
+    value_BGSK: Float[Array, "B G L K"]
     """Values."""
+    valid_BS: Bool[Array, "B L"]
+    """Which slots may be seen."""
 
 
 class Attention(nnx.Module):
     """Self-attention with `n_head` query heads and `kv_heads` key/value heads, without biases."""
 
-    def __init__(self, dim: int, n_head: int, kv_heads: int, *, rng: np.random.Generator) -> None:
+    name: ClassVar[str] = "attn"
+    no_memory: ClassVar[str | None] = None
+
+    def __init__(
+        self,
+        dim: int,
+        n_head: int,
+        kv_heads: int,
+        *,
+        rng: np.random.Generator,
+        rope_theta: float | None = None,
+    ) -> None:
+        """Draws initial values.
+
+        Args:
+          dim: D, the width of the vectors.
+          n_head: H, the number of query heads.
+          kv_heads: G, the number of key/value heads; divides `n_head`.
+          rng: Where initial values come from.
+          rope_theta: Base of the frequencies of rotary positions; None rotates nothing.
+        """
         self.n_head = n_head
         self.kv_heads = kv_heads
-        width = dim // n_head
-        self.wq = Linear(dim, n_head * width, use_bias=False, rng=rng)
-        self.wk = Linear(dim, kv_heads * width, use_bias=False, rng=rng)
-        self.wv = Linear(dim, kv_heads * width, use_bias=False, rng=rng)
-        self.wo = Linear(n_head * width, dim, use_bias=False, rng=rng)
+        self.width = dim // n_head
+        self.rope_theta = rope_theta
+        self.wq = Linear(dim, n_head * self.width, use_bias=False, rng=rng)
+        self.wk = Linear(dim, kv_heads * self.width, use_bias=False, rng=rng)
+        self.wv = Linear(dim, kv_heads * self.width, use_bias=False, rng=rng)
+        self.wo = Linear(n_head * self.width, dim, use_bias=False, rng=rng)
+
+    @classmethod
+    def from_spec(cls, spec: ModelSpec, *, rng: np.random.Generator) -> "Attention":
+        """Attention as `model_spec` describes it."""
+        theta = spec.rope_theta if spec.positional_encoding == "rope" else None
+        return cls(spec.dim_model, spec.n_head, spec.kv_heads, rng=rng, rope_theta=theta)
 
     def __call__(
-        self,
-        x_BSD: Float[Array, "B S D"],
-        bias: Float[Array, "b 1 S S"],
-        rope: Rotation | None,
-        *,
-        drop: Drop,
-        last: int | None = None,
+        self, x_BSD: Float[Array, "B S D"], context: Context, *, drop: Drop, last: int | None = None
     ) -> Float[Array, "B T D"]:
-        """Attends from the last positions to all.
-
-        Args:
-          x_BSD: What is attended to.
-          bias: From `attention_bias`.
-          rope: Rotation of the S positions, or None.
-          drop: Dropout of the attention weights.
-          last: T, how many trailing positions to attend from; None is all S.
-        """
+        """Attends from the last positions to all; `drop` acts on the weights. See `Mixer`."""
         first = 0 if last is None else x_BSD.shape[1] - last
-        own = None if rope is None else Rotation(rope.cos_TK[first:], rope.sin_TK[first:])
-        offered = self.keys_values(x_BSD, rope)
-        return self.attend(x_BSD[:, first:], offered, bias[:, :, first:], own, drop=drop)
+        rope, bias = self._rotation(context), context.shared(_window_bias)
+        own = None if rope is None else rope.trailing(first)
+        key, value = self._keys_values(x_BSD, rope)
+        query = self._queries(x_BSD[:, first:], own)
+        return self._joined(_attend(query, key, value, bias[:, :, first:], drop))
 
-    def keys_values(self, x_BSD: Float[Array, "B S D"], rope: Rotation | None) -> KeysValues:
-        """The keys and values of S positions, whose rotation is `rope`."""
+    def prefix(self, x_BLD: Float[Array, "B L D"], context: Context) -> tuple[Float[Array, "B L D"], Ring]:
+        """Attends within a window, whose length becomes that of the ring. See `Mixer`."""
+        rope, bias = self._rotation(context), context.shared(_window_bias)
+        key, value = self._keys_values(x_BLD, rope)
+        mixed = _attend(self._queries(x_BLD, rope), key, value, bias, keep_all)
+        valid = context.valid_BT
+        return self._joined(mixed), Ring(
+            key, value, jnp.ones(x_BLD.shape[:2], jnp.bool_) if valid is None else valid
+        )
+
+    def step(
+        self, x_B1D: Float[Array, "B 1 D"], memory: Ring, context: Context
+    ) -> tuple[Float[Array, "B 1 D"], Ring]:
+        """Attends from one more item to the newest L, itself included. See `Mixer`."""
+        rope, slot = self._rotation(context), context.positions_T[0] % memory.valid_BS.shape[1]
+        key, value = self._keys_values(x_B1D, rope)
+        write = jax.lax.dynamic_update_slice_in_dim
+        ring = Ring(
+            write(memory.key_BGSK, key, slot, axis=2),
+            write(memory.value_BGSK, value, slot, axis=2),
+            write(memory.valid_BS, jnp.ones_like(memory.valid_BS[:, :1]), slot, axis=1),
+        )
+        bias = jnp.where(ring.valid_BS[:, None, None, :], jnp.float32(0), jnp.float32(-jnp.inf))
+        mixed = _attend(self._queries(x_B1D, rope), ring.key_BGSK, ring.value_BGSK, bias, keep_all)
+        return self._joined(mixed), ring
+
+    def _rotation(self, context: Context) -> Rotation | None:
+        return None if self.rope_theta is None else context.shared(_rotation, self.width, self.rope_theta)
+
+    def _queries(self, x_BTD: Float[Array, "B T D"], rope: Rotation | None) -> Float[Array, "B H T K"]:
+        return rotate(_split_heads(self.wq(x_BTD), self.n_head), rope)
+
+    def _keys_values(
+        self, x_BSD: Float[Array, "B S D"], rope: Rotation | None
+    ) -> tuple[Float[Array, "B G S K"], Float[Array, "B G S K"]]:
         key, value = (_split_heads(project(x_BSD), self.kv_heads) for project in (self.wk, self.wv))
-        return KeysValues(key if rope is None else rotate(key, rope), value)
+        return rotate(key, rope), value
 
-    def attend(
-        self,
-        x_BTD: Float[Array, "B T D"],
-        offered: KeysValues,
-        bias: Float[Array, "b 1 T S"],
-        rope: Rotation | None,
-        *,
-        drop: Drop,
-    ) -> Float[Array, "B T D"]:
-        """Attends from T positions, whose rotation is `rope`, to S positions.
-
-        Args:
-          x_BTD: What attends.
-          offered: From `keys_values`, of these or of other positions.
-          bias: 0 where a position may be seen, minus infinity elsewhere.
-          rope: Rotation of the T positions, or None.
-          drop: Dropout of the attention weights.
-        """
-        query = _split_heads(self.wq(x_BTD), self.n_head)
-        if rope is not None:
-            query = rotate(query, rope)
-        mixed_BHTK = _attend(query, *offered, bias, drop)
+    def _joined(self, mixed_BHTK: Float[Array, "B H T K"]) -> Float[Array, "B T D"]:
         mixed_BTHK = jnp.transpose(mixed_BHTK, (0, 2, 1, 3))
         _, time, heads, width = mixed_BTHK.shape
         return self.wo(jnp.reshape(mixed_BTHK, (-1, time, heads * width)))
+
+
+def _window_bias(context: Context) -> Float[Array, "b 1 T T"]:
+    return attention_bias(context.length, context.valid_BT)
+
+
+def _rotation(context: Context, width: int, theta: float) -> Rotation:
+    return rotation(context.positions_T, width, theta)
 
 
 def _split_heads(x: Float[Array, "B T HK"], heads: int) -> Float[Array, "B {heads} T K"]:

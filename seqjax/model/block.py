@@ -1,7 +1,9 @@
-"""One transformer layer: attention and feed-forward, each added to what it reads.
+"""One layer: a mixer along time and a feed-forward layer, each added to what it reads.
 
 The norm comes before each of them (`norm_first`), or after each addition.
 """
+
+from collections.abc import Mapping
 
 import numpy as np
 from flax import nnx
@@ -9,51 +11,72 @@ from jaxtyping import Array, Float
 
 from seqjax.config.model import ModelSpec
 from seqjax.model.attention import Attention
-from seqjax.model.dropout import Drop
+from seqjax.model.dropout import Drop, keep_all
 from seqjax.model.feedforward import make_feedforward
+from seqjax.model.mixer import Context, Memory, Mixer
 from seqjax.model.norm import make_norm
-from seqjax.model.position import Rotation
+
+MIXERS: Mapping[str, type[Mixer]] = {"attention": Attention}
+"""What a layer may do along time, by the names in `ModelSpec.mixers`."""
 
 
 class Block(nnx.Module):
-    """A transformer layer of the kind that a `ModelSpec` describes."""
+    """A layer of the kind that a `ModelSpec` describes."""
 
-    def __init__(self, spec: ModelSpec, *, rng: np.random.Generator) -> None:
+    def __init__(self, spec: ModelSpec, mixer: str, *, rng: np.random.Generator) -> None:
+        """Draws initial values.
+
+        Args:
+          spec: Sizes and kinds.
+          mixer: A name in `MIXERS`.
+          rng: Where initial values come from.
+        """
         self.norm_first = spec.norm_first
         self.norm1 = make_norm(spec.normalization, spec.dim_model)
         self.norm2 = make_norm(spec.normalization, spec.dim_model)
-        self.attn = Attention(spec.dim_model, spec.n_head, spec.kv_heads, rng=rng)
+        self.mixer_name = MIXERS[mixer].name
+        setattr(self, self.mixer_name, MIXERS[mixer].from_spec(spec, rng=rng))
         self.ff = make_feedforward(spec.activation_fn, spec.dim_model, spec.dim_feedforward, rng=rng)
 
+    @property
+    def mixer(self) -> Mixer:
+        """What the layer does along time."""
+        return getattr(self, self.mixer_name)
+
     def __call__(
-        self,
-        x_BSD: Float[Array, "B S D"],
-        bias: Float[Array, "b 1 S S"],
-        rope: Rotation | None,
-        *,
-        drop: Drop,
-        last: int | None = None,
-    ) -> Float[Array, "B T D"]:
+        self, x_BTD: Float[Array, "B T D"], context: Context, *, drop: Drop, last: int | None = None
+    ) -> Float[Array, "B P D"]:
         """The layer's output at the last positions.
 
         Args:
-          x_BSD: Output of the layer before.
-          bias: From `attention_bias`.
-          rope: Rotation of the S positions, or None.
+          x_BTD: Output of the layer before.
+          context: The window's positions.
           drop: Dropout, or `keep_all`.
-          last: T, how many trailing positions to compute; None is all S.
+          last: P, how many trailing positions to compute; None is all T.
         """
-        x_BTD = x_BSD if last is None else x_BSD[:, x_BSD.shape[1] - last :]
-        return self.add(x_BTD, self.attn(self.attended(x_BSD), bias, rope, drop=drop, last=last), drop)
+        x_BPD = x_BTD if last is None else x_BTD[:, x_BTD.shape[1] - last :]
+        return self._added(x_BPD, self.mixer(self._read(x_BTD), context, drop=drop, last=last), drop)
 
-    def attended(self, x_BSD: Float[Array, "B S D"]) -> Float[Array, "B S D"]:
-        """What attention reads of the layer's input."""
-        return self.norm1(x_BSD) if self.norm_first else x_BSD
+    def prefix(self, x_BTD: Float[Array, "B T D"], context: Context) -> tuple[Float[Array, "B T D"], Memory]:
+        """The layer's output at all positions, and its mixer's memory of them."""
+        mixed_BTD, memory = self.mixer.prefix(self._read(x_BTD), context)
+        return self._added(x_BTD, mixed_BTD, keep_all), memory
 
-    def add(
+    def step(
+        self, x_B1D: Float[Array, "B 1 D"], memory: Memory, context: Context
+    ) -> tuple[Float[Array, "B 1 D"], Memory]:
+        """The layer's output at one more item, and the memory with that item in it."""
+        mixed_B1D, memory = self.mixer.step(self._read(x_B1D), memory, context)
+        return self._added(x_B1D, mixed_B1D, keep_all), memory
+
+    def _read(self, x_BTD: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+        """The mixer's input, from the layer's."""
+        return self.norm1(x_BTD) if self.norm_first else x_BTD
+
+    def _added(
         self, x_BTD: Float[Array, "B T D"], mixed_BTD: Float[Array, "B T D"], drop: Drop
     ) -> Float[Array, "B T D"]:
-        """The layer's output, from its input and what attention makes of that."""
+        """The layer's output, from its input and its mixer's output."""
         if self.norm_first:
             x_BTD = x_BTD + drop(mixed_BTD)
             return x_BTD + drop(self.ff(self.norm2(x_BTD), drop))

@@ -8,16 +8,21 @@ E is the width of all columns together (`initial_embedding_dim`); the factor is 
 which then adds the learned positions, unscaled.
 """
 
+from typing import ClassVar
+
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from seqjax.config.model import LayerType
 from seqjax.model.linear import dense, parameter, small_normal, uniform
 
 
 class Table(nnx.Module):
     """A vector for each id of a categorical column, or for each position."""
+
+    layer_type: ClassVar[LayerType] = "embedding"
 
     def __init__(self, rows: int, width: int, *, rng: np.random.Generator) -> None:
         self.weight = parameter(small_normal(rng, (rows, width)))
@@ -30,6 +35,8 @@ class Table(nnx.Module):
 class RealEncoder(nnx.Module):
     """A linear map from a real value to a vector."""
 
+    layer_type: ClassVar[LayerType] = "embedding"
+
     def __init__(self, width: int, *, rng: np.random.Generator) -> None:
         draw = uniform(1)
         self.weight = parameter(draw(rng, (width, 1)))
@@ -37,7 +44,7 @@ class RealEncoder(nnx.Module):
 
     def __call__(self, values_BT: Float[Array, "B T"]) -> Float[Array, "B T E"]:
         """The float32 vectors of `values_BT`, standardised numbers: a narrower format would round them."""
-        weight, bias = (part[...].astype(jnp.float32) for part in (self.weight, self.bias))
+        weight, bias = (leaf[...].astype(jnp.float32) for leaf in (self.weight, self.bias))
         return dense(_as_vectors(values_BT), weight, bias)
 
 

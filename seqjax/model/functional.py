@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from seqjax.config.model import ModelSpec
+from seqjax.config.model import LayerType, ModelSpec
 from seqjax.config.schema import Schema
 from seqjax.model.transformer import Transformer
 
@@ -37,6 +37,17 @@ def split(model: Transformer) -> tuple[GraphDef, Params]:
     """The inverse of `merge`."""
     graphdef, state = nnx.split(model)
     return graphdef, _with_string_keys(nnx.to_pure_dict(state))
+
+
+def layer_types(graphdef: GraphDef) -> dict[tuple[str, ...], LayerType]:
+    """The kind of layer that each parameter belongs to, as its module says, by the keys that lead to it."""
+    model = nnx.merge(graphdef, [None] * graphdef.num_leaves)
+    return {
+        (*map(str, path), name): module.layer_type
+        for path, module in nnx.iter_modules(model)
+        for name, leaf in vars(module).items()
+        if isinstance(leaf, nnx.Param)
+    }
 
 
 def merge(graphdef: GraphDef, params: Params) -> Transformer:

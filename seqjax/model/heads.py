@@ -1,18 +1,24 @@
 """From vectors to distributions: one linear head for each target."""
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import jax
 import numpy as np
 from jaxtyping import Array, Float
 
+from seqjax.config.model import LayerType
 from seqjax.config.schema import ColumnKind
 from seqjax.model.linear import Linear, small_normal, zeros
 
 
-def make_head(dim: int, width: int, *, rng: np.random.Generator) -> Linear:
-    """A head of `width` outputs: the classes of a categorical target, or one real value."""
-    return Linear(dim, width, rng=rng, weight_init=small_normal, bias_init=zeros)
+class Head(Linear):
+    """A linear map to the numbers that a target's distribution is made of, which knows nothing at first."""
+
+    layer_type: ClassVar[LayerType] = "decoder"
+
+    def __init__(self, dim: int, width: int, *, rng: np.random.Generator) -> None:
+        super().__init__(dim, width, rng=rng, weight_init=small_normal, bias_init=zeros)
 
 
 def predictions(

@@ -11,12 +11,15 @@ takes seconds.
 
 import math
 from collections.abc import Callable
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
+
+from seqjax.config.model import LayerType
 
 Initializer = Callable[[np.random.Generator, tuple[int, ...]], Float[np.ndarray, "..."]]
 
@@ -60,7 +63,9 @@ def dense(
 
 
 class Linear(nnx.Module):
-    """A dense layer from `width_in` to `width_out`; null initializers draw from `uniform(width_in)`."""
+    """A dense layer from `width_in` to `width_out`; where an initializer is None, `uniform(width_in)` is."""
+
+    layer_type: ClassVar[LayerType] = "linear"
 
     def __init__(
         self,

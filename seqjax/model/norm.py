@@ -1,12 +1,13 @@
 """Normalisation over the last axis, computed in float32 whatever the dtype of the input."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from seqjax.config.model import LayerType
 from seqjax.model.linear import parameter
 
 RMS_EPSILON = 1e-6
@@ -15,6 +16,8 @@ LAYER_EPSILON = 1e-5
 
 class RMSNorm(nnx.Module):
     """`weight * x / sqrt(mean(x^2) + 1e-6)`."""
+
+    layer_type: ClassVar[LayerType] = "norm"
 
     def __init__(self, width: int) -> None:
         self.weight = parameter(np.ones((width,), np.float32))
@@ -29,6 +32,8 @@ class RMSNorm(nnx.Module):
 
 class LayerNorm(nnx.Module):
     """`weight * (x - mean) / sqrt(variance + 1e-5) + bias`, with the biased variance."""
+
+    layer_type: ClassVar[LayerType] = "norm"
 
     def __init__(self, width: int) -> None:
         self.weight = parameter(np.ones((width,), np.float32))

@@ -11,6 +11,7 @@ each call.
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -20,15 +21,32 @@ from jaxtyping import Array, Bool, Float, Int, Num
 
 from seqjax.config.model import ModelSpec
 from seqjax.config.schema import Schema
-from seqjax.model.attention import attention_bias
-from seqjax.model.block import Block
-from seqjax.model.cache import Cache, made_valid, slot_bias, written
+from seqjax.model.block import MIXERS, Block
 from seqjax.model.dropout import Drop, keep_all
 from seqjax.model.embedding import Table, make_encoder
-from seqjax.model.heads import make_head, predictions
+from seqjax.model.heads import Head, predictions
 from seqjax.model.linear import Linear, small_normal, zeros
+from seqjax.model.mixer import Context, Memory
 from seqjax.model.norm import make_norm
-from seqjax.model.position import Rotation, rotation
+
+
+class Cache(NamedTuple):
+    """What a model remembers of B windows and the items after them."""
+
+    layers: tuple[Memory, ...]
+    """The memory of each layer's mixer."""
+    position: Int[Array, ""]
+    """The position of the next item, counted from the windows' first slot."""
+
+
+def continuation_problem(spec: ModelSpec) -> str | None:
+    """Says why windows cannot be continued from memories; None where they can."""
+    if spec.positional_encoding == "learned":
+        return (
+            "rolling needs rotary positions; those of this model are learned, and belong to places in the "
+            "window, which every further item changes. Use exact, or train with positional_encoding: rope."
+        )
+    return next((reason for name in spec.mixers if (reason := MIXERS[name].no_memory)), None)
 
 
 class Transformer(nnx.Module):
@@ -46,15 +64,19 @@ class Transformer(nnx.Module):
         self.mask_padding = spec.mask_padding
         self.prediction_length = spec.prediction_length
         self.scale = math.sqrt(spec.initial_embedding_dim)
-        self.rope = (spec.head_dim, spec.rope_theta) if spec.positional_encoding == "rope" else None
+        self.continuation_problem = continuation_problem(spec)
         classes = {name: schema.n_classes[name] for name in schema.categorical_inputs}
         self.encoder = nnx.List(make_encoder(classes.get(name), dims[name], rng=rng) for name in dims)
-        self.pos_encoder = None if self.rope else nnx.List(_position_tables(schema, dims, rng=rng))
+        self.pos_encoder = (
+            nnx.List(Table(schema.seq_length, width, rng=rng) for width in dims.values())
+            if spec.positional_encoding == "learned"
+            else None
+        )
         self.joint_embedding_layer = _joint_layer(spec, rng=rng)
-        self.layers = nnx.List(Block(spec, rng=rng) for _ in range(spec.num_layers))
+        self.layers = nnx.List(Block(spec, mixer, rng=rng) for mixer in spec.mixers)
         self.final_norm = make_norm(spec.normalization, spec.dim_model) if spec.norm_first else None
         self.decoder = nnx.List(
-            make_head(spec.dim_model, schema.head_width(name), rng=rng) for name in schema.targets
+            Head(spec.dim_model, schema.head_width(name), rng=rng) for name in schema.targets
         )
 
     def __call__(
@@ -112,12 +134,10 @@ class Transformer(nnx.Module):
         """What the first layer reads, then each layer's output; of the last layer, at the last positions."""
         x_BTD = self._embed(inputs, positions, drop).astype(dtype)
         yield x_BTD
-        length = x_BTD.shape[1]
-        bias = attention_bias(length, valid_BT if self.mask_padding else None)
-        rope = self._rotation(length, positions)
+        context = self._context(x_BTD.shape[1], valid_BT, positions)
         newest = len(self.layers) - 1
         for index, layer in enumerate(self.layers):
-            x_BTD = layer(x_BTD, bias, rope, drop=drop, last=last if index == newest else None)
+            x_BTD = layer(x_BTD, context, drop=drop, last=last if index == newest else None)
             yield x_BTD
 
     def predict(
@@ -166,42 +186,34 @@ class Transformer(nnx.Module):
     def remember(
         self, inputs: Mapping[str, Num[Array, "B L"]], valid_BL: Bool[Array, "B L"] | None = None
     ) -> tuple[dict[str, Float[Array, "B 1 _"]], Cache]:
-        """What a call gives at the last position, and a cache to `proceed` from; rotary models only."""
-        if self.rope is None:
-            raise ValueError("keys and values can only be kept where positions are rotary.")
+        """What a call gives at the last position, and a cache to `proceed` from.
+
+        Raises:
+          ValueError: The model cannot be continued; see `continuation_problem`.
+        """
+        if self.continuation_problem is not None:
+            raise ValueError(self.continuation_problem)
         self._check_mask(valid_BL)
         x_BLD = self._embed(inputs, None, keep_all).astype(jnp.float32)
-        batch, length, _ = x_BLD.shape
-        bias, rope = (
-            attention_bias(length, valid_BL if self.mask_padding else None),
-            self._rotation(length, None),
-        )
-        kept = []
+        length = x_BLD.shape[1]
+        context = self._context(length, valid_BL)
+        memories = []
         for layer in self.layers:
-            read_BLD = layer.attended(x_BLD)
-            kept.append(layer.attn.keys_values(read_BLD, rope))
-            mixed_BLD = layer.attn.attend(read_BLD, kept[-1], bias, rope, drop=keep_all)
-            x_BLD = layer.add(x_BLD, mixed_BLD, keep_all)
-        seen_BL = (
-            valid_BL if self.mask_padding and valid_BL is not None else jnp.ones((batch, length), jnp.bool_)
-        )
-        return self._decode(self._finish(x_BLD[:, -1:])), Cache(tuple(kept), seen_BL, jnp.int32(length))
+            x_BLD, memory = layer.prefix(x_BLD, context)
+            memories.append(memory)
+        return self._decode(self._finish(x_BLD[:, -1:])), Cache(tuple(memories), jnp.int32(length))
 
     def proceed(
         self, item: Mapping[str, Num[Array, "B 1"]], cache: Cache
     ) -> tuple[dict[str, Float[Array, "B 1 _"]], Cache]:
-        """What a call gives at one more item, which sees the newest L, and the cache with that item in it."""
-        slot = cache.position % cache.valid_BL.shape[1]
-        valid_BL = made_valid(cache.valid_BL, slot)
-        bias, rope = slot_bias(valid_BL), self._rotation(1, cache.position[None])
+        """What a call gives at one more item, and the cache with that item in it."""
         x_B1D = self._embed(item, None, keep_all).astype(jnp.float32)
-        kept = []
-        for layer, ring in zip(self.layers, cache.layers, strict=True):
-            read_B1D = layer.attended(x_B1D)
-            kept.append(written(ring, layer.attn.keys_values(read_B1D, rope), slot))
-            mixed_B1D = layer.attn.attend(read_B1D, kept[-1], bias, rope, drop=keep_all)
-            x_B1D = layer.add(x_B1D, mixed_B1D, keep_all)
-        return self._decode(self._finish(x_B1D)), Cache(tuple(kept), valid_BL, cache.position + 1)
+        context = self._context(1, None, cache.position[None])
+        memories = []
+        for layer, memory in zip(self.layers, cache.layers, strict=True):
+            x_B1D, memory = layer.step(x_B1D, memory, context)
+            memories.append(memory)
+        return self._decode(self._finish(x_B1D)), Cache(tuple(memories), cache.position + 1)
 
     def _check_mask(self, valid_BT: Bool[Array, "B T"] | None) -> None:
         if self.mask_padding and valid_BT is None:
@@ -228,15 +240,12 @@ class Transformer(nnx.Module):
         x_BTE = jnp.concatenate(parts, axis=-1)
         return x_BTE if self.joint_embedding_layer is None else self.joint_embedding_layer(x_BTE)
 
-    def _rotation(self, length: int, positions: Int[Array, "T"] | None) -> Rotation | None:
-        if self.rope is None:
-            return None
-        width, theta = self.rope
-        return rotation(np.arange(length) if positions is None else positions, width, theta)
-
-
-def _position_tables(schema: Schema, dims: Mapping[str, int], *, rng: np.random.Generator) -> list[Table]:
-    return [Table(schema.seq_length, width, rng=rng) for width in dims.values()]
+    def _context(
+        self, length: int, valid_BT: Bool[Array, "B T"] | None, positions: Int[Array, "T"] | None = None
+    ) -> Context:
+        return Context(
+            np.arange(length) if positions is None else positions, valid_BT if self.mask_padding else None
+        )
 
 
 def _joint_layer(spec: ModelSpec, *, rng: np.random.Generator) -> Linear | None:

@@ -26,7 +26,7 @@ def frozen_parameters(patterns: Sequence[str], params: Params, schema: Schema) -
     paths = [
         tuple(str(key.key) for key in path) for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]
     ]
-    names = {parameter_name(path, schema): path for path in paths}
+    names = {schema.parameter_name(path): path for path in paths}
     problems, frozen = [], set()
     for index, pattern in enumerate(patterns):
         matching = {path for name, path in names.items() if fnmatchcase(name, pattern)}
@@ -43,17 +43,3 @@ def frozen_parameters(patterns: Sequence[str], params: Params, schema: Schema) -
     if problems:
         raise ConfigError("The training configuration", problems)
     return frozenset(frozen)
-
-
-def parameter_name(path: Path, schema: Schema) -> str:
-    """Sequifier's name of a parameter: the parts of a column are called after it.
-
-    Args:
-      path: The keys that lead to it, such as encoder, 0, weight.
-      schema: The model's columns.
-    """
-    part, *rest = path
-    columns = {"encoder": schema.inputs, "pos_encoder": schema.inputs, "decoder": tuple(schema.targets)}
-    if part in columns:
-        rest[0] = columns[part][int(rest[0])]
-    return ".".join([part, *rest])

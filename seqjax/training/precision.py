@@ -13,6 +13,7 @@ as goes well (`LossScale`).
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -20,9 +21,10 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from seqjax.config.layers import DTypeName, LayerType, layer_type
+from seqjax.config.model import DTypeName, LayerType
 from seqjax.errors import TrainingError
 from seqjax.model.dropout import random_words
+from seqjax.optim.parts import Path
 from seqjax.training.batch import Tree
 from seqjax.training.devices import Device
 
@@ -65,6 +67,8 @@ class Precision:
     """Format of the parameters."""
     computed: Mapping[LayerType, DTypeLike] = field(default_factory=dict)
     """Format of the arithmetic."""
+    layers: Mapping[Path, LayerType] = field(default_factory=dict)
+    """The kind of layer that each parameter belongs to; needed where any format is given."""
 
     @property
     def between(self) -> DTypeLike:
@@ -87,11 +91,20 @@ class Precision:
 
     def keep(self, params: Tree) -> Tree:
         """Parameters in the formats in which they are kept."""
-        return _cast(params, self.kept)
+        return self._cast(params, self.kept)
 
     def compute(self, params: Tree) -> Tree:
         """Parameters in the formats in which layers compute."""
-        return _cast(params, self.computed)
+        return self._cast(params, self.computed)
+
+    def _cast(self, params: Tree, dtypes: Mapping[LayerType, DTypeLike]) -> Tree:
+        if not dtypes:
+            return params
+
+        def cast(path: tuple[Any, ...], leaf: Float[Array, "..."]) -> Float[Array, "..."]:
+            return leaf.astype(dtypes.get(self.layers[tuple(key.key for key in path)], jnp.float32))
+
+        return jax.tree_util.tree_map_with_path(cast, params)
 
 
 FLOAT32 = Precision()
@@ -99,7 +112,11 @@ FLOAT32 = Precision()
 
 
 def build_precision(
-    dtypes: Mapping[LayerType, DTypeName] | None, *, autocast: bool, device: Device
+    dtypes: Mapping[LayerType, DTypeName] | None,
+    *,
+    autocast: bool,
+    device: Device,
+    layers: Mapping[Path, LayerType] = MappingProxyType({}),
 ) -> Precision:
     """The formats of a run.
 
@@ -107,6 +124,7 @@ def build_precision(
       dtypes: `layer_type_dtypes`.
       autocast: `layer_autocast`.
       device: Where it computes.
+      layers: The kind of layer that each parameter belongs to: `seqjax.model.functional.layer_types`.
 
     Raises:
       TrainingError: The device does not have a format.
@@ -122,7 +140,7 @@ def build_precision(
         else {}
     )
     computed |= {kind: jnp.bfloat16 if name in _FLOAT8 else jnp.dtype(name) for kind, name in chosen.items()}
-    return Precision(kept, computed)
+    return Precision(kept, computed, layers)
 
 
 def has_bfloat16(device: Device) -> bool:
@@ -163,16 +181,6 @@ def _rounded(wide: Float[Array, "..."], dtype: DTypeLike, key: Key[Array, ""]) -
     draw = random_words(key, wide.shape or (1,)).reshape(wide.shape).astype(jnp.float32) / 2.0**32
     magnitude = jnp.where(draw < share, high, low)
     return jnp.where(wide < 0, -magnitude, magnitude)
-
-
-def _cast(params: Tree, dtypes: Mapping[LayerType, DTypeLike]) -> Tree:
-    if not dtypes:
-        return params
-
-    def cast(path: tuple[Any, ...], leaf: Float[Array, "..."]) -> Float[Array, "..."]:
-        return leaf.astype(dtypes.get(layer_type([key.key for key in path]), jnp.float32))
-
-    return jax.tree_util.tree_map_with_path(cast, params)
 
 
 def _check_float8(dtypes: Mapping[LayerType, DTypeName], device: Device) -> None:

@@ -13,7 +13,7 @@ from seqjax.config.optimization import schedule_length
 from seqjax.config.schema import Schema
 from seqjax.config.train import TrainConfig, TrainingSpec
 from seqjax.errors import ConfigError, Problem, TrainingError
-from seqjax.model.functional import GraphDef, abstract
+from seqjax.model.functional import GraphDef, abstract, layer_types
 from seqjax.optim.optimizers import Optimizer, build_optimizer
 from seqjax.optim.schedules import Schedule, build_schedule
 from seqjax.training.baselines import predict_baseline
@@ -100,7 +100,12 @@ def prepare(
     placement = placement or Placement([device])
     targets = build_targets(schema, spec)
     evaluated = without_smoothing(targets)
-    precision = build_precision(spec.layer_type_dtypes, autocast=spec.layer_autocast, device=device)
+    precision = build_precision(
+        spec.layer_type_dtypes,
+        autocast=spec.layer_autocast,
+        device=device,
+        layers=layer_types(graphdef),
+    )
     apply = forward(graphdef, schema.inputs, precision)
     schedule = _schedule(spec, len(data.order(1)))
     optimizer = _optimizer(config, schema, schedule)

@@ -14,6 +14,7 @@ from seqjax.errors import ArtifactError
 from seqjax.interop.names import EMBEDDING_PREFIX, from_sequifier
 from seqjax.interop.torch_files import read_torch_file
 from seqjax.interop.torch_writer import write_torch_file
+from seqjax.model.functional import abstract
 from tests.architectures import architectures
 from tests.models import card_of, random_model
 from tests.reference import PROJECT_CASES, reference_case
@@ -36,7 +37,7 @@ def test_files_are_as_sequifiers(shared: Path, tmp_path: Path, name: str, kind) 
         assert (found[f"{prefix}{key}"].shape, found[f"{prefix}{key}"].dtype) == (values.shape, values.dtype)
     model = read_pt(tmp_path / "x.pt")
     assert (model.kind, model.card) == (kind, card)
-    restored = from_sequifier(model.parameters, case.schema, case.spec)
+    restored = from_sequifier(model.parameters, abstract(case.schema, case.spec)[1], case.schema)
     assert jax.tree.structure(restored) == jax.tree.structure(params)
     jax.tree.map(lambda one, other: np.testing.assert_array_equal(one, other, strict=True), restored, params)
 
@@ -46,7 +47,7 @@ def test_narrow_parameters_are_written_as_float32(tmp_path: Path) -> None:
     _, params = random_model(architecture.schema, architecture.spec, seed=1)
     narrow = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)
     write_pt(tmp_path / "x.pt", params=narrow, card=card_of(architecture.schema, architecture.spec))
-    found = from_sequifier(read_pt(tmp_path / "x.pt").parameters, architecture.schema, architecture.spec)
+    found = from_sequifier(read_pt(tmp_path / "x.pt").parameters, params, architecture.schema)
     wide = jax.tree.map(lambda leaf: np.asarray(leaf.astype(jnp.float32)), narrow)
     jax.tree.map(lambda one, other: np.testing.assert_array_equal(one, other, strict=True), found, wide)
 

@@ -55,7 +55,7 @@ def trained(tmp_path: Path):
 def test_a_torch_file_is_taken_whole(trained) -> None:
     path, params = trained
     _, new = functional.init(SCHEMA, SPEC, seed=2)
-    found = warm_start(new, path, SCHEMA, SPEC, strict=True)
+    found = warm_start(new, path, SCHEMA, strict=True)
     assert equal(found.params, params)
     assert found.report() == [f"{len(jax.tree.leaves(params))} of {len(jax.tree.leaves(params))} parameters"]
     assert not equal(new, params)
@@ -64,9 +64,9 @@ def test_a_torch_file_is_taken_whole(trained) -> None:
 def test_a_file_of_sequifier_is_taken(shared: Path) -> None:
     case = reference_case(shared, "B")
     _, new = functional.init(case.schema, case.spec, seed=2)
-    found = warm_start(new, case.weights, case.schema, case.spec, strict=True)
+    found = warm_start(new, case.weights, case.schema, strict=True)
     content = read_torch_file(case.weights)["model_state_dict"]
-    assert equal(found.params, from_sequifier(content, case.schema, case.spec))
+    assert equal(found.params, from_sequifier(content, new, case.schema))
 
 
 def test_a_checkpoint_gives_its_best_parameters(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_a_checkpoint_gives_its_best_parameters(tmp_path: Path) -> None:
     tree = jax.tree.map(np.asarray, ({"params": last}, best, {"report": np.zeros(1)}))
     path = save_checkpoint(Layout(tmp_path, "demo"), Place(3), tree, info)
     _, new = functional.init(SCHEMA, SPEC, seed=3)
-    assert equal(warm_start(new, path, SCHEMA, SPEC, strict=True).params, best)
+    assert equal(warm_start(new, path, SCHEMA, strict=True).params, best)
 
 
 def test_columns_are_found_by_name_and_what_differs_is_told(trained) -> None:
@@ -93,10 +93,10 @@ def test_columns_are_found_by_name_and_what_differs_is_told(trained) -> None:
     )
     _, new = functional.init(schema, spec, seed=2)
     with pytest.raises(ArtifactError) as error:
-        warm_start(new, path, schema, spec, strict=True)
+        warm_start(new, path, schema, strict=True)
     assert "not in the file: encoder.kind.weight" in str(error.value)
     assert "warm_start_strict: false" in str(error.value)
-    found = warm_start(new, path, schema, spec, strict=False)
+    found = warm_start(new, path, schema, strict=False)
     assert equal(found.params["encoder"]["2"], params["encoder"]["0"])
     assert equal(found.params["encoder"]["0"], new["encoder"]["0"])
     assert equal(found.params["layers"]["0"], params["layers"]["0"])
@@ -109,7 +109,7 @@ def test_columns_are_found_by_name_and_what_differs_is_told(trained) -> None:
 def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
     _, new = functional.init(SCHEMA, SPEC, seed=2)
     with pytest.raises(ArtifactError, match=r"is a graph, which does not name its parameters. Name a .pt"):
-        warm_start(new, tmp_path / "x.onnx", SCHEMA, SPEC, strict=True)
+        warm_start(new, tmp_path / "x.onnx", SCHEMA, strict=True)
     write_torch_file(tmp_path / "y.pt", {"model_state_dict": OrderedDict(other=np.zeros(2, np.float32))})
     with pytest.raises(ArtifactError, match=r"0 of 24 parameters; .* Name another file"):
-        warm_start(new, tmp_path / "y.pt", SCHEMA, SPEC, strict=False)
+        warm_start(new, tmp_path / "y.pt", SCHEMA, strict=False)

@@ -53,7 +53,8 @@ def project(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[
     @cache
     def export(name: str, kind: ModelKind) -> Path:
         case = reference_case(shared, name)
-        params = from_sequifier(read_torch_file(case.weights)["model_state_dict"], case.schema, case.spec)
+        graphdef, shapes = abstract(case.schema, case.spec)
+        params = from_sequifier(read_torch_file(case.weights)["model_state_dict"], shapes, case.schema)
         metadata = load_metadata(golden / "configs" / "metadata_configs" / f"{PROJECT_CASES[name]}.json")
         card = ModelCard(
             schema=case.schema,
@@ -71,7 +72,7 @@ def project(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[
         write_onnx(
             path,
             params=jax.tree.map(jnp.asarray, params),
-            graphdef=abstract(case.schema, case.spec)[0],
+            graphdef=graphdef,
             card=card,
             sample=sample,
         )

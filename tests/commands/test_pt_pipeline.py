@@ -103,7 +103,7 @@ def test_shards_to_predictions(project: Path, monkeypatch: pytest.MonkeyPatch) -
     for path in (*result.best[2:], *result.last[2:]):
         model = read_pt(path)
         assert model.card is not None
-        params = from_sequifier(model.parameters, model.card.column_schema, model.card.model_spec)
+        params = from_sequifier(model.parameters, expected, model.card.column_schema)
         jax.tree.map(
             lambda one, other: np.testing.assert_array_equal(one, other, strict=True), params, expected
         )

@@ -24,7 +24,7 @@ def paths_and_shapes(params) -> dict[tuple[str, ...], tuple[int, ...]]:
 @ALL
 def test_table_holds_every_parameter_of_the_model(architecture) -> None:
     _, params = abstract(architecture.schema, architecture.spec)
-    table = parameters(architecture.schema, architecture.spec)
+    table = parameters(params, architecture.schema)
     assert {row.path: row.shape for row in table} == paths_and_shapes(params)
     assert len({row.name for row in table}) == len(table)
 
@@ -36,7 +36,7 @@ def test_names_round_trip(architecture, embedding: bool) -> None:
     _, params = init(schema, spec, seed=3)
     there = to_sequifier(params, schema, spec, embedding=embedding)
     assert all(name.startswith(EMBEDDING_PREFIX) == embedding for name in there)
-    back = from_sequifier(there, schema, spec)
+    back = from_sequifier(there, abstract(schema, spec)[1], schema)
     assert jax.tree.structure(back) == jax.tree.structure(params)
     jax.tree.map(np.testing.assert_array_equal, back, params)
 
@@ -45,7 +45,7 @@ def test_names_round_trip(architecture, embedding: bool) -> None:
 def test_written_names_are_those_of_sequifier_in_order(shared: Path, case: str) -> None:
     schema, spec, weights, _ = reference_case(shared, case)
     state = read_torch_file(weights)["model_state_dict"]
-    written = to_sequifier(from_sequifier(state, schema, spec), schema, spec)
+    written = to_sequifier(from_sequifier(state, abstract(schema, spec)[1], schema), schema, spec)
     assert list(written) == list(state)
     for name, values in state.items():
         np.testing.assert_allclose(written[name], values, rtol=1e-6, err_msg=name)
@@ -60,7 +60,7 @@ def test_every_mismatch_is_in_one_message() -> None:
     state["layers.0.norm1.bias"] = np.zeros(20, np.int64)
     state["layers.2.norm1.weight"] = np.zeros(20, np.float32)
     with pytest.raises(ArtifactError) as caught:
-        from_sequifier(state, schema, spec)
+        from_sequifier(state, abstract(schema, spec)[1], schema)
     message = str(caught.value)
     assert "missing: encoder.shop.id.weight (7, 7)" in message
     assert "wrong shape: layers.1.attn.wk.weight is (20, 10), not (10, 20)" in message
@@ -76,8 +76,8 @@ def test_rotary_frequencies_may_be_absent() -> None:
     assert len(without) == len(state) - spec.num_layers
     jax.tree.map(
         np.testing.assert_array_equal,
-        from_sequifier(without, schema, spec),
-        from_sequifier(state, schema, spec),
+        from_sequifier(without, abstract(schema, spec)[1], schema),
+        from_sequifier(state, abstract(schema, spec)[1], schema),
     )
 
 
@@ -86,5 +86,5 @@ def test_half_precision_files_become_float32() -> None:
     schema, spec = architecture.schema, architecture.spec
     state = to_sequifier(init(schema, spec, seed=0)[1], schema, spec)
     halves = {name: values.astype(np.float16) for name, values in state.items()}
-    tree = from_sequifier(halves, schema, spec)
+    tree = from_sequifier(halves, abstract(schema, spec)[1], schema)
     assert {leaf.dtype for leaf in jax.tree.leaves(tree)} == {np.dtype(np.float32)}

@@ -7,7 +7,7 @@ import pytest
 
 from seqjax.model.attention import Attention, attention_bias
 from seqjax.model.dropout import keep_all
-from seqjax.model.position import rotation
+from seqjax.model.mixer import Context
 
 DIM, HEADS, LENGTH, BATCH = 12, 6, 5, 3
 
@@ -39,19 +39,19 @@ def test_equals_its_twin(kv_heads: int, masked: bool) -> None:
     attention = Attention(DIM, HEADS, kv_heads, rng=rng)
     x = rng.normal(size=(BATCH, LENGTH, DIM)).astype(np.float32) * 3
     valid = np.arange(LENGTH) >= np.array([[0], [2], [LENGTH]])
-    bias = attention_bias(LENGTH, jnp.asarray(valid) if masked else None)
-    found = attention(jnp.asarray(x), bias, None, drop=keep_all)
+    context = Context(np.arange(LENGTH), jnp.asarray(valid) if masked else None)
+    found = attention(jnp.asarray(x), context, drop=keep_all)
     expected = twin(attention, x, valid if masked else np.ones_like(valid))
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_last_positions_are_those_of_all() -> None:
     rng = np.random.default_rng(0)
-    attention = Attention(DIM, HEADS, 2, rng=rng)
+    attention = Attention(DIM, HEADS, 2, rng=rng, rope_theta=100.0)
     x = jnp.asarray(rng.normal(size=(BATCH, LENGTH, DIM)), jnp.float32)
-    bias, rope = attention_bias(LENGTH, None), rotation(np.arange(LENGTH), DIM // HEADS, 100.0)
-    whole = attention(x, bias, rope, drop=keep_all)
-    np.testing.assert_allclose(attention(x, bias, rope, drop=keep_all, last=2), whole[:, -2:], atol=1e-6)
+    context = Context(np.arange(LENGTH))
+    whole = attention(x, context, drop=keep_all)
+    np.testing.assert_allclose(attention(x, context, drop=keep_all, last=2), whole[:, -2:], atol=1e-6)
 
 
 def test_bias_is_causal_and_shows_each_position_itself() -> None:
@@ -74,5 +74,5 @@ def test_dropout_acts_on_the_weights() -> None:
         np.testing.assert_allclose(jnp.sum(x, axis=-1), 1, rtol=1e-6)
         return x
 
-    attention(jnp.ones((BATCH, LENGTH, DIM)), attention_bias(LENGTH, None), None, drop=drop)
+    attention(jnp.ones((BATCH, LENGTH, DIM)), Context(np.arange(LENGTH)), drop=drop)
     assert shapes == [(BATCH, HEADS, LENGTH, LENGTH)]

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from seqjax.model.heads import make_head, predictions
+from seqjax.model.heads import Head, predictions
 
 
 def test_only_categorical_targets_are_normalised() -> None:
@@ -15,7 +15,7 @@ def test_only_categorical_targets_are_normalised() -> None:
 
 
 def test_a_new_head_knows_nothing_of_its_bias() -> None:
-    head = make_head(64, 50, rng=np.random.default_rng(0))
+    head = Head(64, 50, rng=np.random.default_rng(0))
     assert head.weight.shape == (50, 64)
     assert head.bias is not None
     assert not np.any(head.bias[...])

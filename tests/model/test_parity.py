@@ -18,8 +18,8 @@ TOLERANCE = 1e-5
 @pytest.mark.parametrize("name", [*FORWARD_CASES, *PROJECT_CASES])
 def test_forward_equals_sequifier(shared: Path, name: str) -> None:
     case = reference_case(shared, name)
-    params = from_sequifier(read_torch_file(case.weights)["model_state_dict"], case.schema, case.spec)
-    graphdef, _ = abstract(case.schema, case.spec)
+    graphdef, shapes = abstract(case.schema, case.spec)
+    params = from_sequifier(read_torch_file(case.weights)["model_state_dict"], shapes, case.schema)
     with np.load(case.outputs) as arrays:
         expected = dict(arrays)
     dtypes = dict.fromkeys(case.schema.categorical_inputs, jnp.int32)
@@ -44,8 +44,9 @@ def test_forward_equals_sequifier(shared: Path, name: str) -> None:
 
 def test_embedding_exports_hold_the_same_parameters(shared: Path) -> None:
     case = reference_case(shared, "A")
+    _, shapes = abstract(case.schema, case.spec)
     generative, embedding = (
-        from_sequifier(read_torch_file(path)["model_state_dict"], case.schema, case.spec)
+        from_sequifier(read_torch_file(path)["model_state_dict"], shapes, case.schema)
         for path in (case.weights, case.weights.with_name("A-embedding.pt"))
     )
     jax.tree.map(np.testing.assert_array_equal, generative, embedding)

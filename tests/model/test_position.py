@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from seqjax.model.position import inverse_frequencies, rotate, rotation
+from seqjax.model.attention import inverse_frequencies, rotate, rotation
 
 
 def test_frequencies() -> None:

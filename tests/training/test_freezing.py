@@ -5,21 +5,10 @@ import pytest
 
 from seqjax.config.optimization import OPTIMIZERS, NamedSpec
 from seqjax.errors import ConfigError
-from seqjax.interop.names import parameters
-from seqjax.model import functional
 from seqjax.optim.optimizers import build_optimizer
-from seqjax.training.freezing import frozen_parameters, parameter_name
+from seqjax.training.freezing import frozen_parameters
 from seqjax.training.state import new_state
 from seqjax.training.step import Constants, Recipe, build_step, empty_report, forward
-from tests.architectures import architectures
-
-
-@pytest.mark.parametrize("architecture", architectures()[:4], ids=lambda architecture: architecture.id)
-def test_names_are_sequifiers(architecture):
-    expected = {row.path: row.name for row in parameters(architecture.schema, architecture.spec)}
-    _, params = functional.abstract(architecture.schema, architecture.spec)
-    paths = [tuple(key.key for key in path) for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]]
-    assert {path: parameter_name(path, architecture.schema) for path in paths} == expected
 
 
 def test_patterns_choose_parameters(case):

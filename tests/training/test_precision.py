@@ -6,9 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seqjax.config.layers import LayerType
+from seqjax.config.model import LayerType
 from seqjax.config.optimization import NamedSpec
 from seqjax.errors import TrainingError
+from seqjax.model.functional import layer_types
 from seqjax.optim.optimizers import build_optimizer
 from seqjax.training.metrics import mean_losses
 from seqjax.training.objective import loss_weights
@@ -115,8 +116,10 @@ class Trainer:
     """Runs of one precision, compiled once."""
 
     def __init__(self, case, precision):
-        self.case, self.precision = case, precision
-        apply = forward(case.graphdef, case.schema.inputs, precision)
+        self.case = case
+        layers = layer_types(case.graphdef)
+        self.precision = dataclasses.replace(precision, layers=layers)
+        apply = forward(case.graphdef, case.schema.inputs, self.precision)
         self.recipe = Recipe(apply, case.targets, build_optimizer(NamedSpec.of("AdamW")), clip=0.5)
         self.feed, self.order = case.feed(), case.order(4)
         self.fold = self.feed.fold(build_step(self.recipe))
@@ -173,7 +176,9 @@ def test_narrow_formats_reach_nearly_the_loss_of_float32(half, brain, float32_lo
 
 @pytest.mark.parametrize("kind", LAYERS)
 def test_each_type_of_layer_has_its_own_format(case, kind):
-    precision = build_precision({kind: "bfloat16"}, autocast=False, device=CPU)
+    precision = build_precision(
+        {kind: "bfloat16"}, autocast=False, device=CPU, layers=layer_types(case.graphdef)
+    )
     kept = jax.tree_util.tree_flatten_with_path(precision.keep(case.params))[0]
     narrow = {path[0].key for path, leaf in kept if leaf.dtype == jnp.bfloat16}
     parts = {

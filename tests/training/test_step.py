@@ -166,8 +166,8 @@ def test_weights_follow_those_of_sequifier(shared):
     )
     windows, slots = _sequifier_windows(golden), 9
     assert windows.seq_length == slots - 1
-    params = from_sequifier(_weights(golden, "init__"), schema, config.model_spec)
-    graphdef, _ = functional.abstract(schema, config.model_spec)
+    graphdef, shapes = functional.abstract(schema, config.model_spec)
+    params = from_sequifier(_weights(golden, "init__"), shapes, schema)
     spec = config.training_spec
     targets = build_targets(schema, spec)
     recipe = Recipe(
