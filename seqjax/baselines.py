@@ -11,6 +11,7 @@ device) and of `seqjax.evaluation.baselines` (in numpy) return what they say.
 """
 
 import logging
+import math
 from collections.abc import Mapping
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -18,6 +19,7 @@ import numpy as np
 from jaxtyping import Float, Num, Shaped
 
 from seqjax.config.schema import Schema
+from seqjax.model.distributions import DISTRIBUTIONS, Distribution
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +97,7 @@ def fit_baselines(windows: TrainingWindows, schema: Schema) -> dict[str, Fitted]
         )
     for name, kind in schema.targets.items():
         if kind == "real":
-            rows = _fit_real(pairs[name])
+            rows = _fit_real(pairs[name], DISTRIBUTIONS[schema.head(name)])
         else:
             rows = _fit_categorical(pairs[name], schema.n_classes[name], markov=small)
         for baseline in fitted:
@@ -144,18 +146,28 @@ def _transitions(pairs: Pairs, marginal: Float[np.ndarray, "C"]) -> Float[np.nda
     return np.log(shares).astype(np.float32)
 
 
-def _fit_real(pairs: Pairs) -> dict[str, dict[str, Float[np.ndarray, "..."]]]:
-    mean = np.asarray(pairs.items.mean(dtype=np.float64), np.float32)
-    slope, intercept = _line(pairs.last.astype(np.float64), pairs.following.astype(np.float64))
-    one, zero = np.asarray(1.0, np.float32), np.asarray(0.0, np.float32)
+def _fit_real(pairs: Pairs, predicted: Distribution) -> dict[str, dict[str, Float[np.ndarray, "..."]]]:
+    items, last, following = (values.astype(np.float64) for values in pairs)
+    mean, (slope, intercept) = items.mean(), _line(last, following)
+
+    def raw(value: float, scale: float) -> Float[np.ndarray, "W"]:
+        """The raw outputs of a head that says this; a head of a value alone has no scale."""
+        outputs = predicted.raw(np.asarray(value), np.asarray(scale))
+        return outputs.astype(np.float32)
+
+    marginal = raw(mean, items.std())
+
+    def line(slope: float, intercept: float) -> dict[str, Float[np.ndarray, "..."]]:
+        missed = following - slope * last - intercept
+        scale = math.sqrt(np.square(missed).mean()) if len(missed) else 1.0
+        weight = np.zeros_like(marginal)
+        weight[0] = slope
+        return {"marginal": marginal, "slope": weight, "intercept": raw(intercept, scale)}
+
     return {
-        "last value": {"marginal": mean, "slope": one, "intercept": zero},
-        "marginal": {"marginal": mean[None]},
-        "first-order Markov": {
-            "marginal": mean,
-            "slope": np.asarray(slope, np.float32),
-            "intercept": np.asarray(intercept, np.float32),
-        },
+        "last value": line(1.0, 0.0),
+        "marginal": {"marginal": marginal},
+        "first-order Markov": line(slope, intercept),
     }
 
 

@@ -5,8 +5,9 @@ architecture, the maps between values and ids, the statistics of real columns, t
 training ended, so that inference needs only the file and data. It knows no jax and no onnx.
 """
 
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 from pydantic import ConfigDict, Field, ValidationError
 
@@ -18,13 +19,15 @@ from seqjax.config.schema import Schema
 from seqjax.config.train import TrainConfig
 from seqjax.errors import ArtifactError
 from seqjax.interop.graph_names import free_name
+from seqjax.model.distributions import distribution_of
 
+Array = TypeVar("Array")
 ModelKind = Literal["generative", "embedding"]
 
 CARD_KEY = "seqjax"
 EMBEDDING = "embedding"
 _PACKAGES = ("jax", "flax", "jax2onnx", "onnx")
-_OUTPUT_SUFFIX = {"categorical": "_log_probs", "real": "_value"}
+_PARAMETERS = "_params"
 
 
 def installed_versions() -> dict[str, str]:
@@ -79,6 +82,9 @@ class ModelCard(ConfigModel):
     drops nothing. Without a value for it, it drops as training did."""
     outputs: dict[str, str] = Field(default_factory=dict)
     """Name of the graph's output of each target (or of `embedding`)."""
+    parameters: dict[str, str] = Field(default_factory=dict)
+    """Name of a second output of each target of which a density is predicted: its parameters, (batch,
+    prediction_length, W)."""
 
     def of_kind(self, kind: ModelKind, *, live_dropout: bool = False) -> Self:
         """The card of the same parameters exported as `kind`, with the names of its inputs and outputs.
@@ -93,15 +99,28 @@ class ModelCard(ConfigModel):
         taken |= {mask} if mask else set()
         dropout = free_name("dropout_rate", taken) if live_dropout else None
         taken |= {dropout} if dropout else set()
+        parameters = {}
         if kind == "embedding":
             outputs = {EMBEDDING: free_name(EMBEDDING, taken)}
         else:
-            outputs = {
-                target: free_name(target + _OUTPUT_SUFFIX[target_kind], taken)
-                for target, target_kind in self.column_schema.targets.items()
+            rows = {name: distribution_of(self.column_schema, name) for name in self.column_schema.targets}
+            outputs = {name: free_name(name + row.suffix, taken) for name, row in rows.items()}
+            taken |= {*outputs.values()}
+            parameters = {
+                name: free_name(name + _PARAMETERS, taken) for name, row in rows.items() if row.is_density
             }
-        names = {"inputs": inputs, "valid_mask": mask, "dropout_input": dropout, "outputs": outputs}
+        names = {"inputs": inputs, "valid_mask": mask, "dropout_input": dropout}
+        names |= {"outputs": outputs, "parameters": parameters}
         return self.model_copy(update={"kind": kind, **names})
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """The names of all of the graph's outputs, in order."""
+        return (*self.outputs.values(), *self.parameters.values())
+
+    def by_target(self, values: Iterable[Array]) -> dict[str, Array]:
+        """What the model states of each target, from all of the graph's outputs in order."""
+        return dict(zip((*self.outputs, *self.parameters), values, strict=True))
 
     def to_json(self) -> str:
         """The card as JSON."""

@@ -23,6 +23,7 @@ from seqjax.config.train import TrainConfig
 from seqjax.errors import ArtifactError
 from seqjax.interop.onnx_export import GraphInput, LiveDropout, data_beside, drop_live, export_onnx
 from seqjax.interop.onnx_session import open_session
+from seqjax.model.distributions import distribution_of
 
 if TYPE_CHECKING:
     import jax
@@ -149,7 +150,7 @@ def write_onnx(
             staged,
             functools.partial(to_export, constants),
             inputs=_graph_inputs(card),
-            outputs=list(card.outputs.values()),
+            outputs=list(card.output_names),
             seq_length=card.column_schema.seq_length,
             description={CARD_KEY: card.to_json()},
             dropout=dropout,
@@ -274,8 +275,10 @@ def forward_function(
         valid = arrays[-1] if card.valid_mask else None
         if card.kind == "embedding":
             return (model.embed(inputs, valid, layers=card.embedding_layers, dropout=drop),)
-        outputs = model.predict(inputs, valid, dropout=drop)
-        return tuple(outputs[target] for target in card.outputs)
+        stated = model.predict(inputs, valid, dropout=drop)
+        rows = {target: distribution_of(card.column_schema, target) for target in card.outputs}
+        values = [row.exported(stated[target]) for target, row in rows.items()]
+        return (*values, *(stated[target] for target in card.parameters))
 
     return apply
 

@@ -13,10 +13,24 @@ from pydantic import ConfigDict
 from seqjax.config.base import ConfigModel, Problems, suggestion, validate
 from seqjax.config.optimizers import OPTIMIZERS, OptimizerSettings
 from seqjax.config.schedulers import SCHEDULERS, OneCycleLR, SchedulerSettings
+from seqjax.config.schema import HEADS, ColumnKind, HeadName
 from seqjax.errors import ConfigError, Problem
 
-CATEGORICAL_CRITERIA = ("CrossEntropyLoss", "NLLLoss")
-REAL_CRITERIA = ("MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss")
+CRITERIA: Mapping[str, HeadName] = {
+    "CrossEntropyLoss": "categorical",
+    "NLLLoss": "categorical",
+    "MSELoss": "point",
+    "L1Loss": "point",
+    "SmoothL1Loss": "point",
+    "HuberLoss": "point",
+    "GaussianNLLLoss": "gaussian",
+}
+"""The head that each loss trains."""
+
+
+def criteria_of(kind: ColumnKind) -> tuple[str, ...]:
+    """The losses of a kind of column."""
+    return tuple(name for name, head in CRITERIA.items() if HEADS[head].kind == kind)
 
 
 class NamedSpec(ConfigModel):

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from seqjax.config.base import suggestion, validate
 from seqjax.config.metadata import Metadata
-from seqjax.config.schema import ColumnKind, Schema, kind_of
+from seqjax.config.optimization import CRITERIA
+from seqjax.config.schema import ColumnKind, Schema, kind_of, usual_head
 from seqjax.config.train import TrainConfig
 from seqjax.errors import ConfigError, DataError, Problem
 
@@ -80,12 +81,15 @@ class _Columns:
             *self._inputs["categorical"],
             *(n for n, kind in targets.items() if kind == "categorical"),
         ]
+        criteria = self._config.training_spec.criterion
+        heads = {name: CRITERIA[criteria[name]] for name in targets}
         return Schema(
             n_classes={name: self._n_classes[name] for name in dict.fromkeys(categorical)},
             categorical_inputs=self._inputs["categorical"],
             real_inputs=self._inputs["real"],
             targets=targets,
             seq_length=self._config.seq_length,
+            heads={name: head for name, head in heads.items() if head != usual_head(targets[name])},
         )
 
     def name_problems(self) -> Iterator[Problem]:

@@ -5,7 +5,7 @@ every parameter's shape. The order is the metadata's: all categorical inputs, th
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import AfterValidator, Field
 
@@ -26,8 +26,32 @@ def _stored_type(name: str) -> str:
 ColumnType = Annotated[str, AfterValidator(_stored_type)]
 """Polars' name of a stored column's type: whole numbers are ids of categories, floats real values."""
 ColumnKind = Literal["categorical", "real"]
+HeadName = Literal["categorical", "point", "gaussian"]
+"""What is predicted of a target: see `seqjax.model.distributions`."""
 SeqLength = Annotated[int, Field(gt=0, le=1_000_000)]
 """L of a data set; much longer windows would not fit into memory."""
+
+
+class HeadShape(NamedTuple):
+    """What the shape of a head's parameters follows from."""
+
+    kind: ColumnKind
+    """The kind of column that it predicts."""
+    width: int | None
+    """Its number of outputs; null is one a class."""
+
+
+HEADS: Mapping[HeadName, HeadShape] = {
+    "categorical": HeadShape("categorical", None),
+    "point": HeadShape("real", 1),
+    "gaussian": HeadShape("real", 2),
+}
+"""By name; the first one of a kind is the usual one."""
+
+
+def usual_head(kind: ColumnKind) -> HeadName:
+    """The head of a target of a kind, unless its criterion asks for another."""
+    return next(name for name, shape in HEADS.items() if shape.kind == kind)
 
 
 def kind_of(column_type: str) -> ColumnKind:
@@ -52,6 +76,8 @@ class Schema(ConfigModel):
     """Target columns and their kind, in the order of `target_columns`."""
     seq_length: int
     """Number of items in a window, the item to predict not counted."""
+    heads: dict[str, HeadName] = Field(default_factory=dict)
+    """What is predicted of targets, where that is not usual for their kind."""
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -65,9 +91,18 @@ class Schema(ConfigModel):
         inputs |= dict.fromkeys(self.real_inputs, "real")
         return {**inputs, **{name: kind for name, kind in self.targets.items() if name not in inputs}}
 
+    def head(self, target: str) -> HeadName:
+        """The head of a target."""
+        return self.heads.get(target, usual_head(self.targets[target]))
+
+    @property
+    def target_heads(self) -> dict[str, HeadName]:
+        """The head of each target, in order."""
+        return {name: self.head(name) for name in self.targets}
+
     def head_width(self, target: str) -> int:
-        """Number of outputs of a target's head: its classes, or one real value."""
-        return self.n_classes[target] if self.targets[target] == "categorical" else 1
+        """Number of outputs of a target's head."""
+        return HEADS[self.head(target)].width or self.n_classes[target]
 
     def parameter_name(self, path: Sequence[str]) -> str:
         """The name of a parameter: its path, in which a column's name takes the place of its number.

@@ -18,9 +18,8 @@ from seqjax.config.formats import WindowFormat
 from seqjax.config.model import DTypeName, LayerType, ModelSpec
 from seqjax.config.numbers import ShareBelowOne
 from seqjax.config.optimization import (
-    CATEGORICAL_CRITERIA,
-    REAL_CRITERIA,
     NamedSpec,
+    criteria_of,
     cycles_momentum,
     has_momentum,
     optimizer_settings,
@@ -316,7 +315,7 @@ def _criterion_problems(spec: TrainingSpec, types: dict[str, ColumnKind]) -> lis
         )
     for target, name in spec.criterion.items():
         kind = types.get(target)
-        allowed = {"categorical": CATEGORICAL_CRITERIA, "real": REAL_CRITERIA}.get(kind or "", (name,))
+        allowed = criteria_of(kind) if kind else (name,)
         if name not in allowed:
             problems.append(
                 Problem(
@@ -350,7 +349,7 @@ def _weight_problems(spec: TrainingSpec, types: dict[str, ColumnKind]) -> list[P
 def _argument_problems(spec: TrainingSpec) -> list[Problem]:
     problems = []
     for key, arguments, criteria in (
-        ("label_smoothing", spec.label_smoothing, CATEGORICAL_CRITERIA),
+        ("label_smoothing", spec.label_smoothing, criteria_of("categorical")),
         ("huber_delta", spec.huber_delta, ("HuberLoss",)),
         ("smooth_l1_beta", spec.smooth_l1_beta, ("SmoothL1Loss",)),
     ):

@@ -1,4 +1,4 @@
-"""Baselines in numpy: log-probabilities (N, C) or values (N,) for N items, given the item before each.
+"""Baselines in numpy: log-probabilities (N, C) or raw outputs (N, W) for N items, given the item before each.
 
 The same rules as `seqjax.training.baselines`, item by item. Where no item precedes, all say the marginal.
 """
@@ -32,14 +32,15 @@ def baseline_log_probs(
     return np.where(known[:, None], after, marginal)
 
 
-def baseline_values(
+def baseline_outputs(
     parameters: Parameters, last: Num[np.ndarray, "N"], known: Bool[np.ndarray, "N"]
-) -> Float[np.ndarray, "N"]:
-    """What a baseline says about a real target; as `baseline_log_probs`, in standardised values."""
-    mean = np.broadcast_to(parameters["marginal"], (len(last),))
+) -> Float[np.ndarray, "N W"]:
+    """The raw outputs of a head that says what a baseline says about a real target."""
+    marginal = np.broadcast_to(parameters["marginal"], (len(last), len(parameters["marginal"])))
     if "slope" not in parameters:
-        return mean
-    return np.where(known, parameters["intercept"] + parameters["slope"] * last, mean)
+        return marginal
+    line = parameters["intercept"] + parameters["slope"] * last[:, None]
+    return np.where(known[:, None], line, marginal)
 
 
 def _repeated(

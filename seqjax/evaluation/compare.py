@@ -1,14 +1,16 @@
 """Several models side by side: who is best on each target, and how far behind the others are."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float64
 
 from seqjax.config.evaluate import EvaluateConfig
 from seqjax.evaluation.bootstrap import FEWEST_PIECES, Estimate, estimate, resampled
-from seqjax.evaluation.metrics import JUDGED_BY, values_of
 from seqjax.evaluation.result import MODEL, Rank
 from seqjax.evaluation.run import Found
+from seqjax.metrics import JUDGED_BY, Scoring
 
 
 def compare(found: Mapping[str, Found], config: EvaluateConfig) -> dict[str, list[Rank]]:
@@ -31,26 +33,35 @@ def compare(found: Mapping[str, Found], config: EvaluateConfig) -> dict[str, lis
 
 
 def _ranks(target: str, found: Mapping[str, Found], config: EvaluateConfig) -> list[Rank]:
-    metric = JUDGED_BY[next(iter(found.values())).targets[target].kind]
+    judged = {JUDGED_BY[row.scoring[target].head] for row in found.values()}
+    # Models that predict a density are compared with those that do not by what both have.
+    metric = judged.pop() if len(judged) == 1 else "rmse"
     figures = {name: row.targets[target].metrics[MODEL][metric] for name, row in found.items()}
     order = sorted(figures, key=lambda name: (figures[name].value is None, figures[name].value))
     best = order[0]
-    return [
-        Rank(name, figures[name], None if name == best else _behind(target, found[best], found[name], config))
-        for name in order
-    ]
+    scored = {name: _Scored(row.scoring[target], row.sums[target]) for name, row in found.items()}
+    behind = {name: _behind([scored[best], scored[name]], metric, config) for name in order[1:]}
+    return [Rank(name, figures[name], behind.get(name)) for name in order]
 
 
-def _behind(target: str, best: Found, other: Found, config: EvaluateConfig) -> Estimate | None:
-    sums, others = best.sums[target], other.sums[target]
-    if sums.shape != others.shape or (sums[:, 0] != others[:, 0]).any():
+class _Scored(NamedTuple):
+    """One model's scores of a target, and how to read them."""
+
+    scoring: Scoring
+    sums: Float64[np.ndarray, "S scores"]
+
+
+def _behind(pair: Sequence[_Scored], metric: str, config: EvaluateConfig) -> Estimate | None:
+    """How far the second model is behind the first; None where other items were scored."""
+    items = [model.sums[:, 0] for model in pair]
+    if len(items[0]) != len(items[1]) or (items[0] != items[1]).any():
         return None
-    kind = best.targets[target].kind
-    both = np.stack([sums, others], axis=1)
-    metric = JUDGED_BY[kind]
-    first, second = values_of(kind, both.sum(axis=0))[metric]
+    first, second = (float(scoring.values(sums.sum(axis=0))[metric]) for scoring, sums in pair)
     draws = None
-    if len(both) >= FEWEST_PIECES:
-        drawn = values_of(kind, resampled(both, samples=config.bootstrap_samples, seed=config.seed))[metric]
-        draws = drawn[:, 1] - drawn[:, 0]
-    return estimate(float(second - first), draws, level=config.confidence_level)
+    if len(items[0]) >= FEWEST_PIECES:
+        drawn = [
+            scoring.values(resampled(sums, samples=config.bootstrap_samples, seed=config.seed))[metric]
+            for scoring, sums in pair
+        ]
+        draws = drawn[1] - drawn[0]
+    return estimate(second - first, draws, level=config.confidence_level)

@@ -10,6 +10,7 @@ from seqjax.data.columns import class_labels, denormalise
 from seqjax.data.dataset import Batch, Windows
 from seqjax.evaluation.draw import RandomRows
 from seqjax.evaluation.result import Example, Guess, Value
+from seqjax.model.distributions import distribution_of
 
 SHOWN_ITEMS = 8
 """Newest items of a window that are shown."""
@@ -53,7 +54,7 @@ class Examples:
                 rows[f"likely {name}"] = likely
                 rows[f"probability {name}"] = np.take_along_axis(_probabilities(newest), likely, axis=1)
             else:
-                rows[f"value {name}"] = newest[:, 0]
+                rows[f"value {name}"] = distribution_of(self._card.column_schema, name).point(newest)
         self._drawn.add(rows)
 
     def examples(self) -> list[Example]:

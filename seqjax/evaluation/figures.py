@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from seqjax.evaluation.metrics import JUDGED_BY, METRICS
 from seqjax.evaluation.result import MODEL, Bin, ConfusionTable, Points, TargetResult
 from seqjax.evaluation.tables import OTHERS
+from seqjax.metrics import JUDGED_BY, METRICS
 from seqjax.reports.page import PALETTE, Figure, plain
 
 MOST_POINTS = 800
@@ -22,7 +22,7 @@ _MODEL, _RIVAL, _GREY = PALETTE[0], PALETTE[1], "#8a94a3"
 
 def beside_baselines(target: TargetResult) -> Figure:
     """The metric that the target is judged by, of every predictor, with intervals."""
-    key = JUDGED_BY[target.kind]
+    key = JUDGED_BY[target.head]
     names = list(target.metrics)[::-1]
     found = [target.metrics[name][key] for name in names]
     values = [estimate.value for estimate in found]
@@ -48,7 +48,7 @@ def beside_baselines(target: TargetResult) -> Figure:
     wide = min(ends, default=0) > 0 and max(ends) > _WIDE * min(ends)
     scale = _logarithmic(min(ends), max(ends)) if wide else {"rangemode": "tozero"}
     layout = {
-        "xaxis": {"title": {"text": METRICS[target.kind][key].label}, **scale},
+        "xaxis": {"title": {"text": METRICS[target.head][key].label}, **scale},
         "yaxis": {"type": "category", "range": [-0.5, len(names) - 0.5]},
         "showlegend": False,
     }
@@ -204,7 +204,7 @@ def _histogram(points: Points, truth: Float64[np.ndarray, "N"], rival: str | Non
 
 def by_position(target: TargetResult) -> Figure:
     """The judged metric along the prediction window."""
-    key = JUDGED_BY[target.kind]
+    key = JUDGED_BY[target.head]
     rival = target.verdict.baseline
     seen = [position.items_seen for position in target.positions]
     data = [
@@ -218,7 +218,7 @@ def by_position(target: TargetResult) -> Figure:
         }
         for name, color in zip(_shown(rival), (_MODEL, _RIVAL), strict=False)
     ]
-    layout = _axes("items that the model sees before", METRICS[target.kind][key].label)
+    layout = _axes("items that the model sees before", METRICS[target.head][key].label)
     layout["yaxis"]["rangemode"] = "tozero"
     return Figure(
         {"data": data, "layout": layout}, "Whether more context helps: lower is better.", height=320

@@ -3,9 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from seqjax.config.schema import ColumnKind
 from seqjax.evaluation import figures
-from seqjax.evaluation.metrics import METRICS
 from seqjax.evaluation.result import ModelResult, Report, TargetResult
 from seqjax.evaluation.tables import (
     classes_table,
@@ -15,6 +13,7 @@ from seqjax.evaluation.tables import (
     ranks_table,
     verdict_table,
 )
+from seqjax.metrics import METRICS
 from seqjax.reports.page import Cell, Part, Section, Table, Text, page
 
 
@@ -87,13 +86,10 @@ def _example_parts(model: ModelResult) -> Iterator[Part]:
 
 def _reading(report: Report) -> Section:
     model, settings = report.models[0], report.settings
-    kinds: list[ColumnKind] = [
-        kind
-        for kind in ("categorical", "real")
-        if any(target.kind == kind for found in report.models for target in found.targets.values())
-    ]
-    metrics = [f"{row.label}: {row.meaning}." for kind in kinds for row in METRICS[kind].values()]
-    if "categorical" in kinds:
+    heads = {target.head for found in report.models for target in found.targets.values()}
+    shown = {row.meaning: row for head in METRICS if head in heads for row in METRICS[head].values()}
+    metrics = [f"{row.label}: {row.meaning}." for row in shown.values()]
+    if any(target.calibration for found in report.models for target in found.targets.values()):
         metrics.append("ECE: the mean distance between how sure the model is and how often it is right.")
     baselines = (
         "Baselines are counted, not trained. Last value: the same again (a category at the rate at which one "

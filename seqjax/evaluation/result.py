@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Literal, TypeAlias
 
-from seqjax.config.schema import ColumnKind
+from seqjax.config.schema import ColumnKind, HeadName
 from seqjax.evaluation.bootstrap import Estimate
 
 FORMAT = 1
@@ -98,6 +98,8 @@ class TargetResult:
     """How well one target is predicted."""
 
     kind: ColumnKind
+    head: HeadName
+    """What the model predicts of it: see `seqjax.model.distributions`."""
     items: int
     """Items scored."""
     not_scored: Mapping[str, int]

@@ -25,6 +25,8 @@ from seqjax.evaluation.tally import ENOUGH_SEQUENCES, Pieces, Unit, unit_for
 from seqjax.evaluation.targets import CategoricalRun, Items, RealRun, TargetRun, scored_pieces
 from seqjax.inference.engine import Engine, Outputs
 from seqjax.inference.predict import chunks
+from seqjax.metrics import Scoring
+from seqjax.model.distributions import DISTRIBUTIONS
 from seqjax.progress import progress
 
 _LIKELY = 100_000
@@ -43,6 +45,8 @@ class Found:
     """What the bootstrap draws."""
     sums: Mapping[str, Float64[np.ndarray, "S scores"]]
     """By target: the model's sums of each piece of the data that holds a scored item."""
+    scoring: Mapping[str, Scoring]
+    """By target: how its items were scored."""
 
 
 class _Batch(NamedTuple):
@@ -166,6 +170,7 @@ class _Scorer:
             sequences=sequences,
             resampled=str(self._pieces.unit),
             sums={name: scored_pieces(run.tallies, count)[:, 0] for name, run in self._runs.items()},
+            scoring={name: run.scoring for name, run in self._runs.items()},
         )
 
     def _score(self, target: str, run: TargetRun, batch: _Batch, outputs: Outputs) -> None:
@@ -201,8 +206,9 @@ def _target_run(
     first: Windows,
 ) -> TargetRun:
     schema, count = card.column_schema, card.model_spec.prediction_length
-    if schema.targets[target] == "real":
-        return RealRun(card.statistics[target], baselines, config, n_positions=count)
+    head = schema.head(target)
+    if not DISTRIBUTIONS[head].has_classes:
+        return RealRun(card.statistics[target], baselines, config, head=head, n_positions=count)
     labels = class_labels(card.id_maps.get(target, {}), schema.n_classes[target])
     likely = first.gather(np.arange(min(len(first), _LIKELY)), (target,)).columns[target][:, -1]
     return CategoricalRun(labels, baselines, config, n_positions=count, likely=likely)

@@ -6,7 +6,6 @@ from functools import partial
 from typing import NamedTuple
 
 from seqjax.evaluation.bootstrap import Estimate
-from seqjax.evaluation.metrics import JUDGED_BY, METRICS, Metric
 from seqjax.evaluation.result import (
     MODEL,
     ConfusionTable,
@@ -16,6 +15,7 @@ from seqjax.evaluation.result import (
     TargetResult,
     Value,
 )
+from seqjax.metrics import JUDGED_BY, METRICS, Metric
 from seqjax.reports.page import Cell, Table
 
 OTHERS = "all others"
@@ -55,7 +55,7 @@ def verdict_table(model: ModelResult) -> Table:
 
 def _verdict_row(name: str, target: TargetResult) -> list[Cell]:
     verdict = target.verdict
-    metric = METRICS[target.kind][verdict.metric]
+    metric = METRICS[target.head][verdict.metric]
     shown = partial(figure, metric, places=places_of(target), with_interval=False)
     row: list[Cell] = [name, verdict.outcome, metric.label, shown(target.metrics[MODEL][verdict.metric])]
     if verdict.baseline is None or verdict.difference is None:
@@ -71,7 +71,7 @@ def ranks_table(report: Report) -> Table:
     rows: list[list[Cell]] = []
     for target, ranks in report.comparison.items():
         found = next(model.targets[target] for model in report.models if target in model.targets)
-        metric = METRICS[found.kind][JUDGED_BY[found.kind]]
+        metric = METRICS[found.head][JUDGED_BY[found.head]]
         shown = partial(figure, metric, places=places_of(found), with_interval=True)
         for rank in ranks:
             behind = "the best" if rank is ranks[0] else "other items were scored"
@@ -98,7 +98,7 @@ def metrics_table(target: TargetResult, *, intervals_of: Sequence[str] | None = 
                 for name in names
             ),
         ]
-        for key, metric in METRICS[target.kind].items()
+        for key, metric in METRICS[target.head].items()
     ]
     if target.calibration is not None:
         rows.append(["ECE", *(share(target.calibration.ece[name]) for name in names)])
@@ -107,7 +107,7 @@ def metrics_table(target: TargetResult, *, intervals_of: Sequence[str] | None = 
 
 def positions_table(target: TargetResult) -> Table:
     """One row a position of the prediction window: the model's figures, and the best baseline's."""
-    rival, judged, metrics = target.verdict.baseline, JUDGED_BY[target.kind], METRICS[target.kind]
+    rival, judged, metrics = target.verdict.baseline, JUDGED_BY[target.head], METRICS[target.head]
     columns = [(MODEL, key, metric.label) for key, metric in metrics.items()]
     if rival is not None:
         columns.append((rival, judged, f"{metrics[judged].label}, {rival}"))
@@ -194,7 +194,9 @@ def figure(metric: Metric, estimate: Estimate, *, places: int | None, with_inter
     """
 
     def shown(value: float | None) -> str:
-        return share(value) if metric.share else number(value, places if metric.in_units else _PLACES)
+        if metric.unit == "share":
+            return share(value)
+        return number(value, places if metric.unit == "target" else _PLACES)
 
     if not with_interval or estimate.low is None or estimate.high is None:
         return shown(estimate.value)

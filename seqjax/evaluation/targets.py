@@ -1,6 +1,6 @@
 """One target of one model: what the model and the baselines say about its items is scored batch by batch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -8,14 +8,13 @@ from jaxtyping import Bool, Float, Float64, Int64, Integer, Num
 
 from seqjax.config.evaluate import EvaluateConfig
 from seqjax.config.metadata import Statistics
-from seqjax.config.schema import ColumnKind
+from seqjax.config.schema import HeadName
 from seqjax.data.columns import denormalise
-from seqjax.evaluation.baselines import Parameters, baseline_log_probs, baseline_values
+from seqjax.evaluation.baselines import Parameters, baseline_log_probs, baseline_outputs
 from seqjax.evaluation.bootstrap import FEWEST_PIECES, Estimate, estimate, resampled
 from seqjax.evaluation.calibration import bin_sums, expected_error
 from seqjax.evaluation.confusion import Confusion
 from seqjax.evaluation.draw import RandomRows
-from seqjax.evaluation.metrics import JUDGED_BY, values_of
 from seqjax.evaluation.result import (
     MODEL,
     Bin,
@@ -26,9 +25,10 @@ from seqjax.evaluation.result import (
     TargetResult,
     Verdict,
 )
-from seqjax.evaluation.scores import CLASS_SCORES, REAL_SCORES, score_classes, score_reals
 from seqjax.evaluation.tally import Tally
 from seqjax.evaluation.verdict import judge
+from seqjax.metrics import JUDGED_BY, Scoring
+from seqjax.model.distributions import DISTRIBUTIONS
 
 POINTS = 3000
 """Items of a real target that plots show."""
@@ -54,6 +54,11 @@ class TargetRun(Protocol):
     """Scores one target."""
 
     @property
+    def scoring(self) -> Scoring:
+        """How it scores."""
+        ...
+
+    @property
     def tallies(self) -> Mapping[str, Tally]:
         """The sums of each predictor, the model first."""
         ...
@@ -63,7 +68,7 @@ class TargetRun(Protocol):
 
         Args:
           items: The items.
-          output: The model's log-probabilities (N, C) or standardised values (N, 1).
+          output: What the model states, such as log-probabilities (N, C) or standardised values (N, 1).
         """
         ...
 
@@ -102,7 +107,8 @@ class CategoricalRun:
         self._labels = labels
         self._baselines = baselines
         self._config = config
-        self.tallies = {name: Tally(len(CLASS_SCORES), n_positions) for name in (MODEL, *baselines)}
+        self.scoring = Scoring("categorical")
+        self.tallies = _tallies(self.scoring, baselines, n_positions)
         self._bins = {name: np.zeros((config.calibration_bins, 3)) for name in self.tallies}
         self._confusion = Confusion(len(labels), likely)
 
@@ -115,25 +121,26 @@ class CategoricalRun:
                 log_probs = baseline_log_probs(
                     self._baselines[name], items.last.astype(np.int64), items.known
                 )
-            found = score_classes(log_probs, truth)
-            tally.add(items.piece, items.position, found.scores)
-            confidence = found.scores[:, CLASS_SCORES.index("confidence")]
-            self._bins[name] += bin_sums(confidence, found.chosen == truth, self._config.calibration_bins)
+            scores, chosen = self.scoring.score(log_probs, truth), log_probs.argmax(axis=1)
+            tally.add(items.piece, items.position, scores)
+            confidence = scores[:, self.scoring.columns.index("confidence")]
+            self._bins[name] += bin_sums(confidence, chosen == truth, self._config.calibration_bins)
             if name == MODEL:
-                self._confusion.add(truth, found.chosen)
+                self._confusion.add(truth, chosen)
 
     def result(self, n_pieces: int, seq_length: int, not_scored: Mapping[str, int]) -> TargetResult:
         """See `TargetRun.result`."""
-        figures = _Figures("categorical", self.tallies, n_pieces, self._config)
+        figures = _Figures(self.scoring, self.tallies, n_pieces, self._config)
         shown = self._confusion.commonest(self._config.confusion_classes)
         return TargetResult(
             kind="categorical",
+            head=self.scoring.head,
             items=figures.items,
             not_scored=not_scored,
             pieces=figures.pieces,
             verdict=figures.verdict(),
             metrics=figures.metrics(),
-            positions=_positions("categorical", self.tallies, seq_length),
+            positions=_positions(self.scoring, self.tallies, seq_length),
             classes={
                 "known": len(self._labels),
                 "occurred": int(np.count_nonzero(self._confusion.true_counts)),
@@ -159,6 +166,7 @@ class RealRun:
         baselines: Mapping[str, Parameters],
         config: EvaluateConfig,
         *,
+        head: HeadName,
         n_positions: int,
     ) -> None:
         """Starts at zero.
@@ -167,42 +175,44 @@ class RealRun:
           statistics: How the target is standardised.
           baselines: What to score beside the model.
           config: Seed and sizes.
+          head: What the model predicts of the target.
           n_positions: P, the length of the prediction window.
         """
         self._statistics = statistics
         self._baselines = baselines
         self._config = config
-        self.tallies = {name: Tally(len(REAL_SCORES), n_positions) for name in (MODEL, *baselines)}
+        self.scoring = Scoring(head, denormalise(np.float64(1), statistics) - statistics.mean)
+        self.tallies = _tallies(self.scoring, baselines, n_positions)
         self._points = RandomRows(POINTS, config.seed)
 
     def add(self, items: Items, output: Float[np.ndarray, "N _"]) -> None:
         """See `TargetRun.add`."""
-        truth = denormalise(items.truth.astype(np.float64), self._statistics)
+        row, truth = DISTRIBUTIONS[self.scoring.head], items.truth.astype(np.float64)
         points = {"truth": truth}
         for name, tally in self.tallies.items():
-            values = output[:, 0]
+            parameters = output
             if name != MODEL:
-                values = baseline_values(self._baselines[name], items.last, items.known)
-            points[f"by {name}"] = denormalise(values.astype(np.float64), self._statistics)
-            scores = score_reals(points[f"by {name}"], truth, origin=self._statistics.mean)
-            tally.add(items.piece, items.position, scores)
-        self._points.add(points)
+                parameters = row.parameters(baseline_outputs(self._baselines[name], items.last, items.known))
+            points[f"by {name}"] = row.point(parameters).astype(np.float64)
+            tally.add(items.piece, items.position, self.scoring.score(parameters, truth))
+        self._points.add({name: denormalise(values, self._statistics) for name, values in points.items()})
 
     def result(self, n_pieces: int, seq_length: int, not_scored: Mapping[str, int]) -> TargetResult:
         """See `TargetRun.result`."""
-        figures = _Figures("real", self.tallies, n_pieces, self._config)
+        figures = _Figures(self.scoring, self.tallies, n_pieces, self._config)
         # More digits than a float32 holds only make the report longer.
         points = {
             name: [float(f"{value:.7g}") for value in values] for name, values in self._points.rows().items()
         }
         return TargetResult(
             kind="real",
+            head=self.scoring.head,
             items=figures.items,
             not_scored=not_scored,
             pieces=figures.pieces,
             verdict=figures.verdict(),
             metrics=figures.metrics(),
-            positions=_positions("real", self.tallies, seq_length),
+            positions=_positions(self.scoring, self.tallies, seq_length),
             classes=None,
             calibration=None,
             confusion=None,
@@ -212,23 +222,27 @@ class RealRun:
         )
 
 
+def _tallies(scoring: Scoring, baselines: Iterable[str], n_positions: int) -> dict[str, Tally]:
+    return {name: Tally(len(scoring.columns), n_positions) for name in (MODEL, *baselines)}
+
+
 class _Figures:
     """The metrics of all predictors of a target, over all data and over its resamples."""
 
     def __init__(
-        self, kind: ColumnKind, tallies: Mapping[str, Tally], n_pieces: int, config: EvaluateConfig
+        self, scoring: Scoring, tallies: Mapping[str, Tally], n_pieces: int, config: EvaluateConfig
     ) -> None:
-        self._kind: ColumnKind = kind
+        self._head = scoring.head
         self._names = list(tallies)
         self._level = config.confidence_level
         sums = scored_pieces(tallies, n_pieces)
         self.pieces = len(sums)
         self.items = int(sums[:, 0, 0].sum())
-        self._values = values_of(kind, sums.sum(axis=0))
+        self._values = scoring.values(sums.sum(axis=0))
         self._draws: dict[str, Float64[np.ndarray, "R predictors"]] | None = None
         if self.pieces >= FEWEST_PIECES:
             drawn = resampled(sums, samples=config.bootstrap_samples, seed=config.seed)
-            self._draws = values_of(kind, drawn)
+            self._draws = scoring.values(drawn)
 
     def metrics(self) -> dict[str, dict[str, Estimate]]:
         return {
@@ -244,12 +258,12 @@ class _Figures:
         }
 
     def verdict(self) -> Verdict:
-        metric = JUDGED_BY[self._kind]
+        metric = JUDGED_BY[self._head]
         values = dict(zip(self._names, map(float, self._values[metric]), strict=True))
         draws = None
         if self._draws is not None:
             draws = dict(zip(self._names, self._draws[metric].T, strict=True))
-        return judge(self._kind, values, draws, level=self._level)
+        return judge(self._head, values, draws, level=self._level)
 
 
 def scored_pieces(tallies: Mapping[str, Tally], n_pieces: int) -> Float64[np.ndarray, "S predictors scores"]:
@@ -258,9 +272,9 @@ def scored_pieces(tallies: Mapping[str, Tally], n_pieces: int) -> Float64[np.nda
     return sums[sums[:, 0, 0] > 0]
 
 
-def _positions(kind: ColumnKind, tallies: Mapping[str, Tally], seq_length: int) -> list[Position]:
+def _positions(scoring: Scoring, tallies: Mapping[str, Tally], seq_length: int) -> list[Position]:
     """The figures at each position of the prediction window, if there are several."""
-    values = {name: values_of(kind, tally.by_position) for name, tally in tallies.items()}
+    values = {name: scoring.values(tally.by_position) for name, tally in tallies.items()}
     items = tallies[MODEL].by_position[:, 0]
     if len(items) == 1:
         return []

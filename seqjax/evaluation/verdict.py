@@ -5,17 +5,17 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Float64
 
-from seqjax.config.schema import ColumnKind
+from seqjax.config.schema import HeadName
 from seqjax.evaluation.bootstrap import Estimate, estimate
-from seqjax.evaluation.metrics import JUDGED_BY
 from seqjax.evaluation.result import MODEL, Outcome, TargetResult, Verdict
+from seqjax.metrics import JUDGED_BY
 
 _WORDS: Mapping[str, tuple[str, str]] = {"nll": ("NLL", " nats"), "rmse": ("RMSE", "")}
 """What sentences call a metric, and its unit."""
 
 
 def judge(
-    kind: ColumnKind,
+    head: HeadName,
     values: Mapping[str, float],
     draws: Mapping[str, Float64[np.ndarray, "R"]] | None,
     *,
@@ -24,12 +24,12 @@ def judge(
     """The verdict on one target.
 
     Args:
-      kind: The target's kind, which says by which metric it is judged.
+      head: What the model predicts, which says by which metric it is judged.
       values: That metric over all data of each predictor, the model among them.
       draws: Its values over the same resamples; null if the data is too small to resample.
       level: Coverage of the interval.
     """
-    metric = JUDGED_BY[kind]
+    metric = JUDGED_BY[head]
     rivals = {name: value for name, value in values.items() if name != MODEL and np.isfinite(value)}
     if not rivals:
         text = "Not judged: there is no baseline to compare with."

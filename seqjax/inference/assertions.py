@@ -10,6 +10,7 @@ from seqjax.config.infer import InferConfig
 from seqjax.config.metadata import Metadata
 from seqjax.config.schema import kind_of
 from seqjax.errors import Problem
+from seqjax.model.distributions import distribution_of
 
 SHOWN = 3
 
@@ -85,8 +86,12 @@ def _target_problems(config: InferConfig, card: ModelCard) -> Iterator[Problem]:
         key = f"sample_from_distribution_columns.{index}"
         if name not in kinds:
             yield Problem(key, _no_target(name, card))
-        elif kinds[name] == "real":
-            yield Problem(key, f"{name!r} is a real target, which has no distribution to draw from.")
+        elif not (row := distribution_of(card.column_schema, name)).has_classes and not row.is_density:
+            yield Problem(
+                key,
+                f"{name!r} is a real target, which has no distribution to draw from; one trained with "
+                "criterion: GaussianNLLLoss has.",
+            )
 
 
 def _no_target(name: str, card: ModelCard) -> str:

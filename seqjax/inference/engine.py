@@ -43,8 +43,8 @@ class Engine(Protocol):
           valid_mask: Which positions hold a real item; models that attend to padding do not read it.
 
         Returns:
-          Each target's log-probabilities (B, P, C), or standardised values (B, P, 1); of an embedding model,
-          `embedding` (B, P, D).
+          What the model states of each target, such as log-probabilities (B, P, C) or standardised values
+          (B, P, 1); see `seqjax.model.distributions`. Of an embedding model, `embedding` (B, P, D).
         """
         ...
 
@@ -87,7 +87,7 @@ class OnnxEngine:
 
     def predict(self, inputs: Columns, valid_mask: Bool[np.ndarray, "B L"]) -> Outputs:
         """See `Engine.predict`."""
-        feed, names = graph_feed(self._card, inputs, valid_mask), list(self._card.outputs.values())
+        feed, names = graph_feed(self._card, inputs, valid_mask), list(self._card.output_names)
         parts = [
             self._session.run(
                 names, {**{name: values[rows] for name, values in feed.items()}, **self._dropout}
@@ -95,7 +95,7 @@ class OnnxEngine:
             for rows in _even_slices(len(valid_mask), self._at_once)
         ]
         joined = (np.concatenate([np.asarray(part[at]) for part in parts]) for at in range(len(names)))
-        return dict(zip(self._card.outputs, joined, strict=True))
+        return self._card.by_target(joined)
 
 
 def _rows_at_once(session: "onnxruntime.InferenceSession") -> int | None:

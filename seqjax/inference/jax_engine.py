@@ -85,8 +85,7 @@ class _JaxModel:
     def _outputs(self, values: "Sequence[jax.Array]", count: int) -> Outputs:
         import jax
 
-        fetched = zip(self._card.outputs, jax.device_get(values), strict=True)
-        return {name: np.asarray(value)[:count] for name, value in fetched}
+        return self._card.by_target(np.asarray(value)[:count] for value in jax.device_get(values))
 
     def _size(self, count: int) -> int:
         """The size to fill a batch of `count` up to: equally many rows a device."""

@@ -13,7 +13,7 @@ from seqjax.artifacts.card import ModelCard
 from seqjax.config.infer import InferConfig
 from seqjax.inference.engine import Engine
 from seqjax.inference.forecast import Forecast, embed, forecast
-from seqjax.inference.sample import Reader, SamplingRule
+from seqjax.inference.sample import Reader
 from seqjax.inference.sources import Source
 from seqjax.inference.tables import (
     embedding_table,
@@ -22,6 +22,7 @@ from seqjax.inference.tables import (
     probability_table,
     quantile_table,
 )
+from seqjax.model.distributions import DISTRIBUTIONS, SamplingRule, distribution_of
 from seqjax.progress import progress
 
 
@@ -63,12 +64,13 @@ def _embeddings(config: InferConfig, engine: Engine, source: Source) -> Iterator
 def _forecasts(config: InferConfig, engine: Engine, source: Source) -> Iterator[Outputs]:
     """The predictions, and the probabilities of each target that are asked for."""
     card = engine.card
-    kinds = card.column_schema.targets
-    targets = config.target_columns or list(kinds)
-    shown = [name for name in targets if config.output_probabilities and kinds[name] == "categorical"]
+    heads = card.column_schema.target_heads
+    targets = config.target_columns or list(heads)
+    with_classes = [name for name in targets if DISTRIBUTIONS[heads[name]].has_classes]
+    shown = with_classes if config.output_probabilities else []
     # All targets are read, whichever are asked for: they may have to be fed back, and draws stay the same.
     read = Reader(
-        kinds,
+        heads,
         sampled=config.sample_from_distribution_columns or (),
         seed=config.seed,
         rule=SamplingRule(config.temperature, config.top_k, config.top_p),
@@ -100,13 +102,9 @@ def _summaries(result: Forecast, card: ModelCard, targets: Sequence[str]) -> Out
     """What samples say together, where there are any."""
     if result.sample is None:
         return {}
-    kinds = card.column_schema.targets
-    real = [name for name in targets if kinds[name] == "real"]
+    counted = [name for name in targets if distribution_of(card.column_schema, name).has_classes]
+    real = [name for name in targets if name not in counted]
     return {
         **({Output("quantiles"): quantile_table(result, card, real)} if real else {}),
-        **{
-            Output("frequencies", name): frequency_table(result, card, name)
-            for name in targets
-            if kinds[name] == "categorical"
-        },
+        **{Output("frequencies", name): frequency_table(result, card, name) for name in counted},
     }

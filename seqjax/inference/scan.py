@@ -1,8 +1,8 @@
 """Autoregression inside one compiled function: a scan over steps, for all rows at once.
 
 A state goes from step to step. The exact form keeps the newest L items and computes their window again at
-every step. The rolling form keeps what the items offered to attention as it was computed then
-(`model/cache.py`), and computes one position a step. Either way an item is predicted, read, and becomes the
+every step. The rolling form keeps what the layers remember (`model/mixer.py`), and
+computes one position a step. Either way an item is predicted, read, and becomes the
 newest one, without leaving the device. Rows may be shared among devices, each of which continues its own.
 """
 
@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Shaped
 
 from seqjax.inference.engine import Columns
-from seqjax.inference.sample import Reading, Readout
+from seqjax.inference.sample import Reading, Readout, widened
 
 if TYPE_CHECKING:
     import jax
@@ -110,14 +110,7 @@ class Scan:
         with jax.default_matmul_precision("highest"):
             state, taken = self._advance(self._params, state, numbers, steps=steps)
         values, log_probs = jax.device_get(taken)
-        kinds = dict(self._reading.targets)
-        return state, Readout(
-            {
-                name: column if kinds[name] == "real" else column.astype(np.int64)
-                for name, column in values.items()
-            },
-            log_probs,
-        )
+        return state, Readout({name: widened(column) for name, column in values.items()}, log_probs)
 
 
 def steps_at_once(reading: Reading, classes: Mapping[str, int], *, rows: int, steps: int) -> int:
@@ -179,12 +172,12 @@ def _step(
     """One prediction of every row; its readout is (B,) values and (B, C) log-probabilities."""
     import jax.numpy as jnp
 
-    from seqjax.model.heads import predictions
+    from seqjax.model.heads import stated
 
     model = _merged(graphdef, params)
     if rolling:
         raw, memory = model.proceed(state.newest, state.memory)
-        outputs = predictions(raw, dict(reading.targets))
+        outputs = stated(raw, dict(reading.targets))
     else:
         outputs = model.predict(state.newest, state.memory)
         memory = _slid(state.memory, jnp.ones_like(state.memory[:, :1]))

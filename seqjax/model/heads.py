@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import ClassVar
 
-import jax
 import numpy as np
 from jaxtyping import Array, Float
 
 from seqjax.config.model import LayerType
-from seqjax.config.schema import ColumnKind
+from seqjax.config.schema import HeadName
+from seqjax.model.distributions import DISTRIBUTIONS
 from seqjax.model.linear import Linear, small_normal, zeros
 
 
@@ -21,16 +21,13 @@ class Head(Linear):
         super().__init__(dim, width, rng=rng, weight_init=small_normal, bias_init=zeros)
 
 
-def predictions(
-    raw: Mapping[str, Float[Array, "B P _"]], kinds: Mapping[str, ColumnKind]
+def stated(
+    raw: Mapping[str, Float[Array, "B P _"]], heads: Mapping[str, HeadName]
 ) -> dict[str, Float[Array, "B P _"]]:
-    """What a generative model returns: log-probabilities of categorical targets, real values as they are.
+    """What a generative model returns of each target: see `seqjax.model.distributions`.
 
     Args:
-      raw: Each target's logits (B, P, C), or standardised values (B, P, 1).
-      kinds: Each target's kind.
+      raw: Each target's raw outputs.
+      heads: Each target's head.
     """
-    return {
-        name: jax.nn.log_softmax(values, axis=-1) if kinds[name] == "categorical" else values
-        for name, values in raw.items()
-    }
+    return {name: DISTRIBUTIONS[heads[name]].stated(values) for name, values in raw.items()}

@@ -24,7 +24,7 @@ from seqjax.config.schema import Schema
 from seqjax.model.block import MIXERS, Block
 from seqjax.model.dropout import Drop, keep_all
 from seqjax.model.embedding import Table, make_encoder
-from seqjax.model.heads import Head, predictions
+from seqjax.model.heads import Head, stated
 from seqjax.model.linear import Linear, small_normal, zeros
 from seqjax.model.mixer import Context, Memory
 from seqjax.model.norm import make_norm
@@ -60,7 +60,7 @@ class Transformer(nnx.Module):
     def __init__(self, schema: Schema, spec: ModelSpec, *, rng: np.random.Generator) -> None:
         dims = schema.embedding_dims(spec.initial_embedding_dim, spec.feature_embedding_dims)
         self.inputs = schema.inputs
-        self.targets = tuple(schema.targets.items())
+        self.heads = tuple(schema.target_heads.items())
         self.mask_padding = spec.mask_padding
         self.prediction_length = spec.prediction_length
         self.scale = math.sqrt(spec.initial_embedding_dim)
@@ -89,7 +89,7 @@ class Transformer(nnx.Module):
         positions: Int[Array, "T"] | None = None,
         dtype: DTypeLike = jnp.float32,
     ) -> dict[str, Float[Array, "B P _"]]:
-        """Each target's float32 logits (B, P, C), or standardised values (B, P, 1).
+        """Each target's raw float32 outputs, such as logits (B, P, C) or standardised values (B, P, 1).
 
         Args:
           inputs: Each input column.
@@ -147,12 +147,13 @@ class Transformer(nnx.Module):
         *,
         dropout: Drop | None = None,
     ) -> dict[str, Float[Array, "B P _"]]:
-        """The generative model: each target's log-probabilities (B, P, C), or standardised values (B, P, 1).
+        """The generative model: the parameters of each target's distribution, as its head states them.
 
-        P is `prediction_length`: the last P positions, each predicting its next item.
+        They are log-probabilities (B, P, C) or standardised values (B, P, 1), for instance. P is `prediction_length`:
+        the last P positions, each predicting its next item.
         """
         raw = self(inputs, valid_BT, dropout=dropout, last=self.prediction_length)
-        return predictions(raw, dict(self.targets))
+        return stated(raw, dict(self.heads))
 
     def embed(
         self,
@@ -223,8 +224,8 @@ class Transformer(nnx.Module):
         return x_BTD if self.final_norm is None else self.final_norm(x_BTD)
 
     def _decode(self, hidden_BPD: Float[Array, "B P D"]) -> dict[str, Float[Array, "B P _"]]:
-        heads = zip(self.targets, self.decoder, strict=True)
-        return {name: head(hidden_BPD).astype(jnp.float32) for (name, _), head in heads}
+        decoders = zip(self.heads, self.decoder, strict=True)
+        return {name: decoder(hidden_BPD).astype(jnp.float32) for (name, _), decoder in decoders}
 
     def _embed(
         self, inputs: Mapping[str, Num[Array, "B T"]], positions: Int[Array, "T"] | None, drop: Drop

@@ -60,5 +60,5 @@ def _constant_or_line(
 ) -> Float[Array, "B T _"]:
     if "slope" not in parameters:
         return jnp.broadcast_to(parameters["marginal"], (*last_BT.shape, *parameters["marginal"].shape))
-    line_BT = parameters["intercept"] + parameters["slope"] * last_BT
-    return jnp.where(known_BT, line_BT, parameters["marginal"])[..., None]
+    line_BTW = parameters["intercept"] + parameters["slope"] * last_BT[..., None]
+    return jnp.where(known_BT[..., None], line_BTW, parameters["marginal"])

@@ -3,8 +3,8 @@
     loss_c = sum(weight * loss) / sum(weight),   loss = sum_c loss_weight_c * loss_c
 
 A position's weight is 0 on padding, else 1, or the class weight of the true class: torch's own weighted
-mean. A loss is a row of `CRITERIA`: a function of outputs and truth without any reduction. The numbers of a
-`Target` may be traced values, so that the members of a population can differ in them.
+mean. Losses are in nats, or in (squares of) standard deviations. The numbers of a `Target` may be traced
+values, so that the members of a population can differ in them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,11 +16,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Num
 
+from seqjax.config.optimization import CRITERIA
 from seqjax.config.schema import Schema
 from seqjax.config.train import TrainingSpec
+from seqjax.model.distributions import DISTRIBUTIONS, distribution_of
 from seqjax.optim.rule import Number, is_off
 from seqjax.training.batch import Batch, target_mask, targets_of
-from seqjax.training.metrics import Sums, Value, absolute, cross_entropy, squared
+from seqjax.training.metrics import Sums
 
 Outputs = dict[str, Float[Array, "B T _"]]
 
@@ -39,37 +41,40 @@ class Target:
     """The error at which SmoothL1Loss (its `beta`) or HuberLoss (its `delta`) turns from square to linear."""
 
 
-Criterion: TypeAlias = Callable[[Float[Array, "B T _"], Num[Array, "B T"], Target], Float[Array, "B T"]]
-"""(outputs, truth, target) -> loss of each position."""
+PointLoss: TypeAlias = Callable[[Float[Array, "B T"], Number], Float[Array, "B T"]]
+"""(size of each error, `Target.threshold`) -> loss of each position."""
 
 
-def _plain(value: Value) -> Criterion:
-    """A loss without settings."""
-    return lambda outputs, truth, _: value(outputs, truth)
+def _huber(error_BT: Float[Array, "B T"], threshold: Number) -> Float[Array, "B T"]:
+    small_BT = jnp.minimum(error_BT, threshold)
+    return 0.5 * small_BT * small_BT + threshold * (error_BT - small_BT)
 
 
-def _huber(
-    values_BT1: Float[Array, "B T 1"], truth_BT: Num[Array, "B T"], target: Target
-) -> Float[Array, "B T"]:
-    error_BT, delta = absolute(values_BT1, truth_BT), target.threshold
-    small_BT = jnp.minimum(error_BT, delta)
-    return 0.5 * small_BT * small_BT + delta * (error_BT - small_BT)
-
-
-def _smooth_l1(
-    values_BT1: Float[Array, "B T 1"], truth_BT: Num[Array, "B T"], target: Target
-) -> Float[Array, "B T"]:
-    return _huber(values_BT1, truth_BT, target) / target.threshold
-
-
-CRITERIA: Mapping[str, Criterion] = {
-    "CrossEntropyLoss": _plain(cross_entropy),
-    "NLLLoss": _plain(cross_entropy),  # Of log-probabilities, which a model's logits stand for.
-    "MSELoss": _plain(squared),
-    "L1Loss": _plain(absolute),
-    "SmoothL1Loss": _smooth_l1,
+POINT_LOSSES: Mapping[str, PointLoss] = {
+    "MSELoss": lambda error_BT, _: jnp.square(error_BT),
+    "L1Loss": lambda error_BT, _: error_BT,
+    "SmoothL1Loss": lambda error_BT, threshold: _huber(error_BT, threshold) / threshold,
     "HuberLoss": _huber,
 }
+"""The losses of a head that says nothing but a value; that of any other is its negative log-probability."""
+
+
+def loss(
+    criterion: str, raw: Float[Array, "B T _"], truth_BT: Num[Array, "B T"], threshold: Number = 1.0
+) -> Float[Array, "B T"]:
+    """The loss of each position.
+
+    Args:
+      criterion: A name in `seqjax.config.optimization.CRITERIA`.
+      raw: Raw outputs of the head that goes with it.
+      truth_BT: What was to be predicted, ids or standardised values.
+      threshold: See `Target`.
+    """
+    distribution = DISTRIBUTIONS[CRITERIA[criterion]]
+    parameters = distribution.parameters(raw)
+    if criterion in POINT_LOSSES:
+        return POINT_LOSSES[criterion](jnp.abs(distribution.point(parameters) - truth_BT), threshold)
+    return -distribution.log_prob(parameters, truth_BT)
 
 
 def build_targets(schema: Schema, spec: TrainingSpec) -> tuple[Target, ...]:
@@ -82,10 +87,10 @@ def build_targets(schema: Schema, spec: TrainingSpec) -> tuple[Target, ...]:
             spec.criterion[name],
             loss_weights.get(name, 1.0),
             np.asarray(class_weights[name], np.float32) if name in class_weights else None,
-            _argument(spec.label_smoothing, name, 0.0) if kind == "categorical" else 0.0,
+            _argument(spec.label_smoothing, name, 0.0) if distribution_of(schema, name).has_classes else 0.0,
             _argument(thresholds.get(spec.criterion[name], 1.0), name, 1.0),
         )
-        for name, kind in schema.targets.items()
+        for name in schema.targets
     )
 
 
@@ -129,14 +134,14 @@ def loss_sums(targets: Sequence[Target], outputs: Outputs, batch: Batch) -> dict
 
     Args:
       targets: What counts.
-      outputs: Logits (B, T, C) or standardised values (B, T, 1) of each target.
+      outputs: Raw outputs of each target.
       batch: The truth.
     """
     sums = {}
     for target in targets:
         output, truth_BT = outputs[target.name], targets_of(batch, target.name)
         weight_BT = position_weights(target, batch)
-        loss_BT = CRITERIA[target.criterion](output, truth_BT, target)
+        loss_BT = loss(target.criterion, output, truth_BT, target.threshold)
         # A product would turn an infinite loss on padding into NaN.
         total = jnp.where(weight_BT > 0, weight_BT * loss_BT, 0.0).sum()
         if not is_off(target.label_smoothing):

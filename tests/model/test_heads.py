@@ -3,12 +3,12 @@
 import jax.numpy as jnp
 import numpy as np
 
-from seqjax.model.heads import Head, predictions
+from seqjax.model.heads import Head, stated
 
 
 def test_only_categorical_targets_are_normalised() -> None:
     raw = {"a": jnp.asarray([[[1.0, 2.0, 4.0]]]), "b": jnp.asarray([[[3.0]]])}
-    found = predictions(raw, {"a": "categorical", "b": "real"})
+    found = stated(raw, {"a": "categorical", "b": "point"})
     np.testing.assert_allclose(np.exp(found["a"]).sum(), 1, rtol=1e-6)
     np.testing.assert_allclose(np.diff(found["a"][0, 0]), [1, 2], rtol=1e-5)
     assert found["b"] is raw["b"]
