@@ -1,10 +1,9 @@
 """How good predictions are: scores of single items, and metrics made of their means.
 
-Training and `evaluate` share both tables, each of which is written for numpy and jax arrays alike. To add a
-metric, add a row to `METRICS`, and what it is a mean of to `SCORES` if it is not there. A mean stays a sum and
-a count until the last moment, so that sums of several pieces of the data can be added, weighted and resampled.
-Scores of real values are in standard deviations of the column; `Metric.in_units` turns metrics of them into
-those of the table.
+Training and `evaluate` share both tables, which are written for numpy and jax arrays alike. To add a metric,
+add a row, and what it is a mean of to `SCORES` if it is not there. A mean stays a sum and a count until the
+last moment, so that sums of several pieces of the data can be added, weighted and resampled. Scores of real
+values are in standard deviations of the column; `Metric.in_units` gives metrics in the units of the table.
 """
 
 import functools

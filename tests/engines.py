@@ -7,7 +7,7 @@ import numpy as np
 from seqjax.artifacts.card import ModelCard
 from seqjax.config.metadata import Statistics
 from seqjax.config.model import ModelSpec
-from seqjax.config.schema import ColumnKind, Schema
+from seqjax.config.schema import ColumnKind, HeadName, Schema, usual_head
 from seqjax.data.dataset import Windows
 
 Outputs = dict[str, np.ndarray]
@@ -103,3 +103,8 @@ def windows_of(
         item_position=np.array([at for number in sequences for at in positions[number]], np.int64),
         seq_length=seq_length,
     )
+
+
+def heads(kinds: Mapping[str, ColumnKind]) -> dict[str, HeadName]:
+    """The usual head of each target."""
+    return {name: usual_head(kind) for name, kind in kinds.items()}

@@ -10,7 +10,7 @@ from seqjax.config.infer import InferConfig
 from seqjax.config.metadata import Metadata
 from seqjax.config.schema import kind_of
 from seqjax.errors import Problem
-from seqjax.model.distributions import distribution_of
+from seqjax.model.distributions import DISTRIBUTIONS
 
 SHOWN = 3
 
@@ -86,11 +86,11 @@ def _target_problems(config: InferConfig, card: ModelCard) -> Iterator[Problem]:
         key = f"sample_from_distribution_columns.{index}"
         if name not in kinds:
             yield Problem(key, _no_target(name, card))
-        elif not (row := distribution_of(card.column_schema, name)).has_classes and not row.is_density:
+        elif not DISTRIBUTIONS[card.column_schema.head(name)].is_drawn:
             yield Problem(
                 key,
-                f"{name!r} is a real target, which has no distribution to draw from; one trained with "
-                "criterion: GaussianNLLLoss has.",
+                f"{name!r} is a real target, which has no distribution to draw from. One that is trained "
+                "with criterion GaussianNLLLoss has.",
             )
 
 

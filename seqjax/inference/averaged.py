@@ -1,8 +1,8 @@
 """Inference with dropout, many times over: the mean of the results, and how far they lie apart.
 
 The mean of a target's distributions is a distribution again, and is read as one. Each output is followed by a
-second one of the same shape, under a name of its own: the standard deviation over the passes, of probabilities
-or of values.
+second one of the same shape, under a name of its own: the standard deviation over the passes, of
+probabilities or of values.
 """
 
 import numpy as np

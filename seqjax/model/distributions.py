@@ -1,9 +1,10 @@
 """What a head says about the next item: one class a kind of head, and a table of them.
 
-A head is a linear map to `Schema.head_width` numbers, its *raw* outputs. `parameters` makes of them what the functions of
-its distribution read; what a model returns are these numbers `stated`, which is the same but for classes,
-whose logits become log-probabilities. Everything is arithmetic without state, written for numpy and jax arrays
-alike: the array says which. Real values and their parameters are standardised, until `scaled`.
+A head is a linear map to `Schema.head_width` numbers, its *raw* outputs. `parameters` makes of them what the
+functions of its distribution read. What a model returns are these parameters as they are `stated`, which is
+the same but for classes, whose logits become log-probabilities. All of it is arithmetic without state,
+written for numpy and jax arrays alike: the array says which. Real values and their parameters are
+standardised.
 
 Which head a target has is a matter of its criterion (`seqjax.config.optimization.CRITERIA`). To add one, add
 its name there, its kind and width to `seqjax.config.schema.HEADS`, and a class and a row here.
@@ -65,6 +66,11 @@ class Distribution:
     has_classes: ClassVar[bool] = False
     """Whether a probability is stated for each class."""
 
+    @property
+    def is_drawn(self) -> bool:
+        """Whether there is something to draw from."""
+        return self.is_density or self.has_classes
+
     def parameters(self, raw: Float[Any, "*batch W"]) -> Parameters:
         """The parameters that raw outputs stand for."""
         return raw
@@ -87,10 +93,6 @@ class Distribution:
     def exported(self, parameters: Parameters) -> Parameters:
         """The output of a graph that `suffix` names, from stated parameters."""
         return parameters[..., :1]
-
-    def scaled(self, parameters: Parameters, location: float, scale: float) -> Parameters:
-        """The parameters of `location + scale * value`."""
-        return location + scale * parameters
 
     def log_prob(self, parameters: Parameters, truth: Num[Any, "*batch"]) -> Float[Any, "*batch"]:
         """The logarithm of the probability, or of its density, in nats."""
@@ -180,8 +182,8 @@ class Gaussian(Distribution):
     """A normal distribution; parameters are its mean and its standard deviation.
 
     -log p = log(scale) + (y - mean)^2 / (2 scale^2) + log(2 pi) / 2,   scale = softplus(raw + c) + 0.001,
-    which is torch's GaussianNLLLoss with `full=True`, in float32 whatever the model computes in. It is finite,
-    as is its gradient, for any raw outputs and any y within 1e12 standard deviations.
+    which is torch's GaussianNLLLoss with `full=True`, in float32 whatever the model computes in. It is
+    finite, as is its gradient, for all raw outputs and values up to 1e9 standard deviations.
     """
 
     is_density = True
@@ -200,11 +202,6 @@ class Gaussian(Distribution):
         """The raw outputs that stand for a mean and a standard deviation, which is at least 0.001."""
         excess = np.maximum(scale - _SMALLEST_SCALE, 1e-6)
         return np.stack([mean, excess + np.log(-np.expm1(-excess)) - _UNIT_SCALE], axis=-1)
-
-    def scaled(self, parameters: Parameters, location: float, scale: float) -> Parameters:
-        """Mean and standard deviation of `location + scale * value`."""
-        xp = parameters.__array_namespace__()
-        return xp.concatenate([location + scale * parameters[..., :1], scale * parameters[..., 1:]], axis=-1)
 
     def log_prob(self, parameters: Parameters, truth: Num[Any, "*batch"]) -> Float[Any, "*batch"]:
         """The logarithm of the density."""

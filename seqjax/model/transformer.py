@@ -149,8 +149,8 @@ class Transformer(nnx.Module):
     ) -> dict[str, Float[Array, "B P _"]]:
         """The generative model: the parameters of each target's distribution, as its head states them.
 
-        They are log-probabilities (B, P, C) or standardised values (B, P, 1), for instance. P is `prediction_length`:
-        the last P positions, each predicting its next item.
+        They are log-probabilities (B, P, C) or standardised values (B, P, 1), for instance. P is
+        `prediction_length`: the last P positions, each predicting its next item.
         """
         raw = self(inputs, valid_BT, dropout=dropout, last=self.prediction_length)
         return stated(raw, dict(self.heads))

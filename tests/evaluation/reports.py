@@ -43,6 +43,7 @@ def item() -> TargetResult:
     text = "Better than the best baseline (last value): NLL lower by 0.25 nats [0.2, 0.3], 33%."
     return TargetResult(
         kind="categorical",
+        head="categorical",
         items=20,
         not_scored={"padding": 2, "unknown": 1, "other": 0},
         pieces=12,
@@ -70,6 +71,7 @@ def price() -> TargetResult:
     )
     return TargetResult(
         kind="real",
+        head="point",
         items=22,
         not_scored={"padding": 2},
         pieces=12,

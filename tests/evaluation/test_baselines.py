@@ -6,7 +6,7 @@ import numpy as np
 
 from seqjax.baselines import fit_baselines
 from seqjax.config.schema import Schema
-from seqjax.evaluation.baselines import baseline_log_probs, baseline_values
+from seqjax.evaluation.baselines import baseline_log_probs, baseline_outputs
 from seqjax.training.baselines import predict_baseline
 from seqjax.training.batch import Batch
 from tests.training.conftest import make_windows
@@ -38,5 +38,5 @@ def test_both_forms_say_the_same() -> None:
         expected = predict_baseline(jax.tree.map(jnp.asarray, parameters), batch)
         log_probs = baseline_log_probs(parameters["item"], last["item"], known)
         np.testing.assert_allclose(log_probs, np.asarray(expected["item"]).reshape(-1, 5), rtol=2e-5)
-        values = baseline_values(parameters["value"], last["value"], known)
+        values = baseline_outputs(parameters["value"], last["value"], known)[:, 0]
         np.testing.assert_allclose(values, np.asarray(expected["value"]).reshape(-1), rtol=2e-5, atol=1e-6)

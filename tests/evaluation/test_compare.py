@@ -9,20 +9,23 @@ from seqjax.evaluation.bootstrap import Estimate
 from seqjax.evaluation.compare import compare
 from seqjax.evaluation.result import TargetResult, Verdict
 from seqjax.evaluation.run import Found
-from seqjax.evaluation.scores import score_reals
+from seqjax.metrics import Scoring
 
 CONFIG = validate(EvaluateConfig, {"project_root": ".", "model_path": "m"}, "evaluate.yaml")
+SCORING = Scoring("point")
 
 
 def found(offset, *, pieces=30, seed=0):
     """A model that is off by `offset` on top of the same noise: 5 items in each piece."""
     noise = np.random.default_rng(seed).normal(size=(pieces, 5))
-    sums = np.stack([score_reals(row + offset, np.zeros(5), origin=0.0).sum(axis=0) for row in noise])
+    sums = np.stack([SCORING.score(row[:, None] + offset, np.zeros(5)).sum(axis=0) for row in noise])
     rmse = float(np.sqrt(np.square(noise + offset).mean()))
     verdict = Verdict("better", "", "rmse", None, None, None)
     metrics = {"model": {"rmse": Estimate(rmse)}}
-    target = TargetResult("real", sums.shape[0] * 5, {}, pieces, verdict, metrics, [], None, None, None, None)
-    return Found({"price": target}, [], 0, 0, "sequences", {"price": sums})
+    target = TargetResult(
+        "real", "point", sums.shape[0] * 5, {}, pieces, verdict, metrics, [], None, None, None, None
+    )
+    return Found({"price": target}, [], 0, 0, "sequences", {"price": sums}, {"price": SCORING})
 
 
 def test_a_single_model_is_not_compared():

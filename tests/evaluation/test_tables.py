@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 
 from seqjax.evaluation.bootstrap import Estimate
-from seqjax.evaluation.metrics import METRICS
 from seqjax.evaluation.tables import (
     classes_table,
     example_table,
@@ -18,6 +17,7 @@ from seqjax.evaluation.tables import (
     sheets,
     verdict_table,
 )
+from seqjax.metrics import METRICS
 from tests.evaluation.reports import figures, item, model, price, report
 
 

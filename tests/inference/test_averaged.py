@@ -11,7 +11,7 @@ from seqjax.inference.averaged import AveragingEngine
 from seqjax.inference.forecast import embed, forecast
 from seqjax.inference.sample import SPREAD, Reader
 from seqjax.inference.tables import embedding_table, prediction_table
-from tests.engines import FakeEngine, fake_card, windows_of
+from tests.engines import FakeEngine, fake_card, heads, windows_of
 
 PRICE = Statistics(mean=100.0, std=10.0)
 MIXED: dict[str, ColumnKind] = {"price": "real", "item": "categorical"}
@@ -51,7 +51,7 @@ def test_mean_and_deviation_of_every_output() -> None:
 def test_columns_in_original_units(steps: int) -> None:
     engine = AveragingEngine(FakeEngine(CARD, Passes()), 3)
     windows = windows_of(ROWS, POSITIONS)
-    found = forecast(engine, windows, Reader(MIXED), batch_size=4, extra_steps=steps)
+    found = forecast(engine, windows, Reader(heads(MIXED)), batch_size=4, extra_steps=steps)
     table = prediction_table(found, CARD, ["price", "item"], map_to_id=True)
     rows = 1 + steps
     values = {

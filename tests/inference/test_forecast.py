@@ -9,7 +9,7 @@ from seqjax.config.metadata import Statistics
 from seqjax.config.schema import ColumnKind
 from seqjax.inference.forecast import embed, forecast
 from seqjax.inference.sample import Reader
-from tests.engines import FakeEngine, fake_card, windows_of
+from tests.engines import FakeEngine, fake_card, heads, windows_of
 
 UNIT = Statistics(mean=0.0, std=1.0)
 ITEMS = {"a": 2, "b": 3, "c": 4}
@@ -43,7 +43,7 @@ def mixed_engine() -> FakeEngine:
 def test_every_window_gives_the_next_item_at_its_own_position() -> None:
     windows = windows_of(SEQUENCES, POSITIONS)
     engine = mixed_engine()
-    result = forecast(engine, windows, Reader(MIXED), batch_size=4)
+    result = forecast(engine, windows, Reader(heads(MIXED)), batch_size=4)
     assert engine.batches == [4, 2]
     assert result.sequence_id.tolist() == [7, 7, 7, 1, 3, 3]
     assert result.item_position.tolist() == [3, 10, 11, 6, 6, 8]
@@ -59,7 +59,9 @@ def test_the_item_to_predict_is_not_shown() -> None:
     changed = {7: {"item": [2, 3, 4, 4], "price": [0.1, 0.2, 0.3, 9.0]}}
     plain = {7: {"item": [2, 3, 4, 2], "price": [0.1, 0.2, 0.3, 0.4]}}
     results = [
-        forecast(mixed_engine(), windows_of(rows, {7: [0, 1, 2, 3]}), Reader(MIXED), batch_size=2).values
+        forecast(
+            mixed_engine(), windows_of(rows, {7: [0, 1, 2, 3]}), Reader(heads(MIXED)), batch_size=2
+        ).values
         for rows in (changed, plain)
     ]
     assert results[0]["item"].tolist() == results[1]["item"].tolist()
@@ -71,7 +73,9 @@ def test_several_positions_of_a_window_are_rows_oldest_first() -> None:
     card = fake_card({}, {"price": UNIT}, targets, prediction_length=2)
     engine = FakeEngine(card, lambda inputs, valid_mask: {"price": inputs["price"][:, -2:, None] * 10})
     sequences = {number: {"price": rows["price"]} for number, rows in SEQUENCES.items()}
-    result = forecast(engine, windows_of(sequences, POSITIONS, stride=2), Reader(targets), batch_size=3)
+    result = forecast(
+        engine, windows_of(sequences, POSITIONS, stride=2), Reader(heads(targets)), batch_size=3
+    )
     assert result.sequence_id.tolist() == [7, 7, 7, 7, 1, 1, 3, 3]
     assert result.item_position.tolist() == [2, 3, 10, 11, 5, 6, 4, 6]
     np.testing.assert_allclose(result.values["price"], [2, 3, 4, 5, 0, 10, 5, -5])
@@ -114,8 +118,8 @@ def brute_force(sequence: dict[str, list], read: Reader, steps: int) -> list[tup
 @pytest.mark.parametrize("steps", [1, 2, 7])
 def test_autoregression_equals_a_plain_loop(steps: int) -> None:
     windows = windows_of(SEQUENCES, POSITIONS)
-    result = forecast(mixed_engine(), windows, Reader(MIXED), batch_size=2, extra_steps=steps)
-    plain = forecast(mixed_engine(), windows, Reader(MIXED), batch_size=2)
+    result = forecast(mixed_engine(), windows, Reader(heads(MIXED)), batch_size=2, extra_steps=steps)
+    plain = forecast(mixed_engine(), windows, Reader(heads(MIXED)), batch_size=2)
     assert len(result.sequence_id) == 6 + 3 * steps
     for sequence, own_windows in ((7, 3), (1, 1), (3, 2)):
         rows = result.sequence_id == sequence
@@ -125,7 +129,7 @@ def test_autoregression_equals_a_plain_loop(steps: int) -> None:
         assert result.item_position[rows][own_windows:].tolist() == [
             last + step for step in range(1, steps + 1)
         ]
-        expected = brute_force(SEQUENCES[sequence], Reader(MIXED), steps)
+        expected = brute_force(SEQUENCES[sequence], Reader(heads(MIXED)), steps)
         assert result.values["item"][rows][own_windows - 1 :].tolist() == [item for _, item in expected]
         np.testing.assert_allclose(
             result.values["price"][rows][own_windows - 1 :], [price for price, _ in expected], rtol=1e-5
@@ -142,7 +146,7 @@ def test_drawn_values_are_the_ones_that_are_fed_back() -> None:
         return {"item": spread, "price": item[:, None, None].astype(float)}
 
     engine = FakeEngine(fake_card({"item": ITEMS}, {"price": UNIT}, MIXED), echo)
-    read = Reader(MIXED, sampled=["item"], seed=1, keep_log_probs=["item"])
+    read = Reader(heads(MIXED), sampled=["item"], seed=1, keep_log_probs=["item"])
     result = forecast(engine, windows_of(SEQUENCES, POSITIONS), read, batch_size=64, extra_steps=20)
     rows = result.sequence_id == 1
     items, prices = result.values["item"][rows], result.values["price"][rows]
@@ -161,7 +165,7 @@ def test_the_last_window_is_found_whatever_the_order() -> None:
             for name in ("start", "length", "sequence_id", "subsequence_id", "start_item_position")
         },
     )
-    result = forecast(mixed_engine(), mixed, Reader(MIXED), batch_size=64, extra_steps=1)
+    result = forecast(mixed_engine(), mixed, Reader(heads(MIXED)), batch_size=64, extra_steps=1)
     assert result.sequence_id.tolist() == [7, 7, 3, 7, 3, 3, 1, 1, 7]
     assert result.item_position.tolist() == [11, 12, 6, 3, 8, 9, 6, 7, 10]
 
@@ -175,8 +179,8 @@ def test_a_target_that_is_no_input_is_not_fed_back() -> None:
 
     windows = windows_of(SEQUENCES, POSITIONS)
     card = fake_card({"item": ITEMS}, {"price": UNIT}, targets)
-    found = forecast(FakeEngine(card, compute), windows, Reader(targets), batch_size=2, extra_steps=4)
-    plain = forecast(mixed_engine(), windows, Reader(MIXED), batch_size=2, extra_steps=4)
+    found = forecast(FakeEngine(card, compute), windows, Reader(heads(targets)), batch_size=2, extra_steps=4)
+    plain = forecast(mixed_engine(), windows, Reader(heads(MIXED)), batch_size=2, extra_steps=4)
     assert found.values["item"].tolist() == plain.values["item"].tolist()
     rows = found.sequence_id == 1
     assert found.values["mood"][rows][1:].tolist() == found.values["item"][rows][:-1].tolist()
@@ -194,7 +198,7 @@ def test_samples_take_the_place_of_the_last_window(steps: int) -> None:
     engine = FakeEngine(fake_card({"item": ITEMS}, {"price": UNIT}, MIXED), spread)
 
     def run(batch_size: int, seed: int = 1):
-        read = Reader(MIXED, sampled=["item"], seed=seed)
+        read = Reader(heads(MIXED), sampled=["item"], seed=seed)
         return forecast(engine, windows, read, batch_size=batch_size, extra_steps=steps, samples=samples)
 
     result = run(64)

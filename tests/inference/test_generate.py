@@ -18,9 +18,10 @@ from seqjax.inference.engine import Engine
 from seqjax.inference.engines import open_engine
 from seqjax.inference.generate import GenerationCache, Scanner, generate
 from seqjax.inference.jax_engine import JaxEngine
-from seqjax.inference.sample import Reader, Reading, Readout, SamplingRule
+from seqjax.inference.sample import Reader, Reading, Readout
 from seqjax.inference.scan import MOST_STEPS, steps_at_once
 from seqjax.interop.names import to_sequifier
+from seqjax.model.distributions import SamplingRule
 from tests.models import card_of, random_model
 
 SCHEMA = Schema(
@@ -89,7 +90,9 @@ def windows() -> tuple[dict[str, np.ndarray], np.ndarray]:
 
 def reader(seed: int = 1) -> Reader:
     rule = SamplingRule(temperature=1.5, top_k=5, top_p=0.95)
-    return Reader(SCHEMA.targets, sampled=["item", "label"], seed=seed, rule=rule, keep_log_probs=["label"])
+    return Reader(
+        SCHEMA.target_heads, sampled=["item", "label"], seed=seed, rule=rule, keep_log_probs=["label"]
+    )
 
 
 def run(
@@ -161,7 +164,7 @@ def test_one_compilation_serves_every_batch(
 
     monkeypatch.setattr(Reading, "values", values)
     for seed in (1, 2):
-        read = Reader(SCHEMA.targets, sampled=["item"], seed=seed, keep_log_probs=["item", "label"])
+        read = Reader(SCHEMA.target_heads, sampled=["item"], seed=seed, keep_log_probs=["item", "label"])
         run(engines["scan"], read, batch_size=4)
     assert traced == [4]
 

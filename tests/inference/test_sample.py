@@ -5,8 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seqjax.config.schema import ColumnKind
-from seqjax.inference.sample import Reader, SamplingRule, draw
+from seqjax.config.schema import HeadName
+from seqjax.inference.sample import Reader
+from seqjax.model.distributions import DISTRIBUTIONS, SamplingRule
+
+draw = DISTRIBUTIONS["categorical"].draw
 
 PROBABILITIES = np.array([0.0, 0.05, 0.3, 0.0, 0.6, 0.05, 0.0])
 
@@ -75,7 +78,7 @@ def test_inverse_of_the_cumulative_distribution() -> None:
 
 def test_draws_repeat_with_the_seed_and_ignore_batches_and_other_targets() -> None:
     flat = np.full(5, 0.2)
-    kinds: dict[str, ColumnKind] = {"a": "categorical", "b": "categorical"}
+    kinds: dict[str, HeadName] = {"a": "categorical", "b": "categorical"}
 
     def draw(seed: int, sizes: list[int], sampled: list[str]) -> dict[str, list[int]]:
         read = Reader(kinds, sampled=sampled, seed=seed)
@@ -94,7 +97,7 @@ def test_mode_real_values_and_kept_distributions() -> None:
         "item": np.log(np.array([[[0.1, 0.2, 0.7]], [[0.5, 0.4, 0.1]]], np.float32)),
         "price": np.array([[[1.5]], [[-2.0]]], np.float32),
     }
-    readout = Reader({"item": "categorical", "price": "real"}, keep_log_probs=["item"])(outputs)
+    readout = Reader({"item": "categorical", "price": "point"}, keep_log_probs=["item"])(outputs)
     assert readout.values["item"].tolist() == [[2], [0]]
     assert readout.values["item"].dtype == np.int64
     assert readout.values["price"].tolist() == [[1.5], [-2.0]]

@@ -2,21 +2,18 @@
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 
-from seqjax.evaluation.metrics import JUDGED_BY, METRICS, values_of
-from seqjax.evaluation.scores import score_classes, score_reals
-from seqjax.training.metrics import METRICS as METRICS_OF_TRAINING
+from seqjax.metrics import JUDGED_BY, METRICS, Scoring
 
-
-def test_metrics_have_the_names_that_training_logs():
-    assert all(name in METRICS[metric.kind] for name, metric in METRICS_OF_TRAINING.items())
+CLASSES, REALS = Scoring("categorical"), Scoring("point")
 
 
 def test_categorical_metrics_are_means_over_items():
     rng = np.random.default_rng(1)
     log_probs = np.log(rng.dirichlet(np.ones(8), 300))
     truth = rng.integers(0, 8, 300)
-    found = values_of("categorical", score_classes(log_probs, truth).scores.sum(axis=0))
+    found = CLASSES.values(CLASSES.score(log_probs, truth).sum(axis=0))
     order = np.argsort(-log_probs, axis=1)
     probs = np.exp(log_probs)
     nll = -log_probs[np.arange(300), truth].mean()
@@ -34,15 +31,15 @@ def test_categorical_metrics_are_means_over_items():
 
 def test_a_uniform_prediction_has_the_perplexity_of_the_number_of_classes():
     truth = np.arange(1024)
-    found = values_of("categorical", score_classes(np.zeros((1024, 1024)), truth).scores.sum(axis=0))
+    found = CLASSES.values(CLASSES.score(np.zeros((1024, 1024)), truth).sum(axis=0))
     assert found["perplexity"] == pytest.approx(1024)
     assert found["entropy"] == pytest.approx(np.log(1024))
     assert (found["top_1_accuracy"], found["top_5_accuracy"]) == (1 / 1024, 5 / 1024)
 
 
-def real(prediction, truth, origin=0.0):
-    scores = score_reals(np.asarray(prediction, float), np.asarray(truth, float), origin=origin)
-    return {name: float(value) for name, value in values_of("real", scores.sum(axis=0)).items()}
+def real(prediction, truth, scoring=REALS):
+    scores = scoring.score(np.asarray(prediction, float)[:, None], np.asarray(truth, float))
+    return {name: float(value) for name, value in scoring.values(scores.sum(axis=0)).items()}
 
 
 def test_real_metrics_follow_their_definitions():
@@ -50,7 +47,7 @@ def test_real_metrics_follow_their_definitions():
     truth = rng.normal(1000, 3, 500)
     prediction = truth + rng.normal(0.5, 1, 500)
     error = prediction - truth
-    assert real(prediction, truth, origin=1000.0) == pytest.approx(
+    assert real(prediction, truth) == pytest.approx(
         {
             "mae": np.abs(error).mean(),
             "rmse": np.sqrt(np.square(error).mean()),
@@ -73,19 +70,36 @@ def test_equal_values_have_no_variance_to_explain(value):
     assert found["rmse"] == pytest.approx(1)
 
 
-@pytest.mark.parametrize("kind", ["categorical", "real"])
-def test_no_items_give_no_figures(kind):
-    width = {"categorical": 7, "real": 6}[kind]
-    assert all(np.isnan(value) for value in values_of(kind, np.zeros(width)).values())
+def test_figures_are_in_the_units_of_the_table():
+    truth, prediction = np.arange(5.0), np.arange(5.0) + 2
+    assert real(prediction, truth, Scoring("point", 10.0)) == pytest.approx(
+        {"mae": 20, "rmse": 20, "r2": -1, "bias": 20}
+    )
 
 
-@pytest.mark.parametrize("kind", ["categorical", "real"])
-def test_figures_of_parts_are_computed_at_once(kind):
-    width = {"categorical": 7, "real": 6}[kind]
-    sums = np.random.default_rng(3).uniform(1, 2, (4, 3, width))
-    found = values_of(kind, sums)
-    assert set(found) == set(METRICS[kind])
-    assert JUDGED_BY[kind] in found
+def test_a_density_is_judged_by_its_logarithm():
+    rng = np.random.default_rng(4)
+    mean, scale, truth = rng.normal(size=200), rng.uniform(0.1, 3, 200), rng.normal(size=200)
+    scoring = Scoring("gaussian", 8.0)
+    found = scoring.values(scoring.score(np.stack([mean, scale], axis=1), truth).sum(axis=0))
+    assert found["nll"] == pytest.approx(-norm.logpdf(8 * truth, 8 * mean, 8 * scale).mean())
+    assert found["mae"] == pytest.approx(8 * np.abs(truth - mean).mean())
+    assert JUDGED_BY["gaussian"] == "nll"
+
+
+@pytest.mark.parametrize("head", METRICS)
+def test_no_items_give_no_figures(head):
+    scoring = Scoring(head)
+    assert all(np.isnan(value) for value in scoring.values(np.zeros(len(scoring.columns))).values())
+
+
+@pytest.mark.parametrize("head", METRICS)
+def test_figures_of_pieces_are_computed_at_once(head):
+    scoring = Scoring(head)
+    sums = np.random.default_rng(3).uniform(1, 2, (4, 3, len(scoring.columns)))
+    found = scoring.values(sums)
+    assert set(found) == set(METRICS[head])
+    assert JUDGED_BY[head] in found
     for name, values in found.items():
         assert values.shape == (4, 3)
-        np.testing.assert_array_equal(values[2, 1], values_of(kind, sums[2, 1])[name])
+        np.testing.assert_array_equal(values[2, 1], scoring.values(sums[2, 1])[name])
