@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
-from seqjax.cores import available_cores
+from seqjax.runtime import available_cores
 from seqjax.sweep.groups import Values
 from seqjax.training.batch import Batch, Tree
 from seqjax.training.epoch import grouped
