@@ -9,11 +9,11 @@ from seqjax.baselines import fit_baselines
 from seqjax.config.base import validate
 from seqjax.config.evaluate import EvaluateConfig
 from seqjax.config.metadata import Statistics
-from seqjax.data.dataset import Windows
 from seqjax.errors import ArtifactError
 from seqjax.evaluation.bootstrap import Estimate
 from seqjax.evaluation.run import Found, run_model
 from seqjax.evaluation.tally import ENOUGH_SEQUENCES
+from seqjax.windows.windows import Windows, taken
 from tests.engines import FakeEngine, fake_card, windows_of
 
 ITEMS = {"apple": 2, "fig": 3, "kiwi": 4}
@@ -67,15 +67,9 @@ def run(data: Windows | None = None, *, positions=1, **changes) -> Found:
     model = engine(positions)
     fitted = fit_baselines(windows(seed=9), model.card.column_schema)
     half = len(data) // 2
-    cut = int(np.flatnonzero(data.sequence_id == data.sequence_id[half])[0])
-    parts = [part(data, np.arange(cut)), part(data, np.arange(cut, len(data)))] if cut else [data]
+    cut = int(np.flatnonzero(data.sequence_id() == data.sequence_id()[half])[0])
+    parts = [taken(data, np.arange(cut)), taken(data, np.arange(cut, len(data)))] if cut else [data]
     return run_model(model, parts, fitted, config(**changes), name="m", total=len(data))
-
-
-def part(data: Windows, chosen: np.ndarray) -> Windows:
-    names = ("start", "length", "sequence_id", "subsequence_id", "start_item_position")
-    fields = {name: getattr(data, name)[chosen] for name in names}
-    return Windows(data.columns, **fields, item_position=data.item_position, seq_length=data.seq_length)
 
 
 def items(data: Windows, positions: int):
