@@ -131,17 +131,18 @@ class ShardWriter:
           size: What will be written.
           done: Records of each file that are already there and stay; None starts a new folder.
         """
+        places = {name: path / f"{name}-00000.arrow" for name in size.files}
         if done is None:
             path.mkdir(parents=True)
+            for name, (types, records) in size.files.items():
+                _lay_out(places[name], types, records)
         self._path = path
         self._size = size
         self._n_windows = 0 if done is None else done["windows"]
-        self._files: dict[str, _ColumnFile] = {}
-        for name, (types, records) in size.files.items():
-            file = path / f"{name}-00000.arrow"
-            if done is None:
-                _lay_out(file, types, records)
-            self._files[name] = _ColumnFile(file, types, records, 0 if done is None else done[name])
+        self._files = {
+            name: _ColumnFile(places[name], types, records, 0 if done is None else done[name])
+            for name, (types, records) in size.files.items()
+        }
 
     @property
     def done(self) -> dict[str, int]:

@@ -143,7 +143,7 @@ def test_baselines_are_scored_on_the_same_items():
     data = windows()
     found = run(data)
     last_value = [10 * float(last["price"] - truth["price"]) for _, _, last, truth in items(data, 1) if True]
-    known = data.length >= 2
+    known = data.length() >= 2
     assert known.sum() < len(data)
     price = found.targets["price"].metrics
     assert list(price) == ["model", "last value", "marginal", "first-order Markov"]
@@ -152,7 +152,7 @@ def test_baselines_are_scored_on_the_same_items():
         np.concatenate(
             [
                 training.gather(np.array([at])).columns["price"][0, LENGTH + 1 - length :]
-                for at, length in enumerate(training.length)
+                for at, length in enumerate(training.length())
             ]
         )
     )
@@ -180,7 +180,7 @@ def test_windows_and_sequences_are_counted():
     assert found.resampled == "sequences"
     assert found.targets["price"].pieces == 30
     assert found.sums["price"].shape == (30, 6)
-    assert found.sums["price"][:, 0].tolist() == np.unique(data.sequence_id, return_counts=True)[1].tolist()
+    assert found.sums["price"][:, 0].tolist() == np.unique(data.sequence_id(), return_counts=True)[1].tolist()
 
 
 def test_few_long_sequences_are_resampled_in_blocks():
