@@ -11,7 +11,6 @@ from typing import Any, Literal, Self, TypeVar
 
 from pydantic import ConfigDict, Field, ValidationError
 
-import seqjax
 from seqjax.config.base import ConfigModel
 from seqjax.config.metadata import Metadata, Statistics
 from seqjax.config.model import ModelSpec
@@ -20,6 +19,7 @@ from seqjax.config.train import TrainConfig
 from seqjax.errors import ArtifactError
 from seqjax.interop.graph_names import free_name
 from seqjax.model.distributions import distribution_of
+from seqjax.version import __version__
 
 Array = TypeVar("Array")
 ModelKind = Literal["generative", "embedding"]
@@ -32,7 +32,7 @@ _PARAMETERS = "_params"
 
 def installed_versions() -> dict[str, str]:
     """The versions of seqjax and of the packages that shape a model file, as far as they are installed."""
-    versions = {"seqjax": seqjax.__version__}
+    versions = {"seqjax": __version__}
     for package in _PACKAGES:
         try:
             versions[package] = version(package)
@@ -135,7 +135,7 @@ class ModelCard(ConfigModel):
             first = error.errors()[:3]
             found = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in first)
             raise ArtifactError(
-                f"{source}: its description of itself cannot be read by seqjax {seqjax.__version__} "
+                f"{source}: its description of itself cannot be read by seqjax {__version__} "
                 f"({found}). Export the model again, or use the version of seqjax that wrote it."
             ) from None
 

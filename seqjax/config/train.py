@@ -13,10 +13,9 @@ from pydantic import (
     field_validator,
 )
 
-from seqjax.config.base import ConfigModel, Problems, suggestion
+from seqjax.config.base import ConfigModel, Problems, ShareBelowOne, suggestion
 from seqjax.config.formats import WindowFormat
 from seqjax.config.model import DTypeName, LayerType, ModelSpec
-from seqjax.config.numbers import ShareBelowOne
 from seqjax.config.optimization import (
     NamedSpec,
     criteria_of,

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 from seqjax.config.schema import HeadName, Schema
 from seqjax.metrics import METRICS, SCORES
 from seqjax.model.distributions import DISTRIBUTIONS
-from seqjax.training.batch import Batch, target_mask, targets_of
+from seqjax.windows.windows import Batch, target_mask, targets_of
 
 
 class Sums(NamedTuple):

@@ -21,8 +21,8 @@ from seqjax.config.schema import Schema
 from seqjax.config.train import TrainingSpec
 from seqjax.model.distributions import DISTRIBUTIONS, distribution_of
 from seqjax.optim.rule import Number, is_off
-from seqjax.training.batch import Batch, target_mask, targets_of
 from seqjax.training.metrics import Sums
+from seqjax.windows.windows import Batch, target_mask, targets_of
 
 Outputs = dict[str, Float[Array, "B T _"]]
 

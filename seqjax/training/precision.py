@@ -25,8 +25,8 @@ from seqjax.config.model import DTypeName, LayerType
 from seqjax.errors import TrainingError
 from seqjax.model.dropout import random_words
 from seqjax.optim.parts import Path
-from seqjax.training.batch import Tree
 from seqjax.training.devices import Device
+from seqjax.training.placement import Tree
 
 FIRST_SCALE = 2.0**16
 GROWTH_INTERVAL = 2000
