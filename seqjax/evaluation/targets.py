@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Float64, Int64, Integer, Num
 from seqjax.config.evaluate import EvaluateConfig
 from seqjax.config.metadata import Statistics
 from seqjax.config.schema import HeadName
-from seqjax.data.columns import denormalise
+from seqjax.data.columns import EPSILON, denormalise
 from seqjax.evaluation.baselines import Parameters, baseline_log_probs, baseline_outputs
 from seqjax.evaluation.bootstrap import FEWEST_PIECES, Estimate, estimate, resampled
 from seqjax.evaluation.calibration import bin_sums, expected_error
@@ -181,7 +181,7 @@ class RealRun:
         self._statistics = statistics
         self._baselines = baselines
         self._config = config
-        self.scoring = Scoring(head, denormalise(np.float64(1), statistics) - statistics.mean)
+        self.scoring = Scoring(head, abs(statistics.std - EPSILON))
         self.tallies = _tallies(self.scoring, baselines, n_positions)
         self._points = RandomRows(POINTS, config.seed)
 

@@ -11,7 +11,7 @@ def judged(model, rival, spread=0.01):
     rng = np.random.default_rng(0)
     values = {"model": model, "last value": rival, "marginal": 9.0}
     draws = {name: value + rng.normal(0, spread, 500) for name, value in values.items()}
-    return judge("real", values, draws, level=0.95)
+    return judge("point", values, draws, level=0.95)
 
 
 def test_better():
@@ -47,7 +47,7 @@ def test_equal_predictions_are_no_better():
 
 
 def test_too_little_data_gives_no_verdict():
-    found = judge("real", {"model": 1.0, "last value": 2.0}, None, level=0.95)
+    found = judge("point", {"model": 1.0, "last value": 2.0}, None, level=0.95)
     assert found.outcome == "not judged"
     assert found.text == (
         "Not judged: the RMSE is 1 lower than the best baseline (last value), but there is too little data "
@@ -65,12 +65,12 @@ def test_too_little_data_gives_no_verdict():
 )
 def test_why_there_is_no_verdict(values, text):
     draws = {name: np.full(10, value) for name, value in values.items()}
-    assert judge("real", values, draws, level=0.95).text == text
+    assert judge("point", values, draws, level=0.95).text == text
 
 
 def target(outcome):
     verdict = Verdict(outcome, "", "rmse", "last value", None, None)
-    return TargetResult("real", 1, {}, 1, verdict, {}, [], None, None, None, None)
+    return TargetResult("real", "point", 1, {}, 1, verdict, {}, [], None, None, None, None)
 
 
 @pytest.mark.parametrize(

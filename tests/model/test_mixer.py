@@ -12,7 +12,7 @@ from flax import nnx
 from seqjax.artifacts.model_files import write_onnx
 from seqjax.config.model import ModelSpec
 from seqjax.config.schema import Schema
-from seqjax.data.dataset import Batch
+from seqjax.windows.windows import Batch
 from seqjax.interop.names import from_sequifier, parameters, to_sequifier
 from seqjax.model import functional
 from seqjax.model.block import MIXERS

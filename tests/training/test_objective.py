@@ -28,6 +28,7 @@ LOGITS = RNG.normal(size=(3, 5, 4)).astype(np.float32) * 3
 OUTPUT = RNG.normal(size=(3, 5, 1)).astype(np.float32) * 3
 MEAN_AND_SCALE = np.concatenate([OUTPUT, RNG.normal(size=(3, 5, 1)).astype(np.float32)], axis=-1)
 OUTPUTS = {"c": jnp.asarray(LOGITS), "r": jnp.asarray(OUTPUT), "g": jnp.asarray(MEAN_AND_SCALE)}
+UNIT_SCALE = np.log(np.expm1(0.999))
 CLASS_WEIGHTS = np.asarray([0.1, 2.0, 0.0, 1.5], np.float32)
 
 
@@ -51,7 +52,7 @@ def by_hand(criterion):
         "SmoothL1Loss": huber,
         "HuberLoss": huber,
         "GaussianNLLLoss": -norm.logpdf(
-            error, scale=np.log1p(np.exp(MEAN_AND_SCALE[..., 1] + 0.53974)) + 1e-3
+            error, scale=np.log1p(np.exp(MEAN_AND_SCALE[..., 1] + UNIT_SCALE)) + 1e-3
         ),
     }
     return rows[criterion]
