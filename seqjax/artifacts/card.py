@@ -21,8 +21,9 @@ from seqjax.interop.graph_names import free_name
 from seqjax.model.distributions import distribution_of
 from seqjax.version import __version__
 
-Array = TypeVar("Array")
 ModelKind = Literal["generative", "embedding"]
+
+Output = TypeVar("Output")
 
 CARD_KEY = "seqjax"
 EMBEDDING = "embedding"
@@ -118,7 +119,7 @@ class ModelCard(ConfigModel):
         """The names of all of the graph's outputs, in order."""
         return (*self.outputs.values(), *self.parameters.values())
 
-    def by_target(self, values: Iterable[Array]) -> dict[str, Array]:
+    def by_target(self, values: Iterable[Output]) -> dict[str, Output]:
         """What the model states of each target, from all of the graph's outputs in order."""
         return dict(zip((*self.outputs, *self.parameters), values, strict=True))
 

@@ -90,7 +90,7 @@ class Distribution:
         """The value to predict: the mean, or the mode of classes (the lower id of two that are alike)."""
         return parameters[..., 0]
 
-    def exported(self, parameters: Parameters) -> Parameters:
+    def exported(self, parameters: Parameters) -> Float[Any, "*batch _"]:
         """The output of a graph that `suffix` names, from stated parameters."""
         return parameters[..., :1]
 
@@ -142,7 +142,7 @@ class Categorical(Distribution):
         """The most likely class."""
         return parameters.argmax(axis=-1)
 
-    def exported(self, parameters: Parameters) -> Parameters:
+    def exported(self, parameters: Parameters) -> Float[Any, "*batch _"]:
         """All log-probabilities."""
         return parameters
 

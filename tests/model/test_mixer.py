@@ -12,7 +12,6 @@ from flax import nnx
 from seqjax.artifacts.model_files import write_onnx
 from seqjax.config.model import ModelSpec
 from seqjax.config.schema import Schema
-from seqjax.windows.windows import Batch
 from seqjax.interop.names import from_sequifier, parameters, to_sequifier
 from seqjax.model import functional
 from seqjax.model.block import MIXERS
@@ -20,6 +19,7 @@ from seqjax.model.functional import layer_types, merge
 from seqjax.model.linear import Linear
 from seqjax.model.mixer import Context
 from seqjax.model.transformer import continuation_problem
+from seqjax.windows.windows import Batch
 from tests.models import card_of, random_model
 
 LENGTH, PADDING = 7, np.array([0, 2, 5, 6])
