@@ -29,19 +29,21 @@ LAYERS: dict[str, set[str]] = {
     "config": set(),
     "runtime": set(),
     "windows": set(),
-    "baselines": {"windows"},
     "reports": set(),
     "model": set(),
+    # Both need what heads predict (`model/distributions.py`), which is numpy alone.
+    "baselines": {"windows", "model"},
+    "metrics": {"model"},
     "optim": set(),
     "interop": set(),
     # Sequifier's shards are torch files, which interop reads and writes.
     "data": {"interop", "windows"},
-    "training": {"model", "optim", "baselines", "windows"},
+    "training": {"model", "optim", "baselines", "windows", "metrics"},
     "sweep": {"training", "model", "optim", "runtime", "windows"},
     # An export is a model that is written down: it traces the model, inside the function that does it.
     "artifacts": {"interop", "model", "windows"},
     "inference": {"model", "data", "artifacts", "interop", "windows"},
-    "evaluation": {"baselines", "data", "artifacts", "inference", "reports", "windows"},
+    "evaluation": {"baselines", "data", "artifacts", "inference", "reports", "windows", "metrics", "model"},
     "commands": {
         "data",
         "model",
@@ -80,6 +82,7 @@ NEVER: dict[str, set[str]] = {
     "evaluation": JAX | GRAPHS,
     "reports": HEAVY,
     "baselines": HEAVY | {"tyro", "rich", "yaml"},
+    "metrics": HEAVY | {"tyro", "rich", "yaml"},
     # These must run where only jax, flax, optax, orbax, numpy, pydantic and jaxtyping are installed.
     **dict.fromkeys(["model", "optim", "training", "sweep"], TABLES | GRAPHS | {"tyro", "rich", "yaml"}),
 }

@@ -99,12 +99,7 @@ def prepare(
     placement = placement or Placement([device])
     targets = build_targets(schema, spec)
     evaluated = without_smoothing(targets)
-    precision = build_precision(
-        spec.layer_type_dtypes,
-        autocast=spec.layer_autocast,
-        device=device,
-        layers=layer_types(graphdef),
-    )
+    precision = _precision(spec, graphdef, device)
     apply = forward(graphdef, schema.inputs, precision)
     schedule = _schedule(spec, len(data.order(1)))
     optimizer = _optimizer(config, schema, schedule)
@@ -131,6 +126,11 @@ def prepare(
         describe=data.describe,
     )
     return Run(setup, optimizer, validation, precision, recipe, evaluator)
+
+
+def _precision(spec: TrainingSpec, graphdef: GraphDef, device: Device) -> Precision:
+    layers = layer_types(graphdef)
+    return build_precision(spec.layer_type_dtypes, autocast=spec.layer_autocast, device=device, layers=layers)
 
 
 def _evaluator(
