@@ -12,8 +12,8 @@ from seqjax.windows.order import Order
 from seqjax.windows.windows import Batch
 
 MEASURED = {
-    "item": Measured(("perplexity", "top_1_accuracy", "top_3_accuracy")),
-    "value": Measured(("mae", "rmse"), 3.0),
+    "item": Measured("categorical", ("perplexity", "top_1_accuracy", "top_3_accuracy")),
+    "value": Measured("point", ("mae", "rmse"), 3.0),
 }
 
 
