@@ -105,7 +105,7 @@ START_PROGRAM = """
 import time
 import numpy as np
 from pathlib import Path
-from seqjax.inference.engines import open_engine
+from seqjax.inference.opening import open_engine
 engine = open_engine(Path({path!r}), lambda kind: None)
 columns = {{name: np.zeros((1, {length}), np.float32) for name in {columns!r}}}
 engine.predict(columns, np.ones((1, {length}), np.bool_))
@@ -293,8 +293,8 @@ def measure_cache(project: Path) -> dict[str, Any]:
     keep_freed_memory()
     import numpy as np
 
-    from seqjax.inference.engines import open_engine
     from seqjax.inference.generate import GenerationCache, generate
+    from seqjax.inference.opening import open_engine
     from seqjax.inference.sample import Reader
 
     items = _long_sequences()

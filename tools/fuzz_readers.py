@@ -51,7 +51,7 @@ from seqjax.data.splits import sequences
 from seqjax.data.table_files import TypesWidened
 from seqjax.data.tables import MissingReal, TableReader, Wanted, open_files
 from seqjax.errors import SeqjaxError
-from seqjax.interop.torch_writer import write_torch_file
+from seqjax.interop.torch_files import write_torch_file
 from seqjax.windows.windows import Windows, cut
 from tools import fuzz_inputs
 from tools.fuzz_mutations import csv_in_a_dialect, json_of, mutated_bytes, mutated_tree, odd_value

@@ -17,7 +17,7 @@ from seqjax.config.model import ModelSpec
 from seqjax.config.schema import Schema
 from seqjax.config.train import TrainConfig
 from seqjax.errors import ArtifactError
-from seqjax.interop.graph_names import free_name
+from seqjax.interop.onnx_export import free_name
 from seqjax.model.distributions import distribution_of
 from seqjax.version import __version__
 

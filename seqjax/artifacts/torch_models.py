@@ -17,8 +17,7 @@ from seqjax.artifacts.atomic import replacing
 from seqjax.artifacts.card import CARD_KEY, ModelCard, ModelKind
 from seqjax.errors import ArtifactError
 from seqjax.interop.names import EMBEDDING_PREFIX, to_sequifier
-from seqjax.interop.torch_files import read_torch_file
-from seqjax.interop.torch_writer import write_torch_file
+from seqjax.interop.torch_files import read_torch_file, write_torch_file
 
 PARAMETERS = "model_state_dict"
 WITH_DROPOUT = "export_with_dropout"

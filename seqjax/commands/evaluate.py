@@ -32,9 +32,8 @@ from seqjax.evaluation.run import Found, run_model
 from seqjax.evaluation.verdict import summary
 from seqjax.inference.assertions import contradictions
 from seqjax.inference.engine import Engine
-from seqjax.inference.engines import open_engine
 from seqjax.inference.inputs import data_path_of, metadata_of, read_format_of, source_of
-from seqjax.inference.sequifier import card_from_training
+from seqjax.inference.opening import card_from_training, open_engine
 from seqjax.version import __version__
 from seqjax.windows.windows import Windows, joined
 

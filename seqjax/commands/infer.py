@@ -17,9 +17,9 @@ from seqjax.config.infer import InferConfig
 from seqjax.errors import ConfigError, Problem
 from seqjax.inference.inputs import data_path_of, metadata_of, source_of
 from seqjax.inference.model import Model
-from seqjax.inference.outputs import Output
 from seqjax.inference.results import write_files, write_whole
 from seqjax.inference.sources import Source
+from seqjax.inference.tables import Output
 
 
 def infer(config: InferConfig) -> list[Path]:

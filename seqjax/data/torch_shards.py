@@ -29,8 +29,7 @@ from seqjax.config.schema import ColumnKind
 from seqjax.data.columns import id_dtype
 from seqjax.data.padding import leading_zeros
 from seqjax.errors import ArtifactError, ConfigError, DataError
-from seqjax.interop.torch_files import read_torch_file
-from seqjax.interop.torch_writer import write_torch_file
+from seqjax.interop.torch_files import read_torch_file, write_torch_file
 from seqjax.interop.unpickle import Value
 from seqjax.windows.windows import Windows, joined, listed, orders_of_files
 

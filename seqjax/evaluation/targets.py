@@ -1,4 +1,8 @@
-"""One target of one model: what the model and the baselines say about its items is scored batch by batch."""
+"""One target of one model: what the model and the baselines say about its items is scored batch by batch.
+
+Calibration: of the items that a model is 80 % sure of, it should get 80 % right. Items are put into bins of
+equal width by the probability of their most likely class.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -12,9 +16,7 @@ from seqjax.config.schema import HeadName
 from seqjax.data.columns import EPSILON, denormalise
 from seqjax.evaluation.baselines import Parameters, baseline_log_probs, baseline_outputs
 from seqjax.evaluation.bootstrap import FEWEST_PIECES, Estimate, estimate, resampled
-from seqjax.evaluation.calibration import bin_sums, expected_error
-from seqjax.evaluation.confusion import Confusion
-from seqjax.evaluation.draw import RandomRows
+from seqjax.evaluation.examples import RandomRows
 from seqjax.evaluation.result import (
     MODEL,
     Bin,
@@ -29,6 +31,85 @@ from seqjax.evaluation.tally import Tally
 from seqjax.evaluation.verdict import judge
 from seqjax.metrics import JUDGED_BY, Scoring
 from seqjax.model.distributions import DISTRIBUTIONS
+
+
+def bin_sums(
+    confidence: Float64[np.ndarray, "N"], right: Bool[np.ndarray, "N"], n_bins: int
+) -> Float64[np.ndarray, "bins 3"]:
+    """Items, sum of confidence and right items of each bin; bin i holds i/n < confidence <= (i + 1)/n.
+
+    Args:
+      confidence: The probability of the most likely class.
+      right: Whether it came.
+      n_bins: Number of bins.
+    """
+    place = np.clip(np.ceil(confidence * n_bins).astype(np.int64) - 1, 0, n_bins - 1)
+    weights = (None, confidence, right.astype(np.float64))
+    counts = [np.bincount(place, weights=weight, minlength=n_bins) for weight in weights]
+    return np.stack(counts, axis=1).astype(np.float64)
+
+
+def expected_error(sums: Float64[np.ndarray, "bins 3"]) -> float:
+    """ECE: the mean distance between confidence and accuracy, bins weighed by their items; NaN without items.
+
+    Args:
+      sums: What `bin_sums` returns, possibly added up.
+    """
+    total = sums[:, 0].sum()
+    return float(np.abs(sums[:, 1] - sums[:, 2]).sum() / total) if total else float("nan")
+
+
+MOST_TRACKED = 1024
+
+
+class Commonest(NamedTuple):
+    """The confusion of the k commonest classes."""
+
+    classes: Int64[np.ndarray, "k"]
+    """Their ids, the commonest first."""
+    counts: Int64[np.ndarray, "k1 k1"]
+    """Items by true class (rows) and predicted class (columns); the last of each is every other class."""
+
+
+class Confusion:
+    """Counts pairs of true and predicted class."""
+
+    def __init__(self, n_classes: int, likely: Integer[np.ndarray, "n"] | None = None) -> None:
+        """Settles which classes are told apart.
+
+        Args:
+          n_classes: Number of classes, C. Up to 1024 are told apart.
+          likely: Some true ids; where there are more classes, those that are commonest here are told apart.
+        """
+        tracked = np.arange(n_classes)
+        if n_classes > MOST_TRACKED:
+            seen = np.bincount(np.zeros(0, np.int64) if likely is None else likely, minlength=n_classes)
+            tracked = np.sort(np.argsort(-seen, kind="stable")[:MOST_TRACKED])
+        self._tracked = tracked
+        self._place = np.full(n_classes, len(tracked))
+        self._place[tracked] = np.arange(len(tracked))
+        self._counts = np.zeros((len(tracked) + 1, len(tracked) + 1), np.int64)
+        self.true_counts = np.zeros(n_classes, np.int64)
+        """(C,) Items of each true class."""
+        self.chosen_counts = np.zeros(n_classes, np.int64)
+        """(C,) Items for which each class was predicted."""
+
+    def add(self, truth: Integer[np.ndarray, "N"], chosen: Integer[np.ndarray, "N"]) -> None:
+        """Adds items: what came, and what was predicted."""
+        np.add.at(self._counts, (self._place[truth], self._place[chosen]), 1)
+        np.add.at(self.true_counts, truth, 1)
+        np.add.at(self.chosen_counts, chosen, 1)
+
+    def commonest(self, most: int) -> Commonest:
+        """The confusion of at most `most` true classes that occur."""
+        occurring = np.flatnonzero(self.true_counts[self._tracked])
+        order = np.argsort(-self.true_counts[self._tracked][occurring], kind="stable")
+        chosen = occurring[order][:most]
+        rest = np.setdiff1d(np.arange(len(self._counts)), chosen)
+        rows = np.concatenate([self._counts[chosen], self._counts[rest].sum(axis=0, keepdims=True)])
+        counts = np.concatenate([rows[:, chosen], rows[:, rest].sum(axis=1, keepdims=True)], axis=1)
+        return Commonest(self._tracked[chosen], counts)
+
 
 POINTS = 3000
 """Items of a real target that plots show."""

@@ -18,8 +18,8 @@ from seqjax.artifacts.card import ModelCard
 from seqjax.artifacts.model_files import forward_function, graph_feed
 from seqjax.errors import ConfigError, Problem
 from seqjax.inference.engine import Columns, Outputs
+from seqjax.inference.generate import Scan
 from seqjax.inference.sample import Reading
-from seqjax.inference.scan import Scan
 from seqjax.interop.names import from_sequifier
 from seqjax.interop.onnx_session import DEVICES
 

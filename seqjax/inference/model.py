@@ -26,15 +26,13 @@ from seqjax.config.metadata import Metadata
 from seqjax.data.table_files import FrameFile
 from seqjax.errors import ConfigError, Problem
 from seqjax.inference.assertions import contradictions
-from seqjax.inference.averaged import AveragingEngine
-from seqjax.inference.engine import Engine
-from seqjax.inference.engines import open_engine
+from seqjax.inference.engine import AveragingEngine, Engine
 from seqjax.inference.generate import Scanner, last_windows
 from seqjax.inference.inputs import metadata_of, source_of
-from seqjax.inference.outputs import Output, Outputs, outputs
+from seqjax.inference.opening import card_from_training, open_engine
 from seqjax.inference.raw_tables import raw_source
-from seqjax.inference.sequifier import card_from_training
 from seqjax.inference.sources import Source
+from seqjax.inference.tables import Output, Outputs, outputs
 from seqjax.windows.windows import taken
 
 Table = pl.DataFrame | str | PathLike[str]

@@ -1,17 +1,25 @@
-"""Result tables: what users read, in their own values and names.
+"""Result tables: what users read, in their own values and names, and which of them a configuration asks for.
 
 Ids become the original text again, and standardised values become values in original units.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from typing import Literal, NamedTuple
 
 import numpy as np
 import polars as pl
 from jaxtyping import Float, Int, Int64
 
 from seqjax.artifacts.card import ModelCard
+from seqjax.config.infer import InferConfig
+from seqjax.console import progress
 from seqjax.data.columns import class_labels, decode_ids, denormalise
-from seqjax.inference.forecast import Embeddings, Forecast
+from seqjax.inference.engine import Engine
+from seqjax.inference.forecast import Embeddings, Forecast, embed, forecast
+from seqjax.inference.sample import Reader
+from seqjax.inference.sources import Source
+from seqjax.model.distributions import DISTRIBUTIONS, SamplingRule, distribution_of
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 """Of the samples of real targets."""
@@ -135,3 +143,87 @@ def embedding_table(embeddings: Embeddings) -> pl.DataFrame:
         return table
     deviations = [f"{name}_std" for name in names]
     return table.hstack(pl.DataFrame(embeddings.spread, schema=deviations, orient="row"))
+
+
+class Output(NamedTuple):
+    """Which table."""
+
+    kind: Literal["predictions", "probabilities", "embeddings", "quantiles", "frequencies"]
+    target: str = ""
+    """The target whose probabilities or frequencies they are."""
+
+
+Outputs = Mapping[Output, pl.DataFrame]
+
+
+def outputs(config: InferConfig, engine: Engine, source: Source) -> Iterator[Outputs]:
+    """The results for each part of the data; every part holds the same tables.
+
+    Args:
+      config: What to predict; it does not contradict the model.
+      engine: The model.
+      source: The data.
+    """
+    return (_embeddings if config.model_type == "embedding" else _forecasts)(config, engine, source)
+
+
+def _embeddings(config: InferConfig, engine: Engine, source: Source) -> Iterator[Outputs]:
+    with progress("Inference", source.total, "windows") as bar:
+        for windows in source.parts():
+            embeddings = embed(
+                engine,
+                windows,
+                batch_size=config.inference_batch_size,
+                latest=config.forecast_from == "latest",
+                bar=bar,
+            )
+            yield {Output("embeddings"): embedding_table(embeddings)}
+
+
+def _forecasts(config: InferConfig, engine: Engine, source: Source) -> Iterator[Outputs]:
+    """The predictions, and the probabilities of each target that are asked for."""
+    card = engine.card
+    heads = card.column_schema.target_heads
+    targets = config.target_columns or list(heads)
+    with_classes = [name for name in targets if DISTRIBUTIONS[heads[name]].has_classes]
+    shown = with_classes if config.output_probabilities else []
+    # All targets are read, whichever are asked for: they may have to be fed back, and draws stay the same.
+    read = Reader(
+        heads,
+        sampled=config.sample_from_distribution_columns or (),
+        seed=config.seed,
+        rule=SamplingRule(config.temperature, config.top_k, config.top_p),
+        keep_log_probs=shown,
+    )
+    steps = (config.autoregression_extra_steps or 0) if config.autoregression else 0
+    # Autoregression has a bar of its own, and a terminal shows one at a time.
+    with nullcontext() if config.autoregression else progress("Inference", source.total, "windows") as bar:
+        for windows in source.parts():
+            result = forecast(
+                engine,
+                windows,
+                read,
+                batch_size=config.inference_batch_size,
+                extra_steps=steps,
+                samples=config.autoregression_samples,
+                cache=config.generation_cache,
+                latest=config.forecast_from == "latest",
+                bar=bar,
+            )
+            yield {
+                Output("predictions"): prediction_table(result, card, targets, map_to_id=config.map_to_id),
+                **{Output("probabilities", name): probability_table(result, card, name) for name in shown},
+                **_summaries(result, card, targets),
+            }
+
+
+def _summaries(result: Forecast, card: ModelCard, targets: Sequence[str]) -> Outputs:
+    """What samples say together, where there are any."""
+    if result.sample is None:
+        return {}
+    counted = [name for name in targets if distribution_of(card.column_schema, name).has_classes]
+    real = [name for name in targets if name not in counted]
+    return {
+        **({Output("quantiles"): quantile_table(result, card, real)} if real else {}),
+        **{Output("frequencies", name): frequency_table(result, card, name) for name in counted},
+    }

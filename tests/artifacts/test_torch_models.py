@@ -12,8 +12,7 @@ from seqjax.artifacts.card import CARD_KEY
 from seqjax.artifacts.torch_models import read_pt, write_pt
 from seqjax.errors import ArtifactError
 from seqjax.interop.names import EMBEDDING_PREFIX, from_sequifier
-from seqjax.interop.torch_files import read_torch_file
-from seqjax.interop.torch_writer import write_torch_file
+from seqjax.interop.torch_files import read_torch_file, write_torch_file
 from seqjax.model.functional import abstract
 from tests.architectures import architectures
 from tests.models import card_of, random_model

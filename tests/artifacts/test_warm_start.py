@@ -15,8 +15,7 @@ from seqjax.config.model import ModelSpec
 from seqjax.config.schema import Schema
 from seqjax.errors import ArtifactError
 from seqjax.interop.names import from_sequifier
-from seqjax.interop.torch_files import read_torch_file
-from seqjax.interop.torch_writer import write_torch_file
+from seqjax.interop.torch_files import read_torch_file, write_torch_file
 from seqjax.model import functional
 from tests.models import card_of, random_model
 from tests.reference import reference_case

@@ -13,8 +13,7 @@ from seqjax.config.schema import ColumnKind
 from seqjax.data.splits import sequences
 from seqjax.data.torch_shards import read, read_files, write
 from seqjax.errors import DataError
-from seqjax.interop.torch_files import read_torch_file
-from seqjax.interop.torch_writer import write_torch_file
+from seqjax.interop.torch_files import read_torch_file, write_torch_file
 from seqjax.windows.windows import Windows, cut
 
 KINDS: dict[str, ColumnKind] = {"item": "categorical", "price": "real"}

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from seqjax.evaluation.calibration import bin_sums, expected_error
+from seqjax.evaluation.targets import bin_sums, expected_error
 
 
 def test_bins_are_closed_on_the_right():

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from seqjax.evaluation.confusion import MOST_TRACKED, Confusion
+from seqjax.evaluation.targets import MOST_TRACKED, Confusion
 
 
 def test_the_commonest_classes_come_first_and_the_others_together():

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from seqjax.evaluation.draw import RandomRows
+from seqjax.evaluation.examples import RandomRows
 
 
 def drawn(size, n, batch, seed):

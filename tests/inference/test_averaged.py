@@ -7,7 +7,7 @@ from polars.testing import assert_frame_equal
 
 from seqjax.config.metadata import Statistics
 from seqjax.config.schema import ColumnKind
-from seqjax.inference.averaged import AveragingEngine
+from seqjax.inference.engine import AveragingEngine
 from seqjax.inference.forecast import embed, forecast
 from seqjax.inference.sample import SPREAD, Reader
 from seqjax.inference.tables import embedding_table, prediction_table

@@ -18,9 +18,8 @@ from seqjax.config.schema import Schema
 from seqjax.errors import ArtifactError, ConfigError
 from seqjax.inference import jax_engine
 from seqjax.inference.engine import Engine, OnnxEngine
-from seqjax.inference.engines import open_engine
 from seqjax.inference.jax_engine import JaxEngine
-from seqjax.inference.sequifier import SequifierOnnxEngine
+from seqjax.inference.opening import SequifierOnnxEngine, open_engine
 from seqjax.interop.names import to_sequifier
 from seqjax.windows.windows import Batch
 from tests.models import card_of, random_model
@@ -113,7 +112,7 @@ ON_TWO_DEVICES = """
 import sys
 from pathlib import Path
 import jax, numpy as np
-from seqjax.inference.engines import open_engine
+from seqjax.inference.opening import open_engine
 folder = Path(sys.argv[1])
 engine = open_engine(folder / "x.pt", lambda kind: None, distributed=True)
 assert jax.device_count() == 2

@@ -15,11 +15,10 @@ from seqjax.artifacts.model_files import write_onnx
 from seqjax.config.model import ModelSpec
 from seqjax.config.schema import Schema
 from seqjax.inference.engine import Engine
-from seqjax.inference.engines import open_engine
-from seqjax.inference.generate import GenerationCache, Scanner, generate
+from seqjax.inference.generate import MOST_STEPS, GenerationCache, Scanner, generate, steps_at_once
 from seqjax.inference.jax_engine import JaxEngine
+from seqjax.inference.opening import open_engine
 from seqjax.inference.sample import Reader, Reading, Readout
-from seqjax.inference.scan import MOST_STEPS, steps_at_once
 from seqjax.interop.names import to_sequifier
 from seqjax.model.distributions import SamplingRule
 from seqjax.windows.windows import Batch
@@ -143,7 +142,7 @@ def test_draws_repeat_with_the_seed_alone(engines: dict[str, Engine]) -> None:
 
 def test_a_scan_in_parts_is_a_whole_scan(engines: dict[str, Engine], monkeypatch: pytest.MonkeyPatch) -> None:
     expected = run(engines["scan"], reader())
-    monkeypatch.setattr("seqjax.inference.scan.MOST_STEPS", 4)
+    monkeypatch.setattr("seqjax.inference.generate.MOST_STEPS", 4)
     assert_alike(run(engines["scan"], reader()), expected)
 
 

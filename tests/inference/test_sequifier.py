@@ -9,7 +9,7 @@ import yaml
 from seqjax.config.base import validate
 from seqjax.config.infer import InferConfig
 from seqjax.errors import ConfigError, DataError
-from seqjax.inference.sequifier import card_from_training
+from seqjax.inference.opening import card_from_training
 
 
 @pytest.fixture

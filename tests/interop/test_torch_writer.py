@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seqjax.interop.torch_files import MAX_DEPTH, STORAGES, read_torch_file
-from seqjax.interop.torch_writer import ALIGNMENT, write_torch_file
+from seqjax.interop.torch_files import ALIGNMENT, MAX_DEPTH, STORAGES, read_torch_file, write_torch_file
 
 BASE = np.arange(12, dtype=np.float32).reshape(3, 4)
 TENSORS = {

@@ -1,11 +1,16 @@
-"""Models that sequifier exported: they do not describe themselves.
+"""From a model file to the engine that runs it, by who wrote it and in which format.
 
-What a card holds comes from the configuration that the model was trained with, and from the metadata of its
-data. Sequifier attends to padding, so `mask_padding` is false. Its ONNX graphs name neither inputs nor
-outputs, so they are bound by order; all inputs but the first have a batch of fixed size; outputs come
-position-major.
+.onnx with a card    OnnxEngine             .pt with a card    JaxEngine, or DroppingEngine
+.onnx of sequifier   SequifierOnnxEngine    .pt of sequifier   the same
+
+Models that sequifier exported do not describe themselves. What a card holds comes from the configuration that
+the model was trained with, and from the metadata of its data. Sequifier attends to padding, so `mask_padding`
+is false. Its ONNX graphs name neither inputs nor outputs, so they are bound by order; all inputs but the
+first have a batch of fixed size; outputs come position-major.
 """
 
+from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +18,8 @@ import numpy as np
 from jaxtyping import Bool
 
 from seqjax.artifacts.card import ModelCard, ModelKind, describe_run
-from seqjax.artifacts.model_files import graph_feed
+from seqjax.artifacts.model_files import card_of, graph_feed
+from seqjax.artifacts.torch_models import read_pt
 from seqjax.config.base import validate
 from seqjax.config.evaluate import EvaluateConfig
 from seqjax.config.infer import InferConfig
@@ -21,7 +27,9 @@ from seqjax.config.load import read_yaml, resolve_path
 from seqjax.config.resolve import load_metadata, resolve_schema
 from seqjax.config.train import TrainConfig
 from seqjax.errors import ArtifactError, ConfigError, Problem
-from seqjax.inference.engine import Columns, Outputs
+from seqjax.inference.engine import Columns, Engine, OnnxEngine, Outputs, without_dropout
+from seqjax.inference.jax_engine import DroppingEngine, JaxEngine
+from seqjax.interop.onnx_session import open_session
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -112,3 +120,53 @@ class SequifierOnnxEngine:
             name: values.swapaxes(0, 1)[:count]
             for name, values in zip(self._card.outputs, joined, strict=True)
         }
+
+
+Describe = Callable[[ModelKind], ModelCard]
+
+
+def open_engine(
+    path: Path,
+    describe: Describe,
+    *,
+    device: str = "cpu",
+    dropout_seed: int | None = None,
+    distributed: bool = False,
+) -> Engine:
+    """The engine that runs a model file.
+
+    Args:
+      path: The model file.
+      describe: Gives the card of a file that has none, by what the model is.
+      device: auto, cpu, cuda or cuda:N.
+      dropout_seed: Makes the model drop as training did, anew at every call, and engines of the same seed
+        alike; null drops nothing.
+      distributed: Whether to share each batch among all local devices of that kind; onnxruntime, which has
+        all cores of the processor anyway, does not.
+
+    Raises:
+      ArtifactError: The file is missing, damaged or no model, or cannot drop.
+      ConfigError: There is no such device.
+    """
+    if path.suffix == ".pt":
+        model = read_pt(path)
+        if find_spec("jax") is None:
+            raise ArtifactError(
+                f"{path.name} is run by jax, which is not installed. Install it (pip install seqjax), or "
+                "export the model as .onnx."
+            )
+        described = model.card or describe(model.kind)
+        if dropout_seed is None:
+            return JaxEngine(model.parameters, described, device=device, distributed=distributed)
+        return DroppingEngine(
+            model.parameters, described, seed=dropout_seed, device=device, distributed=distributed
+        )
+    session = open_session(path, device=device, dropout_seed=dropout_seed)
+    card = card_of(session, path)
+    if card is not None:
+        return OnnxEngine(session, card, live_dropout=dropout_seed is not None)
+    if dropout_seed is not None and b"Dropout" not in path.read_bytes():
+        raise without_dropout(path.name)
+    # Sequifier's names of models never hold this word otherwise.
+    kind: ModelKind = "embedding" if "-embedding-" in path.name else "generative"
+    return SequifierOnnxEngine(session, describe(kind), path)
