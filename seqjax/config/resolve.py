@@ -11,7 +11,7 @@ from pathlib import Path
 from seqjax.config.base import suggestion, validate
 from seqjax.config.metadata import Metadata
 from seqjax.config.optimization import CRITERIA
-from seqjax.config.schema import ColumnKind, Schema, kind_of, usual_head
+from seqjax.config.schema import ColumnKind, HeadName, Schema, kind_of, usual_head
 from seqjax.config.train import TrainConfig
 from seqjax.errors import ConfigError, DataError, Problem
 
@@ -82,7 +82,7 @@ class _Columns:
             *(n for n, kind in targets.items() if kind == "categorical"),
         ]
         criteria = self._config.training_spec.criterion
-        heads = {name: CRITERIA[criteria[name]] for name in targets}
+        heads: dict[str, HeadName] = {name: CRITERIA[criteria[name]] for name in targets}
         return Schema(
             n_classes={name: self._n_classes[name] for name in dict.fromkeys(categorical)},
             categorical_inputs=self._inputs["categorical"],

@@ -313,7 +313,7 @@ class _Figures:
     def __init__(
         self, scoring: Scoring, tallies: Mapping[str, Tally], n_pieces: int, config: EvaluateConfig
     ) -> None:
-        self._head = scoring.head
+        self._head: HeadName = scoring.head
         self._names = list(tallies)
         self._level = config.confidence_level
         sums = scored_pieces(tallies, n_pieces)

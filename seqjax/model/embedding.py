@@ -16,10 +16,10 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from seqjax.config.model import LayerType
-from seqjax.model.linear import dense, parameter, small_normal, uniform
+from seqjax.model.linear import Layer, dense, parameter, small_normal, uniform
 
 
-class Table(nnx.Module):
+class Table(Layer):
     """A vector for each id of a categorical column, or for each position."""
 
     layer_type: ClassVar[LayerType] = "embedding"
@@ -32,7 +32,7 @@ class Table(nnx.Module):
         return jnp.take(self.weight[...], ids, axis=0)
 
 
-class RealEncoder(nnx.Module):
+class RealEncoder(Layer):
     """A linear map from a real value to a vector."""
 
     layer_type: ClassVar[LayerType] = "embedding"

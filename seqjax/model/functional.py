@@ -16,6 +16,7 @@ from flax import nnx
 
 from seqjax.config.model import LayerType, ModelSpec
 from seqjax.config.schema import Schema
+from seqjax.model.linear import Layer
 from seqjax.model.transformer import Transformer
 
 Params = dict[str, Any]
@@ -45,6 +46,7 @@ def layer_types(graphdef: GraphDef) -> dict[tuple[str, ...], LayerType]:
     return {
         (*map(str, path), name): module.layer_type
         for path, module in nnx.iter_modules(model)
+        if isinstance(module, Layer)
         for name, leaf in vars(module).items()
         if isinstance(leaf, nnx.Param)
     }

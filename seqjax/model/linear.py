@@ -62,7 +62,14 @@ def dense(
     return jnp.reshape(y_NO, (-1, *x.shape[1:-1], weight_OI.shape[0]))
 
 
-class Linear(nnx.Module):
+class Layer(nnx.Module):
+    """A module that holds parameters itself."""
+
+    layer_type: ClassVar[LayerType]
+    """What `layer_type_dtypes` and optimizers call it."""
+
+
+class Linear(Layer):
     """A dense layer from `width_in` to `width_out`; where an initializer is None, `uniform(width_in)` is."""
 
     layer_type: ClassVar[LayerType] = "linear"

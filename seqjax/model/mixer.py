@@ -67,7 +67,7 @@ class Mixer(Protocol):
         ...
 
     def __call__(
-        self, x_BTD: Float[Array, "B T D"], context: Context, *, drop: Drop, last: int | None = None
+        self, x_BTD: Float[Array, "B T D"], context: Context, /, *, drop: Drop, last: int | None = None
     ) -> Float[Array, "B P D"]:
         """Mixes a whole window; position t reads positions 0 .. t.
 
@@ -79,12 +79,14 @@ class Mixer(Protocol):
         """
         ...
 
-    def prefix(self, x_BTD: Float[Array, "B T D"], context: Context) -> tuple[Float[Array, "B T D"], Memory]:
+    def prefix(
+        self, x_BTD: Float[Array, "B T D"], context: Context, /
+    ) -> tuple[Float[Array, "B T D"], Memory]:
         """Mixes a whole window, and returns the memory of its items as well."""
         ...
 
     def step(
-        self, x_B1D: Float[Array, "B 1 D"], memory: Memory, context: Context
+        self, x_B1D: Float[Array, "B 1 D"], memory: Memory, context: Context, /
     ) -> tuple[Float[Array, "B 1 D"], Memory]:
         """Mixes one more item into what a memory holds; the new memory is of the same shapes and dtypes."""
         ...

@@ -8,13 +8,13 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from seqjax.config.model import LayerType
-from seqjax.model.linear import parameter
+from seqjax.model.linear import Layer, parameter
 
 RMS_EPSILON = 1e-6
 LAYER_EPSILON = 1e-5
 
 
-class RMSNorm(nnx.Module):
+class RMSNorm(Layer):
     """`weight * x / sqrt(mean(x^2) + 1e-6)`."""
 
     layer_type: ClassVar[LayerType] = "norm"
@@ -30,7 +30,7 @@ class RMSNorm(nnx.Module):
         return (_per_feature(self.weight) * normal_BTD).astype(x_BTD.dtype)
 
 
-class LayerNorm(nnx.Module):
+class LayerNorm(Layer):
     """`weight * (x - mean) / sqrt(variance + 1e-5) + bias`, with the biased variance."""
 
     layer_type: ClassVar[LayerType] = "norm"

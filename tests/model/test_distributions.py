@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import kstest, norm
 
 from seqjax.config.optimization import CRITERIA
-from seqjax.config.schema import HEADS
+from seqjax.config.schema import HEADS, HeadName
 from seqjax.model.distributions import DISTRIBUTIONS, Gaussian, SamplingRule
 from seqjax.training.objective import loss
 
@@ -48,7 +48,7 @@ def test_draws_follow_the_distribution_and_its_temperature() -> None:
 
 
 @pytest.mark.parametrize("head", DISTRIBUTIONS)
-def test_jax_computes_what_numpy_computes(head: str) -> None:
+def test_jax_computes_what_numpy_computes(head: HeadName) -> None:
     row = DISTRIBUTIONS[head]
     raw = RNG.normal(size=(64, HEADS[head].width or 5)).astype(np.float32)
     truth = (
