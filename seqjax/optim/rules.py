@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
 from jaxtyping import Array, Int
 
 from seqjax.config.optimizers import AdEMAMix, Lars, NAdam, NovoGrad
@@ -12,6 +13,7 @@ from seqjax.optim.rule import (
     Number,
     Params,
     Scalar,
+    State,
     dtype_of,
     ema,
     ema_of_squares,
@@ -80,55 +82,25 @@ def scale_by_nadam(settings: NAdam) -> optax.GradientTransformation:
     return transformation(init, update)
 
 
-class AdEMAMixState(NamedTuple):
-    """State of AdEMAMix: steps done, the fast mean, the mean square, the slow mean."""
-
-    steps: Int[Array, ""]
-    fast: Params
-    square: Params
-    slow: Params
-
-
 def scale_by_ademamix(settings: AdEMAMix) -> optax.GradientTransformation:
     """Adam with a second, slower mean of the gradient, as sequifier computes it."""
-    b1, b2, _ = settings.betas
+    b1, b2, b3 = settings.betas
+    warm_up = settings.T_alpha_beta3
 
-    def init(params: Params) -> AdEMAMixState:
-        zeros = jax.tree.map(jnp.zeros_like, params)
-        return AdEMAMixState(jnp.zeros((), jnp.int32), zeros, zeros, zeros)
+    def warmed(count: Int[Array, ""]) -> Scalar:
+        return jnp.minimum((count + 1).astype(float) / (warm_up or 1), 1.0)
 
-    def update(grads: Params, state: AdEMAMixState, params: Params) -> tuple[Params, AdEMAMixState]:
-        del params
-        steps = state.steps + 1
-        step = steps.astype(dtype_of(grads))
-        alpha, b3 = _ademamix_warm_up(settings, step)
-        fast, slow = ema(state.fast, grads, b1), ema(state.slow, grads, b3)
-        square = ema_of_squares(state.square, grads, b2)
-        root = jnp.sqrt(1 - b2**step)
+    def weight(count: Int[Array, ""]) -> Scalar:
         # The slow mean is divided by the fast mean's bias correction too: that is sequifier's rule.
-        directions = jax.tree.map(
-            lambda m1, m2, v: (m1 + alpha * m2) / (jnp.sqrt(v) / root + settings.eps) / (1 - b1**step),
-            fast,
-            slow,
-            square,
-        )
-        return directions, AdEMAMixState(steps, fast, square, slow)
+        return warmed(count) * settings.alpha / (1 - b1 ** (count + 1).astype(float))
 
-    return transformation(init, update)
+    def decay(count: Int[Array, ""]) -> Scalar:
+        """A decay whose half-life grows in a straight line."""
+        share = warmed(count)
+        fast, slow = jnp.log(jnp.asarray(b1, share.dtype)), jnp.log(jnp.asarray(b3, share.dtype))
+        return jnp.minimum(jnp.exp(fast * slow / ((1 - share) * slow + share * fast)), b3)
 
-
-def _ademamix_warm_up(settings: AdEMAMix, step: Scalar) -> tuple[Scalar, Scalar]:
-    """Weight and decay of the slow mean at a step, counted from 1.
-
-    The weight grows in a straight line; the decay so that the half-life does.
-    """
-    b1, _, b3 = settings.betas
-    if settings.T_alpha_beta3 is None:
-        return jnp.full_like(step, settings.alpha), jnp.full_like(step, b3)
-    share = jnp.minimum(step / settings.T_alpha_beta3, 1.0)
-    fast, slow = jnp.log(jnp.asarray(b1, step.dtype)), jnp.log(jnp.asarray(b3, step.dtype))
-    decay = jnp.exp(fast * slow / ((1 - share) * slow + share * fast))
-    return share * settings.alpha, jnp.minimum(decay, b3)
+    return optax.contrib.scale_by_ademamix(b1, b2, decay if warm_up else b3, weight, settings.eps)
 
 
 class DampenedState(NamedTuple):
@@ -153,34 +125,17 @@ def dampened_momentum(momentum: Number, dampening: Number) -> optax.GradientTran
     return transformation(init, update)
 
 
-class AMSGradState(NamedTuple):
-    """State of AMSGrad: steps done, the two means, the largest mean square so far."""
-
-    steps: Int[Array, ""]
-    mean: Params
-    square: Params
-    largest: Params
-
-
 def scale_by_amsgrad(betas: tuple[Number, Number], eps: Number) -> optax.GradientTransformation:
     """Adam over the largest mean square so far, which is corrected for its start after the comparison."""
     b1, b2 = betas
 
-    def init(params: Params) -> AMSGradState:
-        zeros = jax.tree.map(jnp.zeros_like, params)
-        return AMSGradState(jnp.zeros((), jnp.int32), zeros, zeros, zeros)
+    def update(grads: Params, state: State, params: Params) -> tuple[Params, State]:
+        root = jnp.sqrt(1 - b2 ** (state.count + 1).astype(dtype_of(grads)))
+        uncorrected = optax.scale_by_amsgrad(b1, b2, eps * root, bias_correction_nu=False)
+        directions, state = uncorrected.update(grads, state, params)
+        return optax.tree.scale(root, directions), state
 
-    def update(grads: Params, state: AMSGradState, params: Params) -> tuple[Params, AMSGradState]:
-        del params
-        steps = state.steps + 1
-        step = steps.astype(dtype_of(grads))
-        mean, square = ema(state.mean, grads, b1), ema_of_squares(state.square, grads, b2)
-        largest = jax.tree.map(jnp.maximum, state.largest, square)
-        root = jnp.sqrt(1 - b2**step)
-        directions = jax.tree.map(lambda m, v: m / (1 - b1**step) / (jnp.sqrt(v) / root + eps), mean, largest)
-        return directions, AMSGradState(steps, mean, square, largest)
-
-    return transformation(init, update)
+    return transformation(optax.scale_by_amsgrad().init, update)
 
 
 class NovoGradState(NamedTuple):
