@@ -14,9 +14,8 @@ from seqjax.config.base import suggestion
 from seqjax.config.load import resolve_path
 from seqjax.config.visualize_training import VisualizeTrainingConfig
 from seqjax.errors import ConfigError, Problem
+from seqjax.reports.run_log import RunLog, read_log
 from seqjax.reports.runs_page import runs_page
-from seqjax.reports.training_log import RunLog, read_log
-from seqjax.reports.training_page import training_page
 
 logger = logging.getLogger(__name__)
 
@@ -44,17 +43,10 @@ def visualize_training(config: VisualizeTrainingConfig) -> Path:
     runs = [_read(root, run) for run in dict.fromkeys(run for found in members.values() for run in found)]
     for note in (note for run in runs for note in run.notes):
         logger.warning("[WARNING] %s", note)
-    is_one = members == {names[0]: [names[0]]}
     path = Layout(root, names[0]).visualization if len(names) == 1 else visualization_of_several(root)
-    if is_one:
-        text = training_page(runs[0], log_scale=config.log_scale, bucket=config.bucket_training_batches)
-    else:
-        title = (
-            f"Training of {names[0]}: {len(runs)} runs"
-            if len(names) == 1
-            else f"Training of {len(runs)} runs"
-        )
-        text = runs_page(title, runs, log_scale=config.log_scale, bucket=config.bucket_training_batches)
+    count = "" if members == {names[0]: [names[0]]} else f"{len(runs)} runs"
+    title = f"Training of {': '.join(filter(None, [*names[: len(names) == 1], count]))}"
+    text = runs_page(title, runs, log_scale=config.log_scale, bucket=config.bucket_training_batches)
     write_text(path, text)
     logger.info("[INFO] Wrote %s", path)
     return path

@@ -1,15 +1,17 @@
 """What the log of a run says: JSON lines, or the text lines that sequifier writes too.
 
-Records stand at a place, in epochs since the start: batch b of n in epoch e at e - 1 + b/n, the validation
-after it at e. A run that went on from a checkpoint, or was started anew, repeats places; what it wrote last
-counts. Lines that cannot be read, such as the last one of a process that was killed, are left out and named.
+Records have a place, in epochs since the start: batch b of n in epoch e at e - 1 + b/n, the validation after
+it at e. A run that goes on from a checkpoint says from where, and what was written after that place is
+forgotten; where a place is repeated without that, the last record counts. Lines that cannot be read, such as
+the last one of a process that was killed, are left out and named.
 """
 
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +110,12 @@ class RunLog:
                 self.batches.pop()
             self.validations.append(record)
 
+    def resume(self, place: float) -> None:
+        """Forgets what an earlier process wrote after the place from which the run goes on."""
+        self.finished = False
+        self.batches = [record for record in self.batches if record.place <= place]
+        self.validations = [record for record in self.validations if record.epoch <= place]
+
     def _forget(self, place: float) -> None:
         while self.validations and self.validations[-1].epoch >= place:
             self.validations.pop()
@@ -166,6 +174,8 @@ def _read_event(run: RunLog, values: Mapping[str, Any]) -> None:
         case "baselines":
             found = {name: _measures(value) for name, value in values.items() if isinstance(value, dict)}
             run.baselines = found
+        case "resumed":
+            run.resume(_place(values["epoch"], values["batch"], values["batches"]))
         case "batch":
             run.add(_batches(values))
         case "validation":
@@ -188,9 +198,13 @@ def _number(value: float | None) -> float:
     return math.nan if value is None else float(value)
 
 
+def _place(epoch: int, batch: int, batches: int) -> float:
+    return epoch - 1 + batch / batches
+
+
 def _batches(values: Mapping[str, Any]) -> Batches:
     return Batches(
-        values["epoch"] - 1 + values["batch"] / values["batches"],
+        _place(values["epoch"], values["batch"], values["batches"]),
         int(values["count"]),
         _measures(values),
         _number(values["learning_rate"]),
@@ -229,6 +243,7 @@ _VALIDATION = re.compile(
     rf"\[INFO\] Validation \| Epoch:\s*(\d+) \| Loss:{_NUMBER} \| Baseline Loss:{_NUMBER}"
     rf" \| Time:{_NUMBER}s \| LR{_NUMBER}\s*\n"
 )
+_RESUMED = re.compile(r"\[INFO\] Resumed at epoch\s+(\d+), batch\s+(\d+) of\s+(\d+)")
 _CUT_SHORT = re.compile(r"\[INFO\] (Epoch\s+\d|Validation \|)")
 _TARGETS = re.compile(r"\[INFO\]  - (.*)")
 _TARGET = re.compile(rf"(.+?)_loss:{_NUMBER}(?:, |$)")
@@ -246,6 +261,9 @@ def _read_text(run: RunLog, lines: Iterable[str]) -> list[int]:
                 _add_batch(run, found)
             elif found := _VALIDATION.search(line):
                 _add_validation(run, found)
+            elif found := _RESUMED.search(line):
+                epoch, batch, batches = map(int, found.groups())
+                run.resume(_place(epoch, batch, batches))
             elif _CUT_SHORT.search(line):
                 damaged.append(number)
             elif run.validations:
@@ -271,8 +289,8 @@ def _detailed(validation: Validation, line: str) -> Validation:
 
 
 def _add_batch(run: RunLog, found: re.Match[str]) -> None:
-    epoch, batch, batches = int(found[1]), int(found[2]), int(found[3])
-    place = epoch - 1 + batch / batches
+    epoch, batches = int(found[1]), int(found[3])
+    place = _place(epoch, int(found[2]), batches)
     before = run.batches[-1].place if run.batches else 0.0
     count = round((place - max(before if before < place else 0.0, epoch - 1)) * batches)
     seconds = float(found[6])
@@ -284,3 +302,42 @@ def _add_validation(run: RunLog, found: re.Match[str]) -> None:
     measures = Measures(float(found[2]))
     run.add(Validation(int(found[1]), measures, float(found[5]), float(found[4])))
     run.baselines = {_TEXT_BASELINE: Measures(float(found[3]))}
+
+
+def averaged(batches: Sequence[Batches], bucket: int | None, points: int) -> list[Batches]:
+    """Means over neighbouring records of an epoch, each at the place of its last one.
+
+    Args:
+      batches: The records.
+      bucket: The least number of batches of a mean; None takes as few as leave at most `points` means.
+      points: The largest number of means, if `bucket` is None.
+    """
+    size = bucket or math.ceil(sum(record.count for record in batches) / points)
+    means = []
+    for _, epoch in groupby(batches, key=lambda record: math.ceil(record.place - 1e-9)):
+        records: list[Batches] = []
+        for record in epoch:
+            records.append(record)
+            if sum(record.count for record in records) >= size:
+                means.append(_mean(records))
+                records = []
+        means += [_mean(records)] if records else []
+    return means
+
+
+def _mean(records: Sequence[Batches]) -> Batches:
+    if len(records) == 1:
+        return records[0]
+    count = sum(record.count for record in records)
+
+    def mean(values: Iterable[float]) -> float:
+        return sum(record.count * value for record, value in zip(records, values, strict=True)) / count
+
+    by_target = {
+        target: mean(record.measures.by_target[target] for record in records)
+        for target in records[0].measures.by_target
+    }
+    measures = Measures(mean(record.measures.loss for record in records), by_target)
+    # A mean of speeds weighs by time.
+    speed = 1 / mean(1 / record.speed if record.speed else math.nan for record in records)
+    return replace(records[-1], count=count, measures=measures, speed=speed)
