@@ -6,22 +6,24 @@
 | marginal | the share of each class | the mean |
 | first-order Markov | the share of each class after the last one | a straight line through the last value |
 
-They are fitted on training windows with numpy alone. `predict_baseline` of `seqjax.training.baselines` (on a
-device) and of `seqjax.evaluation.baselines` (in numpy) return what they say.
+They are fitted on training windows with numpy alone, and predict on arrays of numpy and of jax alike: the
+array says which. Where no item precedes, all of them predict the marginal.
 """
 
 import logging
 from collections.abc import Mapping
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, Num, Shaped
+from jaxtyping import Bool, Float, Num, Shaped
 
 from seqjax.config.schema import Schema
 
 logger = logging.getLogger(__name__)
 
-Fitted = dict[str, dict[str, Float[np.ndarray, "..."]]]
+Parameters = Mapping[str, Float[Any, "..."]]
+"""A baseline of one target: arrays by name."""
+Fitted = dict[str, Parameters]
 """Parameters of one baseline, by target."""
 
 _MAX_POSITIONS = 1_000_000
@@ -75,7 +77,7 @@ def fit_baselines(windows: TrainingWindows, schema: Schema) -> dict[str, Fitted]
       schema: Its columns. First-order Markov is left out if a target has over 4096 classes.
 
     Returns:
-      Parameters for `predict_baseline`, by the baselines' names.
+      Parameters for `predict_targets`, by the baselines' names.
     """
     pairs = _pairs(windows, tuple(schema.targets))
     fitted: dict[str, Fitted] = {"last value": {}, "marginal": {}}
@@ -103,6 +105,46 @@ def fit_baselines(windows: TrainingWindows, schema: Schema) -> dict[str, Fitted]
     return fitted
 
 
+def predict_targets(fitted: Mapping[str, Parameters], batch: Gathered) -> dict[str, Float[Any, "B T _"]]:
+    """The outputs of a model, as a baseline says them, so that the same objective judges both.
+
+    Args:
+      fitted: The parameters of one baseline.
+      batch: The windows; each target is predicted from its own last item.
+
+    Returns:
+      Log-probabilities (B, T, C), which are logits, or values (B, T, 1) of each target.
+    """
+    length = next(iter(batch.columns.values())).shape[1] - 1
+    known = batch.padding[:, None] <= np.arange(length, dtype=np.int32)
+    return {
+        target: predict_baseline(parameters, batch.columns[target][:, :-1], known)
+        for target, parameters in fitted.items()
+    }
+
+
+def predict_baseline(
+    parameters: Parameters, last: Num[Any, "*items"], known: Bool[Any, "*items"]
+) -> Float[Any, "*items _"]:
+    """The prediction of one target: log-probabilities of C classes, or one standardised value.
+
+    Args:
+      parameters: The baseline.
+      last: The target before each item: ids, or standardised values.
+      known: True where there is an item before.
+    """
+    xp = known.__array_namespace__()
+    marginal = after = parameters["marginal"]
+    if "slope" in parameters:
+        after = (parameters["intercept"] + parameters["slope"] * last)[..., None]
+    elif "transitions" in parameters:
+        after = parameters["transitions"][last]
+    elif "repeat" in parameters:
+        same = last[..., None] == xp.arange(len(marginal))
+        after = xp.where(same, parameters["repeat"], parameters["rest"][last][..., None] + marginal)
+    return xp.where(known[..., None], after, marginal)
+
+
 def _pairs(windows: TrainingWindows, columns: tuple[str, ...]) -> dict[str, Pairs]:
     slots = windows.seq_length + 1
     count = min(len(windows), max(1, _MAX_POSITIONS // slots))
@@ -121,8 +163,14 @@ def _fit_categorical(
     marginal = counts / counts.sum()
     log_marginal = np.log(marginal).astype(np.float32)
     repeat = ((pairs.last == pairs.following).sum() + 1.0) / (len(pairs.last) + 2.0)
+    # What remains when the last class does not repeat is shared as the marginal shares it among the others.
+    rest = np.log1p(-repeat) - np.log1p(-marginal)
     rows = {
-        "last value": {"marginal": log_marginal, "repeat": np.asarray(repeat, np.float32)},
+        "last value": {
+            "marginal": log_marginal,
+            "repeat": np.asarray(np.log(repeat), np.float32),
+            "rest": rest.astype(np.float32),
+        },
         "marginal": {"marginal": log_marginal},
     }
     if markov:

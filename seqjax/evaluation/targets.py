@@ -6,11 +6,11 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int64, Integer, Num
 
+from seqjax.baselines import Parameters, predict_baseline
 from seqjax.config.evaluate import EvaluateConfig
 from seqjax.config.metadata import Statistics
 from seqjax.config.schema import ColumnKind
 from seqjax.data.columns import denormalise
-from seqjax.evaluation.baselines import Parameters, baseline_log_probs, baseline_values
 from seqjax.evaluation.bootstrap import FEWEST_PIECES, Estimate, estimate, resampled
 from seqjax.evaluation.calibration import bin_sums, expected_error
 from seqjax.evaluation.confusion import Confusion
@@ -112,9 +112,7 @@ class CategoricalRun:
         for name, tally in self.tallies.items():
             log_probs = output
             if name != MODEL:
-                log_probs = baseline_log_probs(
-                    self._baselines[name], items.last.astype(np.int64), items.known
-                )
+                log_probs = predict_baseline(self._baselines[name], items.last, items.known)
             found = score_classes(log_probs, truth)
             tally.add(items.piece, items.position, found.scores)
             confidence = found.scores[:, CLASS_SCORES.index("confidence")]
@@ -180,10 +178,10 @@ class RealRun:
         truth = denormalise(items.truth.astype(np.float64), self._statistics)
         points = {"truth": truth}
         for name, tally in self.tallies.items():
-            values = output[:, 0]
+            values = output
             if name != MODEL:
-                values = baseline_values(self._baselines[name], items.last, items.known)
-            points[f"by {name}"] = denormalise(values.astype(np.float64), self._statistics)
+                values = predict_baseline(self._baselines[name], items.last, items.known)
+            points[f"by {name}"] = denormalise(values[:, 0].astype(np.float64), self._statistics)
             scores = score_reals(points[f"by {name}"], truth, origin=self._statistics.mean)
             tally.add(items.piece, items.position, scores)
         self._points.add(points)
