@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from seqjax.reports.page import Cell, Figure, Part, Section, Table, Text, page, plain
-from seqjax.sweep.importance import importance
-from seqjax.sweep.summary import LOSS
+from seqjax.sweep.summary import LOSS, importance
 
 _MOST_LINES = 2000
 _COLOURS = [[0.0, "#1d6ff2"], [0.3, "#a855f7"], [0.65, "#f59e0b"], [1.0, "#a8adb7"]]
@@ -84,13 +83,13 @@ def _dimension(name: str, values: Sequence[Any]) -> dict[str, Any]:
 
 
 def _is_logarithmic(values: Sequence[float]) -> bool:
-    """Whether numbers span much, and half of them lie on either side of the middle of a logarithmic axis."""
+    """True if numbers span much, and half of them lie on either side of the middle of a logarithmic axis."""
     low, high, median = min(values), max(values), statistics.median(values)
     return low > 0 and high / low >= 50 and median < (low + high) / 4
 
 
 def _marks(values: Sequence[float]) -> list[float] | None:
-    """Which numbers to mark on an axis; null leaves it to the figure."""
+    """The numbers to mark on an axis; None leaves it to the figure."""
     kinds = sorted(set(values))
     if len(kinds) <= _MOST_MARKS:
         return kinds
@@ -102,7 +101,7 @@ def _marks(values: Sequence[float]) -> list[float] | None:
 
 
 def _importance(rows: Sequence[Mapping[str, Any]], settings: Sequence[str]) -> list[Section]:
-    shares = importance(rows, settings, LOSS)
+    shares = importance(rows, settings)
     if not shares:
         return []
     names = list(reversed(shares))
