@@ -1,7 +1,7 @@
 """The results of a search: which runs go on, which are best, and which settings matter.
 
-A row of the summary is a mapping of column to value. All rows have the same columns; a failed run has no loss,
-and is last.
+A row of the summary is a mapping of column to value. All rows have the same columns; a failed run has no
+loss, and is last.
 
 Successive halving goes by rounds. In a round every run that is left is trained until the round's epoch; then
 the best of so many are kept, and their training is continued, not repeated.
