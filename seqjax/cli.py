@@ -240,7 +240,7 @@ def _run(words: list[str]) -> int:
 
 
 def _function(command: Command) -> Callable[..., object]:
-    """What runs a command, which is imported.
+    """Imports the function of a command.
 
     What is imported stays until the end. Looking through it for garbage, again and again while jax is being
     imported and once more at the end, would take as long as the imports themselves.

@@ -1,4 +1,4 @@
-"""Which file of a run lies where: the only code that knows the names of logs, checkpoints, models, outputs.
+"""Paths of the files of a run: the only code that knows the names of logs, checkpoints, models, outputs.
 
 logs/sequifier-<model>-rank<r>-2.txt, -3.txt, .jsonl       checkpoints/<model>/epoch-<n>[-batch-<k>]/
 models/sequifier-<model>-best|last[-embedding]-<epoch>.<ext>
@@ -23,7 +23,7 @@ _DEBUG, _INFO = 2, 3
 
 
 class Place(NamedTuple):
-    """How far a run is; a later place is greater."""
+    """Progress of a run; a later place is greater."""
 
     epoch: int
     """Whole epochs that are done."""
@@ -63,10 +63,10 @@ class Layout:
     def saved(self) -> list[Place]:
         """Places that have a checkpoint, oldest first."""
         names = (path.name for path in self.checkpoints.glob("epoch-*"))
-        found = (re.fullmatch(r"epoch-(\d+)(?:-batch-(\d+))?", name) for name in names)
+        matches = (re.fullmatch(r"epoch-(\d+)(?:-batch-(\d+))?", name) for name in names)
         return sorted(
             Place(int(match[1]), 0) if match[2] is None else Place(int(match[1]) - 1, int(match[2]))
-            for match in found
+            for match in matches
             if match
         )
 
@@ -84,11 +84,11 @@ class Layout:
         return self.root / "outputs" / "probabilities" / f"{model_id}-{name}-probabilities.{extension}"
 
     def quantiles(self, model_id: str, extension: str) -> Path:
-        """What the samples of a model say about real targets."""
+        """Quantiles of real targets among the samples of a model."""
         return self.root / "outputs" / "quantiles" / f"{model_id}-quantiles.{extension}"
 
     def frequencies(self, model_id: str, target: str, extension: str) -> Path:
-        """How frequent the classes of a categorical target are among samples; see `probabilities`."""
+        """Frequencies of the classes of a categorical target among samples; named like `probabilities`."""
         name = target.replace("/", "_").replace("\\", "_")
         return self.root / "outputs" / "frequencies" / f"{model_id}-{name}-frequencies.{extension}"
 
@@ -125,8 +125,8 @@ def visualization_of_several(root: Path) -> Path:
 def logged_models(root: Path) -> list[str]:
     """Names of the runs that left a log of rank 0 in the project at `root`."""
     names = (path.name for path in (root / "logs").glob("sequifier-*-rank0*"))
-    found = (re.fullmatch(r"sequifier-(.+)-rank0(?:-[23]\.txt|\.jsonl)", name) for name in names)
-    return sorted({match[1] for match in found if match})
+    matches = (re.fullmatch(r"sequifier-(.+)-rank0(?:-[23]\.txt|\.jsonl)", name) for name in names)
+    return sorted({match[1] for match in matches if match})
 
 
 def _visualizations(root: Path) -> Path:
@@ -134,30 +134,30 @@ def _visualizations(root: Path) -> Path:
 
 
 def newest_model(folder: Path, which: Which, kind: Kind, model_name: str | None = None) -> Path | None:
-    """The model file of its sort that was written last, a graph rather than parameters; null without one.
+    """The newest model file of its sort, a graph rather than parameters; None if there is none.
 
     Args:
-      folder: Where model files lie.
+      folder: The folder of model files.
       which: The best or the last parameters of a run.
       kind: What the model does.
-      model_name: The run; null is any.
+      model_name: The run; None is any.
     """
     run = ".+" if model_name is None else re.escape(model_name)
     middle = f"{which}-embedding" if kind == "embedding" else which
     name = re.compile(rf"sequifier-{run}-{middle}-\d+\.(onnx|pt)")
-    there = [path for path in folder.glob("sequifier-*") if name.fullmatch(path.name)]
-    if not there:
+    files = [path for path in folder.glob("sequifier-*") if name.fullmatch(path.name)]
+    if not files:
         return None
-    newest = max(there, key=lambda path: path.stat().st_mtime_ns)
+    newest = max(files, key=lambda path: path.stat().st_mtime_ns)
     graph = newest.with_suffix(".onnx")
-    return graph if graph in there else newest
+    return graph if graph in files else newest
 
 
 def part_of(whole: Path, model_id: str, number: int) -> Path:
-    """Where the results of one input file lie, in the folder that takes the place of the file `whole`.
+    """The results of one input file, in the folder that takes the place of the file `whole`.
 
     Args:
-      whole: Where the results of all data would lie: predictions, probabilities or embeddings.
+      whole: The file that the results of all data would be in: predictions, probabilities or embeddings.
       model_id: The model's id.
       number: Number of the input file.
     """

@@ -71,7 +71,7 @@ class Study:
 
     @property
     def count(self) -> int:
-        """How many trials there are."""
+        """Number of trials."""
         return len(self._study.get_trials(deepcopy=False))
 
     def settings(self) -> dict[int, Choice]:
@@ -91,7 +91,7 @@ class Study:
             self._study.ask(self._distributions)
 
     def tell_all(self, losses: Mapping[int, float | None]) -> None:
-        """Says what came of trials, by number; null is a failure. What is known already is passed over."""
+        """Reports losses of trials, by number; None is a failure. Known ones are passed over."""
         from optuna.trial import TrialState
 
         trials = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
@@ -176,7 +176,7 @@ def _name(axis: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _places(axis: Sequence[Mapping[str, Any]]) -> list[Any]:
-    """What stands for each choice: its first value, where these are plain and differ; else text."""
+    """A value for each choice: its first one, where these are plain and differ; else text."""
     first = [choice[_name(axis)] for choice in axis]
     plain = all(value is None or isinstance(value, bool | int | float | str) for value in first)
     if plain and len(set(map(repr, first))) == len(first):

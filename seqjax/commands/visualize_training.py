@@ -78,7 +78,7 @@ def _members(name: str, logged: list[str], root: Path) -> list[str]:
 
 
 def _there(logged: list[str], name: str = "") -> str:
-    """Which names there are, or the one that was meant."""
+    """The names that exist, or the one that was meant."""
     searches = {found[1] for run in logged if (found := re.fullmatch(r"(.+)-run-\d+", run))}
     return suggestion(name, sorted({*logged, *searches})) if logged else "There are no logs at all."
 

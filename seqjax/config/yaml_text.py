@@ -59,7 +59,7 @@ def parse_yaml(text: str, source: str) -> object:
 
 
 def parse_scalar(text: str) -> float | bool | str | None:
-    """What an unquoted word means: a number, a boolean, None, or the text itself."""
+    """The value of an unquoted word: a number, a boolean, None, or the text itself."""
     if text in _CONSTANTS:
         return _CONSTANTS[text]
     if _INTEGER.fullmatch(text):

@@ -70,7 +70,7 @@ class Table:
 
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
-    """A cell for each column; null is an empty one."""
+    """A cell for each column; None is an empty one."""
     note: str = ""
     """A sentence below the table."""
 
@@ -269,7 +269,7 @@ def _json(value: object) -> str:
 
 
 def _plain_values(value: object) -> object:
-    """Values as JSON knows them: arrays become lists, and what is not finite becomes null (a gap)."""
+    """Values as JSON knows them: arrays become lists, and what is not finite becomes None (a gap)."""
     match value:
         case None | bool() | str() | int():
             return value

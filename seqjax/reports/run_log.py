@@ -1,4 +1,4 @@
-"""What the log of a run says: JSON lines, or the text lines that sequifier writes too.
+"""The log of a run: JSON lines, or the text lines that sequifier writes too.
 
 Records have a place, in epochs since the start: batch b of n in epoch e at e - 1 + b/n, the validation after
 it at e. A run that goes on from a checkpoint says from where, and what was written after that place is
@@ -22,7 +22,7 @@ _TEXT_BASELINE = "last value"
 
 @dataclass(frozen=True)
 class Measures:
-    """How good predictions of all targets are."""
+    """Losses and metrics of the predictions of all targets."""
 
     loss: float
     """The total, which is minimized."""
@@ -38,7 +38,7 @@ class Batches:
 
     place: float
     count: int
-    """How many they are."""
+    """The number of batches."""
     measures: Measures
     learning_rate: float
     speed: float
@@ -63,20 +63,20 @@ class Validation:
 
 @dataclass
 class RunLog:
-    """A run, as its log tells it."""
+    """A run, as its log has it."""
 
     name: str
     batches: list[Batches] = field(default_factory=list)
     validations: list[Validation] = field(default_factory=list)
     baselines: dict[str, Measures] = field(default_factory=dict)
     config: dict[str, Any] | None = None
-    """What the run was configured with, where the log says it."""
+    """The configuration of the run, where the log says it."""
     labels: dict[str, list[str]] = field(default_factory=dict)
     """Names of the classes of some columns."""
     finished: bool = False
     speed_unit: str = "samples"
     notes: list[str] = field(default_factory=list)
-    """What the reader should know about the log."""
+    """Remarks about the log for the reader of the page."""
 
     @property
     def best(self) -> Validation | None:
@@ -92,7 +92,7 @@ class RunLog:
 
     @property
     def seconds(self) -> float:
-        """Time of all epochs that are told."""
+        """Time of all epochs in the log."""
         return sum(found.seconds for found in self.validations)
 
     def add(self, record: Batches | Validation) -> None:
@@ -125,11 +125,11 @@ def read_log(name: str, path: Path) -> RunLog:
     """Reads a run's log.
 
     Args:
-      name: What to call the run.
+      name: The name of the run.
       path: A `.jsonl` file, or a text log.
 
     Raises:
-      ArtifactError: It tells of no training.
+      ArtifactError: It holds no record of training.
     """
     run = RunLog(name)
     with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
@@ -194,7 +194,7 @@ def _measures(values: Mapping[str, Any]) -> Measures:
 
 
 def _number(value: float | None) -> float:
-    """A number of a log, which writes null for what is not finite."""
+    """A number of a log, in which what is not finite is None."""
     return math.nan if value is None else float(value)
 
 
