@@ -2,7 +2,7 @@
 
 A config is a model such as `TrainConfig`, a mapping of the same shape as the YAML, or the path of a YAML
 file; `overrides`, nested as the YAML is, are laid over it. A command's code is imported when it is called.
-What a command says goes to the logger `seqjax`, and to stderr in plain lines where nobody configured logging.
+Messages of a command go to the logger `seqjax`, and to stderr in plain lines where nobody configured logging.
 """
 
 from collections.abc import Callable, Mapping, Sequence

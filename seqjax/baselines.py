@@ -62,7 +62,7 @@ class TrainingWindows(Protocol):
 
 
 class Pairs(NamedTuple):
-    """Neighbouring items of a column: n real items, and the k of them that follow one."""
+    """Neighbouring items of a column: n real items, and the k of them that follow another."""
 
     items: Num[np.ndarray, "n"]
     last: Num[np.ndarray, "k"]

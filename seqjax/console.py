@@ -81,7 +81,7 @@ def _view() -> "Progress":
         TextColumn("{task.fields[unit]}  ETA", markup=False),
         TimeRemainingColumn(),
     )
-    # The time that remains is told from the last ten minutes, since a unit of work may take a minute.
+    # The time that remains is computed from the last ten minutes, since a unit of work may take a minute.
     return View(*columns, console=_console(), transient=True, speed_estimate_period=600)
 
 

@@ -59,7 +59,7 @@ class Note:
 
     def __init__(self) -> None:
         self.signal: int = 0
-        """Its number; 0 if none came."""
+        """Its number; 0 if there was none."""
         self._at_once = False
 
     def raising(self, function: Callable[P, T]) -> Callable[P, T]:

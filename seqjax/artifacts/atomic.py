@@ -96,7 +96,7 @@ def move_over(source: Path, path: Path) -> None:
 
 
 def recover(path: Path) -> None:
-    """Moves back what a killed `move_over` left beside a `path` that is missing."""
+    """Moves back the file or folder of a missing `path` that a killed `move_over` moved aside."""
     if not path.exists():
         for old in _moved_aside(path)[:1]:
             old.rename(path)
@@ -106,14 +106,14 @@ def _moved_aside(path: Path) -> list[Path]:
     return sorted(path.parent.glob(glob.escape(_sibling_start(path, "old")) + "*"))
 
 
-def _exchange(one: Path, other: Path) -> bool:
+def _exchange(source: Path, path: Path) -> bool:
     """Exchanges two paths in one step, if the system can."""
     try:
         rename = ctypes.CDLL(None, use_errno=True).renameat2
     except (AttributeError, OSError):
         return False
     here, exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux.
-    return rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0
+    return rename(here, os.fsencode(source), here, os.fsencode(path), exchange) == 0
 
 
 def sync(path: Path) -> None:

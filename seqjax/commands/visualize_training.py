@@ -6,6 +6,7 @@ sequifier wrote too, and those of runs that are under way.
 
 import logging
 import re
+from itertools import chain
 from pathlib import Path
 
 from seqjax.artifacts.atomic import write_text
@@ -40,7 +41,7 @@ def visualize_training(config: VisualizeTrainingConfig) -> Path:
     if not names:
         raise _mistake(f"name at least one run or search. {_there(logged)}")
     members = {name: _members(name, logged, root) for name in names}
-    runs = [_read(root, run) for run in dict.fromkeys(run for found in members.values() for run in found)]
+    runs = [_read(root, run) for run in dict.fromkeys(chain.from_iterable(members.values()))]
     for note in (note for run in runs for note in run.notes):
         logger.warning("[WARNING] %s", note)
     path = Layout(root, names[0]).visualization if len(names) == 1 else visualization_of_several(root)
@@ -65,7 +66,7 @@ def _names(config: VisualizeTrainingConfig) -> list[str]:
 def _members(name: str, logged: list[str], root: Path) -> list[str]:
     """The runs that a name stands for: itself, or those of a search."""
     pattern = re.compile(rf"{re.escape(name)}-run-(\d+)")
-    numbered = {int(found[1]): run for run in logged if (found := pattern.fullmatch(run))}
+    numbered = {int(match[1]): run for run in logged if (match := pattern.fullmatch(run))}
     runs = [numbered[number] for number in sorted(numbered)]
     # A search writes a text log under its own name, but no JSON.
     if name in logged and (not runs or Layout(root, name).json_log().exists()):
@@ -79,7 +80,7 @@ def _members(name: str, logged: list[str], root: Path) -> list[str]:
 
 def _there(logged: list[str], name: str = "") -> str:
     """The names that exist, or the one that was meant."""
-    searches = {found[1] for run in logged if (found := re.fullmatch(r"(.+)-run-\d+", run))}
+    searches = {match[1] for run in logged if (match := re.fullmatch(r"(.+)-run-\d+", run))}
     return suggestion(name, sorted({*logged, *searches})) if logged else "There are no logs at all."
 
 

@@ -6,7 +6,7 @@ one section never hides a mistake in another. A validator that finds several pro
 
 Pydantic says where each mistake is, but in its own words: a location also names the member of a union that
 was tried, and one mistake gives one error a member. `_placed` turns locations into keys that the user wrote,
-and `_joined` the errors of one union into one problem.
+and `_one_each` the errors of one union into one problem.
 """
 
 import difflib
@@ -84,7 +84,7 @@ def section_of(annotation: object) -> type[ConfigModel] | None:
     """The config model that a field's type holds, if it holds one; inside an optional or a list too."""
     if isinstance(annotation, type) and issubclass(annotation, ConfigModel):
         return annotation
-    return next((found for member in get_args(annotation) if (found := section_of(member))), None)
+    return next(filter(None, map(section_of, get_args(annotation))), None)
 
 
 def closed_section_of(annotation: object) -> type[ConfigModel] | None:
@@ -132,7 +132,7 @@ def _problems(model: type[ConfigModel], values: object, error: ValidationError) 
         else:
             requirement, sentence = _wording(model, section, item)
             mistakes.append(_Mistake(keys, union, requirement, sentence, shown(item["input"])))
-    return [mistake.problem() for mistake in _joined(mistakes)]
+    return [mistake.problem() for mistake in _one_each(mistakes)]
 
 
 def _placed(
@@ -169,7 +169,7 @@ def _step(values: object, key: str | int) -> tuple[bool, object]:
     return False, None
 
 
-def _joined(mistakes: Sequence[_Mistake]) -> Iterator[_Mistake]:
+def _one_each(mistakes: Sequence[_Mistake]) -> Iterator[_Mistake]:
     """One mistake a union and key: of those that got deepest into it, what each would have taken."""
     done = set()
     for mistake in mistakes:

@@ -25,7 +25,7 @@ class NamedSpec(ConfigModel):
     model_config = ConfigDict(extra="allow")
 
     name: str
-    """Which one."""
+    """Its name in torch."""
 
     @classmethod
     def of(cls, name: str, **arguments: object) -> Self:

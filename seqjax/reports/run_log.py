@@ -81,19 +81,19 @@ class RunLog:
     @property
     def best(self) -> Validation | None:
         """The validation with the lowest loss after the first epoch, or before it if there is no other."""
-        finite = [found for found in self.validations if math.isfinite(found.measures.loss)]
-        trained = [found for found in finite if found.epoch > 0]
-        return min(trained or finite, key=lambda found: found.measures.loss, default=None)
+        finite = [record for record in self.validations if math.isfinite(record.measures.loss)]
+        trained = [record for record in finite if record.epoch > 0]
+        return min(trained or finite, key=lambda record: record.measures.loss, default=None)
 
     @property
     def epochs(self) -> int:
         """The last epoch that was validated."""
-        return max((found.epoch for found in self.validations), default=0)
+        return max((record.epoch for record in self.validations), default=0)
 
     @property
     def seconds(self) -> float:
         """Time of all epochs in the log."""
-        return sum(found.seconds for found in self.validations)
+        return sum(record.seconds for record in self.validations)
 
     def add(self, record: Batches | Validation) -> None:
         """Adds a record, in place of what an earlier process wrote from its place on."""
@@ -172,8 +172,9 @@ def _read_event(run: RunLog, values: Mapping[str, Any]) -> None:
             run.labels = values.get("labels", {})
             run.finished = False
         case "baselines":
-            found = {name: _measures(value) for name, value in values.items() if isinstance(value, dict)}
-            run.baselines = found
+            run.baselines = {
+                name: _measures(value) for name, value in values.items() if isinstance(value, dict)
+            }
         case "resumed":
             run.resume(_place(values["epoch"], values["batch"], values["batches"]))
         case "batch":
@@ -187,8 +188,8 @@ def _read_event(run: RunLog, values: Mapping[str, Any]) -> None:
 def _measures(values: Mapping[str, Any]) -> Measures:
     by_target = {name: _number(loss["loss"]) for name, loss in values["losses"].items()}
     metrics = {
-        target: {name: _number(value) for name, value in found.items()}
-        for target, found in values.get("metrics", {}).items()
+        target: {name: _number(value) for name, value in row.items()}
+        for target, row in values.get("metrics", {}).items()
     }
     return Measures(_number(values["loss"]), by_target, metrics)
 
@@ -216,8 +217,7 @@ def _batches(values: Mapping[str, Any]) -> Batches:
 def _validation(run: RunLog, values: Mapping[str, Any]) -> Validation:
     training = values.get("training")
     shares = {
-        column: _named(found, run.labels.get(column, []))
-        for column, found in values.get("shares", {}).items()
+        column: _named(row, run.labels.get(column, [])) for column, row in values.get("shares", {}).items()
     }
     return Validation(
         int(values["epoch"]),
@@ -231,7 +231,7 @@ def _validation(run: RunLog, values: Mapping[str, Any]) -> Validation:
 
 def _named(shares: list[float | None], labels: list[str]) -> dict[str, float]:
     names = [*labels, *map(str, range(len(labels), len(shares)))]
-    return {name: found for name, share in zip(names, shares, strict=False) if (found := _number(share)) > 0}
+    return {name: n for name, share in zip(names, shares, strict=False) if (n := _number(share)) > 0}
 
 
 _NUMBER = r"\s*([^\s|,]+)"
@@ -257,12 +257,12 @@ def _read_text(run: RunLog, lines: Iterable[str]) -> list[int]:
     run.speed_unit = "batches"
     for number, line in enumerate(lines, 1):
         try:
-            if found := _BATCH.search(line):
-                _add_batch(run, found)
-            elif found := _VALIDATION.search(line):
-                _add_validation(run, found)
-            elif found := _RESUMED.search(line):
-                epoch, batch, batches = map(int, found.groups())
+            if match := _BATCH.search(line):
+                _add_batch(run, match)
+            elif match := _VALIDATION.search(line):
+                _add_validation(run, match)
+            elif match := _RESUMED.search(line):
+                epoch, batch, batches = map(int, match.groups())
                 run.resume(_place(epoch, batch, batches))
             elif _CUT_SHORT.search(line):
                 damaged.append(number)
@@ -276,32 +276,32 @@ def _read_text(run: RunLog, lines: Iterable[str]) -> list[int]:
 
 def _detailed(validation: Validation, line: str) -> Validation:
     """A validation with what a later line says about it."""
-    if found := _TARGETS.search(line):
-        by_target = {name: float(text) for name, text in _TARGET.findall(found[1])}
+    if match := _TARGETS.search(line):
+        by_target = {name: float(text) for name, text in _TARGET.findall(match[1])}
         return replace(validation, measures=replace(validation.measures, by_target=by_target))
-    if found := _SHARES.search(line):
+    if match := _SHARES.search(line):
         # Sequifier writes numbers of predictions here.
-        counts = {name: float(text) for name, text in _SHARE.findall(found[2])}
+        counts = {name: float(text) for name, text in _SHARE.findall(match[2])}
         total = sum(counts.values()) or 1.0
         shares = {name: count / total for name, count in counts.items()}
-        return replace(validation, shares={**validation.shares, found[1]: shares})
+        return replace(validation, shares={**validation.shares, match[1]: shares})
     return validation
 
 
-def _add_batch(run: RunLog, found: re.Match[str]) -> None:
-    epoch, batches = int(found[1]), int(found[3])
-    place = _place(epoch, int(found[2]), batches)
+def _add_batch(run: RunLog, match: re.Match[str]) -> None:
+    epoch, batches = int(match[1]), int(match[3])
+    place = _place(epoch, int(match[2]), batches)
     before = run.batches[-1].place if run.batches else 0.0
     count = round((place - max(before if before < place else 0.0, epoch - 1)) * batches)
-    seconds = float(found[6])
+    seconds = float(match[6])
     speed = 1 / seconds if seconds else math.nan
-    run.add(Batches(place, max(count, 1), Measures(float(found[4])), float(found[5]), speed))
+    run.add(Batches(place, max(count, 1), Measures(float(match[4])), float(match[5]), speed))
 
 
-def _add_validation(run: RunLog, found: re.Match[str]) -> None:
-    measures = Measures(float(found[2]))
-    run.add(Validation(int(found[1]), measures, float(found[5]), float(found[4])))
-    run.baselines = {_TEXT_BASELINE: Measures(float(found[3]))}
+def _add_validation(run: RunLog, match: re.Match[str]) -> None:
+    measures = Measures(float(match[2]))
+    run.add(Validation(int(match[1]), measures, float(match[5]), float(match[4])))
+    run.baselines = {_TEXT_BASELINE: Measures(float(match[3]))}
 
 
 def averaged(batches: Sequence[Batches], bucket: int | None, points: int) -> list[Batches]:

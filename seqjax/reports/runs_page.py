@@ -54,7 +54,7 @@ def runs_page(
         lead.append(
             "The runs have different baselines, so their losses are of different data: compare with care."
         )
-    shown = [section for section in sections if section.parts]
+    shown = [section for section in sections if section.blocks]
     return page(title, shown, lead="\n".join(lead), facts=_facts(ranked, view.baselines))
 
 
@@ -115,7 +115,7 @@ def _facts(ranked: Sequence[RunLog], baselines: Mapping[str, Measures]) -> dict[
     if run.best is not None:
         facts["best validation loss"] = run.best.measures.loss
         facts["best epoch" if single else "its epoch"] = f"{run.best.epoch} of {run.epochs}"
-        losses = {name: found.loss for name, found in baselines.items() if math.isfinite(found.loss)}
+        losses = {name: row.loss for name, row in baselines.items() if math.isfinite(row.loss)}
         if losses:
             name = min(losses, key=lambda name: losses[name])
             facts[f"best baseline ({name})"] = losses[name]
@@ -333,8 +333,8 @@ def _best_epochs(run: RunLog) -> Table:
     targets = _targets(run) if len(_targets(run)) > 1 else []
     metrics = [
         (target, name)
-        for target, found in (ranked[0].measures.metrics if ranked else {}).items()
-        for name in found
+        for target, row in (ranked[0].measures.metrics if ranked else {}).items()
+        for name in row
     ]
 
     def cells(measures: Measures) -> list[Cell]:
@@ -357,10 +357,10 @@ def _best_epochs(run: RunLog) -> Table:
 
 def _flat(config: Mapping[str, object], prefix: str = "") -> dict[str, str]:
     """A configuration as dotted keys with their values as text; empty ones are left out."""
-    found: dict[str, str] = {}
+    rows: dict[str, str] = {}
     for key, value in config.items():
         if isinstance(value, Mapping):
-            found |= _flat(value, f"{prefix}{key}.")
+            rows |= _flat(value, f"{prefix}{key}.")
         elif value is not None:
-            found[f"{prefix}{key}"] = str(value).lower() if isinstance(value, bool) else str(value)
-    return found
+            rows[f"{prefix}{key}"] = str(value).lower() if isinstance(value, bool) else str(value)
+    return rows

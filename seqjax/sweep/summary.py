@@ -98,7 +98,7 @@ def budgets(first: int, factor: int, last: int) -> list[int]:
 
 
 def kept(losses: Mapping[int, float], factor: int) -> list[int]:
-    """The runs that are trained on: of `factor` runs one, and one at least.
+    """The runs that are trained on: one of `factor` runs, and at least one.
 
     Args:
       losses: The lowest validation loss of each run that is left.

@@ -166,7 +166,7 @@ def _gradient(
     factor = 1.0 if state.loss_scale is None else state.loss_scale.scale
 
     def loss(moving: Params, part: Batch, key: Key[Array, ""]) -> tuple[Float[Array, ""], dict[str, Sums]]:
-        params = optimizer.joined(state.params, moving)
+        params = optimizer.replaced(state.params, moving)
         outputs = recipe.apply(params, part, _dropout(recipe.dropout, key))
         sums = loss_sums(recipe.targets, outputs, part)
         return factor * weighted_loss(recipe.targets, sums, weights), sums
@@ -207,7 +207,7 @@ def _moved(
     wide, opt_state = optimizer.rule.update(grads, state.opt_state, widened(kept), rate)
     moving = rounded(wide, kept, jax.random.fold_in(key, _ROUNDING))
     return state._replace(
-        params=optimizer.joined(state.params, moving), opt_state=opt_state, step=state.step + 1
+        params=optimizer.replaced(state.params, moving), opt_state=opt_state, step=state.step + 1
     )
 
 
