@@ -12,12 +12,13 @@ array says which. Where no item precedes, all of them predict the marginal.
 
 import logging
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Num, Shaped
+from jaxtyping import Bool, Float, Num
 
 from seqjax.config.schema import Schema
+from seqjax.windows.windows import Batch, Windows, inputs_of, valid_mask
 
 logger = logging.getLogger(__name__)
 
@@ -30,37 +31,6 @@ _MAX_POSITIONS = 1_000_000
 _MAX_CLASSES = 4096
 
 
-@runtime_checkable
-class Gathered(Protocol):
-    """Some windows, as arrays."""
-
-    @property
-    def columns(self) -> Mapping[str, Shaped[np.ndarray, "B slots"]]:
-        """(B, L + 1) ids or standardised values, by column."""
-        ...
-
-    @property
-    def padding(self) -> Shaped[np.ndarray, "B"]:
-        """Leading slots that hold no item."""
-        ...
-
-
-@runtime_checkable
-class TrainingWindows(Protocol):
-    """The windows of a training split."""
-
-    @property
-    def seq_length(self) -> int:
-        """L, the number of input items."""
-        ...
-
-    def __len__(self) -> int: ...
-
-    def gather(self, indices: Shaped[np.ndarray, "B"], columns: tuple[str, ...] | None = None) -> Gathered:
-        """The windows at `indices`."""
-        ...
-
-
 class Pairs(NamedTuple):
     """Neighbouring items of a column: n real items, and the k of them that follow another."""
 
@@ -69,7 +39,7 @@ class Pairs(NamedTuple):
     following: Num[np.ndarray, "k"]
 
 
-def fit_baselines(windows: TrainingWindows, schema: Schema) -> dict[str, Fitted]:
+def fit_baselines(windows: Windows, schema: Schema) -> dict[str, Fitted]:
     """The parameters of each baseline that fits the data.
 
     Args:
@@ -105,7 +75,7 @@ def fit_baselines(windows: TrainingWindows, schema: Schema) -> dict[str, Fitted]
     return fitted
 
 
-def predict_targets(fitted: Mapping[str, Parameters], batch: Gathered) -> dict[str, Float[Any, "B T _"]]:
+def predict_targets(fitted: Mapping[str, Parameters], batch: Batch) -> dict[str, Float[Any, "B T _"]]:
     """The outputs of a model, as a baseline says them, so that the same objective judges both.
 
     Args:
@@ -115,12 +85,8 @@ def predict_targets(fitted: Mapping[str, Parameters], batch: Gathered) -> dict[s
     Returns:
       Log-probabilities (B, T, C), which are logits, or values (B, T, 1) of each target.
     """
-    length = next(iter(batch.columns.values())).shape[1] - 1
-    known = batch.padding[:, None] <= np.arange(length, dtype=np.int32)
-    return {
-        target: predict_baseline(parameters, batch.columns[target][:, :-1], known)
-        for target, parameters in fitted.items()
-    }
+    known, last = valid_mask(batch), inputs_of(batch, tuple(fitted))
+    return {name: predict_baseline(parameters, last[name], known) for name, parameters in fitted.items()}
 
 
 def predict_baseline(
@@ -145,7 +111,7 @@ def predict_baseline(
     return xp.where(known[..., None], after, marginal)
 
 
-def _pairs(windows: TrainingWindows, columns: tuple[str, ...]) -> dict[str, Pairs]:
+def _pairs(windows: Windows, columns: tuple[str, ...]) -> dict[str, Pairs]:
     slots = windows.seq_length + 1
     count = min(len(windows), max(1, _MAX_POSITIONS // slots))
     batch = windows.gather(np.linspace(0, len(windows) - 1, count).astype(np.int64), columns)

@@ -28,7 +28,6 @@ from seqjax.commands.train_checkpoints import (
 )
 from seqjax.config.train import TrainConfig
 from seqjax.console import Advance, progress
-from seqjax.data.dataset import Windows
 from seqjax.errors import ConfigError, TrainingError
 from seqjax.stopping import noted
 from seqjax.sweep.groups import Values, grouped_by_shape, shape_of, values_of
@@ -45,6 +44,7 @@ from seqjax.training.memory import is_out_of_memory
 from seqjax.training.objective import weighing
 from seqjax.training.placement import Placement
 from seqjax.training.setup import Data, Run, evaluate_baselines
+from seqjax.windows.windows import Windows
 
 logger = logging.getLogger(__name__)
 

@@ -72,7 +72,7 @@ def _scale(settings: Muon, shape: Sequence[int]) -> float:
 def _kinds(params: Params) -> Params:
     """The split: "hidden" or "others" for each parameter, in nested dicts like the parameters."""
 
-    def kind(path: tuple[jax.tree_util.DictKey, ...], leaf: Array) -> str:
+    def kind(path: jax.tree_util.KeyPath, leaf: Array) -> str:
         return "hidden" if leaf.ndim == 2 and path[0].key not in _NOT_HIDDEN else "others"
 
     return jax.tree_util.tree_map_with_path(kind, params)

@@ -66,7 +66,7 @@ class Optimizer:
         """The parameters (or what belongs to them, such as gradients) that are not frozen."""
         return without(params, self.frozen) if self.frozen else params
 
-    def replaced(self, params: Params, moving: Params) -> Params:
+    def joined(self, params: Params, moving: Params) -> Params:
         """All parameters, of which those that are not frozen are replaced."""
         return replaced(params, moving) if self.frozen else moving
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 import optax.contrib
+from jax.typing import ArrayLike
 from jaxtyping import Array, Int
 
 from seqjax.config.optimizers import AdEMAMix, Lars, NAdam, NovoGrad
@@ -87,14 +88,17 @@ def scale_by_ademamix(settings: AdEMAMix) -> optax.GradientTransformation:
     b1, b2, b3 = settings.betas
     warm_up = settings.T_alpha_beta3
 
-    def warmed(count: Int[Array, ""]) -> Scalar:
-        return jnp.minimum((count + 1).astype(float) / (warm_up or 1), 1.0)
+    def step(count: ArrayLike) -> Scalar:
+        return (jnp.asarray(count) + 1).astype(float)
 
-    def weight(count: Int[Array, ""]) -> Scalar:
+    def warmed(count: ArrayLike) -> Scalar:
+        return jnp.minimum(step(count) / (warm_up or 1), 1.0)
+
+    def weight(count: ArrayLike) -> Scalar:
         # The slow mean is divided by the fast mean's bias correction too: that is sequifier's rule.
-        return warmed(count) * settings.alpha / (1 - b1 ** (count + 1).astype(float))
+        return warmed(count) * settings.alpha / (1 - b1 ** step(count))
 
-    def decay(count: Int[Array, ""]) -> Scalar:
+    def decay(count: ArrayLike) -> Scalar:
         """A decay whose half-life grows in a straight line."""
         share = warmed(count)
         fast, slow = jnp.log(jnp.asarray(b1, share.dtype)), jnp.log(jnp.asarray(b3, share.dtype))

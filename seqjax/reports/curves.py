@@ -116,8 +116,8 @@ def _traces(view: View, quantities: Sequence[Quantity]) -> list[Trace]:
             if not points:
                 continue
             if view.is_single:
-                style = {"width": quantity.width, "opacity": quantity.opacity}
-                trace = line_trace(quantity.name, points, color(quantity.color), **style)
+                tone, width = color(quantity.color), quantity.width
+                trace = line_trace(quantity.name, points, tone, width=width, opacity=quantity.opacity)
             elif rank < len(PALETTE):
                 trace = line_trace(run.name, points, color(rank)) | {"legendrank": rank}
             else:
@@ -203,6 +203,7 @@ def draw_traces(
       compared: True where hovering shows one curve rather than all.
     """
     data = [*baselines, *traces]
+    in_legend = sum(trace["showlegend"] for trace in data)
     if compared:
         template = "%{fullData.name}<br>epoch %{x:.3~f}: %{y:.4~g}<extra></extra>"
         data = [trace | {"hovertemplate": template} for trace in data]
@@ -211,7 +212,7 @@ def draw_traces(
         "xaxis": {"title": {"text": "epoch"}, "rangemode": "tozero", "hoverformat": ".3~f"},
         "yaxis": {"title": {"text": plain(y)}, "hoverformat": ".4~g"} | bounds,
         "hovermode": "closest" if compared else "x unified",
-        "showlegend": sum(trace["showlegend"] for trace in data) > 1,
+        "showlegend": in_legend > 1,
     }
     toggles = []
     if log_scale is not None:

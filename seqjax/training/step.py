@@ -28,12 +28,12 @@ from seqjax.model.functional import GraphDef, merge
 from seqjax.optim.optimizers import Optimizer
 from seqjax.optim.parts import widened
 from seqjax.optim.rule import Number, is_off
-from seqjax.training.batch import Batch, inputs_of, valid_mask
 from seqjax.training.feed import Step
 from seqjax.training.metrics import Sums, added, no_sums
 from seqjax.training.objective import Outputs, Target, loss_sums, total_weights, weighted_loss
 from seqjax.training.precision import FLOAT32, Precision, next_scale, rounded
 from seqjax.training.state import Params, TrainState
+from seqjax.windows.windows import Batch, inputs_of, valid_mask
 
 Apply = Callable[[Params, Batch, Dropout | None], Outputs]
 """(params, batch, dropout or None) -> outputs at all L positions."""
@@ -166,7 +166,7 @@ def _gradient(
     factor = 1.0 if state.loss_scale is None else state.loss_scale.scale
 
     def loss(moving: Params, part: Batch, key: Key[Array, ""]) -> tuple[Float[Array, ""], dict[str, Sums]]:
-        params = optimizer.replaced(state.params, moving)
+        params = optimizer.joined(state.params, moving)
         outputs = recipe.apply(params, part, _dropout(recipe.dropout, key))
         sums = loss_sums(recipe.targets, outputs, part)
         return factor * weighted_loss(recipe.targets, sums, weights), sums
@@ -207,7 +207,7 @@ def _moved(
     wide, opt_state = optimizer.rule.update(grads, state.opt_state, widened(kept), rate)
     moving = rounded(wide, kept, jax.random.fold_in(key, _ROUNDING))
     return state._replace(
-        params=optimizer.replaced(state.params, moving), opt_state=opt_state, step=state.step + 1
+        params=optimizer.joined(state.params, moving), opt_state=opt_state, step=state.step + 1
     )
 
 

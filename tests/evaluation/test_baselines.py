@@ -6,7 +6,7 @@ import numpy as np
 
 from seqjax.baselines import fit_baselines, predict_baseline, predict_targets
 from seqjax.config.schema import Schema
-from seqjax.training.batch import Batch
+from seqjax.windows.windows import Batch
 from tests.training.conftest import make_windows
 
 SCHEMA = Schema(

@@ -5,11 +5,11 @@ import pytest
 
 from seqjax.baselines import fit_baselines, predict_targets
 from seqjax.config.schema import Schema
-from seqjax.data.loader import epoch_order
-from seqjax.training.batch import Batch
 from seqjax.training.evaluate import Evaluator, evaluate_side_by_side
 from seqjax.training.feed import ResidentFeed
 from seqjax.training.objective import Target
+from seqjax.windows.order import Order
+from seqjax.windows.windows import Batch
 from tests.training.conftest import make_windows
 
 
@@ -30,7 +30,7 @@ def entropy_rate(transitions):
 
 
 def losses(windows, schema, targets):
-    order = epoch_order(len(windows), 50, seed=0, epoch=0, shuffle=False)
+    order = Order(len(windows), 50, shuffle=False)
     feed = ResidentFeed(windows, tuple(schema.columns))
     found = evaluate_side_by_side(
         Evaluator(predict_targets, tuple(targets)), feed, order, fit_baselines(windows, schema)
