@@ -18,6 +18,7 @@ from typing import Literal, NamedTuple
 
 Which = Literal["best", "last"]
 Kind = Literal["generative", "embedding"]
+Results = Literal["predictions", "probabilities", "embeddings", "quantiles", "frequencies"]
 
 _DEBUG, _INFO = 2, 3
 
@@ -74,41 +75,10 @@ class Layout:
         """A model file; `epoch` is the last completed one, for the best model too."""
         return self.root / "models" / f"{self._stem(which, kind)}{epoch}.{extension}"
 
-    def predictions(self, model_id: str, extension: str) -> Path:
-        """The predictions of a model."""
-        return self.root / "outputs" / "predictions" / f"{model_id}-predictions.{extension}"
-
-    def probabilities(self, model_id: str, target: str, extension: str) -> Path:
-        """The probabilities of a model's categorical target; a slash in the target's name becomes `_`."""
-        name = target.replace("/", "_").replace("\\", "_")
-        return self.root / "outputs" / "probabilities" / f"{model_id}-{name}-probabilities.{extension}"
-
-    def quantiles(self, model_id: str, extension: str) -> Path:
-        """Quantiles of real targets among the samples of a model."""
-        return self.root / "outputs" / "quantiles" / f"{model_id}-quantiles.{extension}"
-
-    def frequencies(self, model_id: str, target: str, extension: str) -> Path:
-        """Frequencies of the classes of a categorical target among samples; named like `probabilities`."""
-        name = target.replace("/", "_").replace("\\", "_")
-        return self.root / "outputs" / "frequencies" / f"{model_id}-{name}-frequencies.{extension}"
-
-    def embeddings(self, model_id: str, extension: str) -> Path:
-        """The embeddings of a model."""
-        return self.root / "outputs" / "embeddings" / f"{model_id}-embeddings.{extension}"
-
-    def evaluation(self, name: str, extension: str) -> Path:
-        """The report of an evaluation: json or html."""
-        return self.root / "outputs" / "evaluations" / f"{name}-evaluation.{extension}"
-
     @property
     def tensorboard(self) -> Path:
         """The folder of the log's event files; TensorBoard shows all runs of the folder around it."""
         return self.root / "logs" / "tensorboard" / self.model_name
-
-    @property
-    def visualization(self) -> Path:
-        """The page that shows how this run, or the runs of this search, were trained."""
-        return _visualizations(self.root) / f"{self.model_name}-training-visualization.html"
 
     def _log(self, ending: str) -> Path:
         return self.root / "logs" / f"sequifier-{self.model_name}-rank{ending}"
@@ -117,9 +87,28 @@ class Layout:
         return f"sequifier-{self.model_name}-{which}-{'embedding-' if kind == 'embedding' else ''}"
 
 
-def visualization_of_several(root: Path) -> Path:
-    """The page that shows how several runs were trained."""
-    return _visualizations(root) / "multi-model-training-visualization.html"
+def results_path(root: Path, kind: Results, model_id: str, extension: str, target: str = "") -> Path:
+    """The results of a model.
+
+    Args:
+      root: The project.
+      kind: What the results are.
+      model_id: The model's id.
+      extension: The format.
+      target: The target that they are of, if each has a file; a slash in its name becomes `_`.
+    """
+    name = f"-{target.replace('/', '_')}".replace("\\", "_") if target else ""
+    return root / "outputs" / kind / f"{model_id}{name}-{kind}.{extension}"
+
+
+def evaluation_path(root: Path, name: str, extension: str) -> Path:
+    """The report of an evaluation: json or html."""
+    return root / "outputs" / "evaluations" / f"{name}-evaluation.{extension}"
+
+
+def visualization_path(root: Path, name: str) -> Path:
+    """The page that shows how a run, or the runs of a search, were trained."""
+    return root / "outputs" / "visualization" / f"{name}-training-visualization.html"
 
 
 def logged_models(root: Path) -> list[str]:
@@ -127,10 +116,6 @@ def logged_models(root: Path) -> list[str]:
     names = (path.name for path in (root / "logs").glob("sequifier-*-rank0*"))
     matches = (re.fullmatch(r"sequifier-(.+)-rank0(?:-[23]\.txt|\.jsonl)", name) for name in names)
     return sorted({match[1] for match in matches if match})
-
-
-def _visualizations(root: Path) -> Path:
-    return root / "outputs" / "visualization"
 
 
 def newest_model(folder: Path, which: Which, kind: Kind, model_name: str | None = None) -> Path | None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from seqjax.artifacts.atomic import replacing
 from seqjax.artifacts.card import ModelCard
-from seqjax.artifacts.layout import Layout
+from seqjax.artifacts.layout import evaluation_path
 from seqjax.artifacts.model_files import resolve_model_path
 from seqjax.baselines import Fitted, fit_baselines
 from seqjax.config.evaluate import EvaluateConfig
@@ -271,10 +271,9 @@ def _unique(path: Path, paths: Sequence[Path]) -> str:
 
 def _places(config: EvaluateConfig, names: Sequence[str]) -> dict[str, Path]:
     """Paths of the report, by the kind of file."""
-    layout = Layout(Path(config.project_root), "")
     name = config.report_name or (Path(names[0]).name if len(names) == 1 else "comparison")
     kinds = ("json", "html") if config.html else ("json",)
-    return {kind: layout.evaluation(name, kind) for kind in kinds}
+    return {kind: evaluation_path(Path(config.project_root), name, kind) for kind in kinds}
 
 
 def _write(report: Report, places: Mapping[str, Path]) -> None:

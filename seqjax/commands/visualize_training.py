@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 
 from seqjax.artifacts.atomic import write_text
-from seqjax.artifacts.layout import Layout, logged_models, visualization_of_several
+from seqjax.artifacts.layout import Layout, logged_models, visualization_path
 from seqjax.config.base import suggestion
 from seqjax.config.load import resolve_path
 from seqjax.config.visualize_training import VisualizeTrainingConfig
@@ -44,10 +44,13 @@ def visualize_training(config: VisualizeTrainingConfig) -> Path:
     runs = [_read(root, run) for run in dict.fromkeys(chain.from_iterable(members.values()))]
     for note in (note for run in runs for note in run.notes):
         logger.warning("[WARNING] %s", note)
-    path = Layout(root, names[0]).visualization if len(names) == 1 else visualization_of_several(root)
-    count = "" if members == {names[0]: [names[0]]} else f"{len(runs)} runs"
-    title = f"Training of {': '.join(filter(None, [*names[: len(names) == 1], count]))}"
-    text = runs_page(title, runs, log_scale=config.log_scale, bucket=config.bucket_training_batches)
+    path = visualization_path(root, names[0] if len(names) == 1 else "multi-model")
+    title = f"{len(runs)} runs"
+    if len(names) == 1:
+        title = names[0] if members[names[0]] == names else f"{names[0]}: {title}"
+    text = runs_page(
+        f"Training of {title}", runs, log_scale=config.log_scale, bucket=config.bucket_training_batches
+    )
     write_text(path, text)
     logger.info("[INFO] Wrote %s", path)
     return path
