@@ -230,7 +230,7 @@ def _run(words: list[str]) -> int:
         keep_compilations()
     run = _function(command)
     with stoppable() if command.trains else contextlib.nullcontext():
-        result = run(*((config, _confirm) if command.asks else (config,)))
+        result = run(config, _confirm) if command.asks else run(config)
     if command.says is not None:
         for line in pkgutil.resolve_name(command.says)(result):
             logger.info(line)

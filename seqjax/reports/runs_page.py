@@ -6,10 +6,11 @@ One run is a comparison of one. Several are ranked by their best validation loss
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 
 from seqjax.reports.curves import GREY, Points, Quantity, Value, View, color, draw, draw_traces, line_trace
 from seqjax.reports.page import PALETTE, Cell, Figure, Row, Section, Table, page
-from seqjax.reports.run_log import Measures, RunLog, averaged
+from seqjax.reports.run_log import Batches, Measures, RunLog, averaged
 
 _POINTS, _POINTS_OF_A_RUN, _LEAST_POINTS = 20_000, 1500, 50
 """Points of a figure's training curves; neighbours are averaged until there are no more."""
@@ -135,15 +136,20 @@ def _typical_speed(run: RunLog) -> float | None:
 def _losses(value: Value) -> list[Quantity]:
     """Training and validation loss."""
     return [
-        Quantity("training", _trained(value), "training loss", color=1, width=1.3, opacity=0.85),
+        Quantity(
+            "training",
+            _trained(lambda record: value(record.measures)),
+            "training loss",
+            color=1,
+            width=1.3,
+            opacity=0.85,
+        ),
         Quantity("validation", _validated(value), "validation loss", value, width=2.4),
     ]
 
 
-def _trained(value: Value) -> Callable[[RunLog], Points]:
-    return lambda run: [
-        (record.place, v) for record in run.batches if (v := value(record.measures)) is not None
-    ]
+def _trained(value: Callable[[Batches], float | None]) -> Callable[[RunLog], Points]:
+    return lambda run: [(record.place, v) for record in run.batches if (v := value(record)) is not None]
 
 
 def _validated(value: Value) -> Callable[[RunLog], Points]:
@@ -228,24 +234,16 @@ def _metric_title(name: str) -> str:
 def _speed_figures(view: View) -> list[Figure]:
     units = " or ".join(dict.fromkeys(run.speed_unit for run in view.runs))
     quantities = [
-        Quantity(
-            "learning rate", lambda run: [(record.place, record.learning_rate) for record in run.batches]
-        ),
-        Quantity(
-            f"{units} per second",
-            lambda run: [(record.place, record.speed) for record in run.batches],
-            color=2,
-        ),
-        Quantity(
-            "memory in use (GB)",
-            lambda run: [(record.place, record.memory / 1e9) for record in run.batches if record.memory],
-            color=4,
-        ),
+        Quantity("learning rate", _trained(lambda record: record.learning_rate)),
+        Quantity(f"{units} per second", _trained(lambda record: record.speed), color=2),
+        Quantity("memory in use (GB)", _trained(_gigabytes), color=4),
     ]
     height = 280 if view.is_single else 360
-    return [
-        figure for quantity in quantities for figure in draw(view, quantity.name, [quantity], height=height)
-    ]
+    return list(chain.from_iterable(draw(view, row.name, [row], height=height) for row in quantities))
+
+
+def _gigabytes(record: Batches) -> float | None:
+    return record.memory / 1e9 if record.memory else None
 
 
 def _share_figure(run: RunLog, column: str) -> Figure:
