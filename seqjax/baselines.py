@@ -102,7 +102,7 @@ def predict_baseline(
     xp = known.__array_namespace__()
     marginal = after = parameters["marginal"]
     if "slope" in parameters:
-        after = (parameters["intercept"] + parameters["slope"] * last)[..., None]
+        after = parameters["intercept"] + parameters["slope"] * last[..., None]
     elif "transitions" in parameters:
         after = parameters["transitions"][last]
     elif "repeat" in parameters:
@@ -158,18 +158,18 @@ def _transitions(pairs: Pairs, marginal: Float[np.ndarray, "C"]) -> Float[np.nda
     return np.log(shares).astype(np.float32)
 
 
-def _fit_real(pairs: Pairs) -> dict[str, dict[str, Float[np.ndarray, "..."]]]:
-    mean = np.asarray(pairs.items.mean(dtype=np.float64), np.float32)
+def _fit_real(pairs: Pairs) -> dict[str, dict[str, Float[np.ndarray, "1"]]]:
+    mean = np.asarray([pairs.items.mean(dtype=np.float64)], np.float32)
     slope, intercept = _line(pairs.last.astype(np.float64), pairs.following.astype(np.float64))
-    one, zero = np.asarray(1.0, np.float32), np.asarray(0.0, np.float32)
+
+    def line(slope: float, intercept: float) -> dict[str, Float[np.ndarray, "1"]]:
+        at = {"slope": np.asarray([slope], np.float32), "intercept": np.asarray([intercept], np.float32)}
+        return {"marginal": mean, **at}
+
     return {
-        "last value": {"marginal": mean, "slope": one, "intercept": zero},
-        "marginal": {"marginal": mean[None]},
-        "first-order Markov": {
-            "marginal": mean,
-            "slope": np.asarray(slope, np.float32),
-            "intercept": np.asarray(intercept, np.float32),
-        },
+        "last value": line(1.0, 0.0),
+        "marginal": {"marginal": mean},
+        "first-order Markov": line(slope, intercept),
     }
 
 
