@@ -28,11 +28,11 @@ from seqjax.config.optimizers import (
     RMSprop,
     Yogi,
 )
-from seqjax.optim.factored import adafactor
 from seqjax.optim.muon import muon
 from seqjax.optim.parts import Path, replaced, widened, without
 from seqjax.optim.rule import Number, Params, Rule, State, decayed, directed, is_off
 from seqjax.optim.rules import (
+    adafactor,
     dampened_momentum,
     scale_by_ademamix,
     scale_by_amsgrad,
@@ -40,8 +40,8 @@ from seqjax.optim.rules import (
     scale_by_nadam,
     scale_by_novograd,
     scale_by_sum_of_squares,
+    schedule_free_adamw,
 )
-from seqjax.optim.schedule_free import schedule_free_adamw
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,13 @@ import jax.numpy as jnp
 import optax
 import optax.contrib
 from jax.typing import ArrayLike
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Int
 
-from seqjax.config.optimizers import AdEMAMix, Lars, NAdam, NovoGrad
+from seqjax.config.optimizers import Adafactor, AdamWScheduleFree, AdEMAMix, Lars, NAdam, NovoGrad
 from seqjax.optim.rule import (
     Number,
     Params,
+    Rule,
     Scalar,
     State,
     dtype_of,
@@ -191,3 +192,125 @@ def scale_by_lars(settings: Lars) -> optax.GradientTransformation:
 
     off = is_off(settings.weight_decay)
     return optax.identity() if off else transformation(lambda params: optax.EmptyState(), update)
+
+
+class FactoredState(NamedTuple):
+    """Steps done, and mean squares: of rows and columns of what has two axes or more, else of all elements.
+
+    What has fewer axes keeps its squares in `rows`, and a scalar in `columns`.
+    """
+
+    steps: Int[Array, ""]
+    rows: Params
+    columns: Params
+
+
+def adafactor(settings: Adafactor) -> Rule:
+    """Adafactor, whose steps are relative to the size of each tensor, and to at most 1 / sqrt(step).
+
+    Optax's `scale_by_factored_rms` adds its eps to every square, where torch takes it for the least square.
+    So the squares are kept here, and the steps that follow are optax's.
+    """
+    scaled = optax.chain(
+        _scale_by_factored_rms(settings),
+        optax.clip_by_block_rms(settings.d),
+        optax.scale_by_param_block_rms(settings.eps[1]),
+    )
+
+    def update(grads: Params, state: State, params: Params, learning_rate: Number) -> tuple[Params, State]:
+        directions, state = scaled.update(grads, state, params)
+        rate = jnp.minimum(learning_rate, 1 / jnp.sqrt(state[0].steps.astype(dtype_of(params))))
+        kept = 1 - learning_rate * settings.weight_decay
+        moved = jax.tree.map(lambda p, d: (p * kept - rate * d).astype(p.dtype), params, directions)
+        return moved, state
+
+    return Rule(scaled.init, update)
+
+
+def _scale_by_factored_rms(settings: Adafactor) -> optax.GradientTransformation:
+    def init(params: Params) -> FactoredState:
+        rows = jax.tree.map(lambda p: jnp.zeros_like(_over(p, -1)), params)
+        # An array without elements could not be saved, hence a scalar.
+        columns = jax.tree.map(
+            lambda p: jnp.zeros_like(_over(p, -2)) if p.ndim > 1 else jnp.zeros(()), params
+        )
+        return FactoredState(jnp.zeros((), jnp.int32), rows, columns)
+
+    def update(grads: Params, state: FactoredState, params: Params) -> tuple[Params, FactoredState]:
+        del params
+        steps = state.steps + 1
+        share = steps.astype(dtype_of(grads)) ** settings.beta2_decay
+        rows = jax.tree.map(lambda r, g: r + share * (_over(g * g, -1) - r), state.rows, grads)
+        columns = jax.tree.map(
+            lambda c, g: c + share * (_over(g * g, -2) - c) if g.ndim > 1 else c, state.columns, grads
+        )
+        return jax.tree.map(direction, grads, rows, columns), FactoredState(steps, rows, columns)
+
+    def direction(
+        grad: Float[Array, "*shape"], row: Float[Array, "..."], column: Float[Array, "..."]
+    ) -> Float[Array, "*shape"]:
+        least = settings.eps[0]
+        least = float(jnp.finfo(grad.dtype).eps) if least is None else least
+        square = row * column / jnp.maximum(row.mean(-2, keepdims=True), least) if grad.ndim > 1 else row
+        return grad / jnp.sqrt(jnp.maximum(square, least * least))
+
+    return transformation(init, update)
+
+
+def _over(squares: Float[Array, "..."], axis: int) -> Float[Array, "..."]:
+    """Means over an axis of what has two axes or more; vectors and scalars as they are."""
+    return squares.mean(axis, keepdims=True) if squares.ndim > 1 else squares
+
+
+class ScheduleFreeState(NamedTuple):
+    """Steps done, what AdamW visits, the mean square, the largest learning rate and the sum of weights."""
+
+    steps: Int[Array, ""]
+    visited: Params
+    square: Params
+    highest: Scalar
+    weights: Scalar
+
+
+def schedule_free_adamw(settings: AdamWScheduleFree) -> Rule:
+    """Schedule-free AdamW: an average of what AdamW visits; the learning rate should stay as it is.
+
+    The parameters are the average x. AdamW moves z, and gradients are taken between the two, at
+    y = b1 x + (1 - b1) z. What is evaluated and exported is the average, then, without anyone knowing of it.
+    """
+    b1, b2 = settings.betas
+
+    def init(params: Params) -> ScheduleFreeState:
+        zero = jnp.zeros((), dtype_of(params))
+        return ScheduleFreeState(
+            jnp.zeros((), jnp.int32), params, jax.tree.map(jnp.zeros_like, params), zero, zero
+        )
+
+    def point(params: Params, state: ScheduleFreeState) -> Params:
+        return jax.tree.map(lambda x, z: b1 * x + (1 - b1) * z, params, state.visited)
+
+    def update(
+        grads: Params, state: ScheduleFreeState, params: Params, learning_rate: Number
+    ) -> tuple[Params, ScheduleFreeState]:
+        steps = state.steps + 1
+        step = steps.astype(state.highest.dtype)
+        rate = learning_rate * jnp.minimum(1.0, step / max(settings.warmup_steps, 1))
+        rate = rate.astype(state.highest.dtype)
+        highest = jnp.maximum(state.highest, rate)
+        weight = step**settings.r * highest**settings.weight_lr_power
+        weights = state.weights + weight
+        share = weight / jnp.where(weights > 0, weights, 1.0)
+        square = ema_of_squares(state.square, grads, b2)
+        visited = jax.tree.map(
+            lambda z, g, v, y: (
+                z - rate * (g / (jnp.sqrt(v / (1 - b2**step)) + settings.eps) + settings.weight_decay * y)
+            ),
+            state.visited,
+            grads,
+            square,
+            point(params, state),
+        )
+        averaged = jax.tree.map(lambda x, z: x + share * (z - x), params, visited)
+        return averaged, ScheduleFreeState(steps, visited, square, highest, weights)
+
+    return Rule(init, update, point)
