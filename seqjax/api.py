@@ -2,7 +2,7 @@
 
 A config is a model such as `TrainConfig`, a mapping of the same shape as the YAML, or the path of a YAML
 file; `overrides`, nested as the YAML is, are laid over it. A command's code is imported when it is called.
-What a command says goes to the logger `seqjax`, and to stderr in plain lines where nobody configured logging.
+Messages of a command go to the logger `seqjax`, and to stderr in plain lines where nobody configured logging.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -108,7 +108,7 @@ def load_model(
       path: The model file, or its name in models/ of the project; best or last is the newest one there.
       project_root: The project; relative paths start there.
       model_type: Of best and last: what the model does.
-      model_name: Of best and last: the run that it is of; null takes the newest of any.
+      model_name: Of best and last: the run that it is of; None takes the newest of any.
       device: auto, cpu, cuda or cuda:N.
       training_config_path: The configuration that a model of sequifier was trained with; other models
         describe themselves.
@@ -156,7 +156,7 @@ def search(
     Args:
       config: What to combine, and how to search.
       overrides: Values that replace those of `config`.
-      confirm: Asked a question before a grid is started, unless `override_input` is set; null asks nothing.
+      confirm: Asked a question before a grid is started, unless `override_input` is set; None asks nothing.
 
     Returns:
       A row for each run, the best first: its name, losses, varied settings and model files.
@@ -180,7 +180,7 @@ def visualize_training(
       models: Names of runs or of searches: one, several, or a .txt file that lists them.
       project_root: Root folder of the project, which has the logs.
       log_scale: Start with losses on a logarithmic scale.
-      bucket_training_batches: Batches that are averaged into one point of a training curve; null takes as few
+      bucket_training_batches: Batches that are averaged into one point of a training curve; None takes as few
         as a page can show.
 
     Returns:

@@ -6,24 +6,27 @@
 | marginal | the share of each class | the mean |
 | first-order Markov | the share of each class after the last one | a straight line through the last value |
 
-They are fitted on training windows with numpy alone. `predict_baseline` of `seqjax.training.baselines` (on a
-device) and of `seqjax.evaluation.baselines` (in numpy) return what they say.
+They are fitted on training windows with numpy alone, and predict on arrays of numpy and of jax alike: the
+array says which. Where no item precedes, all of them predict the marginal.
 """
 
 import logging
 import math
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Num
+from jaxtyping import Bool, Float, Num
 
 from seqjax.config.schema import Schema
 from seqjax.model.distributions import DISTRIBUTIONS, Distribution
-from seqjax.windows.windows import Windows
+from seqjax.windows.windows import Batch, Windows, inputs_of, valid_mask
 
 logger = logging.getLogger(__name__)
 
-Fitted = dict[str, dict[str, Float[np.ndarray, "..."]]]
+Parameters = Mapping[str, Float[Any, "..."]]
+"""A baseline of one target: arrays by name."""
+Fitted = dict[str, Parameters]
 """Parameters of one baseline, by target."""
 
 _MAX_POSITIONS = 1_000_000
@@ -31,7 +34,7 @@ _MAX_CLASSES = 4096
 
 
 class Pairs(NamedTuple):
-    """Neighbouring items of a column: n real items, and the k of them that follow one."""
+    """Neighbouring items of a column: n real items, and the k of them that follow another."""
 
     items: Num[np.ndarray, "n"]
     last: Num[np.ndarray, "k"]
@@ -46,7 +49,7 @@ def fit_baselines(windows: Windows, schema: Schema) -> dict[str, Fitted]:
       schema: Its columns. First-order Markov is left out if a target has over 4096 classes.
 
     Returns:
-      Parameters for `predict_baseline`, by the baselines' names.
+      Parameters for `predict_targets`, by the baselines' names.
     """
     pairs = _pairs(windows, tuple(schema.targets))
     fitted: dict[str, Fitted] = {"last value": {}, "marginal": {}}
@@ -74,6 +77,42 @@ def fit_baselines(windows: Windows, schema: Schema) -> dict[str, Fitted]:
     return fitted
 
 
+def predict_targets(fitted: Mapping[str, Parameters], batch: Batch) -> dict[str, Float[Any, "B T _"]]:
+    """The outputs of a model, as a baseline says them, so that the same objective judges both.
+
+    Args:
+      fitted: The parameters of one baseline.
+      batch: The windows; each target is predicted from its own last item.
+
+    Returns:
+      Log-probabilities (B, T, C), which are logits, or values (B, T, 1) of each target.
+    """
+    known, last = valid_mask(batch), inputs_of(batch, tuple(fitted))
+    return {name: predict_baseline(parameters, last[name], known) for name, parameters in fitted.items()}
+
+
+def predict_baseline(
+    parameters: Parameters, last: Num[Any, "*items"], known: Bool[Any, "*items"]
+) -> Float[Any, "*items _"]:
+    """The prediction of one target: log-probabilities of C classes, or one standardised value.
+
+    Args:
+      parameters: The baseline.
+      last: The target before each item: ids, or standardised values.
+      known: True where there is an item before.
+    """
+    xp = known.__array_namespace__()
+    marginal = after = parameters["marginal"]
+    if "slope" in parameters:
+        after = parameters["intercept"] + parameters["slope"] * last[..., None]
+    elif "transitions" in parameters:
+        after = parameters["transitions"][last]
+    elif "repeat" in parameters:
+        same = last[..., None] == xp.arange(len(marginal))
+        after = xp.where(same, parameters["repeat"], parameters["rest"][last][..., None] + marginal)
+    return xp.where(known[..., None], after, marginal)
+
+
 def _pairs(windows: Windows, columns: tuple[str, ...]) -> dict[str, Pairs]:
     slots = windows.seq_length + 1
     count = min(len(windows), max(1, _MAX_POSITIONS // slots))
@@ -92,8 +131,14 @@ def _fit_categorical(
     marginal = counts / counts.sum()
     log_marginal = np.log(marginal).astype(np.float32)
     repeat = ((pairs.last == pairs.following).sum() + 1.0) / (len(pairs.last) + 2.0)
+    # What remains when the last class does not repeat is shared as the marginal shares it among the others.
+    rest = np.log1p(-repeat) - np.log1p(-marginal)
     rows = {
-        "last value": {"marginal": log_marginal, "repeat": np.asarray(repeat, np.float32)},
+        "last value": {
+            "marginal": log_marginal,
+            "repeat": np.asarray(np.log(repeat), np.float32),
+            "rest": rest.astype(np.float32),
+        },
         "marginal": {"marginal": log_marginal},
     }
     if markov:
@@ -115,24 +160,21 @@ def _transitions(pairs: Pairs, marginal: Float[np.ndarray, "C"]) -> Float[np.nda
     return np.log(shares).astype(np.float32)
 
 
-def _fit_real(pairs: Pairs, predicted: Distribution) -> dict[str, dict[str, Float[np.ndarray, "..."]]]:
+def _fit_real(pairs: Pairs, predicted: Distribution) -> dict[str, dict[str, Float[np.ndarray, "W"]]]:
     items, last, following = (values.astype(np.float64) for values in pairs)
-    mean, (slope, intercept) = items.mean(), _line(last, following)
 
     def raw(value: float, scale: float) -> Float[np.ndarray, "W"]:
-        """The raw outputs of a head that says this; a head of a value alone has no scale."""
-        outputs = predicted.raw(np.asarray(value), np.asarray(scale))
-        return outputs.astype(np.float32)
+        return predicted.raw(np.asarray(value), np.asarray(scale)).astype(np.float32)
 
-    marginal = raw(mean, items.std())
-
-    def line(slope: float, intercept: float) -> dict[str, Float[np.ndarray, "..."]]:
+    def line(slope: float, intercept: float) -> dict[str, Float[np.ndarray, "W"]]:
         missed = following - slope * last - intercept
         scale = math.sqrt(np.square(missed).mean()) if len(missed) else 1.0
-        weight = np.zeros_like(marginal)
-        weight[0] = slope
-        return {"marginal": marginal, "slope": weight, "intercept": raw(intercept, scale)}
+        factor = np.zeros_like(marginal)
+        factor[0] = slope
+        return {"marginal": marginal, "slope": factor, "intercept": raw(intercept, scale)}
 
+    marginal = raw(items.mean(), items.std())
+    slope, intercept = _line(last, following)
     return {
         "last value": line(1.0, 0.0),
         "marginal": {"marginal": marginal},

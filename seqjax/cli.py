@@ -43,7 +43,7 @@ _DISK_ERRORS = {
     **dict.fromkeys((errno.ENOTDIR, errno.EISDIR, errno.EEXIST), _IN_THE_WAY),
     errno.ENAMETOOLONG: "Choose shorter names and paths in the configuration.",
 }
-"""What to do about failures of the system that a user can mend; any other is a fault of ours."""
+"""Remedies for failures of the system that a user can mend; any other is a fault of ours."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,13 +51,13 @@ class Command:
     """One command of seqjax."""
 
     summary: str
-    """What the list of commands says about it."""
+    """Its line in the list of commands."""
     model: str
     """Its config model, as `module:name`."""
     function: str
-    """What runs it, as `module:name`: a function of the config."""
+    """Its function of the config, as `module:name`."""
     config_path: str | None = None
-    """Where its YAML file is by default; null if it has none."""
+    """Default path of its YAML file; None if it has none."""
     short: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
     """Other names of options, by key: the documented short ones."""
     positional: Sequence[str] = ()
@@ -69,15 +69,15 @@ class Command:
     flags: Sequence[str] = ()
     """Keys that are set to true by their option's name alone."""
     trains: bool = False
-    """Whether it runs training steps, which need the allocator set, and may be asked to stop."""
+    """True if it runs training steps, which need the allocator set, and may be asked to stop."""
     compiles: bool = False
-    """Whether it may run what jax compiles, which is kept on disk."""
+    """True if it may run programs that jax compiles, which are kept on disk."""
     asks: bool = False
-    """Whether its function takes, second, what asks the user a question that is answered by yes or no."""
+    """True if its function takes, second, a function that asks the user a question answered by yes or no."""
     says: str | None = None
-    """What makes lines of its result, to end with on a screen, as `module:name`; null says nothing."""
+    """Function that makes the last lines on the screen of its result, as `module:name`; None for no lines."""
     shows: str | None = None
-    """What makes the tables to print of its result, as `module:name`; null prints nothing."""
+    """Function that makes the tables to print of its result, as `module:name`; None for no tables."""
 
 
 _LAUNCH = {
@@ -183,7 +183,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command and returns the exit code.
 
     Args:
-      argv: The words after `seqjax`; null takes those of this process.
+      argv: The words after `seqjax`; None takes those of this process.
     """
     try:
         return _run(list(sys.argv[1:] if argv is None else argv))
@@ -230,7 +230,7 @@ def _run(words: list[str]) -> int:
         keep_compilations()
     run = _function(command)
     with stoppable() if command.trains else contextlib.nullcontext():
-        result = run(*((config, _confirm) if command.asks else (config,)))
+        result = run(config, _confirm) if command.asks else run(config)
     if command.says is not None:
         for line in pkgutil.resolve_name(command.says)(result):
             logger.info(line)
@@ -240,7 +240,7 @@ def _run(words: list[str]) -> int:
 
 
 def _function(command: Command) -> Callable[..., object]:
-    """What runs a command, which is imported.
+    """Imports the function of a command.
 
     What is imported stays until the end. Looking through it for garbage, again and again while jax is being
     imported and once more at the end, would take as long as the imports themselves.

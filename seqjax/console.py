@@ -1,6 +1,6 @@
-"""What a user sees while a command works: a bar on a terminal, log lines always.
+"""Output while a command works: a bar on a terminal, log lines always.
 
-Under the bar stand the numbers that the work shows of itself. All goes to stderr, through one rich console on
+Below the bar are the numbers that the work reports. All goes to stderr, through one rich console on
 a terminal, so that a log line does not tear the bar. Where stderr is no terminal, or rich is not installed,
 there is no bar, and log lines are plain text.
 """
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 
 class Advance:
-    """How far a piece of work is; shows nothing."""
+    """Progress of a piece of work; shows nothing."""
 
     def advance(self, n: int = 1, **shown: object) -> None:
         """Counts `n` more units.
 
         Args:
-          n: How many.
+          n: The number of units.
           shown: What to show under the bar from now on, such as `loss="1.23"`.
         """
 
@@ -50,9 +50,9 @@ def progress(description: str, total: int | None, unit: str) -> Iterator[Advance
     """Shows a bar while the block runs, if stderr is a terminal.
 
     Args:
-      description: What is being done.
-      total: Number of units of all the work; null if unknown.
-      unit: What is counted, such as "batches".
+      description: The name of the work.
+      total: Number of units of all the work; None if unknown.
+      unit: The name of the units, such as "batches".
     """
     if not _on_terminal():
         yield Advance()
@@ -81,7 +81,7 @@ def _view() -> "Progress":
         TextColumn("{task.fields[unit]}  ETA", markup=False),
         TimeRemainingColumn(),
     )
-    # The time that remains is told from the last ten minutes, since a unit of work may take a minute.
+    # The time that remains is computed from the last ten minutes, since a unit of work may take a minute.
     return View(*columns, console=_console(), transient=True, speed_estimate_period=600)
 
 

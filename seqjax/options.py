@@ -26,11 +26,11 @@ _Field: TypeAlias = tuple[str, Any, Any]
 
 
 class Names(Protocol):
-    """What a command says about its options besides its config model."""
+    """Options of a command besides its config model."""
 
     @property
     def config_path(self) -> str | None:
-        """Where the YAML file is by default; null gives a command without one."""
+        """Default path of the YAML file; None for a command without one."""
         ...
 
     @property
@@ -115,7 +115,7 @@ def overrides(options: object, model: type[ConfigModel], prefix: str = "") -> di
 
 
 def read_words(words: Sequence[str], annotation: object, name: str) -> object:
-    """What the words of one option mean.
+    """Reads the value that the words of one option give.
 
     Args:
       words: The words as typed.

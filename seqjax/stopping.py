@@ -26,7 +26,7 @@ class Stopped(KeyboardInterrupt):
 
 
 def stop_error(number: int) -> KeyboardInterrupt:
-    """What a signal is raised as."""
+    """The exception of a signal."""
     return KeyboardInterrupt() if number == signal.SIGINT else Stopped(number)
 
 
@@ -59,7 +59,7 @@ class Note:
 
     def __init__(self) -> None:
         self.signal: int = 0
-        """Its number; 0 if none came."""
+        """Its number; 0 if there was none."""
         self._at_once = False
 
     def raising(self, function: Callable[P, T]) -> Callable[P, T]:
@@ -108,8 +108,8 @@ def _handling() -> Iterator[list[int]]:
     if threading.current_thread() is not threading.main_thread():  # Only that one may set handlers.
         yield []
         return
-    there = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
-    before = {number: signal.getsignal(number) for number in there}
+    numbers = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in numbers}
     heeded = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
     try:
         yield heeded

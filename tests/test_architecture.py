@@ -1,10 +1,11 @@
-"""The house rules, held by reading the source: who imports whom, what is imported where, how large it is.
+"""The house rules, held by reading the source: who imports whom, what is imported where, sizes and words.
 
 `violations(package)` reads every file of a package and returns one line a violation, `rule: file:line: what`.
 It is run on seqjax, which must have none, and on packages with one planted fault each, which must be found.
 """
 
 import ast
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,6 +104,16 @@ PICKLES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "she
 # Besides cli.py: a search records why one of its runs failed, and goes on with the next.
 CATCHES_ERRORS = {"commands/search_engines.py", "commands/train_together.py", "sweep/population.py"}
 
+# Layers whose words follow the rules; the others follow as they are gone through.
+CLEAN = {
+    *("version", "errors", "stopping", "console", "runtime", "baselines", "reports", "optim"),
+    *("options", "api", "cli", "__init__", "__main__"),
+}
+# A function's docstring begins with a verb or with a noun of the trade.
+OPENINGS = re.compile(r"(What|How|Whether|Where|Which|As|See)\b")
+# YAML's word belongs where YAML is read or its keys are explained; in Python None is None.
+SAYS_NULL = {"config", "cli", "options"}
+
 EXITS = {"exit", "quit", "sys.exit", "os._exit", "os.abort"}
 
 
@@ -131,6 +142,7 @@ def violations(package: Path) -> list[str]:
             *_package_files(place, tree),
             *_sizes(tree, text),
             *_pickles(tree),
+            *_words(layer, tree),
         ]
         found += [f"{rule}: {place}:{line}: {what}" for rule, line, what in checks]
     return found
@@ -238,6 +250,21 @@ def _pickles(tree: ast.Module) -> Iterator[Finding]:
             yield "pickle", node.value.lineno, "allow_pickle"
 
 
+def _words(layer: str, tree: ast.Module) -> Iterator[Finding]:
+    if layer not in CLEAN:
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            opening = OPENINGS.match(ast.get_docstring(node) or "")
+            if opening:
+                yield "words", node.lineno, f"the docstring of {node.name} begins with {opening[0]}"
+        # Docstrings of modules, classes, functions and attributes.
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            says_null = re.search(r"\bnull\b", str(node.value.value), re.IGNORECASE)
+            if says_null and layer not in SAYS_NULL:
+                yield "words", node.lineno, "a docstring says null rather than None"
+
+
 def test_no_row_of_the_table_of_layers_looks_up():
     upward = [
         (layer, other)
@@ -286,6 +313,10 @@ FAULTS = [
     ("cli only", "commands/train.py", "try:\n    x = 1\nexcept:\n    x = 2"),
     ("name", "data/utils.py", "x = 1"),
     ("re-export", "data/__init__.py", "from seqjax.windows.windows import Batch as Batch"),
+    ("words", "optim/rule.py", 'def f():\n    """What an optimizer does."""'),
+    ("words", "reports/page.py", 'class A:\n    def f(self):\n        """Whether it is shown."""'),
+    ("words", "reports/page.py", 'def f():\n    """Returns a page; null without runs."""'),
+    ("words", "api.py", 'x = 1\n"""Null is none."""'),
     ("size", "data/streams.py", "x = 1\n" * MAX_FILE_LINES),
     ("size", "data/streams.py", "def f():\n" + "    x = 1\n" * (MAX_FUNCTION_LINES - 1)),
     ("size", "data/streams.py", "def f(a, b, c, d, e, f): ..."),
@@ -311,6 +342,8 @@ ALLOWED = [
     ("cli.py", "import sys\ntry:\n    print()\nexcept SeqjaxError:\n    sys.exit(1)"),
     ("cli.py", "def f():\n    from seqjax.commands.train import train"),
     ("interop/export.py", "def f():\n    import jax2onnx"),
+    ("reports/page.py", 'def f():\n    """Asserts that nullable columns are None. What for: see there."""'),
+    ("options.py", 'def f():\n    """Reads null as None."""'),
     ("config/load.py", "try:\n    x = 1\nexcept ConfigError:\n    x = 2"),
     ("commands/search_engines.py", "try:\n    x = 1\nexcept SeqjaxError:\n    x = 2"),
     ("data/streams.py", "class A:\n    def f(self, a, b, c, d, e, *, g, h): ..."),

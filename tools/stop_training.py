@@ -28,9 +28,9 @@ from typing import Any
 
 import numpy as np
 
+from seqjax.artifacts.atomic import check_manifest
 from seqjax.artifacts.checkpoints import load_info, load_leaves, newest_intact
 from seqjax.artifacts.layout import Layout
-from seqjax.artifacts.manifest import check_manifest
 from seqjax.errors import ArtifactError
 
 LENGTH, WINDOWS, NAME = 12, 3000, "demo"

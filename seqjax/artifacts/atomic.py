@@ -4,10 +4,16 @@ Output is written to a hidden sibling of its final path, forced to disk, and ren
 sibling and leaves what was there before. A plain rename replaces a file, but no folder: Linux exchanges the
 two in one step; elsewhere the old folder is moved aside first, and moved back by the next attempt if the
 program is killed in between. A file never replaces a folder, which may hold anything.
+
+A manifest, written last, lists digests of the files of a folder, so that damage and unfinished writing are
+seen on loading. It is compared as text with what it would be now; so a change of the manifest itself is
+damage too.
 """
 
 import ctypes
 import glob
+import hashlib
+import json
 import os
 import secrets
 import shutil
@@ -17,6 +23,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from seqjax.errors import ArtifactError
+
+_MANIFEST = "manifest.json"
 
 
 @contextmanager
@@ -88,7 +96,7 @@ def move_over(source: Path, path: Path) -> None:
 
 
 def recover(path: Path) -> None:
-    """Moves back what a killed `move_over` left beside a `path` that is missing."""
+    """Moves back the file or folder of a missing `path` that a killed `move_over` moved aside."""
     if not path.exists():
         for old in _moved_aside(path)[:1]:
             old.rename(path)
@@ -98,14 +106,14 @@ def _moved_aside(path: Path) -> list[Path]:
     return sorted(path.parent.glob(glob.escape(_sibling_start(path, "old")) + "*"))
 
 
-def _exchange(one: Path, other: Path) -> bool:
+def _exchange(source: Path, path: Path) -> bool:
     """Exchanges two paths in one step, if the system can."""
     try:
         rename = ctypes.CDLL(None, use_errno=True).renameat2
     except (AttributeError, OSError):
         return False
     here, exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux.
-    return rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0
+    return rename(here, os.fsencode(source), here, os.fsencode(path), exchange) == 0
 
 
 def sync(path: Path) -> None:
@@ -129,3 +137,45 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def write_manifest(folder: Path) -> None:
+    """Writes down the SHA-256 of every file that is in `folder` now."""
+    (folder / _MANIFEST).write_text(_manifest_text(_digests(folder)), encoding="utf-8")
+
+
+def check_manifest(folder: Path) -> None:
+    """Raises `ArtifactError` if a folder's files are not those that its manifest lists."""
+    try:
+        written = (folder / _MANIFEST).read_bytes()
+        digests = _digests(folder)
+    except OSError as error:
+        raise ArtifactError(f"{folder} is damaged or was not finished: {error}.") from None
+    if written != _manifest_text(digests).encode():
+        files = ", ".join(_differing(written, digests)) or _MANIFEST
+        raise ArtifactError(f"{folder} is damaged: {files} is not as it was written.")
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    named = {path.relative_to(folder).as_posix(): path for path in files}
+    return {name: _digest(named[name]) for name in sorted(named) if name != _MANIFEST}
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _manifest_text(digests: dict[str, str]) -> str:
+    return json.dumps({"sha256": digests}, indent=1) + "\n"
+
+
+def _differing(written: bytes, digests: dict[str, str]) -> list[str]:
+    """Up to three files that the manifest says something else of; none if it cannot be read."""
+    try:
+        listed = dict(json.loads(written)["sha256"])
+    except (ValueError, KeyError, TypeError):
+        return []
+    names = sorted(listed.keys() | digests.keys())
+    return [name for name in names if listed.get(name) != digests.get(name)][:3]

@@ -19,9 +19,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from seqjax.artifacts.atomic import replacing
+from seqjax.artifacts.atomic import check_manifest, replacing, write_manifest
 from seqjax.artifacts.layout import Layout, Place
-from seqjax.artifacts.manifest import check_manifest, write_manifest
 from seqjax.errors import ArtifactError
 
 logger = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""Where preprocessed data lies in a project, and what it is called."""
+"""Paths and names of preprocessed data in a project."""
 
 import re
 import zlib
@@ -20,7 +20,7 @@ def results_folder(project_root: str) -> Path:
 
 
 def split_path(project_root: str, name: str, split: int, suffix: str) -> str:
-    """Where a split lies, as the metadata JSON says it: beginning with `project_root` as the user wrote it.
+    """The path of a split as the metadata JSON has it: beginning with `project_root` as the user wrote it.
 
     Args:
       project_root: Root folder of the project.
@@ -33,7 +33,7 @@ def split_path(project_root: str, name: str, split: int, suffix: str) -> str:
 
 
 def foreign_file(split: Path) -> Path | None:
-    """A file in the place of a split that preprocess did not write; null if there is none.
+    """A file in the place of a split that preprocess did not write; None if there is none.
 
     Args:
       split: Where a split is to be, in whatever format; need not exist.

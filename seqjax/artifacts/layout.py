@@ -1,4 +1,4 @@
-"""Which file of a run lies where: the only code that knows the names of logs, checkpoints, models, outputs.
+"""Paths of the files of a run: the only code that knows the names of logs, checkpoints, models, outputs.
 
 logs/sequifier-<model>-rank<r>-2.txt, -3.txt, .jsonl       checkpoints/<model>/epoch-<n>[-batch-<k>]/
 models/sequifier-<model>-best|last[-embedding]-<epoch>.<ext>
@@ -18,12 +18,13 @@ from typing import Literal, NamedTuple
 
 Which = Literal["best", "last"]
 Kind = Literal["generative", "embedding"]
+Results = Literal["predictions", "probabilities", "embeddings", "quantiles", "frequencies"]
 
 _DEBUG, _INFO = 2, 3
 
 
 class Place(NamedTuple):
-    """How far a run is; a later place is greater."""
+    """Progress of a run; a later place is greater."""
 
     epoch: int
     """Whole epochs that are done."""
@@ -63,10 +64,10 @@ class Layout:
     def saved(self) -> list[Place]:
         """Places that have a checkpoint, oldest first."""
         names = (path.name for path in self.checkpoints.glob("epoch-*"))
-        found = (re.fullmatch(r"epoch-(\d+)(?:-batch-(\d+))?", name) for name in names)
+        matches = (re.fullmatch(r"epoch-(\d+)(?:-batch-(\d+))?", name) for name in names)
         return sorted(
             Place(int(match[1]), 0) if match[2] is None else Place(int(match[1]) - 1, int(match[2]))
-            for match in found
+            for match in matches
             if match
         )
 
@@ -74,41 +75,10 @@ class Layout:
         """A model file; `epoch` is the last completed one, for the best model too."""
         return self.root / "models" / f"{self._stem(which, kind)}{epoch}.{extension}"
 
-    def predictions(self, model_id: str, extension: str) -> Path:
-        """The predictions of a model."""
-        return self.root / "outputs" / "predictions" / f"{model_id}-predictions.{extension}"
-
-    def probabilities(self, model_id: str, target: str, extension: str) -> Path:
-        """The probabilities of a model's categorical target; a slash in the target's name becomes `_`."""
-        name = target.replace("/", "_").replace("\\", "_")
-        return self.root / "outputs" / "probabilities" / f"{model_id}-{name}-probabilities.{extension}"
-
-    def quantiles(self, model_id: str, extension: str) -> Path:
-        """What the samples of a model say about real targets."""
-        return self.root / "outputs" / "quantiles" / f"{model_id}-quantiles.{extension}"
-
-    def frequencies(self, model_id: str, target: str, extension: str) -> Path:
-        """How frequent the classes of a categorical target are among samples; see `probabilities`."""
-        name = target.replace("/", "_").replace("\\", "_")
-        return self.root / "outputs" / "frequencies" / f"{model_id}-{name}-frequencies.{extension}"
-
-    def embeddings(self, model_id: str, extension: str) -> Path:
-        """The embeddings of a model."""
-        return self.root / "outputs" / "embeddings" / f"{model_id}-embeddings.{extension}"
-
-    def evaluation(self, name: str, extension: str) -> Path:
-        """The report of an evaluation: json or html."""
-        return self.root / "outputs" / "evaluations" / f"{name}-evaluation.{extension}"
-
     @property
     def tensorboard(self) -> Path:
         """The folder of the log's event files; TensorBoard shows all runs of the folder around it."""
         return self.root / "logs" / "tensorboard" / self.model_name
-
-    @property
-    def visualization(self) -> Path:
-        """The page that shows how this run, or the runs of this search, were trained."""
-        return _visualizations(self.root) / f"{self.model_name}-training-visualization.html"
 
     def _log(self, ending: str) -> Path:
         return self.root / "logs" / f"sequifier-{self.model_name}-rank{ending}"
@@ -117,47 +87,62 @@ class Layout:
         return f"sequifier-{self.model_name}-{which}-{'embedding-' if kind == 'embedding' else ''}"
 
 
-def visualization_of_several(root: Path) -> Path:
-    """The page that shows how several runs were trained."""
-    return _visualizations(root) / "multi-model-training-visualization.html"
+def results_path(root: Path, kind: Results, model_id: str, extension: str, target: str = "") -> Path:
+    """The results of a model.
+
+    Args:
+      root: The project.
+      kind: What the results are.
+      model_id: The model's id.
+      extension: The format.
+      target: The target that they are of, if each has a file; a slash in its name becomes `_`.
+    """
+    name = f"-{target.replace('/', '_')}".replace("\\", "_") if target else ""
+    return root / "outputs" / kind / f"{model_id}{name}-{kind}.{extension}"
+
+
+def evaluation_path(root: Path, name: str, extension: str) -> Path:
+    """The report of an evaluation: json or html."""
+    return root / "outputs" / "evaluations" / f"{name}-evaluation.{extension}"
+
+
+def visualization_path(root: Path, name: str) -> Path:
+    """The page that shows how a run, or the runs of a search, were trained."""
+    return root / "outputs" / "visualization" / f"{name}-training-visualization.html"
 
 
 def logged_models(root: Path) -> list[str]:
     """Names of the runs that left a log of rank 0 in the project at `root`."""
     names = (path.name for path in (root / "logs").glob("sequifier-*-rank0*"))
-    found = (re.fullmatch(r"sequifier-(.+)-rank0(?:-[23]\.txt|\.jsonl)", name) for name in names)
-    return sorted({match[1] for match in found if match})
-
-
-def _visualizations(root: Path) -> Path:
-    return root / "outputs" / "visualization"
+    matches = (re.fullmatch(r"sequifier-(.+)-rank0(?:-[23]\.txt|\.jsonl)", name) for name in names)
+    return sorted({match[1] for match in matches if match})
 
 
 def newest_model(folder: Path, which: Which, kind: Kind, model_name: str | None = None) -> Path | None:
-    """The model file of its sort that was written last, a graph rather than parameters; null without one.
+    """The newest model file of its sort, a graph rather than parameters; None if there is none.
 
     Args:
-      folder: Where model files lie.
+      folder: The folder of model files.
       which: The best or the last parameters of a run.
       kind: What the model does.
-      model_name: The run; null is any.
+      model_name: The run; None is any.
     """
     run = ".+" if model_name is None else re.escape(model_name)
     middle = f"{which}-embedding" if kind == "embedding" else which
     name = re.compile(rf"sequifier-{run}-{middle}-\d+\.(onnx|pt)")
-    there = [path for path in folder.glob("sequifier-*") if name.fullmatch(path.name)]
-    if not there:
+    files = [path for path in folder.glob("sequifier-*") if name.fullmatch(path.name)]
+    if not files:
         return None
-    newest = max(there, key=lambda path: path.stat().st_mtime_ns)
+    newest = max(files, key=lambda path: path.stat().st_mtime_ns)
     graph = newest.with_suffix(".onnx")
-    return graph if graph in there else newest
+    return graph if graph in files else newest
 
 
 def part_of(whole: Path, model_id: str, number: int) -> Path:
-    """Where the results of one input file lie, in the folder that takes the place of the file `whole`.
+    """The results of one input file, in the folder that takes the place of the file `whole`.
 
     Args:
-      whole: Where the results of all data would lie: predictions, probabilities or embeddings.
+      whole: The file that the results of all data would be in: predictions, probabilities or embeddings.
       model_id: The model's id.
       number: Number of the input file.
     """

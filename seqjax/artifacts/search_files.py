@@ -1,4 +1,4 @@
-"""What a hyperparameter search keeps on disk: a configuration for each run, how far it is, what came of it.
+"""Files of a hyperparameter search: a configuration for each run, its progress, the results.
 
 <model_config_write_path>/<run>.yaml                 a complete training configuration
 <model_config_write_path>/<name>-search.json         the search, and the outcome of each finished run
@@ -28,11 +28,11 @@ class SearchFiles:
     root: Path
     name: str
     configs: Path
-    """Where the configurations of runs are written."""
+    """The folder of the configurations of runs."""
 
     @property
     def state(self) -> Path:
-        """How far the search is."""
+        """Progress of the search."""
         return self.configs / f"{self.name}-search.json"
 
     def config(self, run: str) -> Path:
@@ -49,7 +49,7 @@ class SearchFiles:
 
 
 class Outcome(ConfigModel):
-    """What came of a run."""
+    """Result of a run."""
 
     run: int
     """Its number."""
@@ -60,7 +60,7 @@ class Outcome(ConfigModel):
     reason: str | None = None
     """Why it failed."""
     best_validation_loss: float | None = None
-    """The lowest; null where it failed."""
+    """The lowest; None where it failed."""
     best_epoch: int | None = None
     """The epoch of that loss."""
     last_epoch: int | None = None
@@ -83,7 +83,7 @@ class Waiting(ConfigModel):
 
 
 class SearchState(ConfigModel):
-    """How far a search is."""
+    """Progress of a search."""
 
     config: dict[str, Any]
     """The search's configuration."""
@@ -92,11 +92,11 @@ class SearchState(ConfigModel):
     outcomes: dict[int, Outcome]
     """Of each finished run, by its number."""
     paused: dict[int, dict[int, Waiting]] = Field(default_factory=dict)
-    """Run and epoch to how it stood when it waited there for the others."""
+    """Run and epoch to its state when it waited there for the others."""
 
 
 def load_state(path: Path) -> SearchState | None:
-    """Reads how far a search is; null where it has not begun.
+    """Reads the progress of a search; None where it has not begun.
 
     Raises:
       ArtifactError: The file is damaged.
@@ -113,5 +113,5 @@ def load_state(path: Path) -> SearchState | None:
 
 
 def save_state(path: Path, state: SearchState) -> None:
-    """Replaces what `load_state` reads."""
+    """Writes the file that `load_state` reads."""
     write_text(path, json.dumps(state.model_dump(mode="json"), indent=1))

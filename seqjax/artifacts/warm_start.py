@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from seqjax.artifacts.atomic import check_manifest
 from seqjax.artifacts.checkpoints import load_best, load_info
-from seqjax.artifacts.manifest import check_manifest
 from seqjax.artifacts.torch_models import read_pt
 from seqjax.config.model import ModelSpec
 from seqjax.config.schema import Schema

@@ -1,9 +1,9 @@
 """A folder for a long piece of work: it survives an interruption, and its results are handed over at once.
 
-The folder is hidden and lies beside the results. `run.json` says what the work depends on (a fingerprint), so
-that only the same work is taken up again; the work keeps its own notes beside it. When all results are
-complete, `publish.json` lists where each belongs, and they are renamed one after the other. Whoever opens the
-folder next finishes renaming that was cut short. A lock keeps two runs from working in one folder.
+The folder is hidden and a sibling of the results. `run.json` says what the work depends on (a fingerprint),
+so that only the same work is taken up again; the work keeps its own notes in other files. When all results
+are complete, `publish.json` lists where each belongs, and they are renamed one after the other. The next
+`workspace` finishes renaming that was cut short. A lock keeps two runs from working in one folder.
 """
 
 import fcntl
@@ -34,22 +34,22 @@ class Workspace:
     def __init__(self, folder: Path, *, resumed: bool) -> None:
         self.folder = folder
         self.resumed = resumed
-        """Whether there is earlier work in it."""
+        """True if it holds earlier work."""
 
     def note(self, name: str) -> Note:
-        """What was noted under a name, or null; any JSON value."""
+        """Reads the note of a name; None if there is none."""
         file = self.folder / f"{name}.json"
         return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
 
     def write_note(self, name: str, value: object) -> None:
-        """Notes something, in place of what was there, on disk when this returns."""
+        """Writes the note of a name; it is on disk when this returns."""
         write_text(self.folder / f"{name}.json", json.dumps(value))
 
     def publish(self, results: Mapping[Path, Path]) -> None:
         """Moves finished results to their places; an interruption is made up for by the next `workspace`.
 
         Args:
-          results: Where each result belongs, by where it is now (inside the folder), in the order of moving.
+          results: Final path of each result by its path inside the folder, in the order of moving.
         """
         for staged, place in results.items():
             sync(staged)
@@ -69,7 +69,7 @@ def workspace(folder: Path, fingerprint: Mapping[str, Any], *, resume: bool) -> 
     Only an interruption (Ctrl-C, a kill, a power cut) leaves it.
 
     Args:
-      folder: Where; it need not exist.
+      folder: The folder; it need not exist.
       fingerprint: What the work depends on, as JSON can hold it.
       resume: Whether to take up work that was interrupted; otherwise it is discarded.
 

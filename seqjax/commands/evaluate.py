@@ -16,7 +16,7 @@ from pathlib import Path
 
 from seqjax.artifacts.atomic import replacing
 from seqjax.artifacts.card import ModelCard
-from seqjax.artifacts.layout import Layout
+from seqjax.artifacts.layout import evaluation_path
 from seqjax.artifacts.model_files import resolve_model_path
 from seqjax.baselines import Fitted, fit_baselines
 from seqjax.config.evaluate import EvaluateConfig
@@ -132,7 +132,7 @@ def _evaluate_one(
 
 
 def _notes(found: Found, config: EvaluateConfig, card: ModelCard) -> Iterator[str]:
-    """What a reader should know about the figures."""
+    """Notes about the figures for the reader of the report."""
     for name, target in found.targets.items():
         share = {key: target.not_scored.get(key, 0) for key in ("unknown", "other")}
         if any(share.values()) and not config.score_reserved:
@@ -171,13 +171,13 @@ def _result(
 class _TrainingData:
     path: Path
     metadata: Metadata | None
-    """What preprocess wrote about it."""
+    """Metadata that preprocess wrote about it."""
 
 
 def _training_data(
     config: EvaluateConfig, metadata: Metadata | None, data_path: Path, card: ModelCard
 ) -> _TrainingData | None:
-    """Where the training data lies, if it is known and still there.
+    """The training data, if it is known and still there.
 
     Metadata may be of the held-out data alone, which is then its first split. What the model was trained on
     is taken even where it is evaluated on that too: its baselines have seen then what it has seen.
@@ -204,7 +204,7 @@ def _metadata_of_model(config: EvaluateConfig, card: ModelCard) -> Metadata | No
 def _data_of_model(
     config: EvaluateConfig, card: ModelCard, metadata: Metadata | None, *, split: int
 ) -> Path | None:
-    """What a model was trained (split 0) or validated (1) on, if it is known and still there."""
+    """The data that a model was trained (split 0) or validated (1) on, if it is known and still there."""
     named = card.train_config.get(("training_data_path", "validation_data_path")[split])
     path = None
     if named is not None:
@@ -269,11 +269,10 @@ def _unique(path: Path, paths: Sequence[Path]) -> str:
 
 
 def _places(config: EvaluateConfig, names: Sequence[str]) -> dict[str, Path]:
-    """Where the report goes, by the kind of file."""
-    layout = Layout(Path(config.project_root), "")
+    """Paths of the report, by the kind of file."""
     name = config.report_name or (Path(names[0]).name if len(names) == 1 else "comparison")
     kinds = ("json", "html") if config.html else ("json",)
-    return {kind: layout.evaluation(name, kind) for kind in kinds}
+    return {kind: evaluation_path(Path(config.project_root), name, kind) for kind in kinds}
 
 
 def _write(report: Report, places: Mapping[str, Path]) -> None:

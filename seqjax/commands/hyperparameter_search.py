@@ -27,9 +27,8 @@ from seqjax.config.sampling import SECTIONS, parts_of
 from seqjax.config.train import TrainConfig
 from seqjax.errors import ArtifactError, ConfigError, MissingPackageError, Problem, TrainingError
 from seqjax.sweep.groups import shape_of
-from seqjax.sweep.halving import budgets, kept
 from seqjax.sweep.space import Candidate, Plan, Skipped, Space, candidate_of, identity, plan, space_of
-from seqjax.sweep.summary import LOSS, csv_text, ranked, table_lines
+from seqjax.sweep.summary import LOSS, budgets, csv_text, kept, ranked, table_lines
 from seqjax.training.distributed import find_devices
 from seqjax.training.logs import log_files
 

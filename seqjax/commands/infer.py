@@ -11,7 +11,7 @@ from pathlib import Path
 
 import polars as pl
 
-from seqjax.artifacts.layout import Layout
+from seqjax.artifacts.layout import results_path
 from seqjax.artifacts.model_files import resolve_model_path
 from seqjax.config.infer import InferConfig
 from seqjax.errors import ConfigError, Problem
@@ -19,7 +19,6 @@ from seqjax.inference.inputs import data_path_of, metadata_of, source_of
 from seqjax.inference.model import Model
 from seqjax.inference.results import write_files, write_whole
 from seqjax.inference.sources import Source
-from seqjax.inference.tables import Output
 
 
 def infer(config: InferConfig) -> list[Path]:
@@ -86,11 +85,9 @@ def _write(config: InferConfig, model_id: str, model: Model, source: Source) -> 
 def _by_place(
     config: InferConfig, model_id: str, model: Model, source: Source
 ) -> Iterator[dict[Path, pl.DataFrame]]:
+    root, extension = Path(config.project_root), config.write_format
     for outputs in model.outputs(config, source):
-        yield {_place(config, model_id, output): table for output, table in outputs.items()}
-
-
-def _place(config: InferConfig, model_id: str, output: Output) -> Path:
-    layout, extension = Layout(Path(config.project_root), ""), config.write_format
-    place = getattr(layout, output.kind)
-    return place(model_id, output.target, extension) if output.target else place(model_id, extension)
+        yield {
+            results_path(root, output.kind, model_id, extension, target=output.target): table
+            for output, table in outputs.items()
+        }

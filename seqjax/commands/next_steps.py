@@ -1,4 +1,4 @@
-"""What a user is told when a command is done: what it left behind, and what to do with that."""
+"""Lines at the end of a command: its results, and the commands that use them."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING

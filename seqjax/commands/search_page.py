@@ -6,13 +6,12 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from seqjax.reports.page import Cell, Figure, Part, Section, Table, Text, page, plain
-from seqjax.sweep.importance import importance
-from seqjax.sweep.summary import LOSS
+from seqjax.reports.page import Block, Cell, Figure, Section, Table, Text, page, plain
+from seqjax.sweep.summary import LOSS, importance
 
 _MOST_LINES = 2000
 _COLOURS = [[0.0, "#1d6ff2"], [0.3, "#a855f7"], [0.65, "#f59e0b"], [1.0, "#a8adb7"]]
-"""From the lowest loss up: the best runs are what the eye finds first, on a light page and on a dark one."""
+"""From the lowest loss up: the best runs catch the eye, on a light page and on a dark one."""
 _MOST_MARKS = 8
 
 
@@ -33,7 +32,7 @@ def search_page(name: str, rows: Sequence[Mapping[str, Any]], settings: Sequence
         facts |= {"best run": done[0]["run"], "lowest validation loss": done[0][LOSS]}
     sections = [Section("Runs", [_table(rows, settings)])]
     if len(done) > 1 and settings:
-        figures: list[Part] = [_coordinates(done[:_MOST_LINES], settings)]
+        figures: list[Block] = [_coordinates(done[:_MOST_LINES], settings)]
         sections = [Section("Settings and loss", figures), *_importance(done, settings), *sections]
     return page(f"Search {name}", sections, facts=facts)
 
@@ -84,13 +83,13 @@ def _dimension(name: str, values: Sequence[Any]) -> dict[str, Any]:
 
 
 def _is_logarithmic(values: Sequence[float]) -> bool:
-    """Whether numbers span much, and half of them lie on either side of the middle of a logarithmic axis."""
+    """True if numbers span much, and half of them lie on either side of the middle of a logarithmic axis."""
     low, high, median = min(values), max(values), statistics.median(values)
     return low > 0 and high / low >= 50 and median < (low + high) / 4
 
 
 def _marks(values: Sequence[float]) -> list[float] | None:
-    """Which numbers to mark on an axis; null leaves it to the figure."""
+    """The numbers to mark on an axis; None leaves it to the figure."""
     kinds = sorted(set(values))
     if len(kinds) <= _MOST_MARKS:
         return kinds
@@ -102,7 +101,7 @@ def _marks(values: Sequence[float]) -> list[float] | None:
 
 
 def _importance(rows: Sequence[Mapping[str, Any]], settings: Sequence[str]) -> list[Section]:
-    shares = importance(rows, settings, LOSS)
+    shares = importance(rows, settings)
     if not shares:
         return []
     names = list(reversed(shares))
@@ -123,7 +122,7 @@ def _importance(rows: Sequence[Mapping[str, Any]], settings: Sequence[str]) -> l
     return [Section("Importance", [Figure(figure, caption=caption, height=120 + 32 * len(names))])]
 
 
-def _table(rows: Sequence[Mapping[str, Any]], settings: Sequence[str]) -> Part:
+def _table(rows: Sequence[Mapping[str, Any]], settings: Sequence[str]) -> Block:
     columns = ["rank", "run", "status", LOSS, "best_epoch", "last_epoch", "seconds", *settings, "reason"]
     if not rows:
         return Text("No run was trained.")

@@ -1,9 +1,9 @@
 """A search that learns from its results: Optuna's study of a space, asked for several runs at a time.
 
-A trial of the study is a run of the search, by the same number. The study lies in a file beside the summary
-(SQLite, or a journal), so that it survives the process, and optuna-dashboard shows it. Runs are asked for in
-batches, which are trained together and then told. What is asked depends on the seed and on the trials before,
-so that a search that was killed asks again for what it asked for.
+A trial of the study is a run of the search, by the same number. The study is a file next to the state of the
+search (SQLite, or a journal), so that it survives the process, and optuna-dashboard shows it. Runs are asked
+for in batches, which are trained together; then their losses are reported. What is asked depends on the seed
+and on the trials before, so that a search that was killed asks again for what it asked for.
 """
 
 import json
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
 
 
 _MOST_RANDOM = 10
-"""Trials at random before results are gone by, of a large study; of a small one, a third."""
+"""Random trials before the sampler uses results, of a large study; of a small one, a third."""
 
 
 class Study:
-    """What was tried, and what came of it.
+    """The trials of a search and their losses.
 
     Args:
-      path: The file that it is kept in.
+      path: The file of the study.
       name: Its name there.
       storage: The kind of file.
       space: What can be tried.
-      seed: Of what is asked for.
-      wanted: How many trials there will be.
+      seed: Seed of the sampler.
+      wanted: The number of trials of the whole search.
 
     Raises:
       MissingPackageError: Optuna is not installed.
@@ -71,7 +71,7 @@ class Study:
 
     @property
     def count(self) -> int:
-        """How many trials there are."""
+        """Number of trials."""
         return len(self._study.get_trials(deepcopy=False))
 
     def settings(self) -> dict[int, Choice]:
@@ -82,8 +82,8 @@ class Study:
         """Adds new trials.
 
         Args:
-          count: How many.
-          at_random: Whether results are not gone by.
+          count: The number of trials.
+          at_random: True leaves results aside.
         """
         startup = self.count + count if at_random else self._random
         self._study.sampler = _sampler(f"{self._seed} {self.count}", startup)
@@ -91,7 +91,7 @@ class Study:
             self._study.ask(self._distributions)
 
     def tell_all(self, losses: Mapping[int, float | None]) -> None:
-        """Says what came of trials, by number; null is a failure. What is known already is passed over."""
+        """Reports losses of trials, by number; None is a failure. Known ones are passed over."""
         from optuna.trial import TrialState
 
         trials = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
@@ -102,11 +102,11 @@ class Study:
                 self._study.tell(number, loss, state=state)
 
     def _settings(self, trial: Any) -> dict[str, Any]:  # noqa: ANN401 (one of two classes of Optuna)
-        found: dict[str, Any] = {}
+        settings: dict[str, Any] = {}
         for axis in self._space.axes:
             place = 0 if len(axis) == 1 else _places(axis).index(trial.params[_name(axis)])
-            found |= axis[place]
-        return found | {key: trial.params[key] for key in self._space.ranges}
+            settings |= axis[place]
+        return settings | {key: trial.params[key] for key in self._space.ranges}
 
 
 def _opened(path: Path, name: str, storage: Literal["sqlite", "journal"]) -> "optuna.Study":
@@ -134,7 +134,7 @@ def _sampler(seed: str, at_random: int) -> "BaseSampler":
     from optuna.samplers import TPESampler
 
     with warnings.catch_warnings():
-        # Counting what was asked for, and is not told yet, as bad is what keeps a batch's runs apart.
+        # Counting what was asked for, and has no loss yet, as bad is what keeps a batch's runs apart.
         warnings.simplefilter("ignore")
         return TPESampler(
             seed=random.Random(seed).randrange(2**32),
@@ -159,15 +159,15 @@ def _storage(path: Path, kind: Literal["sqlite", "journal"]) -> "BaseStorage":
 def _distributions(space: Space) -> dict[str, "BaseDistribution"]:
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-    found: dict[str, BaseDistribution] = {
+    distributions: dict[str, BaseDistribution] = {
         _name(axis): CategoricalDistribution(_places(axis)) for axis in space.axes if len(axis) > 1
     }
     for key, values in space.ranges.items():
         if space.is_whole(key):
-            found[key] = IntDistribution(int(values.low), int(values.high), log=values.log)
+            distributions[key] = IntDistribution(int(values.low), int(values.high), log=values.log)
         else:
-            found[key] = FloatDistribution(values.low, values.high, log=values.log)
-    return found
+            distributions[key] = FloatDistribution(values.low, values.high, log=values.log)
+    return distributions
 
 
 def _name(axis: Sequence[Mapping[str, Any]]) -> str:
@@ -176,7 +176,7 @@ def _name(axis: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _places(axis: Sequence[Mapping[str, Any]]) -> list[Any]:
-    """What stands for each choice: its first value, where these are plain and differ; else text."""
+    """A value for each choice: its first one, where these are plain and differ; else text."""
     first = [choice[_name(axis)] for choice in axis]
     plain = all(value is None or isinstance(value, bool | int | float | str) for value in first)
     if plain and len(set(map(repr, first))) == len(first):

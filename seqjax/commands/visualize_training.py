@@ -6,17 +6,17 @@ sequifier wrote too, and those of runs that are under way.
 
 import logging
 import re
+from itertools import chain
 from pathlib import Path
 
 from seqjax.artifacts.atomic import write_text
-from seqjax.artifacts.layout import Layout, logged_models, visualization_of_several
+from seqjax.artifacts.layout import Layout, logged_models, visualization_path
 from seqjax.config.base import suggestion
 from seqjax.config.load import resolve_path
 from seqjax.config.visualize_training import VisualizeTrainingConfig
 from seqjax.errors import ConfigError, Problem
+from seqjax.reports.run_log import RunLog, read_log
 from seqjax.reports.runs_page import runs_page
-from seqjax.reports.training_log import RunLog, read_log
-from seqjax.reports.training_page import training_page
 
 logger = logging.getLogger(__name__)
 
@@ -41,20 +41,16 @@ def visualize_training(config: VisualizeTrainingConfig) -> Path:
     if not names:
         raise _mistake(f"name at least one run or search. {_there(logged)}")
     members = {name: _members(name, logged, root) for name in names}
-    runs = [_read(root, run) for run in dict.fromkeys(run for found in members.values() for run in found)]
+    runs = [_read(root, run) for run in dict.fromkeys(chain.from_iterable(members.values()))]
     for note in (note for run in runs for note in run.notes):
         logger.warning("[WARNING] %s", note)
-    is_one = members == {names[0]: [names[0]]}
-    path = Layout(root, names[0]).visualization if len(names) == 1 else visualization_of_several(root)
-    if is_one:
-        text = training_page(runs[0], log_scale=config.log_scale, bucket=config.bucket_training_batches)
-    else:
-        title = (
-            f"Training of {names[0]}: {len(runs)} runs"
-            if len(names) == 1
-            else f"Training of {len(runs)} runs"
-        )
-        text = runs_page(title, runs, log_scale=config.log_scale, bucket=config.bucket_training_batches)
+    path = visualization_path(root, names[0] if len(names) == 1 else "multi-model")
+    title = f"{len(runs)} runs"
+    if len(names) == 1:
+        title = names[0] if members[names[0]] == names else f"{names[0]}: {title}"
+    text = runs_page(
+        f"Training of {title}", runs, log_scale=config.log_scale, bucket=config.bucket_training_batches
+    )
     write_text(path, text)
     logger.info("[INFO] Wrote %s", path)
     return path
@@ -73,7 +69,7 @@ def _names(config: VisualizeTrainingConfig) -> list[str]:
 def _members(name: str, logged: list[str], root: Path) -> list[str]:
     """The runs that a name stands for: itself, or those of a search."""
     pattern = re.compile(rf"{re.escape(name)}-run-(\d+)")
-    numbered = {int(found[1]): run for run in logged if (found := pattern.fullmatch(run))}
+    numbered = {int(match[1]): run for run in logged if (match := pattern.fullmatch(run))}
     runs = [numbered[number] for number in sorted(numbered)]
     # A search writes a text log under its own name, but no JSON.
     if name in logged and (not runs or Layout(root, name).json_log().exists()):
@@ -86,8 +82,8 @@ def _members(name: str, logged: list[str], root: Path) -> list[str]:
 
 
 def _there(logged: list[str], name: str = "") -> str:
-    """Which names there are, or the one that was meant."""
-    searches = {found[1] for run in logged if (found := re.fullmatch(r"(.+)-run-\d+", run))}
+    """The names that exist, or the one that was meant."""
+    searches = {match[1] for run in logged if (match := re.fullmatch(r"(.+)-run-\d+", run))}
     return suggestion(name, sorted({*logged, *searches})) if logged else "There are no logs at all."
 
 

@@ -6,7 +6,7 @@ one section never hides a mistake in another. A validator that finds several pro
 
 Pydantic says where each mistake is, but in its own words: a location also names the member of a union that
 was tried, and one mistake gives one error a member. `_placed` turns locations into keys that the user wrote,
-and `_joined` the errors of one union into one problem.
+and `_one_each` the errors of one union into one problem.
 """
 
 import difflib
@@ -41,7 +41,7 @@ class ConfigModel(BaseModel):
         validate_default=True,
     )
     makes_project: ClassVar[bool] = False
-    """Whether the command makes its project's folder, where that is not there."""
+    """True if the command creates its project's folder where it does not exist."""
 
 
 class Problems(ValueError):
@@ -84,7 +84,7 @@ def section_of(annotation: object) -> type[ConfigModel] | None:
     """The config model that a field's type holds, if it holds one; inside an optional or a list too."""
     if isinstance(annotation, type) and issubclass(annotation, ConfigModel):
         return annotation
-    return next((found for member in get_args(annotation) if (found := section_of(member))), None)
+    return next(filter(None, map(section_of, get_args(annotation))), None)
 
 
 def closed_section_of(annotation: object) -> type[ConfigModel] | None:
@@ -132,44 +132,44 @@ def _problems(model: type[ConfigModel], values: object, error: ValidationError) 
         else:
             requirement, sentence = _wording(model, section, item)
             mistakes.append(_Mistake(keys, union, requirement, sentence, shown(item["input"])))
-    return [mistake.problem() for mistake in _joined(mistakes)]
+    return [mistake.problem() for mistake in _one_each(mistakes)]
 
 
 def _placed(
     model: type[ConfigModel], values: object, location: Sequence[str | int]
 ) -> tuple[tuple[str | int, ...], tuple[str | int, ...] | None, type[ConfigModel] | None]:
-    """What `location` points at: the user's keys, those of the first union on the way, the innermost section.
+    """Resolves `location` to the user's keys, those of the first union on the way, and the innermost section.
 
-    A part of a location that is neither in the values nor a field there names a member of a union.
+    An item of a location that is neither in the values nor a field there names a member of a union.
     """
     keys: list[str | int] = []
     union: tuple[str | int, ...] | None = None
     section: type[ConfigModel] | None = model
     parent: type[ConfigModel] | None = model
-    for part in location:
-        field = section.model_fields.get(str(part)) if section else None
-        held, value = _step(values, part)
+    for item in location:
+        field = section.model_fields.get(str(item)) if section else None
+        held, value = _step(values, item)
         if not held and field is None:
-            union = tuple(keys) if union is None and part != "[key]" else union
+            union = tuple(keys) if union is None and item != "[key]" else union
             continue
-        keys.append(part)
+        keys.append(item)
         values = value
         parent = section or parent
-        if not isinstance(part, int):
+        if not isinstance(item, int):
             section = section_of(field.annotation) if field else None
     return tuple(keys), union, parent
 
 
-def _step(values: object, part: str | int) -> tuple[bool, object]:
-    """Whether `values` hold `part`, and what they hold there."""
-    if isinstance(values, Mapping) and part in values:
-        return True, values[part]
-    if isinstance(values, list | tuple) and isinstance(part, int) and part < len(values):
-        return True, values[part]
+def _step(values: object, key: str | int) -> tuple[bool, object]:
+    """True and the value under `key`, if `values` hold it; else False and None."""
+    if isinstance(values, Mapping) and key in values:
+        return True, values[key]
+    if isinstance(values, list | tuple) and isinstance(key, int) and key < len(values):
+        return True, values[key]
     return False, None
 
 
-def _joined(mistakes: Sequence[_Mistake]) -> Iterator[_Mistake]:
+def _one_each(mistakes: Sequence[_Mistake]) -> Iterator[_Mistake]:
     """One mistake a union and key: of those that got deepest into it, what each would have taken."""
     done = set()
     for mistake in mistakes:
@@ -185,7 +185,7 @@ def _joined(mistakes: Sequence[_Mistake]) -> Iterator[_Mistake]:
 
 
 def _alternatives(mistakes: Sequence[_Mistake]) -> _Mistake:
-    """What several members of a union say about one value, as one mistake."""
+    """Joins the mistakes that several members of a union report for one value."""
     requirements = list(dict.fromkeys(other.requirement for other in mistakes if other.requirement))
     first = mistakes[0]
     if not requirements:
@@ -222,7 +222,7 @@ _BOUNDS = {
 def _wording(
     model: type[ConfigModel], section: type[ConfigModel] | None, item: ErrorDetails
 ) -> tuple[str, str]:
-    """What an error says, as a requirement ("must be ...") or, where that does not fit, a sentence."""
+    """The wording of an error: a requirement ("must be ...") or, where that does not fit, a sentence."""
     kind, context = item["type"], item.get("ctx", {})
     if item["loc"][-1:] == ("[key]",):
         allowed = context.get("expected")
@@ -248,7 +248,7 @@ def _wording(
 
 
 def _right_key(root: type[ConfigModel], section: type[ConfigModel], name: str) -> str:
-    """Where an unknown key should have been: in another section of `root`, or spelt otherwise in this one."""
+    """The remedy for an unknown key: another section of `root`, or another spelling in this one."""
     if name in root.model_fields:
         return "It belongs at the top level."
     for key, field in root.model_fields.items():

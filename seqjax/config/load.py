@@ -41,7 +41,7 @@ def as_config(
     config: Config | Mapping[str, Any] | str | PathLike[str],
     overrides: Mapping[str, Any] | None = None,
 ) -> Config:
-    """What a Python caller may give as a config, as a valid config.
+    """Validates a config given in Python: a model, a mapping, or the path of a YAML file.
 
     Args:
       model: The config model of the command.
@@ -66,7 +66,7 @@ def as_config(
 
 
 def checked(model: type[Config], values: Mapping[str, Any], source: str) -> Config:
-    """What a user wrote for a command, as a valid config whose project is there.
+    """Validates the configuration of a command, and checks that its project exists.
 
     Args:
       model: The config model of the command.
@@ -132,12 +132,12 @@ def merged(
 
 
 def resolve_path(root: str | PathLike[str], path: str | PathLike[str], *, or_here: bool = False) -> Path:
-    """Where a path of a config lies.
+    """The path that a config names, relative ones under the project.
 
     Args:
       root: `project_root`, which anchors relative paths.
       path: A path as the user wrote it; an absolute one stays.
-      or_here: Whether to take a path that exists relative to the working directory but not under `root`.
+      or_here: True takes a path that exists relative to the working directory but not under `root`.
     """
     anchored = Path(root) / path
     here = Path(path)
@@ -145,7 +145,7 @@ def resolve_path(root: str | PathLike[str], path: str | PathLike[str], *, or_her
 
 
 def resolve_split(root: str | PathLike[str], path: str) -> Path:
-    """Where a split of the metadata lies.
+    """The path of a split that metadata names.
 
     The metadata names it as preprocess saw it: `project_root` as it was written then, and `data/...` in it.
     So it is looked for in the project's `data` too: the project may have moved, or be seen from elsewhere.
@@ -163,7 +163,7 @@ def resolve_split(root: str | PathLike[str], path: str) -> Path:
 
 
 def _root_problems(model: type[ConfigModel], root: object) -> list[Problem]:
-    """What is wrong with a `project_root`: most commands create folders only inside of a project."""
+    """Problems of a `project_root`: most commands create folders only inside of a project."""
     if "project_root" not in model.model_fields or not isinstance(root, str) or root in PLACEHOLDERS:
         return []
     if model.makes_project or Path(root).is_dir():

@@ -39,7 +39,7 @@ class NamedSpec(ConfigModel):
     model_config = ConfigDict(extra="allow")
 
     name: str
-    """Which one."""
+    """Its name in torch."""
 
     @classmethod
     def of(cls, name: str, **arguments: object) -> Self:
@@ -69,12 +69,12 @@ def schedule_length(spec: NamedSpec) -> int | None:
 
 
 def cycles_momentum(scheduler: NamedSpec) -> bool:
-    """Whether a schedule moves momentum as well as the learning rate."""
+    """True if a schedule moves momentum as well as the learning rate."""
     return bool(getattr(scheduler_settings(scheduler), "cycle_momentum", False))
 
 
 def has_momentum(optimizer: NamedSpec) -> bool:
-    """Whether an optimizer has a momentum, or betas whose first is one."""
+    """True if an optimizer has a momentum, or betas whose first is one."""
     return not {"momentum", "betas"}.isdisjoint(OPTIMIZERS[optimizer.name].model_fields)
 
 

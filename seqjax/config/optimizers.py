@@ -8,7 +8,7 @@ from seqjax.config.base import ConfigModel, ShareBelowOne
 
 
 class OptimizerSettings(ConfigModel):
-    """What every optimizer accepts. All but the first changes nothing."""
+    """Arguments of every optimizer. All but the first changes nothing."""
 
     weight_decay: NonNegativeFloat = 0.0
     """Coefficient of an L2 term in the gradient; where an optimizer's decay is decoupled, the share of a
@@ -26,7 +26,7 @@ class OptimizerSettings(ConfigModel):
 
 
 class Moments(OptimizerSettings):
-    """What optimizers have that go by means of the gradient and of its square."""
+    """Arguments of optimizers that go by means of the gradient and of its square."""
 
     betas: tuple[ShareBelowOne, ShareBelowOne] = (0.9, 0.999)
     """Decay of the mean of the gradient, and of what that is divided by, which is mostly a mean square."""
@@ -158,7 +158,7 @@ class AdaBelief(Moments):
 class Lamb(Moments):
     """AdamW whose step in each tensor is as long as the tensor is, as optax computes it.
 
-    The decay is a part of the step before that is scaled.
+    The decay is added to the step before the step is scaled.
     """
 
     eps: NonNegativeFloat = 1e-6
@@ -180,7 +180,7 @@ class Lars(SGD):
 class NovoGrad(Adam):
     """Momentum of gradients that are divided by the norm of their tensor, as in torch_optimizer.
 
-    The decay is a part of the divided gradient.
+    The decay is added to the divided gradient.
     """
 
     betas: tuple[ShareBelowOne, ShareBelowOne] = (0.95, 0.0)

@@ -16,7 +16,7 @@ from seqjax.config.base import ConfigModel, PositiveShare, Share, ShareBelowOne
 
 
 class SchedulerSettings(ConfigModel):
-    """What every torch scheduler accepts."""
+    """Arguments of every torch scheduler."""
 
     last_epoch: Literal[-1] = -1
     """A schedule starts at its start; `continue_training` resumes it."""

@@ -59,7 +59,7 @@ def parse_yaml(text: str, source: str) -> object:
 
 
 def parse_scalar(text: str) -> float | bool | str | None:
-    """What an unquoted word means: a number, a boolean, None, or the text itself."""
+    """The value of an unquoted word: a number, a boolean, None, or the text itself."""
     if text in _CONSTANTS:
         return _CONSTANTS[text]
     if _INTEGER.fullmatch(text):
@@ -98,7 +98,7 @@ def _scalar_text(key: str) -> str:
 
 def _json(value: object) -> str:
     text = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    return _NOT_PLAIN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return _NOT_PLAIN.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 class _Builder:
@@ -149,12 +149,12 @@ class _Builder:
 
     def _merged(self, node: yaml.Node) -> dict[Any, Any]:
         value = self.value(node)
-        parts = value if isinstance(value, list) else [value]
+        mappings = value if isinstance(value, list) else [value]
         merged: dict[Any, Any] = {}
-        for part in reversed(parts):  # The first of several mappings wins.
-            if not isinstance(part, dict):
+        for mapping in reversed(mappings):  # The first of several mappings wins.
+            if not isinstance(mapping, dict):
                 raise _mistake(node, "'<<' takes a mapping, or a list of mappings")
-            merged |= part
+            merged |= mapping
         return merged
 
 

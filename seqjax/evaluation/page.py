@@ -14,7 +14,7 @@ from seqjax.evaluation.tables import (
     verdict_table,
 )
 from seqjax.metrics import METRICS
-from seqjax.reports.page import Cell, Part, Section, Table, Text, page
+from seqjax.reports.page import Block, Cell, Section, Table, Text, page
 
 
 def report_page(report: Report) -> str:
@@ -48,7 +48,7 @@ def _facts(report: Report) -> Mapping[str, Cell]:
 
 
 def _model_sections(model: ModelResult, prefix: str) -> Iterator[Section]:
-    parts: list[Part] = [_unbroken(verdict_table(model))]
+    parts: list[Block] = [_unbroken(verdict_table(model))]
     if model.notes:
         parts.append(Text("\n\n".join(model.notes)))
     yield Section(f"{prefix}Verdict", parts)
@@ -58,7 +58,7 @@ def _model_sections(model: ModelResult, prefix: str) -> Iterator[Section]:
         yield Section(f"{prefix}Examples", list(_example_parts(model)))
 
 
-def _target_parts(target: TargetResult) -> Iterator[Part]:
+def _target_parts(target: TargetResult) -> Iterator[Block]:
     yield Text(target.verdict.text)
     yield _unbroken(metrics_table(target))
     left_out = [f"{count:,} {reason}" for reason, count in target.not_scored.items() if count]
@@ -77,7 +77,7 @@ def _target_parts(target: TargetResult) -> Iterator[Part]:
         yield from figures.residuals(target.points, target.verdict.baseline)
 
 
-def _example_parts(model: ModelResult) -> Iterator[Part]:
+def _example_parts(model: ModelResult) -> Iterator[Block]:
     yield Text("Windows drawn at random: the newest items that the model saw, and the item after them.")
     for example in model.examples:
         yield Text(f"Sequence {example.sequence_id}, item {example.item_position}")

@@ -10,11 +10,11 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int64, Integer, Num
 
+from seqjax.baselines import Parameters, predict_baseline
 from seqjax.config.evaluate import EvaluateConfig
 from seqjax.config.metadata import Statistics
 from seqjax.config.schema import HeadName
 from seqjax.data.columns import EPSILON, denormalise
-from seqjax.evaluation.baselines import Parameters, baseline_log_probs, baseline_outputs
 from seqjax.evaluation.bootstrap import FEWEST_PIECES, Estimate, estimate, resampled
 from seqjax.evaluation.examples import RandomRows
 from seqjax.evaluation.result import (
@@ -199,9 +199,7 @@ class CategoricalRun:
         for name, tally in self.tallies.items():
             log_probs = output
             if name != MODEL:
-                log_probs = baseline_log_probs(
-                    self._baselines[name], items.last.astype(np.int64), items.known
-                )
+                log_probs = predict_baseline(self._baselines[name], items.last, items.known)
             scores, chosen = self.scoring.score(log_probs, truth), log_probs.argmax(axis=1)
             tally.add(items.piece, items.position, scores)
             confidence = scores[:, self.scoring.columns.index("confidence")]
@@ -273,7 +271,8 @@ class RealRun:
         for name, tally in self.tallies.items():
             parameters = output
             if name != MODEL:
-                parameters = row.parameters(baseline_outputs(self._baselines[name], items.last, items.known))
+                raw = predict_baseline(self._baselines[name], items.last, items.known)
+                parameters = row.parameters(raw)
             points[f"by {name}"] = row.point(parameters).astype(np.float64)
             tally.add(items.piece, items.position, self.scoring.score(parameters, truth))
         self._points.add({name: denormalise(values, self._statistics) for name, values in points.items()})

@@ -1,5 +1,6 @@
 """Muon: momentum of a matrix, made orthogonal; and AdamW for what is no hidden matrix.
 
+Optax's Muon moves by other numbers than torch's with `nesterov`, so the rule is here, and the split optax's.
 Hidden matrices are those of the layers and `joint_embedding_layer.weight`. Embeddings, heads, norms and
 biases move by AdamW, at the same learning rate times `adamw_lr_factor`.
 """
@@ -14,44 +15,38 @@ import optax
 from jaxtyping import Array, Float
 
 from seqjax.config.optimizers import Muon
-from seqjax.optim.parts import Path, replaced, without
-from seqjax.optim.rule import Params, State, decayed, ema, transformation
+from seqjax.optim.rule import Params, decayed, ema, transformation
 
 _NOT_HIDDEN = ("encoder", "pos_encoder", "decoder")
 
 
-class MuonState(NamedTuple):
-    """Momentum of the hidden matrices, and AdamW's state of the other parameters."""
+class MomentumState(NamedTuple):
+    """Exponential means of the gradients of matrices."""
 
     momentum: Params
-    others: State
 
 
 def muon(settings: Muon) -> optax.GradientTransformation:
     """Directions of Muon for hidden matrices, and of AdamW for the other parameters."""
-    b1, b2 = settings.adamw_betas
+    hidden = optax.chain(_scale_by_orthogonal_momentum(settings), decayed(settings.weight_decay))
     adamw = optax.chain(
-        optax.scale_by_adam(b1, b2, settings.adamw_eps),
+        optax.scale_by_adam(*settings.adamw_betas, settings.adamw_eps),
         decayed(settings.adamw_weight_decay),
         optax.scale(settings.adamw_lr_factor),
     )
+    return optax.partition({"hidden": hidden, "others": adamw}, _kinds)
 
-    def init(params: Params) -> MuonState:
-        hidden, others = _parts(params)
-        return MuonState(jax.tree.map(jnp.zeros_like, hidden), adamw.init(others))
 
-    def update(grads: Params, state: MuonState, params: Params) -> tuple[Params, MuonState]:
-        hidden, others = _parts(grads)
-        hidden_params, other_params = _parts(params)
-        momentum = ema(state.momentum, hidden, settings.momentum)
-        ahead = ema(hidden, momentum, 1 - settings.momentum) if settings.nesterov else momentum
-        directions = jax.tree.map(
-            lambda m, p: _scale(settings, p.shape) * orthogonal(m, settings) + settings.weight_decay * p,
-            ahead,
-            hidden_params,
-        )
-        moved, state_of_others = adamw.update(others, state.others, other_params)
-        return replaced(replaced(grads, directions), moved), MuonState(momentum, state_of_others)
+def _scale_by_orthogonal_momentum(settings: Muon) -> optax.GradientTransformation:
+    def init(params: Params) -> MomentumState:
+        return MomentumState(jax.tree.map(jnp.zeros_like, params))
+
+    def update(grads: Params, state: MomentumState, params: Params) -> tuple[Params, MomentumState]:
+        del params
+        momentum = ema(state.momentum, grads, settings.momentum)
+        ahead = ema(grads, momentum, 1 - settings.momentum) if settings.nesterov else momentum
+        directions = jax.tree.map(lambda m: _scale(settings, m.shape) * orthogonal(m, settings), ahead)
+        return directions, MomentumState(momentum)
 
     return transformation(init, update)
 
@@ -74,15 +69,10 @@ def _scale(settings: Muon, shape: Sequence[int]) -> float:
     return math.sqrt(max(1, rows / columns))
 
 
-def _parts(tree: Params) -> tuple[Params, Params]:
-    """The hidden matrices, and the others."""
-    paths = {
-        tuple(str(key.key) for key in path): leaf.ndim
-        for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
-    }
-    hidden = {path for path, ndim in paths.items() if _is_hidden(path, ndim)}
-    return without(tree, set(paths) - hidden), without(tree, hidden)
+def _kinds(params: Params) -> Params:
+    """The split: "hidden" or "others" for each parameter, in nested dicts like the parameters."""
 
+    def kind(path: jax.tree_util.KeyPath, leaf: Array) -> str:
+        return "hidden" if leaf.ndim == 2 and path[0].key not in _NOT_HIDDEN else "others"
 
-def _is_hidden(path: Path, ndim: int) -> bool:
-    return ndim == 2 and path[0] not in _NOT_HIDDEN
+    return jax.tree_util.tree_map_with_path(kind, params)

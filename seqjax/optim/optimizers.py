@@ -1,7 +1,7 @@
 """Optimizers under torch's names: one builder a name in `BUILDERS`.
 
-Where optax has torch's rule it is used; the other rules are in the files beside this one. A test holds each
-row to a trajectory of torch, or to the published formula.
+Where optax has torch's rule it is used; the other rules are in the other files of this folder. A test holds
+each row to a trajectory of torch, or to the published formula.
 
 Every hyperparameter that is a number may be a traced value: a builder does arithmetic with it, and looks at
 it only to leave out what does nothing (`is_off`). What a state consists of is decided by the settings that an
@@ -28,11 +28,11 @@ from seqjax.config.optimizers import (
     RMSprop,
     Yogi,
 )
-from seqjax.optim.factored import adafactor
 from seqjax.optim.muon import muon
 from seqjax.optim.parts import Path, replaced, widened, without
 from seqjax.optim.rule import Number, Params, Rule, State, decayed, directed, is_off
 from seqjax.optim.rules import (
+    adafactor,
     dampened_momentum,
     scale_by_ademamix,
     scale_by_amsgrad,
@@ -40,8 +40,8 @@ from seqjax.optim.rules import (
     scale_by_nadam,
     scale_by_novograd,
     scale_by_sum_of_squares,
+    schedule_free_adamw,
 )
-from seqjax.optim.schedule_free import schedule_free_adamw
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Optimizer:
 
     @property
     def rule(self) -> Rule:
-        """How the parameters that are not frozen move."""
+        """The rule of the parameters that are not frozen."""
         return BUILDERS[self.name].rule(self.settings)
 
     def init(self, params: Params) -> State:
@@ -164,24 +164,24 @@ def _momentum(decay: Number, *, nesterov: bool = False) -> optax.GradientTransfo
 
 
 class Builder(NamedTuple):
-    """How an optimizer is built from its settings."""
+    """Builds an optimizer from its settings."""
 
     direction: Callable[[Any], optax.GradientTransformation | Rule]
-    """What becomes of a gradient."""
+    """Makes the transformation of gradients, or a whole rule."""
     decay: Literal["coupled", "decoupled", "own"]
     """Whether weight decay is a term of the gradient (unless `decoupled_weight_decay` is there and says
     otherwise), of the direction, or a matter of the rule itself."""
 
     def rule(self, settings: OptimizerSettings) -> Rule:
         """The rule with some settings."""
-        found = self.direction(settings)
-        if isinstance(found, Rule):
-            return found
+        direction = self.direction(settings)
+        if isinstance(direction, Rule):
+            return direction
         if self.decay == "own":
-            return directed(found)
+            return directed(direction)
         decay = decayed(settings.weight_decay)
         is_last = self.decay == "decoupled" or getattr(settings, "decoupled_weight_decay", False)
-        return directed(optax.chain(found, decay) if is_last else optax.chain(decay, found))
+        return directed(optax.chain(direction, decay) if is_last else optax.chain(decay, direction))
 
 
 BUILDERS: Mapping[str, Builder] = {

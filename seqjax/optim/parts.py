@@ -1,4 +1,4 @@
-"""Some parameters of a tree: nested dicts from which leaves are taken out, and put back."""
+"""Subsets of a tree of parameters: leaves of nested dicts are taken out, and put back."""
 
 from collections.abc import Collection
 from typing import TypeAlias
@@ -26,12 +26,13 @@ def without(tree: Params, left_out: Collection[Path], *, at: Path = ()) -> Param
     return kept
 
 
-def replaced(tree: Params, part: Params) -> Params:
-    """A tree whose leaves are those of `part`, where it has them."""
-    return {
-        key: (replaced(value, part[key]) if isinstance(value, dict) else part[key]) if key in part else value
-        for key, value in tree.items()
-    }
+def replaced(tree: Params, subset: Params) -> Params:
+    """A tree whose leaves are those of `subset`, where it has them."""
+    return {key: _replaced(value, subset[key]) if key in subset else value for key, value in tree.items()}
+
+
+def _replaced(value: Params, other: Params) -> Params:
+    return replaced(value, other) if isinstance(value, dict) else other
 
 
 def widened(tree: Params) -> Params:

@@ -1,4 +1,4 @@
-"""What an optimizer is: functions over trees of parameters, which are given the learning rate.
+"""Rules of optimizers: functions over trees of parameters, which take the learning rate.
 
 Most optimizers are a transformation of gradients into *directions*, as optax has them: parameters move by
 minus the learning rate times them, which scales decoupled weight decay as torch does. A few need the rate
@@ -19,23 +19,23 @@ Number: TypeAlias = float | Scalar
 Params: TypeAlias = Any
 """Arrays in nested dicts."""
 State: TypeAlias = Any
-"""What an optimizer remembers."""
+"""State of an optimizer."""
 
 
-def _where_they_are(params: Params, state: State) -> Params:
+def _unmoved(params: Params, state: State) -> Params:
     del state
     return params
 
 
 class Rule(NamedTuple):
-    """How an optimizer moves parameters."""
+    """The functions by which an optimizer moves parameters."""
 
     init: Callable[[Params], State]
     """parameters -> state."""
     update: Callable[[Params, State, Params, Number], tuple[Params, State]]
     """(gradients, state, parameters, learning rate) -> (new parameters, new state)."""
-    point: Callable[[Params, State], Params] = _where_they_are
-    """(parameters, state) -> where the next gradient is taken."""
+    point: Callable[[Params, State], Params] = _unmoved
+    """(parameters, state) -> the point at which the next gradient is taken."""
 
 
 def directed(transformation: optax.GradientTransformation) -> Rule:
@@ -63,7 +63,7 @@ def transformation(
 
 
 def is_off(value: Number) -> bool:
-    """Whether a hyperparameter is 0 whatever happens; one that is traced is not."""
+    """True if a hyperparameter is 0 in every trace; one that is traced is not."""
     return isinstance(value, int | float) and value == 0
 
 

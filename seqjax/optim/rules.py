@@ -5,13 +5,17 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Int
+import optax.contrib
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Int
 
-from seqjax.config.optimizers import AdEMAMix, Lars, NAdam, NovoGrad
+from seqjax.config.optimizers import Adafactor, AdamWScheduleFree, AdEMAMix, Lars, NAdam, NovoGrad
 from seqjax.optim.rule import (
     Number,
     Params,
+    Rule,
     Scalar,
+    State,
     dtype_of,
     ema,
     ema_of_squares,
@@ -80,55 +84,28 @@ def scale_by_nadam(settings: NAdam) -> optax.GradientTransformation:
     return transformation(init, update)
 
 
-class AdEMAMixState(NamedTuple):
-    """State of AdEMAMix: steps done, the fast mean, the mean square, the slow mean."""
-
-    steps: Int[Array, ""]
-    fast: Params
-    square: Params
-    slow: Params
-
-
 def scale_by_ademamix(settings: AdEMAMix) -> optax.GradientTransformation:
     """Adam with a second, slower mean of the gradient, as sequifier computes it."""
-    b1, b2, _ = settings.betas
+    b1, b2, b3 = settings.betas
+    warm_up = settings.T_alpha_beta3
 
-    def init(params: Params) -> AdEMAMixState:
-        zeros = jax.tree.map(jnp.zeros_like, params)
-        return AdEMAMixState(jnp.zeros((), jnp.int32), zeros, zeros, zeros)
+    def step(count: ArrayLike) -> Scalar:
+        return (jnp.asarray(count) + 1).astype(float)
 
-    def update(grads: Params, state: AdEMAMixState, params: Params) -> tuple[Params, AdEMAMixState]:
-        del params
-        steps = state.steps + 1
-        step = steps.astype(dtype_of(grads))
-        alpha, b3 = _ademamix_warm_up(settings, step)
-        fast, slow = ema(state.fast, grads, b1), ema(state.slow, grads, b3)
-        square = ema_of_squares(state.square, grads, b2)
-        root = jnp.sqrt(1 - b2**step)
+    def warmed(count: ArrayLike) -> Scalar:
+        return jnp.minimum(step(count) / (warm_up or 1), 1.0)
+
+    def weight(count: ArrayLike) -> Scalar:
         # The slow mean is divided by the fast mean's bias correction too: that is sequifier's rule.
-        directions = jax.tree.map(
-            lambda m1, m2, v: (m1 + alpha * m2) / (jnp.sqrt(v) / root + settings.eps) / (1 - b1**step),
-            fast,
-            slow,
-            square,
-        )
-        return directions, AdEMAMixState(steps, fast, square, slow)
+        return warmed(count) * settings.alpha / (1 - b1 ** step(count))
 
-    return transformation(init, update)
+    def decay(count: ArrayLike) -> Scalar:
+        """A decay whose half-life grows in a straight line."""
+        share = warmed(count)
+        fast, slow = jnp.log(jnp.asarray(b1, share.dtype)), jnp.log(jnp.asarray(b3, share.dtype))
+        return jnp.minimum(jnp.exp(fast * slow / ((1 - share) * slow + share * fast)), b3)
 
-
-def _ademamix_warm_up(settings: AdEMAMix, step: Scalar) -> tuple[Scalar, Scalar]:
-    """Weight and decay of the slow mean at a step, counted from 1.
-
-    The weight grows in a straight line; the decay so that the half-life does.
-    """
-    b1, _, b3 = settings.betas
-    if settings.T_alpha_beta3 is None:
-        return jnp.full_like(step, settings.alpha), jnp.full_like(step, b3)
-    share = jnp.minimum(step / settings.T_alpha_beta3, 1.0)
-    fast, slow = jnp.log(jnp.asarray(b1, step.dtype)), jnp.log(jnp.asarray(b3, step.dtype))
-    decay = jnp.exp(fast * slow / ((1 - share) * slow + share * fast))
-    return share * settings.alpha, jnp.minimum(decay, b3)
+    return optax.contrib.scale_by_ademamix(b1, b2, decay if warm_up else b3, weight, settings.eps)
 
 
 class DampenedState(NamedTuple):
@@ -153,34 +130,17 @@ def dampened_momentum(momentum: Number, dampening: Number) -> optax.GradientTran
     return transformation(init, update)
 
 
-class AMSGradState(NamedTuple):
-    """State of AMSGrad: steps done, the two means, the largest mean square so far."""
-
-    steps: Int[Array, ""]
-    mean: Params
-    square: Params
-    largest: Params
-
-
 def scale_by_amsgrad(betas: tuple[Number, Number], eps: Number) -> optax.GradientTransformation:
     """Adam over the largest mean square so far, which is corrected for its start after the comparison."""
     b1, b2 = betas
 
-    def init(params: Params) -> AMSGradState:
-        zeros = jax.tree.map(jnp.zeros_like, params)
-        return AMSGradState(jnp.zeros((), jnp.int32), zeros, zeros, zeros)
+    def update(grads: Params, state: State, params: Params) -> tuple[Params, State]:
+        root = jnp.sqrt(1 - b2 ** (state.count + 1).astype(dtype_of(grads)))
+        uncorrected = optax.scale_by_amsgrad(b1, b2, eps * root, bias_correction_nu=False)
+        directions, state = uncorrected.update(grads, state, params)
+        return optax.tree.scale(root, directions), state
 
-    def update(grads: Params, state: AMSGradState, params: Params) -> tuple[Params, AMSGradState]:
-        del params
-        steps = state.steps + 1
-        step = steps.astype(dtype_of(grads))
-        mean, square = ema(state.mean, grads, b1), ema_of_squares(state.square, grads, b2)
-        largest = jax.tree.map(jnp.maximum, state.largest, square)
-        root = jnp.sqrt(1 - b2**step)
-        directions = jax.tree.map(lambda m, v: m / (1 - b1**step) / (jnp.sqrt(v) / root + eps), mean, largest)
-        return directions, AMSGradState(steps, mean, square, largest)
-
-    return transformation(init, update)
+    return transformation(optax.scale_by_amsgrad().init, update)
 
 
 class NovoGradState(NamedTuple):
@@ -232,3 +192,125 @@ def scale_by_lars(settings: Lars) -> optax.GradientTransformation:
 
     off = is_off(settings.weight_decay)
     return optax.identity() if off else transformation(lambda params: optax.EmptyState(), update)
+
+
+class FactoredState(NamedTuple):
+    """Steps done, and mean squares: of rows and columns of what has two axes or more, else of all elements.
+
+    What has fewer axes keeps its squares in `rows`, and a scalar in `columns`.
+    """
+
+    steps: Int[Array, ""]
+    rows: Params
+    columns: Params
+
+
+def adafactor(settings: Adafactor) -> Rule:
+    """Adafactor, whose steps are relative to the size of each tensor, and to at most 1 / sqrt(step).
+
+    Optax's `scale_by_factored_rms` adds its eps to every square, where torch takes it for the least square.
+    So the squares are kept here, and the steps that follow are optax's.
+    """
+    scaled = optax.chain(
+        _scale_by_factored_rms(settings),
+        optax.clip_by_block_rms(settings.d),
+        optax.scale_by_param_block_rms(settings.eps[1]),
+    )
+
+    def update(grads: Params, state: State, params: Params, learning_rate: Number) -> tuple[Params, State]:
+        directions, state = scaled.update(grads, state, params)
+        rate = jnp.minimum(learning_rate, 1 / jnp.sqrt(state[0].steps.astype(dtype_of(params))))
+        kept = 1 - learning_rate * settings.weight_decay
+        moved = jax.tree.map(lambda p, d: (p * kept - rate * d).astype(p.dtype), params, directions)
+        return moved, state
+
+    return Rule(scaled.init, update)
+
+
+def _scale_by_factored_rms(settings: Adafactor) -> optax.GradientTransformation:
+    def init(params: Params) -> FactoredState:
+        rows = jax.tree.map(lambda p: jnp.zeros_like(_over(p, -1)), params)
+        # An array without elements could not be saved, hence a scalar.
+        columns = jax.tree.map(
+            lambda p: jnp.zeros_like(_over(p, -2)) if p.ndim > 1 else jnp.zeros(()), params
+        )
+        return FactoredState(jnp.zeros((), jnp.int32), rows, columns)
+
+    def update(grads: Params, state: FactoredState, params: Params) -> tuple[Params, FactoredState]:
+        del params
+        steps = state.steps + 1
+        share = steps.astype(dtype_of(grads)) ** settings.beta2_decay
+        rows = jax.tree.map(lambda r, g: r + share * (_over(g * g, -1) - r), state.rows, grads)
+        columns = jax.tree.map(
+            lambda c, g: c + share * (_over(g * g, -2) - c) if g.ndim > 1 else c, state.columns, grads
+        )
+        return jax.tree.map(direction, grads, rows, columns), FactoredState(steps, rows, columns)
+
+    def direction(
+        grad: Float[Array, "*shape"], row: Float[Array, "..."], column: Float[Array, "..."]
+    ) -> Float[Array, "*shape"]:
+        least = settings.eps[0]
+        least = float(jnp.finfo(grad.dtype).eps) if least is None else least
+        square = row * column / jnp.maximum(row.mean(-2, keepdims=True), least) if grad.ndim > 1 else row
+        return grad / jnp.sqrt(jnp.maximum(square, least * least))
+
+    return transformation(init, update)
+
+
+def _over(squares: Float[Array, "..."], axis: int) -> Float[Array, "..."]:
+    """Means over an axis of what has two axes or more; vectors and scalars as they are."""
+    return squares.mean(axis, keepdims=True) if squares.ndim > 1 else squares
+
+
+class ScheduleFreeState(NamedTuple):
+    """Steps done, what AdamW visits, the mean square, the largest learning rate and the sum of weights."""
+
+    steps: Int[Array, ""]
+    visited: Params
+    square: Params
+    highest: Scalar
+    weights: Scalar
+
+
+def schedule_free_adamw(settings: AdamWScheduleFree) -> Rule:
+    """Schedule-free AdamW: an average of what AdamW visits; the learning rate should stay as it is.
+
+    The parameters are the average x. AdamW moves z, and gradients are taken between the two, at
+    y = b1 x + (1 - b1) z. What is evaluated and exported is the average, then, without anyone knowing of it.
+    """
+    b1, b2 = settings.betas
+
+    def init(params: Params) -> ScheduleFreeState:
+        zero = jnp.zeros((), dtype_of(params))
+        return ScheduleFreeState(
+            jnp.zeros((), jnp.int32), params, jax.tree.map(jnp.zeros_like, params), zero, zero
+        )
+
+    def point(params: Params, state: ScheduleFreeState) -> Params:
+        return jax.tree.map(lambda x, z: b1 * x + (1 - b1) * z, params, state.visited)
+
+    def update(
+        grads: Params, state: ScheduleFreeState, params: Params, learning_rate: Number
+    ) -> tuple[Params, ScheduleFreeState]:
+        steps = state.steps + 1
+        step = steps.astype(state.highest.dtype)
+        rate = learning_rate * jnp.minimum(1.0, step / max(settings.warmup_steps, 1))
+        rate = rate.astype(state.highest.dtype)
+        highest = jnp.maximum(state.highest, rate)
+        weight = step**settings.r * highest**settings.weight_lr_power
+        weights = state.weights + weight
+        share = weight / jnp.where(weights > 0, weights, 1.0)
+        square = ema_of_squares(state.square, grads, b2)
+        visited = jax.tree.map(
+            lambda z, g, v, y: (
+                z - rate * (g / (jnp.sqrt(v / (1 - b2**step)) + settings.eps) + settings.weight_decay * y)
+            ),
+            state.visited,
+            grads,
+            square,
+            point(params, state),
+        )
+        averaged = jax.tree.map(lambda x, z: x + share * (z - x), params, visited)
+        return averaged, ScheduleFreeState(steps, visited, square, highest, weights)
+
+    return Rule(init, update, point)

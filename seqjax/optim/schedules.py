@@ -146,7 +146,7 @@ def _cyclic_momentum(settings: CyclicLR, step: int) -> float:
 
 
 def _cycle_height(settings: CyclicLR, step: int) -> float:
-    """How far up a cycle is, from 0 to 1, shrunk as its mode says."""
+    """The height in a cycle, from 0 to 1, shrunk as its mode says."""
     down = settings.step_size_down or settings.step_size_up
     length = settings.step_size_up + down
     cycle, place = divmod(step, length)

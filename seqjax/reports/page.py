@@ -29,7 +29,7 @@ PALETTE = (
     "#6f9c3d",
     "#a8653a",
 )
-"""Colours of a figure's traces, in turn; each can be told from a light and from a dark ground."""
+"""Colours of a figure's traces, in turn; each is legible on a light and on a dark ground."""
 
 # Unsafe evaluation is what plotly compiles its WebGL traces with.
 _POLICY = (
@@ -70,7 +70,7 @@ class Table:
 
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
-    """A cell for each column; null is an empty one."""
+    """A cell for each column; None is an empty one."""
     note: str = ""
     """A sentence below the table."""
 
@@ -100,7 +100,7 @@ class Figure:
     figure: PlotlyFigure | Mapping[str, object]
     """A plotly Figure, or a mapping with `data` and `layout`; arrays may be numpy's."""
     caption: str = ""
-    """A sentence below the figure, and what a reader who cannot see it is told."""
+    """A sentence below the figure, read out to those who cannot see it."""
     height: int = 380
     """Pixels."""
     toggles: Sequence[Toggle] = ()
@@ -113,15 +113,15 @@ class Row:
     figures: Sequence[Figure]
 
 
-Part: TypeAlias = Text | Table | Figure | Row
+Block: TypeAlias = Text | Table | Figure | Row
 
 
 @dataclass(frozen=True)
 class Section:
-    """Parts under a heading."""
+    """Blocks under a heading."""
 
     title: str
-    parts: Sequence[Part]
+    blocks: Sequence[Block]
     folded: bool = False
     """Whether the reader has to open it."""
 
@@ -140,7 +140,7 @@ def page(
     Raises:
       MissingPackageError: There is a figure, and plotly is not installed.
     """
-    figures = any(isinstance(part, Figure | Row) for section in sections for part in section.parts)
+    figures = any(isinstance(block, Figure | Row) for section in sections for block in section.blocks)
     body = [
         f"<h1>{_text(title)}</h1>",
         f'<p class="lead">{_text(lead)}</p>' if lead else "",
@@ -185,23 +185,23 @@ def _facts(facts: Mapping[str, Cell]) -> str:
 
 
 def _section(section: Section, number: int) -> str:
-    parts = "\n".join(_part(part) for part in section.parts)
+    blocks = "\n".join(_block(block) for block in section.blocks)
     heading = f'<h2 id="section-{number}">{_text(section.title)}</h2>'
     if section.folded:
-        return f"<section><details><summary>{heading}</summary>\n{parts}\n</details></section>"
-    return f"<section>{heading}\n{parts}\n</section>"
+        return f"<section><details><summary>{heading}</summary>\n{blocks}\n</details></section>"
+    return f"<section>{heading}\n{blocks}\n</section>"
 
 
-def _part(part: Part) -> str:
-    match part:
+def _block(block: Block) -> str:
+    match block:
         case Text():
-            return "\n".join(f"<p>{_text(words)}</p>" for words in part.text.split("\n\n") if words.strip())
+            return "\n".join(f"<p>{_text(words)}</p>" for words in block.text.split("\n\n") if words.strip())
         case Table():
-            return _table(part)
+            return _table(block)
         case Figure():
-            return _figure(part)
+            return _figure(block)
         case Row():
-            return f'<div class="row">{"".join(map(_figure, part.figures))}</div>'
+            return f'<div class="row">{"".join(map(_figure, block.figures))}</div>'
 
 
 def _table(table: Table) -> str:
@@ -230,14 +230,15 @@ def _cell(value: Cell, css: str) -> str:
     return f'<td{css} data-value="{exact}">{_text(_shown(value))}</td>'
 
 
-def _figure(part: Figure) -> str:
-    figure = part.figure if isinstance(part.figure, Mapping) else json.loads(part.figure.to_json() or "{}")
+def _figure(block: Figure) -> str:
+    figure = block.figure
+    figure = figure if isinstance(figure, Mapping) else json.loads(figure.to_json() or "{}")
     content = {"data": figure.get("data", []), "layout": _layout(figure.get("layout", {}))}
-    boxes = "".join(_toggle(toggle) for toggle in part.toggles)
+    boxes = "".join(_toggle(toggle) for toggle in block.toggles)
     toggles = f'<div class="toggles">{boxes}</div>' if boxes else ""
-    caption = f"<figcaption>{_text(part.caption)}</figcaption>" if part.caption else ""
+    caption = f"<figcaption>{_text(block.caption)}</figcaption>" if block.caption else ""
     return (
-        f'<figure>{toggles}<div class="plot" style="height:{part.height}px"></div>{caption}'
+        f'<figure>{toggles}<div class="plot" style="height:{block.height}px"></div>{caption}'
         f'<script type="application/json">{_json(content)}</script></figure>'
     )
 
@@ -269,7 +270,7 @@ def _json(value: object) -> str:
 
 
 def _plain_values(value: object) -> object:
-    """Values as JSON knows them: arrays become lists, and what is not finite becomes null (a gap)."""
+    """Values as JSON knows them: arrays become lists, and what is not finite becomes None (a gap)."""
     match value:
         case None | bool() | str() | int():
             return value

@@ -1,67 +1,99 @@
-"""The page of several training runs, such as those of a search: which is best, and how they compare."""
+"""The page of one training run or of several: what they reached, how they got there, how they differ.
+
+One run is a comparison of one. Several are ranked by their best validation loss.
+"""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from itertools import chain
 
-from seqjax.reports.curves import GREY, Curve, baseline_curves, color, figure
+from seqjax.reports.curves import GREY, Points, Quantity, Value, View, color, draw, draw_traces, line_trace
 from seqjax.reports.page import PALETTE, Cell, Figure, Row, Section, Table, page
-from seqjax.reports.training_log import Measures, RunLog
-from seqjax.reports.training_page import averaged, duration, flat, metric_title, targets_of, typical_speed
+from seqjax.reports.run_log import Batches, Measures, RunLog, averaged
 
-_POINTS = 20_000
-"""Points of all training curves together."""
-
+_POINTS, _POINTS_OF_A_RUN, _LEAST_POINTS = 20_000, 1500, 50
+"""Points of a figure's training curves; neighbours are averaged until there are no more."""
+_LISTED_EPOCHS = 10
 _LISTED_SETTINGS = 12
-_SHOWN_TARGETS = 8
+_COMPARED_TARGETS = 8
+_NAMED_CLASSES = 12
 _SAME = 1e-3
-"""Baselines that differ by less, relatively, are one."""
+"""Baselines that differ by less, relatively, are taken for the same."""
+_METRIC_GROUPS = (
+    ("perplexity", ("perplexity",)),
+    ("accuracy", ("top_1_accuracy", "top_3_accuracy", "top_5_accuracy")),
+    ("error in original units", ("mae", "rmse")),
+)
+"""Metrics that share a figure, with the title of its y axis."""
 
 
 def runs_page(
     title: str, runs: Sequence[RunLog], *, log_scale: bool = False, bucket: int | None = None
 ) -> str:
-    """The text of an HTML file about several runs.
+    """The text of an HTML file about runs.
 
     Args:
       title: The heading.
       runs: What their logs tell.
       log_scale: Whether losses are on a logarithmic scale at first.
-      bucket: Batches that are averaged into one point of a training curve; null averages as many as needed.
+      bucket: Batches that are averaged into one point of a training curve; None averages as many as needed.
     """
     ranked = sorted(runs, key=_best_loss)
-    shared = _shared_baselines(ranked)
-    targets = [target for target in targets_of(ranked[0]) if all(target in targets_of(run) for run in ranked)]
+    most = min(max(_POINTS // len(ranked), _LEAST_POINTS), _POINTS_OF_A_RUN)
+    thinned = [replace(run, batches=averaged(run.batches, bucket, most)) for run in ranked]
+    view = View(thinned, _shared_baselines(ranked), log_scale)
     sections = [
-        Section("Validation and training loss", _loss_figures(ranked, shared, bucket, log_scale=log_scale)),
-        Section("Runs", [_table(ranked)]),
-        *(
-            _target_section(ranked, target, shared, log_scale=log_scale)
-            for target in (targets[:_SHOWN_TARGETS] if len(targets) > 1 or _has_metrics(ranked) else [])
-        ),
-        Section("Learning rate and speed", [Row(_speed_figures(ranked))]),
+        Section("Loss" if view.is_single else "Validation and training loss", _loss_figures(view)),
+        *([] if view.is_single else [Section("Runs", [_runs_table(ranked)])]),
+        *(_target_section(view, target) for target in _shown_targets(ranked)),
+        Section("Learning rate and speed", _row(_speed_figures(view))),
+        *(_details(ranked[0]) if view.is_single else []),
     ]
-    notes = [note for run in ranked for note in run.notes]
-    if not shared and any(run.baselines for run in ranked):
-        notes.append(
+    lead = [*([_state(ranked[0])] if view.is_single else []), *(note for run in ranked for note in run.notes)]
+    if not view.baselines and any(run.baselines for run in ranked):
+        lead.append(
             "The runs have different baselines, so their losses are of different data: compare with care."
         )
-    return page(title, sections, lead="\n".join(notes), facts=_facts(ranked))
+    shown = [section for section in sections if section.blocks]
+    return page(title, shown, lead="\n".join(lead), facts=_facts(ranked, view.baselines))
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person reads them: 12.3 s, 4 min 5 s, 2 h 3 min."""
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
 def _best_loss(run: RunLog) -> float:
     return math.inf if run.best is None else run.best.measures.loss
 
 
-def _has_metrics(runs: Sequence[RunLog]) -> bool:
-    return any(told.measures.metrics for run in runs for told in run.validations)
+def _targets(run: RunLog) -> list[str]:
+    """The targets that the log has losses of."""
+    named = [target for record in run.validations[-1:] for target in record.measures.by_target]
+    trained = [target for record in run.batches[-1:] for target in record.measures.by_target]
+    return list(dict.fromkeys(named or trained))
 
 
-def _shared_baselines(runs: Sequence[RunLog]) -> dict[str, Measures]:
+def _shown_targets(runs: Sequence[RunLog]) -> list[str]:
+    """The targets with a section: all of one run; of several runs, those that all have."""
+    shared = [target for target in _targets(runs[0]) if all(target in _targets(run) for run in runs)]
+    if len(runs) == 1:
+        return shared
+    has_metrics = any(record.measures.metrics for run in runs for record in run.validations)
+    return shared[:_COMPARED_TARGETS] if len(shared) > 1 or has_metrics else []
+
+
+def _shared_baselines(runs: Sequence[RunLog]) -> Mapping[str, Measures]:
     """The baselines that all runs have, with the same losses; none if they differ."""
     first = runs[0].baselines
     same = all(
         run.baselines.keys() == first.keys()
-        and all(_is_same(found.loss, first[name].loss) for name, found in run.baselines.items())
+        and all(_is_same(measures.loss, first[name].loss) for name, measures in run.baselines.items())
         for run in runs
     )
     return first if same else {}
@@ -71,138 +103,175 @@ def _is_same(loss: float, other: float) -> bool:
     return math.isclose(loss, other, rel_tol=_SAME) or not (math.isfinite(loss) or math.isfinite(other))
 
 
-def _facts(ranked: Sequence[RunLog]) -> dict[str, Cell]:
-    best = ranked[0]
-    facts: dict[str, Cell] = {"runs": len(ranked), "best run": best.name}
-    if best.best is not None:
-        facts["best validation loss"] = best.best.measures.loss
-        facts["its epoch"] = f"{best.best.epoch} of {best.epochs}"
-    facts["time of all epochs"] = duration(sum(run.seconds for run in ranked))
+def _state(run: RunLog) -> str:
+    if run.finished:
+        return f"Finished after epoch {run.epochs}."
+    place = max([run.epochs, *(record.place for record in run.batches[-1:])])
+    return f"Under way or interrupted at {place:.4g} epochs: the log has no end."
+
+
+def _facts(ranked: Sequence[RunLog], baselines: Mapping[str, Measures]) -> dict[str, Cell]:
+    run, single = ranked[0], len(ranked) == 1
+    facts: dict[str, Cell] = {} if single else {"runs": len(ranked), "best run": run.name}
+    if run.best is not None:
+        facts["best validation loss"] = run.best.measures.loss
+        facts["best epoch" if single else "its epoch"] = f"{run.best.epoch} of {run.epochs}"
+        losses = {name: row.loss for name, row in baselines.items() if math.isfinite(row.loss)}
+        if losses:
+            name = min(losses, key=lambda name: losses[name])
+            facts[f"best baseline ({name})"] = losses[name]
+    if seconds := sum(run.seconds for run in ranked):
+        facts["time of all epochs"] = duration(seconds)
+    if single and (speed := _typical_speed(run)):
+        facts[f"{run.speed_unit} per second"] = f"{speed:,.4g}" if speed < 1000 else f"{speed:,.0f}"
     return facts
 
 
-def _curves(
-    ranked: Sequence[RunLog],
-    points: Callable[[RunLog], Sequence[tuple[float, float]]],
-    *,
-    marked: bool = False,
-) -> list[Curve]:
-    """A curve for each run, the best on top; only the best have a colour and a name in the legend."""
-    coloured = len(PALETTE)
-    curves = []
-    for rank, run in reversed(list(enumerate(ranked))):
-        x, y = zip(*points(run), strict=True) if points(run) else ((), ())
-        if rank < coloured:
-            curves.append(Curve(run.name, x, y, color(rank), marked=marked, rank=rank))
-        else:
-            curves.append(Curve(run.name, x, y, GREY, width=1, opacity=0.5, in_legend=False))
-    return curves
+def _typical_speed(run: RunLog) -> float | None:
+    """The median speed, the first record of compiling left out where there are others."""
+    speeds = sorted(record.speed for record in run.batches[1:] or run.batches if math.isfinite(record.speed))
+    return speeds[len(speeds) // 2] if speeds else None
 
 
-def _loss_figures(
-    ranked: Sequence[RunLog], shared: Mapping[str, Measures], bucket: int | None, *, log_scale: bool
-) -> list[Figure]:
-    last = max(run.epochs for run in ranked)
-    lines = baseline_curves({name: found.loss for name, found in shared.items()}, last)
-    more = len(ranked) - len(PALETTE)
-    caption = f"The best {len(PALETTE)} runs have a colour, the other {more} are grey." if more > 0 else ""
-    validation = _curves(
-        ranked, lambda run: [(t.epoch, t.measures.loss) for t in run.validations], marked=True
-    )
-    most = max(_POINTS // len(ranked), 50)
-    training = _curves(
-        ranked, lambda run: [(t.place, t.measures.loss) for t in averaged(run.batches, bucket, most)]
-    )
+def _losses(value: Value) -> list[Quantity]:
+    """Training and validation loss."""
     return [
-        figure(
-            validation,
-            baselines=lines,
-            y="validation loss",
-            caption=caption,
-            height=440,
-            log_scale=log_scale,
-            compared=True,
+        Quantity(
+            "training",
+            _trained(lambda record: value(record.measures)),
+            "training loss",
+            color=1,
+            width=1.3,
+            opacity=0.85,
         ),
-        figure(training, y="training loss", height=380, log_scale=log_scale, compared=True),
+        Quantity("validation", _validated(value), "validation loss", value, width=2.4),
     ]
 
 
-def _target_section(
-    ranked: Sequence[RunLog], target: str, shared: Mapping[str, Measures], *, log_scale: bool
-) -> Section:
-    last = max(run.epochs for run in ranked)
-
-    def loss(measures: Measures) -> float | None:
-        return measures.by_target.get(target)
-
-    figures = [_compared(ranked, loss, shared, last, title="validation loss", log_scale=log_scale)]
-    names = dict.fromkeys(
-        name for run in ranked for told in run.validations for name in told.measures.metrics.get(target, {})
-    )
-    for name in names:
-
-        def metric(measures: Measures, name: str = name) -> float | None:
-            return measures.metrics.get(target, {}).get(name)
-
-        figures.append(_compared(ranked, metric, shared, last, title=metric_title(name)))
-    return Section(target, [Row(figures)])
+def _trained(value: Callable[[Batches], float | None]) -> Callable[[RunLog], Points]:
+    return lambda run: [(record.place, v) for record in run.batches if (v := value(record)) is not None]
 
 
-def _compared(
-    ranked: Sequence[RunLog],
-    value: Callable[[Measures], float | None],
-    shared: Mapping[str, Measures],
-    last: float,
-    *,
-    title: str,
-    log_scale: bool | None = None,
-) -> Figure:
-    """A figure of one number of each run's validations."""
-    lines = baseline_curves(
-        {name: v for name, found in shared.items() if (v := value(found)) is not None}, last
-    )
-
-    def points(run: RunLog) -> list[tuple[float, float]]:
-        return [(told.epoch, v) for told in run.validations if (v := value(told.measures)) is not None]
-
-    return figure(
-        _curves(ranked, points, marked=True),
-        baselines=lines,
-        y=title,
-        log_scale=log_scale,
-        compared=True,
-    )
-
-
-def _speed_figures(ranked: Sequence[RunLog]) -> list[Figure]:
-    most = max(_POINTS // len(ranked), 50)
-    return [
-        figure(
-            _curves(
-                ranked, lambda run: [(t.place, t.learning_rate) for t in averaged(run.batches, None, most)]
-            ),
-            y="learning rate",
-            compared=True,
-        ),
-        figure(
-            _curves(ranked, lambda run: [(t.place, t.speed) for t in averaged(run.batches, None, most)]),
-            y=f"{_unit(ranked)} per second",
-            compared=True,
-        ),
+def _validated(value: Value) -> Callable[[RunLog], Points]:
+    return lambda run: [
+        (record.epoch, v) for record in run.validations if (v := value(record.measures)) is not None
     ]
 
 
-def _unit(runs: Sequence[RunLog]) -> str:
-    return " or ".join(dict.fromkeys(run.speed_unit for run in runs))
+def _loss_figures(view: View) -> list[Figure]:
+    losses = _losses(lambda measures: measures.loss)
+    if not view.is_single:
+        more = len(view.runs) - len(PALETTE)
+        caption = (
+            f"The best {len(PALETTE)} runs have a colour, the other {more} are grey." if more > 0 else ""
+        )
+        return draw(view, "loss", losses[::-1], caption=caption, height=440, of_losses=True)
+    (run,) = view.runs
+    size = max((record.count for record in run.batches), default=0)
+    caption = f"A point of the training curve is the mean of {size} batches." if size > 1 else ""
+    return [
+        *draw(view, "loss", losses, caption=caption, of_losses=True),
+        *(_relative_losses(view) if len(_targets(run)) > 1 and run.validations else []),
+    ]
 
 
-def _table(ranked: Sequence[RunLog]) -> Table:
+def _relative_losses(view: View) -> list[Figure]:
+    (run,) = view.runs
+
+    def relative(target: str) -> Callable[[RunLog], Points]:
+        def points(run: RunLog) -> Points:
+            losses = _validated(lambda measures: measures.by_target.get(target))(run)
+            first = losses[0][1] if losses and losses[0][1] else 1.0
+            return [(epoch, loss / first) for epoch, loss in losses]
+
+        return points
+
+    losses = [Quantity(target, relative(target), color=place) for place, target in enumerate(_targets(run))]
+    caption = "Validation loss of each target, relative to its first."
+    title = f"loss / loss of epoch {run.validations[0].epoch}"
+    return draw(view, title, losses, caption=caption, of_losses=True)
+
+
+def _target_section(view: View, target: str) -> Section:
+    losses = _losses(lambda measures: measures.by_target.get(target))
+    figures = draw(view, "loss", losses if view.is_single else losses[1:], of_losses=True)
+    for title, names in _metric_groups(view, target):
+        metrics = [_metric(target, name, place) for place, name in enumerate(names)]
+        figures += draw(view, title, metrics)
+    if view.is_single and any(target in record.shares for record in view.runs[0].validations):
+        figures.append(_share_figure(view.runs[0], target))
+    return Section(target, _row(figures))
+
+
+def _row(figures: Sequence[Figure]) -> list[Row]:
+    return [Row(figures)] if figures else []
+
+
+def _metric_groups(view: View, target: str) -> list[tuple[str, Sequence[str]]]:
+    """Groups of metrics, of which some may have no values; a metric of no group makes its own."""
+    known = {name for _, names in _METRIC_GROUPS for name in names}
+    others = dict.fromkeys(
+        name
+        for run in view.runs
+        for record in run.validations
+        for name in record.measures.metrics.get(target, {})
+        if name not in known
+    )
+    return [*_METRIC_GROUPS, *((_metric_title(name), (name,)) for name in others)]
+
+
+def _metric(target: str, name: str, number: int) -> Quantity:
+    def value(measures: Measures) -> float | None:
+        return measures.metrics.get(target, {}).get(name)
+
+    return Quantity(_metric_title(name), _validated(value), measure=value, color=number)
+
+
+def _metric_title(name: str) -> str:
+    return name.upper() if name in {"mae", "rmse"} else name.replace("top_", "top-").replace("_", " ")
+
+
+def _speed_figures(view: View) -> list[Figure]:
+    units = " or ".join(dict.fromkeys(run.speed_unit for run in view.runs))
+    quantities = [
+        Quantity("learning rate", _trained(lambda record: record.learning_rate)),
+        Quantity(f"{units} per second", _trained(lambda record: record.speed), color=2),
+        Quantity("memory in use (GB)", _trained(_gigabytes), color=4),
+    ]
+    height = 280 if view.is_single else 360
+    return list(chain.from_iterable(draw(view, row.name, [row], height=height) for row in quantities))
+
+
+def _gigabytes(record: Batches) -> float | None:
+    return record.memory / 1e9 if record.memory else None
+
+
+def _share_figure(run: RunLog, column: str) -> Figure:
+    """The share of each predicted class, one on top of the other."""
+    shares = [(record.epoch, record.shares[column]) for record in run.validations if column in record.shares]
+    totals: dict[str, float] = {}
+    for _, of_class in shares:
+        for name, share in of_class.items():
+            totals[name] = totals.get(name, 0.0) + share
+    names = sorted(totals, key=lambda name: -totals[name])
+
+    def points(names: Sequence[str]) -> Points:
+        return [(epoch, sum(of_class.get(name, 0.0) for name in names)) for epoch, of_class in shares]
+
+    bands = [(name, points([name]), color(place)) for place, name in enumerate(names[:_NAMED_CLASSES])]
+    if rest := names[_NAMED_CLASSES:]:
+        bands.append((f"{len(rest)} more classes", points(rest), GREY))
+    traces = [line_trace(name, band, tone, width=0.5) | {"stackgroup": "all"} for name, band, tone in bands]
+    return draw_traces(traces, "share of predictions", is_share=True)
+
+
+def _runs_table(ranked: Sequence[RunLog]) -> Table:
+    """The runs, the best first, with the settings in which they differ."""
     settings = _differing(ranked)
     shown = list(settings)[:_LISTED_SETTINGS]
     rows: list[list[Cell]] = []
     for run in ranked:
-        best = run.best
-        speed = typical_speed(run)
+        best, speed = run.best, _typical_speed(run)
         rows.append(
             [
                 run.name,
@@ -215,8 +284,8 @@ def _table(ranked: Sequence[RunLog]) -> Table:
                 *(_number(settings[key].get(run.name, "")) for key in shown),
             ]
         )
-    speed = f"{_unit(ranked)} per second"
-    heads = ["run", "best loss", "best epoch", "epochs done", "finished", "seconds", speed]
+    units = " or ".join(dict.fromkeys(run.speed_unit for run in ranked))
+    heads = ["run", "best loss", "best epoch", "epochs done", "finished", "seconds", f"{units} per second"]
     more = len(settings) - len(shown)
     note = "" if not shown else "The last columns are the settings in which the runs differ."
     return Table(
@@ -235,10 +304,61 @@ def _number(text: str) -> Cell:
 
 def _differing(runs: Sequence[RunLog]) -> dict[str, dict[str, str]]:
     """The settings in which the runs differ: key to name of the run to value."""
-    known = {run.name: flat(run.config) for run in runs if run.config is not None}
+    known = {run.name: _flat(run.config) for run in runs if run.config is not None}
     keys = dict.fromkeys(key for config in known.values() for key in config if key != "model_name")
     return {
         key: {name: config[key] for name, config in known.items() if key in config}
         for key in keys
         if len({config.get(key) for config in known.values()}) > 1
     }
+
+
+def _details(run: RunLog) -> list[Section]:
+    """The best epochs and the settings of a run."""
+    settings = [] if run.config is None else [[key, value] for key, value in _flat(run.config).items()]
+    return [
+        Section("Best epochs", [_best_epochs(run)] if run.validations else []),
+        Section("Settings", [Table(["key", "value"], settings)] if settings else [], folded=True),
+    ]
+
+
+def _best_epochs(run: RunLog) -> Table:
+    """The epochs with the lowest validation loss, and the baselines below them."""
+    ranked = sorted(
+        (record for record in run.validations if math.isfinite(record.measures.loss)),
+        key=lambda record: record.measures.loss,
+    )
+    targets = _targets(run) if len(_targets(run)) > 1 else []
+    metrics = [
+        (target, name)
+        for target, row in (ranked[0].measures.metrics if ranked else {}).items()
+        for name in row
+    ]
+
+    def cells(measures: Measures) -> list[Cell]:
+        losses: list[Cell] = [measures.loss, *(measures.by_target.get(target) for target in targets)]
+        return [*losses, *(measures.metrics.get(target, {}).get(name) for target, name in metrics)]
+
+    rows: list[list[Cell]] = [
+        [f"epoch {record.epoch}", *cells(record.measures), record.learning_rate, record.seconds]
+        for record in ranked[:_LISTED_EPOCHS]
+    ]
+    rows += [[f"baseline: {name}", *cells(measures), None, None] for name, measures in run.baselines.items()]
+    several = len({target for target, _ in metrics}) > 1
+    titles = [
+        f"{_metric_title(name)} of {target}" if several else _metric_title(name) for target, name in metrics
+    ]
+    heads = ["", "loss", *(f"loss of {target}" for target in targets), *titles, "learning rate", "seconds"]
+    more = len(ranked) - _LISTED_EPOCHS
+    return Table(heads, rows, note=f"{more} more epochs have a higher loss." if more > 0 else "")
+
+
+def _flat(config: Mapping[str, object], prefix: str = "") -> dict[str, str]:
+    """A configuration as dotted keys with their values as text; empty ones are left out."""
+    rows: dict[str, str] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            rows |= _flat(value, f"{prefix}{key}.")
+        elif value is not None:
+            rows[f"{prefix}{key}"] = str(value).lower() if isinstance(value, bool) else str(value)
+    return rows

@@ -1,19 +1,36 @@
-"""The summary of a search: its runs in order of their validation loss, as text for the log and as csv.
+"""The results of a search: which runs go on, which are best, and which settings matter.
 
-A row is a mapping of column to value. All rows have the same columns; a failed run has no loss, and is last.
+A row of the summary is a mapping of column to value. All rows have the same columns; a failed run has no
+loss, and is last.
+
+Successive halving goes by rounds. In a round every run that is left is trained until the round's epoch; then
+the best of so many are kept, and their training is continued, not repeated.
+
+The importance of a setting is the share of the losses' variance that it explains by itself. Runs are put into
+classes by a setting's value (numbers of many values by quarters), and losses are replaced by their ranks, so
+that one run that went astray does not decide. The share is that of the variance between classes, less what
+chance alone would give (omega squared), and at least 0. Shares of settings that work together do not add up
+to 1.
 """
 
 import csv
 import io
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from jaxtyping import Float, Int
+
 LOSS = "best_validation_loss"
+
+_CLASSES = 4
+_MANY = 6
 
 
 def ranked(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The rows from the lowest loss up, those without one last, each with its rank from 1 (or null) first."""
+    """The rows from the lowest loss up, those without one last, each with its rank from 1 (or None) first."""
     finished = sorted((row for row in rows if row[LOSS] is not None), key=lambda row: row[LOSS])
     failed = [row for row in rows if row[LOSS] is None]
     return [
@@ -23,7 +40,7 @@ def ranked(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows as csv; lists and mappings are cells of JSON, null is an empty cell."""
+    """The rows as csv; lists and mappings are cells of JSON, None is an empty cell."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(rows[0] if rows else [])
@@ -62,3 +79,82 @@ def _short(value: object) -> str:
         return f"{value:.6g}"
     text = "-" if value is None else str(_cell(value))
     return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def budgets(first: int, factor: int, last: int) -> list[int]:
+    """The epoch at which each round ends.
+
+    Args:
+      first: That of the first round.
+      factor: By which each is longer than the one before.
+      last: The largest number of epochs of a run, where the last round ends.
+    """
+    ends = []
+    epoch = first
+    while epoch < last:
+        ends.append(epoch)
+        epoch *= factor
+    return [*ends, last]
+
+
+def kept(losses: Mapping[int, float], factor: int) -> list[int]:
+    """The runs that are trained on: one of `factor` runs, and at least one.
+
+    Args:
+      losses: The lowest validation loss of each run that is left.
+      factor: See above.
+
+    Returns:
+      Their numbers, in order.
+    """
+    best_first = sorted(losses, key=lambda run: (losses[run], run))
+    return sorted(best_first[: math.ceil(len(best_first) / factor)])
+
+
+def importance(rows: Sequence[Mapping[str, Any]], settings: Sequence[str]) -> dict[str, float]:
+    """The share that each setting explains, the largest first.
+
+    Args:
+      rows: The runs; those without a loss are left out.
+      settings: The columns that were varied.
+
+    Returns:
+      Shares from 0 to 1; empty if there are too few runs to say anything.
+    """
+    finished = [row for row in rows if row[LOSS] is not None]
+    if len(finished) < 3:
+        return {}
+    ranks = _ranks(np.asarray([row[LOSS] for row in finished], np.float64))
+    shares = {name: _explained(_classes([row[name] for row in finished]), ranks) for name in settings}
+    return dict(sorted(shares.items(), key=lambda item: -item[1]))
+
+
+def _ranks(values: Float[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
+    """Places from 0; equal values share the mean of theirs."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return (last - (counts + 1) / 2)[inverse]
+
+
+def _classes(values: Sequence[Any]) -> Int[np.ndarray, "n"]:
+    """A number for each class of values."""
+    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+    if numbers and len(set(values)) > _MANY:
+        array = np.asarray(values, np.float64)
+        borders = np.quantile(array, np.arange(1, _CLASSES) / _CLASSES)
+        return np.searchsorted(borders, array, side="right")
+    texts = [json.dumps(value, sort_keys=True) for value in values]
+    return np.unique(texts, return_inverse=True)[1]
+
+
+def _explained(classes: Int[np.ndarray, "n"], values: Float[np.ndarray, "n"]) -> float:
+    count, kinds = len(values), len(np.unique(classes))
+    total = float(((values - values.mean()) ** 2).sum())
+    if kinds < 2 or kinds >= count or total == 0:
+        return 0.0
+    within = sum(
+        float(((values[classes == kind] - values[classes == kind].mean()) ** 2).sum())
+        for kind in np.unique(classes)
+    )
+    noise = within / (count - kinds)
+    return max(0.0, (total - within - (kinds - 1) * noise) / (total + noise))

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
-from seqjax.baselines import fit_baselines
+from seqjax.baselines import fit_baselines, predict_targets
 from seqjax.config.optimization import schedule_length
 from seqjax.config.schema import Schema
 from seqjax.config.train import TrainConfig, TrainingSpec
@@ -15,7 +15,6 @@ from seqjax.errors import ConfigError, Problem, TrainingError
 from seqjax.model.functional import GraphDef, abstract, layer_types
 from seqjax.optim.optimizers import Optimizer, build_optimizer
 from seqjax.optim.schedules import Schedule, build_schedule
-from seqjax.training.baselines import predict_baseline
 from seqjax.training.devices import Device, compiler_options, memory_limit
 from seqjax.training.epoch import Setup
 from seqjax.training.evaluate import Evaluation, Evaluator, build_evaluate, evaluate_side_by_side
@@ -160,7 +159,7 @@ def _optimizer(config: TrainConfig, schema: Schema, schedule: Schedule) -> Optim
 
 def evaluate_baselines(run: Run, schema: Schema, data: Data) -> Mapping[str, Evaluation]:
     """What simple predictors, fitted on the training data, reach on the validation data, by name."""
-    evaluator = Evaluator(predict_baseline, run.setup.targets, measured=measured_targets(schema, data.std))
+    evaluator = Evaluator(predict_targets, run.setup.targets, measured=measured_targets(schema, data.std))
     fitted = fit_baselines(data.training, schema)
     return evaluate_side_by_side(evaluator, run.validation, data.validation_order, fitted)
 

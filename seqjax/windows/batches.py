@@ -14,7 +14,7 @@ import mmap
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int64
@@ -33,6 +33,7 @@ BYTES_PER_VALUE = 4
 _STATUS = Path("/proc/self/statm")
 
 
+@runtime_checkable
 class BatchIterator(Protocol):
     """An iterator over batches whose position can be saved."""
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from seqjax.artifacts import checkpoints
+from seqjax.artifacts.atomic import check_manifest
 from seqjax.artifacts.checkpoints import (
     CheckpointWriter,
     Found,
@@ -20,7 +21,6 @@ from seqjax.artifacts.checkpoints import (
     trim_checkpoints,
 )
 from seqjax.artifacts.layout import Layout, Place
-from seqjax.artifacts.manifest import check_manifest
 from seqjax.config.optimization import NamedSpec
 from seqjax.errors import ArtifactError
 from seqjax.optim.optimizers import BUILDERS, build_optimizer

@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from seqjax.artifacts.layout import Layout, Place, logged_models, visualization_of_several
+from seqjax.artifacts.layout import Layout, Place, logged_models, results_path, visualization_path
 
 
 def test_files_have_their_documented_names():
@@ -13,15 +13,16 @@ def test_files_have_their_documented_names():
         "root/models/sequifier-demo-last-embedding-7.onnx"
     )
     assert layout.checkpoint(3) == Path("root/checkpoints/demo/epoch-3")
-    assert layout.predictions("m", "csv") == Path("root/outputs/predictions/m-predictions.csv")
-    assert layout.probabilities("m", "item", "csv") == Path(
+    root = Path("root")
+    assert results_path(root, "predictions", "m", "csv") == Path("root/outputs/predictions/m-predictions.csv")
+    assert results_path(root, "probabilities", "m", "csv", "item") == Path(
         "root/outputs/probabilities/m-item-probabilities.csv"
     )
-    assert layout.embeddings("m", "csv") == Path("root/outputs/embeddings/m-embeddings.csv")
+    assert results_path(root, "embeddings", "m", "csv") == Path("root/outputs/embeddings/m-embeddings.csv")
 
 
 def test_a_target_s_name_cannot_leave_its_folder():
-    path = Layout(Path("root"), "demo").probabilities("m", "../price/unit", "csv")
+    path = results_path(Path("root"), "probabilities", "m", "csv", "../price/unit")
     assert path == Path("root/outputs/probabilities/m-.._price_unit-probabilities.csv")
 
 
@@ -57,6 +58,6 @@ def test_names_of_logged_runs(tmp_path):
 
 def test_where_training_is_shown(tmp_path):
     pages = tmp_path / "outputs" / "visualization"
-    assert Layout(tmp_path, "a").visualization == pages / "a-training-visualization.html"
-    assert visualization_of_several(tmp_path) == pages / "multi-model-training-visualization.html"
+    assert visualization_path(tmp_path, "a") == pages / "a-training-visualization.html"
+    assert visualization_path(tmp_path, "multi-model") == pages / "multi-model-training-visualization.html"
     assert Layout(tmp_path, "a").tensorboard == tmp_path / "logs" / "tensorboard" / "a"

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from seqjax.artifacts.manifest import check_manifest, write_manifest
+from seqjax.artifacts.atomic import check_manifest, write_manifest
 from seqjax.errors import ArtifactError
 
 

@@ -1,13 +1,11 @@
-"""Baselines in numpy say what those on the device say."""
+"""Baselines predict the same on arrays of numpy and on the device."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from seqjax.baselines import fit_baselines
+from seqjax.baselines import fit_baselines, predict_baseline, predict_targets
 from seqjax.config.schema import Schema
-from seqjax.evaluation.baselines import baseline_log_probs, baseline_outputs
-from seqjax.training.baselines import predict_baseline
 from seqjax.windows.windows import Batch
 from tests.training.conftest import make_windows
 
@@ -35,8 +33,8 @@ def test_both_forms_say_the_same() -> None:
     fitted = fit_baselines(windows, SCHEMA)
     assert list(fitted) == ["last value", "marginal", "first-order Markov"]
     for parameters in fitted.values():
-        expected = predict_baseline(jax.tree.map(jnp.asarray, parameters), batch)
-        log_probs = baseline_log_probs(parameters["item"], last["item"], known)
+        expected = predict_targets(jax.tree.map(jnp.asarray, parameters), batch)
+        log_probs = predict_baseline(parameters["item"], last["item"], known)
         np.testing.assert_allclose(log_probs, np.asarray(expected["item"]).reshape(-1, 5), rtol=2e-5)
-        values = baseline_outputs(parameters["value"], last["value"], known)[:, 0]
+        values = predict_baseline(parameters["value"], last["value"], known)[:, 0]
         np.testing.assert_allclose(values, np.asarray(expected["value"]).reshape(-1), rtol=2e-5, atol=1e-6)

@@ -4,8 +4,8 @@ import math
 
 import pytest
 
+from seqjax.reports.run_log import Batches, Measures, RunLog, Validation
 from seqjax.reports.runs_page import runs_page
-from seqjax.reports.training_log import Batches, Measures, RunLog, Validation
 from tests.pages import figures, figures_titled, names, table, text_of
 
 
@@ -80,7 +80,7 @@ def test_the_points_of_many_runs_are_averaged():
     training = figures(runs_page("t", long), "Validation and training loss")[1]
     assert len(training["data"]) == 200
     assert all(len(trace["x"]) == 100 for trace in training["data"])
-    averaged = figures(runs_page("t", long[:1], bucket=10), "Validation and training loss")[1]
+    averaged = figures(runs_page("t", long[:2], bucket=10), "Validation and training loss")[1]
     assert len(averaged["data"][0]["x"]) == 200
 
 

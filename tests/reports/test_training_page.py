@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from seqjax.reports.training_log import Batches, Measures, RunLog, Validation
-from seqjax.reports.training_page import averaged, duration, training_page
+from seqjax.reports.run_log import Batches, Measures, RunLog, Validation, averaged
+from seqjax.reports.runs_page import duration, runs_page
 from tests.pages import figures, figures_titled, names, table, text_of
 
 
@@ -15,6 +15,10 @@ def measures(loss):
         "price": {"mae": loss, "rmse": 2 * loss},
     }
     return Measures(loss, {"item": 0.6 * loss, "price": 0.4 * loss}, metrics)
+
+
+def training_page(run, **options):
+    return runs_page(f"Training of {run.name}", [run], **options)
 
 
 def batches(places, *, count=5):

@@ -3,9 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seqjax.baselines import fit_baselines
+from seqjax.baselines import fit_baselines, predict_targets
 from seqjax.config.schema import Schema
-from seqjax.training.baselines import predict_baseline
 from seqjax.training.evaluate import Evaluator, evaluate_side_by_side
 from seqjax.training.feed import ResidentFeed
 from seqjax.training.objective import Target
@@ -34,7 +33,7 @@ def losses(windows, schema, targets):
     order = Order(len(windows), 50, shuffle=False)
     feed = ResidentFeed(windows, tuple(schema.columns))
     found = evaluate_side_by_side(
-        Evaluator(predict_baseline, tuple(targets)), feed, order, fit_baselines(windows, schema)
+        Evaluator(predict_targets, tuple(targets)), feed, order, fit_baselines(windows, schema)
     )
     return {name: one.losses.by_target for name, one in found.items()}
 
@@ -86,7 +85,7 @@ def test_outputs_are_probabilities_and_padding_gives_the_marginal():
     host = windows.gather(np.arange(2))
     batch = Batch(jax.tree.map(jnp.asarray, host.columns), jnp.asarray(host.padding))
     for fitted in fit_baselines(windows, schema).values():
-        logits = np.asarray(predict_baseline(jax.tree.map(jnp.asarray, fitted), batch)["item"])
+        logits = np.asarray(predict_targets(jax.tree.map(jnp.asarray, fitted), batch)["item"])
         np.testing.assert_allclose(np.exp(logits).sum(-1), 1, rtol=1e-5)
         np.testing.assert_allclose(
             logits[0, :7], np.broadcast_to(fitted["item"]["marginal"], (7, 6)), rtol=1e-6

@@ -6,7 +6,7 @@ import math
 import pytest
 
 from seqjax.errors import ArtifactError
-from seqjax.reports.training_log import Measures, read_log
+from seqjax.reports.run_log import Measures, read_log
 from seqjax.training.logs import TextLog, evaluation_values, json_log, log_files
 from tests.training.test_logs import BATCH, VALIDATION
 
@@ -163,6 +163,30 @@ def test_what_a_resumed_run_repeats_counts_once(tmp_path):
     assert [told.measures.loss for told in run.batches] == [3.0, 3.0, 2.0, 2.0]
     assert run.best is run.validations[2]
     assert not run.finished
+
+
+@pytest.mark.parametrize(("epoch", "number"), [(3, 0), (2, 4)])
+def test_what_was_written_after_the_place_of_resuming_is_forgotten(tmp_path, epoch, number):
+    before = [validation(0, 4.0), batch(1, 4, 3.0), validation(1, 3.0), batch(2, 4, 3.0), validation(2, 3.0)]
+    lost = [batch(3, 1, 9.0), batch(3, 3, 9.0), validation(3, 0.1)]
+    resumed = {"event": "resumed", "epoch": epoch, "batch": number, "batches": 4}
+    run = read_json(tmp_path, *before, *lost, {"event": "end"}, resumed)
+    assert places(run) == ([1.0, 2.0], [0, 1, 2])
+    assert run.best is run.validations[1]
+    assert (run.finished, run.notes) == (False, [])
+    run = read_json(tmp_path, *before, *lost, resumed, batch(3, 2, 2.0), batch(3, 4, 2.0), validation(3, 2.0))
+    assert places(run) == ([1.0, 2.0, 2.5, 3.0], [0, 1, 2, 3])
+
+
+def test_a_run_that_goes_on_within_an_epoch_keeps_what_is_before(tmp_path):
+    resumed = {"event": "resumed", "epoch": 2, "batch": 2, "batches": 4}
+    before = [validation(0, 4.0), batch(1, 4, 3.0), validation(1, 3.0), batch(2, 2, 3.0), batch(2, 3, 9.0)]
+    run = read_json(tmp_path, *before, resumed, batch(2, 4, 2.0))
+    assert places(run) == ([1.0, 1.5, 2.0], [0, 1])
+    line = "[INFO] Resumed at epoch 1, batch 5 of 15 | What was logged after that is logged again.\n"
+    run = read_text(tmp_path, TEXT + line)
+    assert places(run) == ([1 / 3], [0])
+    assert (run.finished, run.notes) == (False, [])
 
 
 def test_a_run_that_started_anew_counts_alone(tmp_path):

@@ -1,15 +1,17 @@
-"""What the log of a run says: JSON lines, or the text lines that sequifier writes too.
+"""The log of a run: JSON lines, or the text lines that sequifier writes too.
 
-Records stand at a place, in epochs since the start: batch b of n in epoch e at e - 1 + b/n, the validation
-after it at e. A run that went on from a checkpoint, or was started anew, repeats places; what it wrote last
-counts. Lines that cannot be read, such as the last one of a process that was killed, are left out and named.
+Records have a place, in epochs since the start: batch b of n in epoch e at e - 1 + b/n, the validation after
+it at e. A run that goes on from a checkpoint says from where, and what was written after that place is
+forgotten; where a place is repeated without that, the last record counts. Lines that cannot be read, such as
+the last one of a process that was killed, are left out and named.
 """
 
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ _TEXT_BASELINE = "last value"
 
 @dataclass(frozen=True)
 class Measures:
-    """How good predictions of all targets are."""
+    """Losses and metrics of the predictions of all targets."""
 
     loss: float
     """The total, which is minimized."""
@@ -36,7 +38,7 @@ class Batches:
 
     place: float
     count: int
-    """How many they are."""
+    """The number of batches."""
     measures: Measures
     learning_rate: float
     speed: float
@@ -61,37 +63,37 @@ class Validation:
 
 @dataclass
 class RunLog:
-    """A run, as its log tells it."""
+    """A run, as its log has it."""
 
     name: str
     batches: list[Batches] = field(default_factory=list)
     validations: list[Validation] = field(default_factory=list)
     baselines: dict[str, Measures] = field(default_factory=dict)
     config: dict[str, Any] | None = None
-    """What the run was configured with, where the log says it."""
+    """The configuration of the run, where the log says it."""
     labels: dict[str, list[str]] = field(default_factory=dict)
     """Names of the classes of some columns."""
     finished: bool = False
     speed_unit: str = "samples"
     notes: list[str] = field(default_factory=list)
-    """What the reader should know about the log."""
+    """Remarks about the log for the reader of the page."""
 
     @property
     def best(self) -> Validation | None:
         """The validation with the lowest loss after the first epoch, or before it if there is no other."""
-        finite = [found for found in self.validations if math.isfinite(found.measures.loss)]
-        trained = [found for found in finite if found.epoch > 0]
-        return min(trained or finite, key=lambda found: found.measures.loss, default=None)
+        finite = [record for record in self.validations if math.isfinite(record.measures.loss)]
+        trained = [record for record in finite if record.epoch > 0]
+        return min(trained or finite, key=lambda record: record.measures.loss, default=None)
 
     @property
     def epochs(self) -> int:
         """The last epoch that was validated."""
-        return max((found.epoch for found in self.validations), default=0)
+        return max((record.epoch for record in self.validations), default=0)
 
     @property
     def seconds(self) -> float:
-        """Time of all epochs that are told."""
-        return sum(found.seconds for found in self.validations)
+        """Time of all epochs in the log."""
+        return sum(record.seconds for record in self.validations)
 
     def add(self, record: Batches | Validation) -> None:
         """Adds a record, in place of what an earlier process wrote from its place on."""
@@ -108,6 +110,12 @@ class RunLog:
                 self.batches.pop()
             self.validations.append(record)
 
+    def resume(self, place: float) -> None:
+        """Forgets what an earlier process wrote after the place from which the run goes on."""
+        self.finished = False
+        self.batches = [record for record in self.batches if record.place <= place]
+        self.validations = [record for record in self.validations if record.epoch <= place]
+
     def _forget(self, place: float) -> None:
         while self.validations and self.validations[-1].epoch >= place:
             self.validations.pop()
@@ -117,11 +125,11 @@ def read_log(name: str, path: Path) -> RunLog:
     """Reads a run's log.
 
     Args:
-      name: What to call the run.
+      name: The name of the run.
       path: A `.jsonl` file, or a text log.
 
     Raises:
-      ArtifactError: It tells of no training.
+      ArtifactError: It holds no record of training.
     """
     run = RunLog(name)
     with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
@@ -164,8 +172,11 @@ def _read_event(run: RunLog, values: Mapping[str, Any]) -> None:
             run.labels = values.get("labels", {})
             run.finished = False
         case "baselines":
-            found = {name: _measures(value) for name, value in values.items() if isinstance(value, dict)}
-            run.baselines = found
+            run.baselines = {
+                name: _measures(value) for name, value in values.items() if isinstance(value, dict)
+            }
+        case "resumed":
+            run.resume(_place(values["epoch"], values["batch"], values["batches"]))
         case "batch":
             run.add(_batches(values))
         case "validation":
@@ -177,20 +188,24 @@ def _read_event(run: RunLog, values: Mapping[str, Any]) -> None:
 def _measures(values: Mapping[str, Any]) -> Measures:
     by_target = {name: _number(loss["loss"]) for name, loss in values["losses"].items()}
     metrics = {
-        target: {name: _number(value) for name, value in found.items()}
-        for target, found in values.get("metrics", {}).items()
+        target: {name: _number(value) for name, value in row.items()}
+        for target, row in values.get("metrics", {}).items()
     }
     return Measures(_number(values["loss"]), by_target, metrics)
 
 
 def _number(value: float | None) -> float:
-    """A number of a log, which writes null for what is not finite."""
+    """A number of a log, in which what is not finite is None."""
     return math.nan if value is None else float(value)
+
+
+def _place(epoch: int, batch: int, batches: int) -> float:
+    return epoch - 1 + batch / batches
 
 
 def _batches(values: Mapping[str, Any]) -> Batches:
     return Batches(
-        values["epoch"] - 1 + values["batch"] / values["batches"],
+        _place(values["epoch"], values["batch"], values["batches"]),
         int(values["count"]),
         _measures(values),
         _number(values["learning_rate"]),
@@ -202,8 +217,7 @@ def _batches(values: Mapping[str, Any]) -> Batches:
 def _validation(run: RunLog, values: Mapping[str, Any]) -> Validation:
     training = values.get("training")
     shares = {
-        column: _named(found, run.labels.get(column, []))
-        for column, found in values.get("shares", {}).items()
+        column: _named(row, run.labels.get(column, [])) for column, row in values.get("shares", {}).items()
     }
     return Validation(
         int(values["epoch"]),
@@ -217,7 +231,7 @@ def _validation(run: RunLog, values: Mapping[str, Any]) -> Validation:
 
 def _named(shares: list[float | None], labels: list[str]) -> dict[str, float]:
     names = [*labels, *map(str, range(len(labels), len(shares)))]
-    return {name: found for name, share in zip(names, shares, strict=False) if (found := _number(share)) > 0}
+    return {name: n for name, share in zip(names, shares, strict=False) if (n := _number(share)) > 0}
 
 
 _NUMBER = r"\s*([^\s|,]+)"
@@ -229,6 +243,7 @@ _VALIDATION = re.compile(
     rf"\[INFO\] Validation \| Epoch:\s*(\d+) \| Loss:{_NUMBER} \| Baseline Loss:{_NUMBER}"
     rf" \| Time:{_NUMBER}s \| LR{_NUMBER}\s*\n"
 )
+_RESUMED = re.compile(r"\[INFO\] Resumed at epoch\s+(\d+), batch\s+(\d+) of\s+(\d+)")
 _CUT_SHORT = re.compile(r"\[INFO\] (Epoch\s+\d|Validation \|)")
 _TARGETS = re.compile(r"\[INFO\]  - (.*)")
 _TARGET = re.compile(rf"(.+?)_loss:{_NUMBER}(?:, |$)")
@@ -242,10 +257,13 @@ def _read_text(run: RunLog, lines: Iterable[str]) -> list[int]:
     run.speed_unit = "batches"
     for number, line in enumerate(lines, 1):
         try:
-            if found := _BATCH.search(line):
-                _add_batch(run, found)
-            elif found := _VALIDATION.search(line):
-                _add_validation(run, found)
+            if match := _BATCH.search(line):
+                _add_batch(run, match)
+            elif match := _VALIDATION.search(line):
+                _add_validation(run, match)
+            elif match := _RESUMED.search(line):
+                epoch, batch, batches = map(int, match.groups())
+                run.resume(_place(epoch, batch, batches))
             elif _CUT_SHORT.search(line):
                 damaged.append(number)
             elif run.validations:
@@ -258,29 +276,68 @@ def _read_text(run: RunLog, lines: Iterable[str]) -> list[int]:
 
 def _detailed(validation: Validation, line: str) -> Validation:
     """A validation with what a later line says about it."""
-    if found := _TARGETS.search(line):
-        by_target = {name: float(text) for name, text in _TARGET.findall(found[1])}
+    if match := _TARGETS.search(line):
+        by_target = {name: float(text) for name, text in _TARGET.findall(match[1])}
         return replace(validation, measures=replace(validation.measures, by_target=by_target))
-    if found := _SHARES.search(line):
+    if match := _SHARES.search(line):
         # Sequifier writes numbers of predictions here.
-        counts = {name: float(text) for name, text in _SHARE.findall(found[2])}
+        counts = {name: float(text) for name, text in _SHARE.findall(match[2])}
         total = sum(counts.values()) or 1.0
         shares = {name: count / total for name, count in counts.items()}
-        return replace(validation, shares={**validation.shares, found[1]: shares})
+        return replace(validation, shares={**validation.shares, match[1]: shares})
     return validation
 
 
-def _add_batch(run: RunLog, found: re.Match[str]) -> None:
-    epoch, batch, batches = int(found[1]), int(found[2]), int(found[3])
-    place = epoch - 1 + batch / batches
+def _add_batch(run: RunLog, match: re.Match[str]) -> None:
+    epoch, batches = int(match[1]), int(match[3])
+    place = _place(epoch, int(match[2]), batches)
     before = run.batches[-1].place if run.batches else 0.0
     count = round((place - max(before if before < place else 0.0, epoch - 1)) * batches)
-    seconds = float(found[6])
+    seconds = float(match[6])
     speed = 1 / seconds if seconds else math.nan
-    run.add(Batches(place, max(count, 1), Measures(float(found[4])), float(found[5]), speed))
+    run.add(Batches(place, max(count, 1), Measures(float(match[4])), float(match[5]), speed))
 
 
-def _add_validation(run: RunLog, found: re.Match[str]) -> None:
-    measures = Measures(float(found[2]))
-    run.add(Validation(int(found[1]), measures, float(found[5]), float(found[4])))
-    run.baselines = {_TEXT_BASELINE: Measures(float(found[3]))}
+def _add_validation(run: RunLog, match: re.Match[str]) -> None:
+    measures = Measures(float(match[2]))
+    run.add(Validation(int(match[1]), measures, float(match[5]), float(match[4])))
+    run.baselines = {_TEXT_BASELINE: Measures(float(match[3]))}
+
+
+def averaged(batches: Sequence[Batches], bucket: int | None, points: int) -> list[Batches]:
+    """Means over neighbouring records of an epoch, each at the place of its last one.
+
+    Args:
+      batches: The records.
+      bucket: The least number of batches of a mean; None takes as few as leave at most `points` means.
+      points: The largest number of means, if `bucket` is None.
+    """
+    size = bucket or math.ceil(sum(record.count for record in batches) / points)
+    means = []
+    for _, epoch in groupby(batches, key=lambda record: math.ceil(record.place - 1e-9)):
+        records: list[Batches] = []
+        for record in epoch:
+            records.append(record)
+            if sum(record.count for record in records) >= size:
+                means.append(_mean(records))
+                records = []
+        means += [_mean(records)] if records else []
+    return means
+
+
+def _mean(records: Sequence[Batches]) -> Batches:
+    if len(records) == 1:
+        return records[0]
+    count = sum(record.count for record in records)
+
+    def mean(values: Iterable[float]) -> float:
+        return sum(record.count * value for record, value in zip(records, values, strict=True)) / count
+
+    by_target = {
+        target: mean(record.measures.by_target[target] for record in records)
+        for target in records[0].measures.by_target
+    }
+    measures = Measures(mean(record.measures.loss for record in records), by_target)
+    # A mean of speeds weighs by time.
+    speed = 1 / mean(1 / record.speed if record.speed else math.nan for record in records)
+    return replace(records[-1], count=count, measures=measures, speed=speed)
