@@ -7,6 +7,7 @@ biases move by AdamW, at the same learning rate times `adamw_lr_factor`.
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -15,9 +16,8 @@ import optax
 from jaxtyping import Array, Float
 
 from seqjax.config.optimizers import Muon
+from seqjax.optim.parts import Path
 from seqjax.optim.rule import Params, decayed, ema, transformation
-
-_NOT_HIDDEN = ("encoder", "pos_encoder", "decoder")
 
 
 class MomentumState(NamedTuple):
@@ -26,15 +26,24 @@ class MomentumState(NamedTuple):
     momentum: Params
 
 
-def muon(settings: Muon) -> optax.GradientTransformation:
-    """Directions of Muon for hidden matrices, and of AdamW for the other parameters."""
+def muon(settings: Muon, linear: frozenset[Path] | None) -> optax.GradientTransformation:
+    """Directions of Muon for hidden matrices, and of AdamW for the other parameters.
+
+    Args:
+      settings: The keyword arguments.
+      linear: The parameters of linear layers, whose matrices are hidden; None takes every matrix.
+    """
+
+    def kinds(params: Params) -> Params:
+        return jax.tree_util.tree_map_with_path(partial(_kind, linear), params)
+
     hidden = optax.chain(_scale_by_orthogonal_momentum(settings), decayed(settings.weight_decay))
     adamw = optax.chain(
         optax.scale_by_adam(*settings.adamw_betas, settings.adamw_eps),
         decayed(settings.adamw_weight_decay),
         optax.scale(settings.adamw_lr_factor),
     )
-    return optax.partition({"hidden": hidden, "others": adamw}, _kinds)
+    return optax.partition({"hidden": hidden, "others": adamw}, kinds)
 
 
 def _scale_by_orthogonal_momentum(settings: Muon) -> optax.GradientTransformation:
@@ -69,10 +78,6 @@ def _scale(settings: Muon, shape: Sequence[int]) -> float:
     return math.sqrt(max(1, rows / columns))
 
 
-def _kinds(params: Params) -> Params:
-    """The split: "hidden" or "others" for each parameter, in nested dicts like the parameters."""
-
-    def kind(path: jax.tree_util.KeyPath, leaf: Array) -> str:
-        return "hidden" if leaf.ndim == 2 and path[0].key not in _NOT_HIDDEN else "others"
-
-    return jax.tree_util.tree_map_with_path(kind, params)
+def _kind(linear: frozenset[Path] | None, path: jax.tree_util.KeyPath, leaf: Array) -> str:
+    is_linear = linear is None or tuple(str(key.key) for key in path) in linear
+    return "hidden" if leaf.ndim == 2 and is_linear else "others"

@@ -10,7 +10,7 @@ optimizer was built with; `Optimizer.with_values` changes numbers and never that
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import optax
 
@@ -52,11 +52,13 @@ class Optimizer:
     settings: OptimizerSettings
     frozen: frozenset[Path] = frozenset()
     """Parameters that never move; there is no state for them."""
+    linear: frozenset[Path] | None = None
+    """The parameters of linear layers, whose matrices some rules treat apart; None is every matrix."""
 
     @property
     def rule(self) -> Rule:
         """The rule of the parameters that are not frozen."""
-        return BUILDERS[self.name].rule(self.settings)
+        return BUILDERS[self.name].rule(self.settings, self.linear)
 
     def init(self, params: Params) -> State:
         """The state before the first update, in float32 (or wider, where the parameters are)."""
@@ -87,14 +89,17 @@ class Optimizer:
         )
 
 
-def build_optimizer(spec: NamedSpec, *, frozen: frozenset[Path] = frozenset()) -> Optimizer:
+def build_optimizer(
+    spec: NamedSpec, *, frozen: frozenset[Path] = frozenset(), linear: frozenset[Path] | None = None
+) -> Optimizer:
     """The optimizer that an `optimizer` section asks for.
 
     Args:
       spec: Name and keyword arguments.
       frozen: The parameters that never move, by the keys that lead to them.
+      linear: The parameters of linear layers; None is every matrix.
     """
-    return Optimizer(spec.name, optimizer_settings(spec), frozen)
+    return Optimizer(spec.name, optimizer_settings(spec), frozen, linear)
 
 
 def _adam(settings: Adam) -> optax.GradientTransformation:
@@ -166,15 +171,17 @@ def _momentum(decay: Number, *, nesterov: bool = False) -> optax.GradientTransfo
 class Builder(NamedTuple):
     """Builds an optimizer from its settings."""
 
-    direction: Callable[[Any], optax.GradientTransformation | Rule]
+    direction: Callable[..., optax.GradientTransformation | Rule]
     """Makes the transformation of gradients, or a whole rule."""
     decay: Literal["coupled", "decoupled", "own"]
     """Whether weight decay is a term of the gradient (unless `decoupled_weight_decay` is there and says
     otherwise), of the direction, or a matter of the rule itself."""
+    by_layer: bool = False
+    """Whether `direction` takes the parameters of linear layers, or None, as well."""
 
-    def rule(self, settings: OptimizerSettings) -> Rule:
+    def rule(self, settings: OptimizerSettings, linear: frozenset[Path] | None = None) -> Rule:
         """The rule with some settings."""
-        direction = self.direction(settings)
+        direction = self.direction(settings, linear) if self.by_layer else self.direction(settings)
         if isinstance(direction, Rule):
             return direction
         if self.decay == "own":
@@ -202,7 +209,7 @@ BUILDERS: Mapping[str, Builder] = {
     "Lars": Builder(_lars, "own"),
     "NovoGrad": Builder(scale_by_novograd, "own"),
     "Adafactor": Builder(adafactor, "own"),
-    "Muon": Builder(muon, "own"),
+    "Muon": Builder(muon, "own", by_layer=True),
     "AdamWScheduleFree": Builder(schedule_free_adamw, "own"),
     "LARS": Builder(_lars, "own"),
 }

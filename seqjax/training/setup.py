@@ -101,7 +101,7 @@ def prepare(
     precision = _precision(spec, graphdef, device)
     apply = forward(graphdef, schema.inputs, precision)
     schedule = _schedule(spec, len(data.order(1)))
-    optimizer = _optimizer(config, schema, schedule)
+    optimizer = _optimizer(config, schema, schedule, graphdef)
     accumulation = min(spec.accumulation_steps or 1, len(data.order(1)))
     feeds = (beside.setup.feed, beside.validation) if beside else None
     training, validation = feeds or _feeds(spec, schema, data, device, placement=placement)
@@ -148,11 +148,12 @@ def _schedule(spec: TrainingSpec, n_batches: int) -> Schedule:
     return build_schedule(spec.scheduler, spec.learning_rate, total_steps=steps)
 
 
-def _optimizer(config: TrainConfig, schema: Schema, schedule: Schedule) -> Optimizer:
+def _optimizer(config: TrainConfig, schema: Schema, schedule: Schedule, graphdef: GraphDef) -> Optimizer:
     spec, frozen = config.training_spec, frozenset()
     if spec.freeze:
         frozen = frozen_parameters(spec.freeze, abstract(schema, config.model_spec)[1], schema)
-    optimizer = build_optimizer(spec.optimizer, frozen=frozen)
+    linear = frozenset(path for path, kind in layer_types(graphdef).items() if kind == "linear")
+    optimizer = build_optimizer(spec.optimizer, frozen=frozen, linear=linear)
     momentum = schedule.momentum
     return optimizer if momentum is None else optimizer.with_momentum(momentum(0))
 
