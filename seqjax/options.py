@@ -10,12 +10,13 @@ the merge with the YAML file. Sections become `--section.key`; mappings are give
 import dataclasses
 import types
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, Protocol, TypeAlias, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin
 
 import tyro
 from pydantic.fields import FieldInfo
 from tyro.constructors import PrimitiveConstructorSpec
 
+from seqjax.command import Command
 from seqjax.config.base import ConfigModel, closed_section_of, section_of
 from seqjax.config.yaml_text import parse_scalar, parse_yaml
 
@@ -25,69 +26,35 @@ NULLS = (["None"], ["null"])
 _Field: TypeAlias = tuple[str, Any, Any]
 
 
-class Names(Protocol):
-    """Options of a command besides its config model."""
-
-    @property
-    def config_path(self) -> str | None:
-        """Default path of the YAML file; None for a command without one."""
-        ...
-
-    @property
-    def short(self) -> Mapping[str, Sequence[str]]:
-        """Other names of top-level options, such as `{"seed": ["-s"]}`."""
-        ...
-
-    @property
-    def positional(self) -> Sequence[str]:
-        """Keys that are given without an option's name."""
-        ...
-
-    @property
-    def flags(self) -> Sequence[str]:
-        """Boolean keys that are set to true by their option's name alone."""
-        ...
-
-    @property
-    def variables(self) -> Mapping[str, tuple[str, str]]:
-        """Options that set an environment variable: which one, and meaning, by name."""
-        ...
-
-    @property
-    def switches(self) -> Mapping[str, tuple[str, str]]:
-        """Options that are no keys of the config: short name and meaning, by name."""
-        ...
-
-
-def options_class(model: type[ConfigModel], names: Names) -> type:
+def options_class(model: type[ConfigModel], command: Command) -> type:
     """The dataclass whose fields are the options of a command.
 
     Args:
       model: The command's config model.
-      names: The rest of what the command's options are.
+      command: The command.
     """
     fields: list[_Field] = []
-    if names.config_path is not None:
+    if command.config_path is not None:
         about = "The YAML file with the configuration; the options below override its keys."
         path = tyro.conf.arg(help=about, metavar="PATH")
-        fields.append(("config_path", Annotated[str, path], dataclasses.field(default=names.config_path)))
-    for name, (short, about) in names.switches.items():
+        fields.append(("config_path", Annotated[str, path], dataclasses.field(default=command.config_path)))
+    for name, (short, about) in command.switches.items():
         switch = tyro.conf.arg(help=about, aliases=(short,), help_behavior_hint="")
         kind = Annotated[bool, switch, tyro.conf.FlagCreatePairsOff]
         fields.append((name, kind, dataclasses.field(default=False)))
-    for name, (_, about) in names.variables.items():
+    for name, (_, about) in command.variables.items():
         text = tyro.conf.arg(help=about, metavar="TEXT", help_behavior_hint="")
         fields.append((name, Annotated[str | None, text], dataclasses.field(default=None)))
     for name, field in _required_first(model):
-        if name in names.positional:
+        if name in command.positional:
             option = _option(field, metavar=name.upper())
             fields.append((name, Annotated[option, tyro.conf.Positional], dataclasses.field()))
-        elif name in names.flags:
+        elif name in command.flags:
             flag = tyro.conf.arg(help=_about(field), help_behavior_hint="")
             kind = Annotated[bool, flag, tyro.conf.FlagCreatePairsOff]
             fields.append((name, kind, dataclasses.field(default=False)))
         else:
-            fields.append(_field(name, field, names.short.get(name, ())))
+            fields.append(_field(name, field, command.short.get(name, ())))
     return _dataclass(model, fields)
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import Field
 
-from seqjax.cli import Command
+from seqjax.command import Command
 from seqjax.config.base import ConfigModel
 from seqjax.options import options_class, read_words
 

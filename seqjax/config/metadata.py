@@ -59,5 +59,5 @@ class Metadata(ConfigModel):
     """The version that wrote the file."""
 
     def kind(self, column: str) -> ColumnKind:
-        """Whether a column is categorical or real."""
+        """The kind of a column: categorical or real."""
         return kind_of(self.column_types[column])

@@ -109,7 +109,7 @@ def check_range(key: str, values: Range) -> None:
 
 
 def is_whole(key: str, values: Range) -> bool:
-    """Whether a range of a key means whole numbers: where the key's type says so, or else the bounds do."""
+    """True if a range of a key means whole numbers: where the key's type says so, or else the bounds do."""
     kinds = _number_kinds(key)
     if kinds:
         return kinds == {int}
@@ -150,7 +150,7 @@ def _numbers(annotation: object) -> Iterator[type]:
 
 
 def _holds_names(annotation: object) -> bool:
-    """Whether a value of a type can have names inside, as a mapping and a section do."""
+    """True if a value of a type can have names inside, as a mapping and a section do."""
     if get_origin(annotation) is dict or section_of(annotation) is annotation:
         return True
     return get_origin(annotation) not in (list, tuple) and any(map(_holds_names, get_args(annotation)))
