@@ -8,10 +8,9 @@ import polars as pl
 
 from seqjax.config.formats import TableFormat
 from seqjax.config.schema import ColumnKind
-from seqjax.data.chunks import Unsorted, in_order, sort_on_disk, sorted_tables
 from seqjax.data.columns import Encoding
 from seqjax.data.fitting import Learner
-from seqjax.data.table_files import TypesWidened
+from seqjax.data.sorting import OrderedRows
 from seqjax.data.tables import Table, TableReader, Wanted, joined, open_files
 
 
@@ -23,23 +22,12 @@ def read_table(
     max_rows: int | None = None,
 ) -> Table:
     """All rows of a table, in order: what the steps see as a stream."""
-    files = open_files(path, read_format, max_rows=max_rows)
-    reader = TableReader(files, Wanted(selected_columns, max_rows=max_rows))
-    while True:
-        try:
-            return joined(_in_order(reader))
-        except TypesWidened:
-            continue
-
-
-def _in_order(reader: TableReader) -> list[Table]:
-    try:
-        return list(in_order(reader.pieces()))
-    except Unsorted:
-        with TemporaryDirectory() as folder:
-            sorted_rows = Path(folder) / "sorted"
-            sort_on_disk(reader.pieces, reader.pieces(keys_only=True), sorted_rows)
-            return list(sorted_tables(sorted_rows, {}))
+    reader = TableReader(
+        open_files(path, read_format, max_rows=max_rows), Wanted(selected_columns, max_rows=max_rows)
+    )
+    with TemporaryDirectory() as folder:
+        rows = OrderedRows(reader.typed(Path(folder) / "table", {}), Path(folder) / "sorted")
+        return joined(list(rows.tables()))
 
 
 def learn(features: pl.DataFrame, kinds: Mapping[str, ColumnKind]) -> Encoding:

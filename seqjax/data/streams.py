@@ -28,7 +28,7 @@ from seqjax.data.formats import (
     load_windows,
     parquet_files,
 )
-from seqjax.data.table_files import CsvFiles, TypesWidened, unreadable
+from seqjax.data.table_files import unreadable
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ def window_parts(
     if is_by_file(read_format):
         yield from load_window_files(path, read_format, column_kinds=column_kinds, n_classes=known)
         return
-    frames = {"csv": _csv_frames, "parquet": _parquet_frames}.get(read_format)
+    frames = {"parquet": _parquet_frames}.get(read_format)
     parts = frames(path) if frames is not None and path.exists() else None
     if parts is None:
         yield load_windows(path, read_format, column_kinds=column_kinds, padding=padding, n_classes=known)
@@ -155,27 +155,6 @@ def _checked(path: Path, frames: Frames) -> Iterator[pl.DataFrame]:
         yield from frames
     except (OSError, UnicodeDecodeError, pa.ArrowException, pl.exceptions.PolarsError) as error:
         raise unreadable(path, "parquet", error) from error
-
-
-def _csv_frames(path: Path) -> Iterator[pl.DataFrame] | None:
-    """The rows in parts; null where they are few, or not in order."""
-    if not path.is_file() or path.stat().st_size <= SMALL_CSV:
-        return None
-    files = CsvFiles([path])
-    header = files.headers[0]
-    if not {"sequenceId", "inputCol"} <= set(header) or len(set(header)) < len(header):
-        return None  # Whoever reads it whole says what is wrong.
-    files.types["inputCol"] = pl.String()
-    while True:
-        try:
-            ordered = _in_order(piece.frame["sequenceId"].to_numpy() for piece in files.pieces(header))
-            break
-        except TypesWidened:
-            logger.debug("A column has another type than its first rows show: reading again.")
-    if not ordered:
-        return None
-    frames = (piece.frame for piece in files.pieces(header))
-    return whole_sequences(frames, max(CELLS_PER_PART // len(header), 1))
 
 
 def _in_order(columns: Iterable[Int64[np.ndarray, "n"]]) -> bool:

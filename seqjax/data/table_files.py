@@ -1,10 +1,7 @@
-"""The files of a raw table as a stream of typed pieces, in bounded memory.
+"""The files of a raw table as a stream of pieces, in bounded memory.
 
-Parquet says its types. The types of csv are those of all its cells together, and are found while reading: the
-first block is looked at, later ones are parsed as those types, and a block that does not fit widens them
-(whole number, number, text). A reader then has to begin again, since the rows that it already has were
-parsed too narrowly; `TypesWidened` tells it so. So one parse does where the beginning of a table is like the
-rest, and types never depend on how a table is cut into files or blocks.
+Parquet says its types. csv is text; its types are those of all its cells together, and are settled once it
+is read (see `staging.py`), so that they never depend on how a table is cut into files or blocks.
 """
 
 import csv
@@ -43,10 +40,6 @@ LONGEST_RECORD = 1 << 26
 """Bytes of a csv record; where a quote is not closed, all that follows looks like a single one."""
 
 
-class TypesWidened(Exception):
-    """A column of csv files holds more than the type that its first rows have; read the table again."""
-
-
 @dataclass(frozen=True)
 class Piece:
     """Some consecutive rows of one file."""
@@ -70,7 +63,6 @@ class TableFiles(ABC):
 
         Raises:
           DataError: A file cannot be read.
-          TypesWidened: All that was given out so far has too narrow types.
         """
 
     @abstractmethod
@@ -142,14 +134,11 @@ class ParquetFiles(TableFiles):
 
 
 class CsvFiles(TableFiles):
-    """Comma-separated values with a header; an empty cell is null."""
+    """Comma-separated values with a header, as text; an empty cell is missing, and "" a text."""
 
     def __init__(self, files: Sequence[Path], max_rows: int | None = None) -> None:
         super().__init__(files)
         self._max_rows = max_rows
-        self.types: Types = {}
-        """Types found so far; a column without a value has none yet."""
-        self._begun = False
 
     def _header(self, file: Path) -> list[str]:
         try:
@@ -162,7 +151,7 @@ class CsvFiles(TableFiles):
 
     def pieces(self, columns: Sequence[str]) -> Iterator[Piece]:
         """See `TableFiles`."""
-        left, self._begun = self._max_rows, False
+        left = self._max_rows
         for file, header in zip(self.files, self.headers, strict=True):
             row = 0
             try:
@@ -173,60 +162,39 @@ class CsvFiles(TableFiles):
                     end = len(block) if left is None else _end_of_records(block, left, begin)
                     if begin == end:
                         continue
-                    frame = self._parsed(file, header, columns, block[begin:end], row)
-                    self._begun = True
-                    yield Piece(file, row, frame)
-                    row += len(frame)
-                    left = None if left is None else left - len(frame)
+                    piece = Piece(file, row, _parsed(block[begin:end], header, columns, (file, row)))
+                    yield piece
+                    row += len(piece.frame)
+                    left = None if left is None else left - len(piece.frame)
             except DAMAGED as error:
                 raise unreadable(file, "csv", error) from error
 
-    def _parsed(
-        self, file: Path, header: list[str], columns: Sequence[str], block: bytes, row: int
-    ) -> pl.DataFrame:
-        try:
-            frame = self._typed_block(header, columns, block)
-        except REFUSED as refused:
-            _check_quotes(file, block, row)
-            _check_cells(file, header, block, row)
-            raise unreadable(file, "csv", refused) from refused
-        # Polars fills up rows that are too short, which a file that was cut off ends with.
-        if _separators(block) != len(frame) * (len(header) - 1):
-            _check_cells(file, header, block, row)
-        return frame
 
-    def _typed_block(self, header: list[str], columns: Sequence[str], block: bytes) -> pl.DataFrame:
-        error: BaseException | None = None
-        if self.types:
-            try:
-                frame = _read_block(block, header, columns, self.types)
-                if all(name in self.types or column_is_empty(frame[name]) for name in columns):
-                    return frame
-            except REFUSED as refused:
-                error = refused
-        found = _read_block(block, header, columns, {})
-        before = dict(self.types)
-        self.types = _widened(self.types, found)
-        if self.types == before and error is not None:
-            raise error
-        if self._begun and self.types != before:
-            raise TypesWidened
-        return _read_block(block, header, columns, self.types) if before else _typed(found, self.types)
+def _parsed(block: bytes, header: list[str], columns: Sequence[str], place: tuple[Path, int]) -> pl.DataFrame:
+    """The cells of whole records, as text.
 
-
-def _read_block(block: bytes, header: list[str], columns: Sequence[str], types: Types) -> pl.DataFrame:
-    """Parses rows without a header; types are inferred from all cells if none are given."""
+    Args:
+      block: The records, without a header.
+      header: The names of all columns.
+      columns: The columns to return.
+      place: The file, and how many of its rows come before.
+    """
     # Columns are known by number, since names may be missing, and a row of more cells is a mistake.
-    numbers = ",".join(map(str, range(len(header)))).encode() + NEWLINE
-    schema = {str(n): types.get(name, pl.String()) for n, name in enumerate(header)}
-    places = [header.index(name) for name in columns]
-    frame = pl.read_csv(
-        numbers + block,
-        columns=[str(place) for place in places],
-        schema=schema if types else None,
-        infer_schema_length=None,
-        try_parse_dates=False,
-    ).select(str(place) for place in places)
+    numbers = [str(number) for number in range(len(header))]
+    chosen = [str(header.index(name)) for name in columns]
+    try:
+        frame = pl.read_csv(
+            ",".join(numbers).encode() + NEWLINE + block,
+            columns=chosen,
+            schema=dict.fromkeys(numbers, pl.String()),
+        ).select(chosen)
+    except REFUSED as refused:
+        _check_quotes(block, *place)
+        _check_cells(block, header, *place)
+        raise unreadable(place[0], "csv", refused) from refused
+    # Polars fills up rows that are too short, which a file that was cut off ends with.
+    if _separators(block) != len(frame) * (len(header) - 1):
+        _check_cells(block, header, *place)
     frame.columns = list(columns)
     return frame
 
@@ -240,7 +208,7 @@ def _separators(block: bytes) -> int:
     return int(np.count_nonzero(outside & (characters == ord(COMMA))))
 
 
-def _check_quotes(file: Path, block: bytes, first_row: int) -> None:
+def _check_quotes(block: bytes, file: Path, first_row: int) -> None:
     """Raises a `DataError` for the first quote inside a text, neither at an end of it nor doubled."""
     found = STRAY_QUOTE.search(block)
     if found:
@@ -252,7 +220,7 @@ def _check_quotes(file: Path, block: bytes, first_row: int) -> None:
         )
 
 
-def _check_cells(file: Path, header: list[str], block: bytes, first_row: int) -> None:
+def _check_cells(block: bytes, header: list[str], file: Path, first_row: int) -> None:
     """Raises a `DataError` for the first row that has more or fewer cells than the header, if one has."""
     text = io.TextIOWrapper(io.BytesIO(block), encoding="utf-8", errors="replace", newline="")
     try:
@@ -268,32 +236,6 @@ def _check_cells(file: Path, header: list[str], block: bytes, first_row: int) ->
             f"{','.join(cells)[:60]!r}. Correct the row: a text with a comma needs quotes around it, and "
             "quotes must be closed."
         )
-
-
-def _typed(frame: pl.DataFrame, types: Types) -> pl.DataFrame:
-    return frame.with_columns(pl.col(name).cast(pl.String) for name in frame.columns if name not in types)
-
-
-def column_is_empty(column: pl.Series) -> bool:
-    """Whether a column holds nothing but nulls."""
-    return column.null_count() == len(column)
-
-
-def _widened(types: Types, found: pl.DataFrame) -> Types:
-    """Types that hold what they held and the values found too; a column without values has no say."""
-    wider = dict(types)
-    for column in found:
-        one, other = wider.get(column.name, column.dtype), column.dtype
-        if column_is_empty(column):
-            continue
-        if one == other:
-            wider[column.name] = one
-        elif one.is_integer() and other.is_integer():
-            wider[column.name] = pl.Int128()
-        else:
-            numbers = one.is_numeric() and other.is_numeric()
-            wider[column.name] = pl.Float64() if numbers else pl.String()
-    return wider
 
 
 def _blocks(file: Path) -> Iterator[bytes]:

@@ -2,7 +2,7 @@
 
 A table has one row per item: `sequenceId` (integer), `itemPosition` (integer, orders the items of a
 sequence) and feature columns. Whatever is wrong is said once, naming file, column, row and value; rows count
-from 1, the header not counted. `TableReader` streams a table in file order; `chunks.py` puts the rows in the
+from 1, the header not counted. `TableReader` streams a table in file order; `sorting.py` puts the rows in the
 order of (sequenceId, itemPosition), on which every later step relies.
 """
 
@@ -18,7 +18,9 @@ from jaxtyping import Int16, Int64
 from seqjax.config.base import suggestion
 from seqjax.config.formats import TableFormat
 from seqjax.config.schema import ColumnKind
+from seqjax.data.cells import numbers_of
 from seqjax.data.columns import column_kind
+from seqjax.data.staging import staged
 from seqjax.data.table_files import CsvFiles, ParquetFiles, Piece, TableFiles
 from seqjax.errors import DataError
 
@@ -101,7 +103,7 @@ class Wanted:
     roles_from: str = "column_roles"
     """Where `roles` are written, for messages."""
     missing_real: MissingReal = "error"
-    """Whether nulls and NaN in real columns are refused, or null in the result."""
+    """What is done about empty cells and NaN in real columns: they are refused, or missing in the result."""
     cut_offs: CutOffs | None = None
     """What decides the split of a row, where a column does."""
 
@@ -119,7 +121,7 @@ class CheckedPiece:
     table: Table
 
     def name(self, row: int) -> str:
-        """What to call one of the rows in a message."""
+        """Names one of the rows in a message."""
         return f"row {self.first_row + row + 1} of {self.file}"
 
 
@@ -131,25 +133,40 @@ class TableReader:
         self.files = files
         self.columns = _feature_columns(self.files, self._wanted)
 
+    @property
+    def roles(self) -> dict[str, ColumnKind]:
+        """Columns that have another kind than their type gives."""
+        return {name: kind for name, kind in self._wanted.roles.items() if name in self.columns}
+
+    def typed(self, folder: Path, id_maps: Mapping[str, Mapping[str, int]]) -> "TableReader":
+        """The same table with types.
+
+        Args:
+          folder: Where csv gets them (see `staged`).
+          id_maps: The known maps of columns; those of text make their columns text.
+        """
+        if not isinstance(self.files, CsvFiles):
+            return self
+        columns = self._columns(self.columns, self._wanted.cut_offs)
+        # By its cells alone, "01" would be a number.
+        texts = [name for name, id_map in id_maps.items() if numbers_of(id_map) is None]
+        return TableReader(staged(self.files, columns, folder, texts=texts), self._wanted)
+
     def pieces(self, *, keys_only: bool = False) -> Iterator[CheckedPiece]:
-        """Reads the rows in the order of the files.
+        """Reads the rows in the order of the files; csv must be `typed`.
 
         Args:
           keys_only: Leave out the features.
 
         Raises:
           DataError: The table cannot be used; the message names file, column, row and value, and what to do.
-          TypesWidened: What was read so far has too narrow types; read again.
         """
         features = [] if keys_only else self.columns
         cut_offs = None if keys_only else self._wanted.cut_offs
-        columns = [*KEYS, *features]
-        if cut_offs is not None and cut_offs.column not in columns:
-            columns.append(cut_offs.column)
         left = self._wanted.max_rows or None
         n_rows = 0
         wrong_type: _WrongType | None = None
-        for piece in self.files.pieces(columns):
+        for piece in self.files.pieces(self._columns(features, cut_offs)):
             if left is not None:
                 piece = Piece(piece.file, piece.first_row, piece.frame.head(left - n_rows))
             n_rows += len(piece.frame)
@@ -169,13 +186,18 @@ class TableReader:
             path = self.files.files[0] if len(self.files.files) == 1 else self.files.files[0].parent
             raise DataError(f"{path} holds no rows. A table needs a header and at least one row per item.")
 
+    @staticmethod
+    def _columns(features: Sequence[str], cut_offs: CutOffs | None) -> list[str]:
+        other = [cut_offs.column] if cut_offs is not None and cut_offs.column not in features else []
+        return [*KEYS, *features, *(name for name in other if name not in KEYS)]
+
     def _checked(self, piece: Piece, features: list[str], cut_offs: CutOffs | None) -> CheckedPiece:
         keys = [_checked_key(piece, piece.frame[name]) for name in KEYS]
         wanted = self._wanted
         checked = [
             _checked_feature(piece, piece.frame[name], wanted.roles.get(name), wanted) for name in features
         ]
-        roles: dict[str, ColumnKind] = {name: kind for name, kind in wanted.roles.items() if name in features}
+        roles = {} if not features else self.roles
         part = None if cut_offs is None else _part(piece, cut_offs)
         return CheckedPiece(
             piece.file, piece.first_row, Table(keys[0], keys[1], pl.DataFrame(checked), roles, part)

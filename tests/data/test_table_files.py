@@ -3,12 +3,14 @@
 import gzip
 import itertools
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import polars as pl
 import pytest
 
 from seqjax.data import table_files
-from seqjax.data.table_files import CsvFiles, FrameFile, ParquetFiles, TypesWidened
+from seqjax.data.staging import staged
+from seqjax.data.table_files import CsvFiles, FrameFile, ParquetFiles
 from seqjax.errors import DataError
 
 COLUMNS = ["item", "x", "n"]
@@ -16,14 +18,11 @@ TEXT = 'n,item,x\n1,"a\nb",0.5\n2,"say ""hi"", x",1\n3,,\n4,"",-2e3\n5,é,7\n'
 
 
 def _read(files: CsvFiles, columns: list[str]) -> pl.DataFrame:
-    while True:
-        try:
-            pieces = list(files.pieces(columns))
-        except TypesWidened:
-            continue
-        for piece, after in itertools.pairwise(pieces):
-            assert after.first_row == piece.first_row + len(piece.frame) or after.file != piece.file
-        return pl.concat([piece.frame for piece in pieces])
+    with TemporaryDirectory() as folder:
+        pieces = list(staged(files, columns, Path(folder) / "table").pieces(columns))
+    for piece, after in itertools.pairwise(pieces):
+        assert after.first_row == piece.first_row + len(piece.frame) or after.file != piece.file
+    return pl.concat([piece.frame for piece in pieces])
 
 
 @pytest.mark.parametrize("size", [1, 5, 16, 40, 1 << 20])

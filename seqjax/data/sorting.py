@@ -1,12 +1,17 @@
-"""A stream of rows as chunks of whole sequences, in order.
+"""Rows in the order that every step relies on: ascending (sequenceId, itemPosition), and no pair twice.
 
-Pieces that are in order (see `order.py`) are cut into chunks as they come. Any others are sorted on disk
-first, in bounded memory: rows go to buckets by ranges of sequenceId, and each bucket is sorted alone. Where
-chunks end depends on the sorted rows only, hence never on files or on the order of the input. A sequence is
-never divided, so that memory is bounded by the longest one.
+`OrderedRows` gives the rows of a table in order, as often as asked. Rows that are not are sorted on disk
+first, in bounded memory: they go to buckets by ranges of sequenceId, and each bucket is sorted alone.
+
+`chunks` cuts them into tables of whole sequences. Where chunks end depends on the sorted rows only, hence
+never on files or on the order of the input. A sequence is never divided, so that memory is bounded by the
+longest one.
 """
 
 import bisect
+import json
+import logging
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -15,65 +20,136 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pyarrow as pa
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 
 from seqjax.config.schema import ColumnKind
-from seqjax.data.order import ascending, refuse_twins, sorted_order
-from seqjax.data.tables import CheckedPiece, Table, joined
+from seqjax.data.tables import KEYS, CheckedPiece, Table, TableReader, joined
+from seqjax.errors import DataError
+
+logger = logging.getLogger(__name__)
 
 ROWS_PER_CHUNK = 1 << 18
 ROWS_PER_BUCKET = 1 << 20
 MOST_BUCKETS = 256
 """Buckets are larger rather than more, since each is an open file."""
 
+ORDER = "order.json"
+"""Says, when the order is known, whether rows are in it as they come, and how many sequences there are."""
 ROW, PART = "row", "part"
 """Names of stored columns: the number of the row in the input, and its split."""
 FEATURE, WIDE = "feature ", "integer "
 """How the names of stored features begin; integers of 128 bits, which Arrow lacks, are stored as text."""
 
 
-class Unsorted(Exception):
-    """Rows that come before rows they belong after."""
+class OrderedRows:
+    """The rows of a table in order, as they come or from where they were sorted."""
+
+    def __init__(self, reader: TableReader, folder: Path) -> None:
+        """Looks at the keys of all rows, and sorts the rows if need be, unless that was done before.
+
+        Args:
+          reader: The table.
+          folder: Where to keep the rows that must be sorted, and what is known of their order.
+
+        Raises:
+          DataError: The table cannot be used, or two rows have the same sequenceId and itemPosition.
+        """
+        self._reader = reader
+        self._folder = folder
+        noted = folder / ORDER
+        if not noted.is_file():
+            if folder.exists():
+                shutil.rmtree(folder)
+            folder.mkdir(parents=True)
+            noted.write_text(json.dumps(self._put_in_order()), encoding="utf-8")
+        self._in_order, self.n_sequences = json.loads(noted.read_text(encoding="utf-8"))
+
+    def tables(self) -> Iterator[Table]:
+        """The rows in order, some at a time; a `DataError` if a file changed since they were first read."""
+        if not self._in_order:
+            yield from sorted_tables(self._folder, self._reader.roles)
+            return
+        order = _Order()
+        for piece in self._reader.pieces():
+            if not order.continues(piece):
+                raise DataError(f"{piece.file} changed while it was read. Start again.")
+            yield piece.table
+
+    def _put_in_order(self) -> tuple[bool, int]:
+        order = _Order()
+        if all(order.continues(piece) for piece in self._reader.pieces(keys_only=True)):
+            return True, order.n_sequences
+        logger.info("Rows are not in the order of %s, %s: sorting them.", *KEYS)
+        return False, sort_on_disk(self._reader.pieces, self._reader.pieces(keys_only=True), self._folder)
 
 
-def in_order(pieces: Iterable[CheckedPiece]) -> Iterator[Table]:
-    """The tables of pieces whose rows are in order.
+@dataclass
+class _Order:
+    """The order of rows that come in pieces."""
 
-    Raises:
-      Unsorted: They are not.
-      DataError: Two neighbours have the same sequenceId and itemPosition.
-    """
+    n_sequences: int = 0
+    """Number of sequences so far, where rows are in order."""
     last: CheckedPiece | None = None
-    for piece in pieces:
-        table = piece.table
-        before = np.zeros(0, np.int64), np.zeros(0, np.int64)
-        if last is not None:
-            before = last.table.sequence_id[-1:], last.table.item_position[-1:]
-        sequence_id = np.concatenate([before[0], table.sequence_id])
-        item_position = np.concatenate([before[1], table.item_position])
-        fine = ascending(sequence_id, item_position)
+
+    def continues(self, piece: CheckedPiece) -> bool:
+        """Whether these rows are in order, after those before; a `DataError` if two neighbours are twins."""
+        ids, positions = piece.table.sequence_id, piece.table.item_position
+        if self.last is not None:
+            last = self.last.table
+            keys = (
+                np.append(last.sequence_id[-1:], ids[:1]),
+                np.append(last.item_position[-1:], positions[:1]),
+            )
+            if not ascending(*keys).all():
+                names = self.last.name(len(last) - 1), piece.name(0)
+                refuse_twins(*keys, lambda row: names[row])
+                return False
+        fine = ascending(ids, positions)
         if not fine.all():
             place = int(np.argmin(fine))
             two = slice(place, place + 2)
-            refuse_twins(sequence_id[two], item_position[two], _Names(last, piece, place))
-            raise Unsorted
-        yield table
-        last = piece
+            refuse_twins(ids[two], positions[two], lambda row: piece.name(place + row))
+            return False
+        joins = self.last is not None and self.last.table.sequence_id[-1] == ids[0]
+        self.n_sequences += int(np.count_nonzero(ids[1:] != ids[:-1])) + (not joins)
+        self.last = piece
+        return True
 
 
-@dataclass(frozen=True)
-class _Names:
-    """What to call rows that count from `place` in the last row of one piece and all of the next."""
+def ascending(
+    sequence_id: Int64[np.ndarray, "N"], item_position: Int64[np.ndarray, "N"]
+) -> Bool[np.ndarray, "N-1"]:
+    """Tells of each row but the first if it comes strictly after the one before it."""
+    same = sequence_id[1:] == sequence_id[:-1]
+    return (sequence_id[1:] > sequence_id[:-1]) | (same & (item_position[1:] > item_position[:-1]))
 
-    last: CheckedPiece | None
-    piece: CheckedPiece
-    place: int
 
-    def __call__(self, row: int) -> str:
-        row += self.place
-        if self.last is None:
-            return self.piece.name(row)
-        return self.piece.name(row - 1) if row else self.last.name(len(self.last.table) - 1)
+def sorted_order(
+    sequence_id: Int64[np.ndarray, "N"], item_position: Int64[np.ndarray, "N"]
+) -> Int64[np.ndarray, "N"] | None:
+    """The numbers of the rows in order; None if they are in order, without twins, as they are."""
+    if ascending(sequence_id, item_position).all():
+        return None
+    return np.lexsort((item_position, sequence_id))
+
+
+def refuse_twins(
+    sequence_id: Int64[np.ndarray, "N"], item_position: Int64[np.ndarray, "N"], name: Callable[[int], str]
+) -> None:
+    """Raises a `DataError` if two neighbours have the same keys.
+
+    Args:
+      sequence_id: The sequence of each row.
+      item_position: The position of each row in its sequence.
+      name: Names a row, for the message.
+    """
+    twins = (sequence_id[1:] == sequence_id[:-1]) & (item_position[1:] == item_position[:-1])
+    if twins.any():
+        place = int(np.argmax(twins))
+        raise DataError(
+            f"sequenceId {sequence_id[place]} has itemPosition {item_position[place]} twice: in "
+            f"{name(place)} and in {name(place + 1)}. Each item needs a position of its own."
+        )
 
 
 def chunks(tables: Iterable[Table], rows: int | None = None) -> Iterator[Table]:
@@ -81,7 +157,7 @@ def chunks(tables: Iterable[Table], rows: int | None = None) -> Iterator[Table]:
 
     Args:
       tables: Rows in order.
-      rows: A chunk ends at the first sequence that begins at or after so many rows; null is the usual number.
+      rows: A chunk ends at the first sequence that begins at or after so many rows; None is the usual number.
     """
     rows = rows or ROWS_PER_CHUNK
     held: list[Table] = []
@@ -98,7 +174,7 @@ def chunks(tables: Iterable[Table], rows: int | None = None) -> Iterator[Table]:
 
 
 def _first_begin(table: Table, held: list[Table], earliest: int) -> int | None:
-    """The first row of `table`, not before row `earliest`, that begins a sequence; null if there is none."""
+    """The first row of `table`, not before row `earliest`, that begins a sequence; None if there is none."""
     earliest = max(earliest, 0 if held else 1)
     if earliest >= len(table):
         return None
@@ -114,19 +190,18 @@ def _first_begin(table: Table, held: list[Table], earliest: int) -> int | None:
 
 def sort_on_disk(
     pieces: Callable[[], Iterator[CheckedPiece]], keys: Iterable[CheckedPiece], folder: Path
-) -> None:
-    """Writes all rows to `folder`, in order.
+) -> int:
+    """Writes all rows to `folder`, in order, and returns the number of sequences.
 
     Args:
       pieces: Gives the rows.
       keys: The rows without features.
-      folder: A folder to create; `sorted_tables` reads it.
+      folder: An empty folder; `sorted_tables` reads it.
 
     Raises:
       DataError: Two rows have the same sequenceId and itemPosition.
     """
-    begins = _bucket_begins(keys)
-    folder.mkdir()
+    begins, n_sequences = _bucket_begins(keys)
     origins: list[tuple[int, CheckedPiece]] = []
     n_rows = 0
     with ExitStack() as files:
@@ -141,6 +216,7 @@ def sort_on_disk(
             n_rows += len(piece.table)
     for number in sorted(writers):
         _sort_bucket(folder / f"{number:05d}.bucket", lambda row: _name(origins, row))
+    return n_sequences
 
 
 def sorted_tables(folder: Path, roles: Mapping[str, ColumnKind]) -> Iterator[Table]:
@@ -155,8 +231,8 @@ def sorted_tables(folder: Path, roles: Mapping[str, ColumnKind]) -> Iterator[Tab
             yield _table(frame, roles)
 
 
-def _bucket_begins(keys: Iterable[CheckedPiece]) -> Int64[np.ndarray, "buckets"]:
-    """The smallest sequenceId of each bucket: whole sequences, about equally many rows."""
+def _bucket_begins(keys: Iterable[CheckedPiece]) -> tuple[Int64[np.ndarray, "buckets"], int]:
+    """The smallest sequenceId of each bucket of whole sequences, equally large; the number of sequences."""
     ids, counts = np.zeros(0, np.int64), np.zeros(0, np.int64)
     for piece in keys:
         more, number = np.unique(piece.table.sequence_id, return_counts=True)
@@ -164,7 +240,7 @@ def _bucket_begins(keys: Iterable[CheckedPiece]) -> Int64[np.ndarray, "buckets"]
         counts = np.bincount(place, np.concatenate([counts, number])).astype(np.int64)
     size = max(ROWS_PER_BUCKET, -(-int(counts.sum()) // MOST_BUCKETS))
     bucket = (np.cumsum(counts) - counts) // size
-    return ids[np.flatnonzero(np.diff(bucket, prepend=-1))]
+    return ids[np.flatnonzero(np.diff(bucket, prepend=-1))], len(ids)
 
 
 def _in_buckets(
@@ -240,7 +316,7 @@ def _arrow(frame: pl.DataFrame) -> pa.Table:
 
 
 def _name(origins: Sequence[tuple[int, CheckedPiece]], row: int) -> str:
-    """What to call a row of the input."""
+    """Names a row of the input."""
     place = bisect.bisect_right([first for first, _ in origins], row) - 1
     first, piece = origins[place]
     return piece.name(row - first)

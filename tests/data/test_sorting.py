@@ -10,8 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seqjax.data import chunks as module
-from seqjax.data.chunks import Unsorted, chunks, in_order, sort_on_disk, sorted_tables
+from seqjax.data import sorting as module
+from seqjax.data.sorting import (
+    _Order,
+    ascending,
+    chunks,
+    refuse_twins,
+    sort_on_disk,
+    sorted_order,
+    sorted_tables,
+)
 from seqjax.data.tables import CheckedPiece, Table, joined
 from seqjax.errors import DataError
 
@@ -37,7 +45,7 @@ def test_chunks_depend_on_rows_alone(lengths: list[int], rows: int, data: st.Dat
     ids = np.repeat(np.arange(len(lengths)), lengths).tolist()
     table = _table(ids)
     cuts = sorted(data.draw(st.lists(st.integers(1, len(ids)), max_size=6)))
-    found = list(chunks(in_order(_pieces(table, cuts)), rows))
+    found = list(chunks((piece.table for piece in _pieces(table, cuts)), rows))
     expected = list(chunks([table], rows))
     assert [chunk.sequence_id.tolist() for chunk in found] == [c.sequence_id.tolist() for c in expected]
     assert joined(found).features.equals(table.features)
@@ -49,12 +57,15 @@ def test_chunks_depend_on_rows_alone(lengths: list[int], rows: int, data: st.Dat
 
 @pytest.mark.parametrize("cuts", [[], [1], [2], [1, 2, 3]])
 def test_rows_out_of_order_are_noticed(cuts: list[int]) -> None:
-    with pytest.raises(Unsorted):
-        list(in_order(_pieces(_table([1, 2, 1, 3]), cuts)))
-    with pytest.raises(Unsorted):
-        list(in_order(_pieces(_table([1, 1, 1, 1], [0, 2, 1, 3]), cuts)))
+    def in_order(table: Table) -> bool:
+        order = _Order()
+        return all(order.continues(piece) for piece in _pieces(table, cuts))
+
+    assert in_order(_table([1, 1, 2, 3], [3, 4, 0, 0]))
+    assert not in_order(_table([1, 2, 1, 3]))
+    assert not in_order(_table([1, 1, 1, 1], [0, 2, 1, 3]))
     with pytest.raises(DataError, match=r"twice: in row 2 of t.csv and in row 3 of t.csv"):
-        list(in_order(_pieces(_table([1, 1, 1, 1], [0, 2, 2, 3]), cuts)))
+        in_order(_table([1, 1, 1, 1], [0, 2, 2, 3]))
 
 
 @settings(deadline=None, max_examples=30)
@@ -67,11 +78,12 @@ def test_sorting_on_disk(
 ) -> None:
     table = _table([i for i, _ in keys], [p for _, p in keys])
     cuts = sorted(data.draw(st.lists(st.integers(1, len(keys)), max_size=6)))
-    folder = tmp_path_factory.mktemp("sort") / "sorted"
+    folder = tmp_path_factory.mktemp("sort")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "ROWS_PER_BUCKET", 10)
         patch.setattr(module, "ROWS_PER_CHUNK", 4)
-        sort_on_disk(lambda: _pieces(table, cuts), _pieces(table, cuts), folder)
+        n_sequences = sort_on_disk(lambda: _pieces(table, cuts), _pieces(table, cuts), folder)
+    assert n_sequences == len({i for i, _ in keys})
     found = joined(list(sorted_tables(folder, {})))
     assert list(zip(found.sequence_id.tolist(), found.item_position.tolist(), strict=True)) == sorted(keys)
     assert found.features["row"].to_list() == [f"{i}-{p}" for i, p in sorted(keys)]
@@ -83,4 +95,18 @@ def test_sorting_on_disk(
 def test_twins_far_apart_are_named(tmp_path: Path) -> None:
     table = _table([5, 1, 9, 5], [4, 1, 1, 4])
     with pytest.raises(DataError, match=r"sequenceId 5 .* twice: in row 1 of t.csv and in row 4 of t.csv"):
-        sort_on_disk(lambda: _pieces(table, [2]), _pieces(table, [2]), tmp_path / "sorted")
+        sort_on_disk(lambda: _pieces(table, [2]), _pieces(table, [2]), tmp_path)
+
+
+def test_order_is_that_of_pairs() -> None:
+    keys = np.array([1, 1, 2, 2, 1]), np.array([0, 3, 3, 1, 9])
+    assert ascending(*keys).tolist() == [True, True, False, False]
+    assert sorted_order(*keys).tolist() == [0, 1, 4, 3, 2]  # type: ignore
+    assert sorted_order(np.array([-1, 2]), np.array([5, -5])) is None
+    assert sorted_order(np.array([2, 2]), np.array([5, 5])) is not None
+
+
+def test_twins_are_named() -> None:
+    refuse_twins(np.array([1, 1, 2]), np.array([0, 1, 1]), str)
+    with pytest.raises(DataError, match=r"sequenceId 1 has itemPosition 4 twice: in row 1 and in row 2\."):
+        refuse_twins(np.array([1, 1, 1]), np.array([0, 4, 4]), lambda row: f"row {row}")
