@@ -1,9 +1,10 @@
-"""Raw tables that are whole in memory, and what is learnt from them."""
+"""Raw tables that are whole in memory, what is learnt from them, and windows compared."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 import polars as pl
 
 from seqjax.config.formats import TableFormat
@@ -12,6 +13,7 @@ from seqjax.data.columns import Encoding
 from seqjax.data.fitting import Learner
 from seqjax.data.sorting import OrderedRows
 from seqjax.data.tables import Table, TableReader, Wanted, joined, open_files
+from seqjax.windows.windows import Windows
 
 
 def read_table(
@@ -35,3 +37,16 @@ def learn(features: pl.DataFrame, kinds: Mapping[str, ColumnKind]) -> Encoding:
     learner = Learner(kinds)
     learner.add(learner.look(features))
     return learner.encoding()
+
+
+def assert_same_windows(found: Windows, expected: Windows) -> None:
+    """The windows have the same keys and items, in the same order."""
+    assert len(found) == len(expected)
+    for one, other in zip(found.keys(), expected.keys(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    every = np.arange(len(expected))
+    batch, like = found.gather(every), expected.gather(every)
+    np.testing.assert_array_equal(batch.padding, like.padding)
+    assert batch.columns.keys() == like.columns.keys()
+    for name, values in batch.columns.items():
+        np.testing.assert_allclose(values, like.columns[name])

@@ -47,7 +47,7 @@ from seqjax.config.yaml_text import parse_yaml
 from seqjax.data import shards, streams
 from seqjax.data.dataset import Windows
 from seqjax.data.formats import FORMATS, Files, Padding, load_windows
-from seqjax.data.id_maps import read_id_map
+from seqjax.data.fitting import read_id_map
 from seqjax.data.splits import sequences
 from seqjax.data.table_files import TypesWidened
 from seqjax.data.tables import MissingReal, TableReader, Wanted, open_files

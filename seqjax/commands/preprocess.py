@@ -40,7 +40,7 @@ from seqjax.data import shards
 from seqjax.data.columns import OTHER, id_dtype
 from seqjax.data.fitting import Learner
 from seqjax.data.formats import FORMATS, Files
-from seqjax.data.id_maps import precomputed_maps
+from seqjax.data.fitting import precomputed_maps
 from seqjax.data.passes import Encoded, Plan, SplitSize, Survey, encoded, survey
 from seqjax.data.sorting import OrderedRows, chunks
 from seqjax.data.splits import Between, ByValue, Splitting, Within

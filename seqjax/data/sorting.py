@@ -201,21 +201,18 @@ def sort_on_disk(
     Raises:
       DataError: Two rows have the same sequenceId and itemPosition.
     """
-    begins, n_sequences = _bucket_begins(keys)
+    begins, n_sequences = bucket_begins((piece.table.sequence_id for piece in keys), ROWS_PER_BUCKET)
     origins: list[tuple[int, CheckedPiece]] = []
-    n_rows = 0
-    with ExitStack() as files:
-        writers: dict[int, pa.RecordBatchStreamWriter] = {}
+
+    def frames() -> Iterator[pl.DataFrame]:
+        n_rows = 0
         for piece in pieces():
             origins.append((n_rows, CheckedPiece(piece.file, piece.first_row, piece.table.rows(0, 0))))
-            for number, part in _in_buckets(piece.table, begins, n_rows):
-                if number not in writers:
-                    place = str(folder / f"{number:05d}.bucket")
-                    writers[number] = files.enter_context(pa.ipc.new_stream(place, part.schema))
-                writers[number].write_table(part)
+            yield _frame(piece.table, n_rows)
             n_rows += len(piece.table)
-    for number in sorted(writers):
-        _sort_bucket(folder / f"{number:05d}.bucket", lambda row: _name(origins, row))
+
+    for bucket in into_buckets(frames(), begins, folder):
+        _sort_bucket(bucket, lambda row: _name(origins, row))
     return n_sequences
 
 
@@ -227,36 +224,56 @@ def sorted_tables(folder: Path, roles: Mapping[str, ColumnKind]) -> Iterator[Tab
       roles: Columns that have another kind than their type gives.
     """
     for file in sorted(folder.glob("*.sorted")):
-        for frame in _stored(file):
+        for frame in stored(file):
             yield _table(frame, roles)
 
 
-def _bucket_begins(keys: Iterable[CheckedPiece]) -> tuple[Int64[np.ndarray, "buckets"], int]:
-    """The smallest sequenceId of each bucket of whole sequences, equally large; the number of sequences."""
+def bucket_begins(
+    sequence_ids: Iterable[Int64[np.ndarray, "n"]], rows: int
+) -> tuple[Int64[np.ndarray, "buckets"], int]:
+    """The smallest sequenceId of each bucket of whole sequences, about equally large; how many sequences.
+
+    Args:
+      sequence_ids: The sequence of each row, some rows at a time.
+      rows: Rows of a bucket, where that does not make too many.
+    """
     ids, counts = np.zeros(0, np.int64), np.zeros(0, np.int64)
-    for piece in keys:
-        more, number = np.unique(piece.table.sequence_id, return_counts=True)
+    for some in sequence_ids:
+        more, number = np.unique(some, return_counts=True)
         ids, place = np.unique(np.concatenate([ids, more]), return_inverse=True)
         counts = np.bincount(place, np.concatenate([counts, number])).astype(np.int64)
-    size = max(ROWS_PER_BUCKET, -(-int(counts.sum()) // MOST_BUCKETS))
+    size = max(rows, -(-int(counts.sum()) // MOST_BUCKETS))
     bucket = (np.cumsum(counts) - counts) // size
     return ids[np.flatnonzero(np.diff(bucket, prepend=-1))], len(ids)
 
 
-def _in_buckets(
-    table: Table, begins: Int64[np.ndarray, "buckets"], first_row: int
-) -> Iterator[tuple[int, pa.Table]]:
-    """The rows of each bucket that has some."""
-    bucket = np.searchsorted(begins, table.sequence_id, side="right") - 1
-    frame = _frame(table, first_row)[np.argsort(bucket, kind="stable")]
-    numbers, counts = np.unique(bucket, return_counts=True)
-    ends = np.cumsum(counts).tolist()
-    for number, begin, end in zip(numbers.tolist(), [0, *ends], ends, strict=False):
-        yield number, _arrow(frame[begin:end])
+def into_buckets(
+    frames: Iterable[pl.DataFrame], begins: Int64[np.ndarray, "buckets"], folder: Path
+) -> list[Path]:
+    """Writes rows to a file a bucket, which `stored` reads; returns the files by ascending sequences.
+
+    Args:
+      frames: Rows with a column sequenceId.
+      begins: The smallest sequenceId of each bucket.
+      folder: Where the files are written.
+    """
+    writers: dict[Path, pa.RecordBatchStreamWriter] = {}
+    with ExitStack() as files:
+        for frame in frames:
+            bucket = np.searchsorted(begins, frame["sequenceId"].to_numpy(), side="right") - 1
+            rows = frame[np.argsort(bucket, kind="stable")]
+            numbers, counts = np.unique(bucket, return_counts=True)
+            ends = np.cumsum(counts).tolist()
+            for number, begin, end in zip(numbers.tolist(), [0, *ends], ends, strict=False):
+                file, some = folder / f"{number:05d}.bucket", _arrow(rows[begin:end])
+                if file not in writers:
+                    writers[file] = files.enter_context(pa.ipc.new_stream(str(file), some.schema))
+                writers[file].write_table(some)
+    return sorted(writers)
 
 
 def _sort_bucket(file: Path, name: Callable[[int], str]) -> None:
-    frame = pl.concat(list(_stored(file)), rechunk=True)
+    frame = pl.concat(list(stored(file)), rechunk=True)
     keys = frame["sequenceId"].to_numpy(), frame["itemPosition"].to_numpy()
     order = sorted_order(*keys)
     if order is not None:
@@ -303,7 +320,8 @@ def _table(frame: pl.DataFrame, roles: Mapping[str, ColumnKind]) -> Table:
     )
 
 
-def _stored(file: Path) -> Iterator[pl.DataFrame]:
+def stored(file: Path) -> Iterator[pl.DataFrame]:
+    """The rows of a file of sorting, some at a time."""
     with pa.OSFile(str(file)) as source, pa.ipc.open_stream(source) as reader:
         for batch in reader:
             frame = pl.from_arrow(batch)

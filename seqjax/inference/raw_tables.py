@@ -24,12 +24,12 @@ from seqjax.data.columns import OTHER, Encoding, encode
 from seqjax.data.dataset import Windows
 from seqjax.data.sorting import OrderedRows, chunks
 from seqjax.data.splits import Slices, sequences
-from seqjax.data.streams import in_parts
+
 from seqjax.data.table_files import TableFiles
 from seqjax.data.tables import KEYS, MissingReal, Table, TableReader, Wanted
 from seqjax.data.windows import cut, n_windows
 from seqjax.errors import DataError
-from seqjax.inference.sources import Source, windows_at_once
+from seqjax.inference.sources import Source, in_parts, windows_at_once
 
 logger = logging.getLogger(__name__)
 

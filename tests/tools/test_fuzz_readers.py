@@ -13,7 +13,7 @@ import pytest
 from seqjax.config.resolve import load_metadata
 from seqjax.data import streams, table_files
 from seqjax.data.formats import load_windows
-from seqjax.data.id_maps import read_id_map
+from seqjax.data.fitting import read_id_map
 from seqjax.errors import DataError, SeqjaxError
 from tests.tables import read_table
 from tools import fuzz_readers
