@@ -6,6 +6,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import polars as pl
+from seqjax.windows.windows import Windows
 
 from seqjax.config.formats import TableFormat
 from seqjax.config.schema import ColumnKind
@@ -13,7 +14,6 @@ from seqjax.data.columns import Encoding
 from seqjax.data.fitting import Learner
 from seqjax.data.sorting import OrderedRows
 from seqjax.data.tables import Table, TableReader, Wanted, joined, open_files
-from seqjax.windows.windows import Windows
 
 
 def read_table(

@@ -3,7 +3,7 @@
 csv is read once, as text, into typed columns on disk, and a table that is not in order is sorted there. Its
 rows then stream by twice, as chunks of whole sequences: once to learn id maps and statistics and to count,
 once to be encoded and written. The second pass always writes arrow shards, which are compact and can be
-written bit by bit; other formats are then written from them, so that memory stays bounded whatever the format.
+written bit by bit; other formats are written from them, so that memory stays bounded whatever the format.
 
 All of it happens in a hidden folder beside the results, which keeps notes of how far the work is. When every
 split is complete, they take their names one after the other, and the metadata JSON comes last. So a run that
@@ -38,9 +38,8 @@ from seqjax.config.schema import ColumnKind, kind_of
 from seqjax.cores import available_cores
 from seqjax.data import shards
 from seqjax.data.columns import OTHER, id_dtype
-from seqjax.data.fitting import Learner
+from seqjax.data.fitting import Learner, precomputed_maps
 from seqjax.data.formats import FORMATS, Files
-from seqjax.data.fitting import precomputed_maps
 from seqjax.data.passes import Encoded, Plan, SplitSize, Survey, encoded, survey
 from seqjax.data.sorting import OrderedRows, chunks
 from seqjax.data.splits import Between, ByValue, Splitting, Within

@@ -119,7 +119,8 @@ def window_blocks(
             yield windows
             continue
         columns = {
-            name: np.asarray(values, types.get(name, values.dtype)) for name, values in windows.columns.items()
+            name: np.asarray(values, types.get(name, values.dtype))
+            for name, values in windows.columns.items()
         }
         yield replace(windows, columns=columns)
 

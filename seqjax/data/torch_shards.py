@@ -27,7 +27,7 @@ from pydantic import ConfigDict, Field
 from seqjax.config.base import ConfigModel, validate
 from seqjax.config.schema import ColumnKind
 from seqjax.data.columns import id_dtype
-from seqjax.data.dataset import Windows, joined, orders_of_files
+from seqjax.data.dataset import Windows, orders_of_files
 from seqjax.errors import ArtifactError, ConfigError, DataError
 from seqjax.interop.torch_files import read_torch_file
 from seqjax.interop.torch_writer import write_torch_file

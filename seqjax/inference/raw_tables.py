@@ -24,7 +24,6 @@ from seqjax.data.columns import OTHER, Encoding, encode
 from seqjax.data.dataset import Windows
 from seqjax.data.sorting import OrderedRows, chunks
 from seqjax.data.splits import Slices, sequences
-
 from seqjax.data.table_files import TableFiles
 from seqjax.data.tables import KEYS, MissingReal, Table, TableReader, Wanted
 from seqjax.data.windows import cut, n_windows

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from seqjax.windows.windows import Windows, joined
 
 from seqjax.config.schema import ColumnKind
 from seqjax.data import formats, long_format, table_files
 from seqjax.data.formats import FORMATS, Files, load_windows, window_blocks
 from seqjax.errors import DataError
-from seqjax.windows.windows import Windows, joined
 from tests.engines import windows_of
 from tests.tables import assert_same_windows
 
@@ -57,7 +57,9 @@ def test_blocks_are_whole_sequences_in_order(
     FORMATS[read_format].write(path, windows, Files())
     frame = pl.read_csv(path) if read_format == "csv" else pl.read_parquet(path)
     if order != "as written":
-        _saved(path, frame.reverse() if order == "reversed" else frame.sample(fraction=1, shuffle=True, seed=1))
+        _saved(
+            path, frame.reverse() if order == "reversed" else frame.sample(fraction=1, shuffle=True, seed=1)
+        )
     blocks = _blocks(path, read_format)
     assert len(blocks) > 2
     for block, after in itertools.pairwise(blocks):
