@@ -13,7 +13,7 @@ from seqjax.config.schema import ColumnKind
 from seqjax.data.columns import Encoding
 from seqjax.data.fitting import Learner
 from seqjax.data.sorting import OrderedRows
-from seqjax.data.tables import Table, TableReader, Wanted, joined, open_files
+from seqjax.data.tables import Table, TableReader, Wanted, open_files
 
 
 def read_table(
@@ -29,7 +29,8 @@ def read_table(
     )
     with TemporaryDirectory() as folder:
         rows = OrderedRows(reader.typed(Path(folder) / "table", {}), Path(folder) / "sorted")
-        return joined(list(rows.tables()))
+        chunks = list(rows.chunks())
+        return Table(pl.concat([chunk.frame for chunk in chunks]), chunks[0].roles)
 
 
 def learn(features: pl.DataFrame, kinds: Mapping[str, ColumnKind]) -> Encoding:

@@ -311,7 +311,7 @@ def _read_raw(rng: random.Random, path: Path, read_format: Any) -> None:  # noqa
     reader = TableReader(open_files(path, read_format, max_rows=most), wanted)
     with tempfile.TemporaryDirectory() as folder:
         rows = OrderedRows(reader.typed(Path(folder) / "table", {}), Path(folder) / "sorted")
-        deque(rows.tables(), maxlen=0)
+        deque(rows.chunks(), maxlen=0)
 
 
 def _read_long(rng: random.Random, path: Path, read_format: str) -> None:

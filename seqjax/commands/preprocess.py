@@ -41,7 +41,7 @@ from seqjax.data.columns import OTHER, id_dtype
 from seqjax.data.fitting import Learner, precomputed_maps
 from seqjax.data.formats import FORMATS, Files
 from seqjax.data.passes import Encoded, Plan, SplitSize, Survey, encoded, survey
-from seqjax.data.sorting import OrderedRows, chunks
+from seqjax.data.sorting import OrderedRows
 from seqjax.data.splits import Between, ByValue, Splitting, Within
 from seqjax.data.tables import CutOffs, Table, TableReader, Wanted, open_files
 from seqjax.errors import DataError
@@ -139,7 +139,7 @@ class _Run:
 
     def _survey(self, plan: Plan) -> Survey:
         with progress("Learning", None, "rows") as bar:
-            found = survey(chunks(self.rows.tables()), plan, self._learner, _Speed(bar).advance)
+            found = survey(self.rows.chunks(), plan, self._learner, _Speed(bar).advance)
         if self.earlier is None:
             return found
         return found.model_copy(
@@ -224,7 +224,7 @@ class _Run:
         number, last_note = noted["chunks"], time.monotonic()
         with progress("Writing splits", found.rows, "rows") as bar:
             speed = _Speed(bar)
-            for part in encoded(chunks(self.rows.tables()), plan, found.encoding, skip=number):
+            for part in encoded(self.rows.chunks(), plan, found.encoding, skip=number):
                 _append(writers, part)
                 unseen = {name: unseen.get(name, 0) + count for name, count in part.unseen.items()}
                 number += 1

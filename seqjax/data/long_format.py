@@ -9,7 +9,7 @@ A file is read as a table, in blocks of whole sequences. Rows may come in any or
 ascend, the rows go to buckets on disk first (see `sorting.py`).
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
@@ -23,7 +23,7 @@ from jaxtyping import Float64, Int64, Shaped
 from seqjax.config.formats import TableFormat
 from seqjax.config.schema import ColumnKind
 from seqjax.data.columns import id_dtype
-from seqjax.data.sorting import bucket_begins, into_buckets, stored
+from seqjax.data.sorting import bucket_begins, chunks, into_buckets, stored
 from seqjax.data.staging import staged
 from seqjax.data.table_files import CsvFiles, ParquetFiles, TableFiles
 from seqjax.data.torch_shards import leading_zeros
@@ -124,11 +124,9 @@ def read_blocks(
             return (piece.frame for piece in files.pieces(columns))
 
         if _in_order(header, frames):
-            blocks = whole_sequences(frames(), rows)
+            blocks = chunks(frames(), rows)
         else:
-            begins, _ = bucket_begins(
-                (frame["sequenceId"].to_numpy() for frame in frames(["sequenceId"])), rows
-            )
+            begins, _ = bucket_begins((frame["sequenceId"] for frame in frames(["sequenceId"])), rows)
             (folder / "buckets").mkdir()
             buckets = into_buckets(frames(), begins, folder / "buckets")
             blocks = (pl.concat(list(stored(bucket))) for bucket in buckets)
@@ -177,28 +175,6 @@ def _in_order(header: Sequence[str], frames: Callable[[Sequence[str]], Iterator[
             return False
         last = ids[-1]
     return True
-
-
-def whole_sequences(frames: Iterable[pl.DataFrame], rows: int) -> Iterator[pl.DataFrame]:
-    """The same rows cut between sequences, at least `rows` a frame but in the last.
-
-    Args:
-      frames: Rows whose sequences are in order.
-      rows: Rows to collect.
-    """
-    held: list[pl.DataFrame] = []
-    for frame in frames:
-        held.append(frame)
-        if sum(map(len, held)) < rows:
-            continue
-        whole = pl.concat(held)
-        ids = whole["sequenceId"]
-        end = int(ids.search_sorted(ids[-1]))
-        held = [whole[end:]]
-        if end:
-            yield whole[:end]
-    if held:
-        yield pl.concat(held)
 
 
 def _windows(

@@ -8,11 +8,10 @@ never on files or on the order of the input. A sequence is never divided, so tha
 longest one.
 """
 
-import bisect
 import json
 import logging
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +21,7 @@ import polars as pl
 import pyarrow as pa
 from jaxtyping import Bool, Int64
 
-from seqjax.config.schema import ColumnKind
-from seqjax.data.tables import KEYS, CheckedPiece, Table, TableReader, joined
+from seqjax.data.tables import ITEM_POSITION, KEYS, SEQUENCE_ID, Table, TableReader
 from seqjax.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -35,10 +33,6 @@ MOST_BUCKETS = 256
 
 ORDER = "order.json"
 """Says, when the order is known, whether rows are in it as they come, and how many sequences there are."""
-ROW, PART = "row", "part"
-"""Names of stored columns: the number of the row in the input, and its split."""
-FEATURE, WIDE = "feature ", "integer "
-"""How the names of stored features begin; integers of 128 bits, which Arrow lacks, are stored as text."""
 
 
 class OrderedRows:
@@ -64,55 +58,74 @@ class OrderedRows:
             noted.write_text(json.dumps(self._put_in_order()), encoding="utf-8")
         self._in_order, self.n_sequences = json.loads(noted.read_text(encoding="utf-8"))
 
-    def tables(self) -> Iterator[Table]:
-        """The rows in order, some at a time; a `DataError` if a file changed since they were first read."""
-        if not self._in_order:
-            yield from sorted_tables(self._folder, self._reader.roles)
-            return
+    def chunks(self) -> Iterator[Table]:
+        """The rows in order, some whole sequences at a time.
+
+        Raises:
+          DataError: A file changed since it was first read.
+        """
+        for frame in chunks(self._as_they_come() if self._in_order else self._sorted(), ROWS_PER_CHUNK):
+            yield Table(frame, self._reader.roles)
+
+    def _as_they_come(self) -> Iterator[pl.DataFrame]:
         order = _Order()
         for piece in self._reader.pieces():
-            if not order.continues(piece):
+            if not order.continues(piece.frame):
                 raise DataError(f"{piece.file} changed while it was read. Start again.")
-            yield piece.table
+            yield piece.frame
+
+    def _sorted(self) -> Iterator[pl.DataFrame]:
+        schema = next(self._reader.pieces()).frame.schema
+        for file in sorted(self._folder.glob("*.sorted")):
+            for frame in stored(file):
+                yield frame.cast(dict(schema))
 
     def _put_in_order(self) -> tuple[bool, int]:
         order = _Order()
-        if all(order.continues(piece) for piece in self._reader.pieces(keys_only=True)):
+        if all(order.continues(piece.frame) for piece in self._reader.pieces(keys_only=True)):
             return True, order.n_sequences
         logger.info("Rows are not in the order of %s, %s: sorting them.", *KEYS)
-        return False, sort_on_disk(self._reader.pieces, self._reader.pieces(keys_only=True), self._folder)
+        keys = (piece.frame[SEQUENCE_ID] for piece in self._reader.pieces(keys_only=True))
+        begins, n_sequences = bucket_begins(keys, ROWS_PER_BUCKET)
+        for bucket in into_buckets((piece.frame for piece in self._reader.pieces()), begins, self._folder):
+            twins = _sort_bucket(bucket)
+            if twins is not None:
+                raise self._refused(*twins)
+        return False, n_sequences
+
+    def _refused(self, sequence_id: int, item_position: int) -> DataError:
+        names = [
+            piece.name(row)
+            for piece in self._reader.pieces(keys_only=True)
+            for row in piece.frame.with_row_index("").filter(
+                (pl.col(SEQUENCE_ID) == sequence_id) & (pl.col(ITEM_POSITION) == item_position)
+            )[""]
+        ]
+        return DataError(
+            f"sequenceId {sequence_id} has itemPosition {item_position} twice: in {names[0]} and in "
+            f"{names[1]}. Each item needs a position of its own."
+        )
 
 
 @dataclass
 class _Order:
-    """The order of rows that come in pieces."""
+    """The order of rows that come some at a time."""
 
     n_sequences: int = 0
     """Number of sequences so far, where rows are in order."""
-    last: CheckedPiece | None = None
+    last: tuple[int, int] | None = None
+    """The keys of the last row."""
 
-    def continues(self, piece: CheckedPiece) -> bool:
-        """Whether these rows are in order, after those before; a `DataError` if two neighbours are twins."""
-        ids, positions = piece.table.sequence_id, piece.table.item_position
-        if self.last is not None:
-            last = self.last.table
-            keys = (
-                np.append(last.sequence_id[-1:], ids[:1]),
-                np.append(last.item_position[-1:], positions[:1]),
-            )
-            if not ascending(*keys).all():
-                names = self.last.name(len(last) - 1), piece.name(0)
-                refuse_twins(*keys, lambda row: names[row])
-                return False
-        fine = ascending(ids, positions)
-        if not fine.all():
-            place = int(np.argmin(fine))
-            two = slice(place, place + 2)
-            refuse_twins(ids[two], positions[two], lambda row: piece.name(place + row))
+    def continues(self, frame: pl.DataFrame) -> bool:
+        """Tells whether these rows, at least one, are in order and come after those before."""
+        ids, positions = (frame[name].to_numpy() for name in KEYS)
+        if self.last is not None and self.last >= (ids[0], positions[0]):
             return False
-        joins = self.last is not None and self.last.table.sequence_id[-1] == ids[0]
-        self.n_sequences += int(np.count_nonzero(ids[1:] != ids[:-1])) + (not joins)
-        self.last = piece
+        if not ascending(ids, positions).all():
+            return False
+        begins = self.last is None or self.last[0] != ids[0]
+        self.n_sequences += int(np.count_nonzero(ids[1:] != ids[:-1])) + begins
+        self.last = ids[-1], positions[-1]
         return True
 
 
@@ -124,62 +137,33 @@ def ascending(
     return (sequence_id[1:] > sequence_id[:-1]) | (same & (item_position[1:] > item_position[:-1]))
 
 
-def sorted_order(
-    sequence_id: Int64[np.ndarray, "N"], item_position: Int64[np.ndarray, "N"]
-) -> Int64[np.ndarray, "N"] | None:
-    """The numbers of the rows in order; None if they are in order, without twins, as they are."""
-    if ascending(sequence_id, item_position).all():
-        return None
-    return np.lexsort((item_position, sequence_id))
-
-
-def refuse_twins(
-    sequence_id: Int64[np.ndarray, "N"], item_position: Int64[np.ndarray, "N"], name: Callable[[int], str]
-) -> None:
-    """Raises a `DataError` if two neighbours have the same keys.
+def chunks(frames: Iterable[pl.DataFrame], rows: int) -> Iterator[pl.DataFrame]:
+    """Cuts a stream of sorted rows between sequences.
 
     Args:
-      sequence_id: The sequence of each row.
-      item_position: The position of each row in its sequence.
-      name: Names a row, for the message.
+      frames: Rows in the order of their sequenceId.
+      rows: A chunk ends at the first sequence that begins at or after so many rows.
     """
-    twins = (sequence_id[1:] == sequence_id[:-1]) & (item_position[1:] == item_position[:-1])
-    if twins.any():
-        place = int(np.argmax(twins))
-        raise DataError(
-            f"sequenceId {sequence_id[place]} has itemPosition {item_position[place]} twice: in "
-            f"{name(place)} and in {name(place + 1)}. Each item needs a position of its own."
-        )
-
-
-def chunks(tables: Iterable[Table], rows: int | None = None) -> Iterator[Table]:
-    """Cuts a stream of sorted rows into tables of whole sequences.
-
-    Args:
-      tables: Rows in order.
-      rows: A chunk ends at the first sequence that begins at or after so many rows; None is the usual number.
-    """
-    rows = rows or ROWS_PER_CHUNK
-    held: list[Table] = []
+    held: list[pl.DataFrame] = []
     n_rows = 0
-    for table in tables:
-        while (end := _first_begin(table, held, rows - n_rows)) is not None:
-            yield joined([*held, table.rows(0, end)])
-            table = table.rows(end, len(table))
+    for frame in frames:
+        while (end := _first_begin(frame, held, rows - n_rows)) is not None:
+            yield pl.concat([*held, frame[:end]], rechunk=True)
+            frame = frame[end:]
             held, n_rows = [], 0
-        held.append(table)
-        n_rows += len(table)
+        held.append(frame)
+        n_rows += len(frame)
     if n_rows:
-        yield joined(held)
+        yield pl.concat(held, rechunk=True)
 
 
-def _first_begin(table: Table, held: list[Table], earliest: int) -> int | None:
-    """The first row of `table`, not before row `earliest`, that begins a sequence; None if there is none."""
+def _first_begin(frame: pl.DataFrame, held: list[pl.DataFrame], earliest: int) -> int | None:
+    """The first row of `frame`, not before row `earliest`, that begins a sequence; None if there is none."""
     earliest = max(earliest, 0 if held else 1)
-    if earliest >= len(table):
+    if earliest >= len(frame):
         return None
-    ids = table.sequence_id
-    before = ids[earliest - 1] if earliest else held[-1].sequence_id[-1]
+    ids = frame[SEQUENCE_ID].to_numpy()
+    before = ids[earliest - 1] if earliest else held[-1][SEQUENCE_ID][-1]
     begins = ids[earliest:] != np.concatenate([[before], ids[earliest:-1]])
     return earliest + int(np.argmax(begins)) if begins.any() else None
 
@@ -188,49 +172,7 @@ def _first_begin(table: Table, held: list[Table], earliest: int) -> int | None:
 # ------------------------------------------------------------------------------------
 
 
-def sort_on_disk(
-    pieces: Callable[[], Iterator[CheckedPiece]], keys: Iterable[CheckedPiece], folder: Path
-) -> int:
-    """Writes all rows to `folder`, in order, and returns the number of sequences.
-
-    Args:
-      pieces: Gives the rows.
-      keys: The rows without features.
-      folder: An empty folder; `sorted_tables` reads it.
-
-    Raises:
-      DataError: Two rows have the same sequenceId and itemPosition.
-    """
-    begins, n_sequences = bucket_begins((piece.table.sequence_id for piece in keys), ROWS_PER_BUCKET)
-    origins: list[tuple[int, CheckedPiece]] = []
-
-    def frames() -> Iterator[pl.DataFrame]:
-        n_rows = 0
-        for piece in pieces():
-            origins.append((n_rows, CheckedPiece(piece.file, piece.first_row, piece.table.rows(0, 0))))
-            yield _frame(piece.table, n_rows)
-            n_rows += len(piece.table)
-
-    for bucket in into_buckets(frames(), begins, folder):
-        _sort_bucket(bucket, lambda row: _name(origins, row))
-    return n_sequences
-
-
-def sorted_tables(folder: Path, roles: Mapping[str, ColumnKind]) -> Iterator[Table]:
-    """The rows that `sort_on_disk` wrote.
-
-    Args:
-      folder: Where.
-      roles: Columns that have another kind than their type gives.
-    """
-    for file in sorted(folder.glob("*.sorted")):
-        for frame in stored(file):
-            yield _table(frame, roles)
-
-
-def bucket_begins(
-    sequence_ids: Iterable[Int64[np.ndarray, "n"]], rows: int
-) -> tuple[Int64[np.ndarray, "buckets"], int]:
+def bucket_begins(sequence_ids: Iterable[pl.Series], rows: int) -> tuple[Int64[np.ndarray, "buckets"], int]:
     """The smallest sequenceId of each bucket of whole sequences, about equally large; how many sequences.
 
     Args:
@@ -239,7 +181,7 @@ def bucket_begins(
     """
     ids, counts = np.zeros(0, np.int64), np.zeros(0, np.int64)
     for some in sequence_ids:
-        more, number = np.unique(some, return_counts=True)
+        more, number = np.unique(some.to_numpy(), return_counts=True)
         ids, place = np.unique(np.concatenate([ids, more]), return_inverse=True)
         counts = np.bincount(place, np.concatenate([counts, number])).astype(np.int64)
     size = max(rows, -(-int(counts.sum()) // MOST_BUCKETS))
@@ -260,7 +202,7 @@ def into_buckets(
     writers: dict[Path, pa.RecordBatchStreamWriter] = {}
     with ExitStack() as files:
         for frame in frames:
-            bucket = np.searchsorted(begins, frame["sequenceId"].to_numpy(), side="right") - 1
+            bucket = np.searchsorted(begins, frame[SEQUENCE_ID].to_numpy(), side="right") - 1
             rows = frame[np.argsort(bucket, kind="stable")]
             numbers, counts = np.unique(bucket, return_counts=True)
             ends = np.cumsum(counts).tolist()
@@ -272,52 +214,21 @@ def into_buckets(
     return sorted(writers)
 
 
-def _sort_bucket(file: Path, name: Callable[[int], str]) -> None:
+def _sort_bucket(file: Path) -> tuple[int, int] | None:
+    """Sorts the rows of a bucket, to a file of its own; returns the keys of two rows that have the same."""
     frame = pl.concat(list(stored(file)), rechunk=True)
-    keys = frame["sequenceId"].to_numpy(), frame["itemPosition"].to_numpy()
-    order = sorted_order(*keys)
-    if order is not None:
-        frame = frame[order]
-        refuse_twins(keys[0][order], keys[1][order], lambda row: name(frame[ROW][row]))
+    ids, positions = (frame[name].to_numpy() for name in KEYS)
+    if not ascending(ids, positions).all():
+        order = np.lexsort((positions, ids))
+        frame, ids, positions = frame[order], ids[order], positions[order]
+        twins = ~ascending(ids, positions)
+        if twins.any():
+            return int(ids[np.argmax(twins)]), int(positions[np.argmax(twins)])
     arrow = _arrow(frame)
     with pa.ipc.new_stream(str(file.with_suffix(".sorted")), arrow.schema) as writer:
         writer.write_table(arrow, max_chunksize=ROWS_PER_CHUNK)
     file.unlink()
-
-
-def _frame(table: Table, first_row: int) -> pl.DataFrame:
-    """The rows as they are stored, each with its number in the input."""
-    columns = {
-        "sequenceId": table.sequence_id,
-        "itemPosition": table.item_position,
-        ROW: np.arange(first_row, first_row + len(table)),
-    }
-    if table.part is not None:
-        columns[PART] = table.part
-    features = [
-        column.cast(pl.String).alias(WIDE + column.name)
-        if isinstance(column.dtype, pl.Int128)
-        else column.alias(FEATURE + column.name)
-        for column in table.features
-    ]
-    return pl.DataFrame(columns).hstack(features)
-
-
-def _table(frame: pl.DataFrame, roles: Mapping[str, ColumnKind]) -> Table:
-    features = [
-        column.cast(pl.Int128).alias(column.name[len(WIDE) :])
-        if column.name.startswith(WIDE)
-        else column.alias(column.name[len(FEATURE) :])
-        for column in frame
-        if column.name.startswith((FEATURE, WIDE))
-    ]
-    return Table(
-        frame["sequenceId"].to_numpy(),
-        frame["itemPosition"].to_numpy(),
-        pl.DataFrame(features),
-        roles,
-        frame[PART].to_numpy() if PART in frame.columns else None,
-    )
+    return None
 
 
 def stored(file: Path) -> Iterator[pl.DataFrame]:
@@ -330,11 +241,5 @@ def stored(file: Path) -> Iterator[pl.DataFrame]:
 
 
 def _arrow(frame: pl.DataFrame) -> pa.Table:
-    return frame.to_arrow(compat_level=pl.CompatLevel.oldest())
-
-
-def _name(origins: Sequence[tuple[int, CheckedPiece]], row: int) -> str:
-    """Names a row of the input."""
-    place = bisect.bisect_right([first for first, _ in origins], row) - 1
-    first, piece = origins[place]
-    return piece.name(row - first)
+    # Arrow lacks integers of 128 bits, which wait as text.
+    return frame.cast({pl.Int128: pl.String}).to_arrow(compat_level=pl.CompatLevel.oldest())

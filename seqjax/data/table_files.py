@@ -49,6 +49,10 @@ class Piece:
     """How many rows of the file come before."""
     frame: pl.DataFrame
 
+    def name(self, row: int) -> str:
+        """Names one of the rows in a message."""
+        return f"row {self.first_row + row + 1} of {self.file}"
+
 
 class TableFiles(ABC):
     """Files with the same columns, as one table."""

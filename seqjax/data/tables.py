@@ -26,6 +26,8 @@ from seqjax.errors import DataError
 
 SEQUENCE_ID, ITEM_POSITION = "sequenceId", "itemPosition"
 KEYS = (SEQUENCE_ID, ITEM_POSITION)
+SPLIT = ""
+"""The name of the column of splits; no feature is without a name."""
 
 MissingReal = Literal["error", "mean"]
 
@@ -34,49 +36,43 @@ MissingReal = Literal["error", "mean"]
 class Table:
     """N rows; in the order of (sequenceId, itemPosition), which is strict, unless said otherwise."""
 
-    sequence_id: Int64[np.ndarray, "N"]
-    item_position: Int64[np.ndarray, "N"]
-    features: pl.DataFrame
-    """The feature columns, in the order in which they were selected or else found."""
+    frame: pl.DataFrame
+    """sequenceId and itemPosition (int64), the split of a row where a column decides it, and the features."""
     roles: Mapping[str, ColumnKind] = field(default_factory=dict)
     """Columns that have another kind than their type gives."""
-    part: Int16[np.ndarray, "N"] | None = None
-    """The split of each row, where a column decides it."""
 
     def __len__(self) -> int:
-        return len(self.sequence_id)
+        return len(self.frame)
+
+    @property
+    def sequence_id(self) -> Int64[np.ndarray, "N"]:
+        """The sequence of each row."""
+        return self.frame[SEQUENCE_ID].to_numpy()
+
+    @property
+    def item_position(self) -> Int64[np.ndarray, "N"]:
+        """The position of each row in its sequence."""
+        return self.frame[ITEM_POSITION].to_numpy()
+
+    @property
+    def split(self) -> Int16[np.ndarray, "N"] | None:
+        """The split of each row, where a column decides it."""
+        return self.frame[SPLIT].to_numpy() if SPLIT in self.frame.columns else None
+
+    @property
+    def features(self) -> pl.DataFrame:
+        """The feature columns, in the order in which they were selected or else found."""
+        return self.frame.drop(*KEYS, SPLIT, strict=False)
 
     @property
     def kinds(self) -> dict[str, ColumnKind]:
-        """Whether each feature column is categorical or real."""
+        """The kind of each feature column."""
         kinds: dict[str, ColumnKind] = {}
         for column in self.features:
             kind = self.roles.get(column.name) or column_kind(column)
             assert kind is not None, "columns without a kind are refused"
             kinds[column.name] = kind
         return kinds
-
-    def rows(self, begin: int, end: int) -> "Table":
-        """Some consecutive rows."""
-        return Table(
-            self.sequence_id[begin:end],
-            self.item_position[begin:end],
-            self.features[begin:end],
-            self.roles,
-            None if self.part is None else self.part[begin:end],
-        )
-
-
-def joined(tables: Sequence[Table]) -> Table:
-    """The rows of several tables with the same columns."""
-    parts = [table.part for table in tables if table.part is not None]
-    return Table(
-        np.concatenate([table.sequence_id for table in tables]),
-        np.concatenate([table.item_position for table in tables]),
-        pl.concat([table.features for table in tables], rechunk=True),
-        tables[0].roles,
-        np.concatenate(parts) if parts else None,
-    )
 
 
 @dataclass(frozen=True)
@@ -112,19 +108,6 @@ class _WrongType(DataError):
     """A key column of numbers that are whole, but not of a type for whole numbers."""
 
 
-@dataclass(frozen=True)
-class CheckedPiece:
-    """Some consecutive rows of a file, in the order of the file."""
-
-    file: Path
-    first_row: int
-    table: Table
-
-    def name(self, row: int) -> str:
-        """Names one of the rows in a message."""
-        return f"row {self.first_row + row + 1} of {self.file}"
-
-
 class TableReader:
     """A table as a stream of checked pieces."""
 
@@ -152,8 +135,8 @@ class TableReader:
         texts = [name for name, id_map in id_maps.items() if numbers_of(id_map) is None]
         return TableReader(staged(self.files, columns, folder, texts=texts), self._wanted)
 
-    def pieces(self, *, keys_only: bool = False) -> Iterator[CheckedPiece]:
-        """Reads the rows in the order of the files; csv must be `typed`.
+    def pieces(self, *, keys_only: bool = False) -> Iterator[Piece]:
+        """Reads the rows in the order of the files, checked, as `Table.frame` has them; csv must be `typed`.
 
         Args:
           keys_only: Leave out the features.
@@ -176,7 +159,7 @@ class TableReader:
                 # A later row may hold the value that gave the column its type.
                 wrong_type = wrong_type or error
                 continue
-            if len(checked.table):
+            if len(checked.frame):
                 yield checked
             if n_rows == left:
                 break
@@ -191,17 +174,14 @@ class TableReader:
         other = [cut_offs.column] if cut_offs is not None and cut_offs.column not in features else []
         return [*KEYS, *features, *(name for name in other if name not in KEYS)]
 
-    def _checked(self, piece: Piece, features: list[str], cut_offs: CutOffs | None) -> CheckedPiece:
-        keys = [_checked_key(piece, piece.frame[name]) for name in KEYS]
+    def _checked(self, piece: Piece, features: list[str], cut_offs: CutOffs | None) -> Piece:
         wanted = self._wanted
-        checked = [
-            _checked_feature(piece, piece.frame[name], wanted.roles.get(name), wanted) for name in features
-        ]
-        roles = {} if not features else self.roles
-        part = None if cut_offs is None else _part(piece, cut_offs)
-        return CheckedPiece(
-            piece.file, piece.first_row, Table(keys[0], keys[1], pl.DataFrame(checked), roles, part)
-        )
+        columns = [_checked_key(piece, piece.frame[name]) for name in KEYS]
+        if cut_offs is not None:
+            columns.append(_splits(piece, cut_offs))
+        for name in features:
+            columns.append(_checked_feature(piece, piece.frame[name], wanted.roles.get(name), wanted))
+        return Piece(piece.file, piece.first_row, pl.DataFrame(columns))
 
 
 def open_files(path: Path, read_format: TableFormat, *, max_rows: int | None = None) -> TableFiles:
@@ -301,7 +281,7 @@ def _check_names(file: Path, header: list[str]) -> None:
 # ------------------------------------------------------------------------------------
 
 
-def _checked_key(piece: Piece, column: pl.Series) -> Int64[np.ndarray, "n"]:
+def _checked_key(piece: Piece, column: pl.Series) -> pl.Series:
     remedy = f"Every {column.name} must be a whole number of at most 64 bits."
     if column.null_count():
         row = _first(column.is_null())
@@ -317,7 +297,7 @@ def _checked_key(piece: Piece, column: pl.Series) -> Int64[np.ndarray, "n"]:
             f"{piece.file}: column {column.name!r} is of type {column.dtype}; "
             f"row {piece.first_row + row + 1} holds {column[row]!r}. {remedy}"
         )
-    return numbers.to_numpy()
+    return numbers
 
 
 def _checked_feature(piece: Piece, column: pl.Series, role: ColumnKind | None, wanted: Wanted) -> pl.Series:
@@ -372,7 +352,7 @@ def _no_number(piece: Piece, column: pl.Series) -> str:
     return "" if row is None else f" (row {piece.first_row + row + 1} holds {column[row]!r})"
 
 
-def _part(piece: Piece, cut_offs: CutOffs) -> Int16[np.ndarray, "n"]:
+def _splits(piece: Piece, cut_offs: CutOffs) -> pl.Series:
     """The split of each row."""
     column = piece.frame[cut_offs.column]
     if column.null_count():
@@ -384,14 +364,13 @@ def _part(piece: Piece, cut_offs: CutOffs) -> Int16[np.ndarray, "n"]:
         column = column.cast(pl.String)
     try:
         reached = [column >= _comparable(value, column) for value in cut_offs.values]
-        part = pl.DataFrame([one.alias(str(n)) for n, one in enumerate(reached)]).sum_horizontal()
+        return sum(reached[1:], reached[0].cast(pl.Int16)).cast(pl.Int16).alias(SPLIT)
     except (TypeError, pl.exceptions.PolarsError) as error:
         raise DataError(
             f"{piece.file}: column {column.name!r} (split_column) is of type {column.dtype}, which "
             f"split_values {list(cut_offs.values)} cannot be compared with: {str(error).splitlines()[0]}. "
             "Write the cut-offs as values of that type."
         ) from error
-    return part.to_numpy().astype(np.int16)
 
 
 def _comparable(value: int | float | str, column: pl.Series) -> object:

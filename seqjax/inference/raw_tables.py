@@ -22,7 +22,7 @@ from seqjax.artifacts.card import ModelCard
 from seqjax.data.cells import numbers_of
 from seqjax.data.columns import OTHER, Encoding, encode
 from seqjax.data.dataset import Windows
-from seqjax.data.sorting import OrderedRows, chunks
+from seqjax.data.sorting import OrderedRows
 from seqjax.data.splits import Slices, sequences
 from seqjax.data.table_files import TableFiles
 from seqjax.data.tables import KEYS, MissingReal, Table, TableReader, Wanted
@@ -90,7 +90,7 @@ class _RawTable:
     def survey(self) -> int:
         """Checks every row, and returns the number of windows."""
         self._held, count = [], 0
-        for table in chunks(self.rows.tables()):
+        for table in self.rows.chunks():
             slices = self._slices(table)
             count += int(n_windows(slices.length, seq_length=self._seq_length, stride=self.stride or 1).sum())
             # Rows that make one chunk are few enough to keep.
@@ -100,7 +100,7 @@ class _RawTable:
     def parts(self) -> Iterator[Windows]:
         """The windows of some whole sequences at a time."""
         unseen = dict.fromkeys(self.encoding.id_maps, 0)
-        for table in chunks(self._held or self.rows.tables()):
+        for table in self._held or self.rows.chunks():
             encoded = encode(_matched(table.features, self.encoding), self.encoding)
             for name in unseen:
                 unseen[name] += int(np.count_nonzero(encoded[name] == OTHER))

@@ -1,7 +1,6 @@
 """Chunks hold whole sequences, end where the rows alone say, and come in order from any input."""
 
 import itertools
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,102 +10,110 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seqjax.data import sorting as module
-from seqjax.data.sorting import (
-    _Order,
-    ascending,
-    chunks,
-    refuse_twins,
-    sort_on_disk,
-    sorted_order,
-    sorted_tables,
-)
-from seqjax.data.tables import CheckedPiece, Table, joined
+from seqjax.data import table_files
+from seqjax.data.sorting import OrderedRows, ascending, chunks
+from seqjax.data.table_files import FrameFile
+from seqjax.data.tables import CutOffs, TableReader, Wanted
 from seqjax.errors import DataError
 
 
-def _table(ids: list[int], positions: list[int] | None = None) -> Table:
-    places = np.arange(len(ids)) if positions is None else np.array(positions, np.int64)
-    features = pl.DataFrame(
-        {"row": [f"{i}-{p}" for i, p in zip(ids, places.tolist(), strict=True)], "wide": [2**70] * len(ids)},
-        schema={"row": pl.String, "wide": pl.Int128},
-    )
-    return Table(np.array(ids, np.int64), places, features, part=np.array(ids, np.int16) % 2)
+def _frame(ids: list[int], positions: list[int] | None = None) -> pl.DataFrame:
+    places = list(range(len(ids))) if positions is None else positions
+    columns = {"sequenceId": ids, "itemPosition": places, "row": [f"{i}-{p}" for i, p in zip(ids, places)]}
+    wide = pl.Series("wide", [2**70] * len(ids), dtype=pl.Int128)
+    return pl.DataFrame(columns, schema_overrides={"row": pl.String}).with_columns(wide)
 
 
-def _pieces(table: Table, cuts: list[int]) -> Iterator[CheckedPiece]:
-    for begin, end in zip([0, *cuts], [*cuts, len(table)], strict=True):
-        if end > begin:
-            yield CheckedPiece(Path("t.csv"), begin, table.rows(begin, end))
+def _ordered(frame: pl.DataFrame, folder: Path) -> OrderedRows:
+    wanted = Wanted(["row", "wide"], cut_offs=CutOffs("sequenceId", [3]))
+    return OrderedRows(TableReader(FrameFile(frame), wanted), folder)
 
 
 @settings(deadline=None, max_examples=100)
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=20), st.integers(1, 20), st.data())
 def test_chunks_depend_on_rows_alone(lengths: list[int], rows: int, data: st.DataObject) -> None:
     ids = np.repeat(np.arange(len(lengths)), lengths).tolist()
-    table = _table(ids)
+    frame = _frame(ids)
     cuts = sorted(data.draw(st.lists(st.integers(1, len(ids)), max_size=6)))
-    found = list(chunks((piece.table for piece in _pieces(table, cuts)), rows))
-    expected = list(chunks([table], rows))
-    assert [chunk.sequence_id.tolist() for chunk in found] == [c.sequence_id.tolist() for c in expected]
-    assert joined(found).features.equals(table.features)
+    pieces = [frame[begin:end] for begin, end in itertools.pairwise([0, *cuts, len(ids)]) if end > begin]
+    found = list(chunks(pieces, rows))
+    expected = list(chunks([frame], rows))
+    assert [chunk["sequenceId"].to_list() for chunk in found] == [c["sequenceId"].to_list() for c in expected]
+    assert pl.concat(found).equals(frame)
     for chunk, after in itertools.pairwise(found):
         assert len(chunk) >= rows
-        assert chunk.sequence_id[-1] != after.sequence_id[0]
-        assert len(chunk) - lengths[chunk.sequence_id[-1]] < rows
+        assert chunk["sequenceId"][-1] != after["sequenceId"][0]
+        assert len(chunk) - lengths[chunk["sequenceId"][-1]] < rows
 
 
-@pytest.mark.parametrize("cuts", [[], [1], [2], [1, 2, 3]])
-def test_rows_out_of_order_are_noticed(cuts: list[int]) -> None:
-    def in_order(table: Table) -> bool:
-        order = _Order()
-        return all(order.continues(piece) for piece in _pieces(table, cuts))
-
-    assert in_order(_table([1, 1, 2, 3], [3, 4, 0, 0]))
-    assert not in_order(_table([1, 2, 1, 3]))
-    assert not in_order(_table([1, 1, 1, 1], [0, 2, 1, 3]))
-    with pytest.raises(DataError, match=r"twice: in row 2 of t.csv and in row 3 of t.csv"):
-        in_order(_table([1, 1, 1, 1], [0, 2, 2, 3]))
+@pytest.mark.parametrize("rows_per_piece", [1, 2, 3, 100])
+@pytest.mark.parametrize(
+    ("ids", "positions", "in_order"),
+    [
+        ([1, 1, 2, 3], [3, 4, 0, 0], True),
+        ([1, 2, 1, 3], [0, 1, 2, 3], False),
+        ([1, 1, 1, 1], [0, 2, 1, 3], False),
+    ],
+)
+def test_rows_are_sorted_where_they_must_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows_per_piece: int, ids, positions, in_order: bool
+) -> None:
+    monkeypatch.setattr(table_files, "ROWS_PER_PIECE", rows_per_piece)
+    rows = _ordered(_frame(ids, positions), tmp_path / "sorted")
+    assert bool(list((tmp_path / "sorted").glob("*.sorted"))) == (not in_order)
+    assert rows.n_sequences == len(set(ids))
+    (table,) = rows.chunks()
+    assert ascending(table.sequence_id, table.item_position).all()
 
 
 @settings(deadline=None, max_examples=30)
 @given(
     st.lists(st.tuples(st.integers(-5, 5), st.integers(0, 30)), min_size=1, max_size=60, unique=True),
-    st.data(),
+    st.integers(1, 20),
 )
 def test_sorting_on_disk(
-    tmp_path_factory: pytest.TempPathFactory, keys: list[tuple[int, int]], data: st.DataObject
+    tmp_path_factory: pytest.TempPathFactory, keys: list[tuple[int, int]], rows_per_piece: int
 ) -> None:
-    table = _table([i for i, _ in keys], [p for _, p in keys])
-    cuts = sorted(data.draw(st.lists(st.integers(1, len(keys)), max_size=6)))
-    folder = tmp_path_factory.mktemp("sort")
+    frame = _frame([i for i, _ in keys], [p for _, p in keys])
+    folder = tmp_path_factory.mktemp("sort") / "sorted"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "ROWS_PER_BUCKET", 10)
         patch.setattr(module, "ROWS_PER_CHUNK", 4)
-        n_sequences = sort_on_disk(lambda: _pieces(table, cuts), _pieces(table, cuts), folder)
-    assert n_sequences == len({i for i, _ in keys})
-    found = joined(list(sorted_tables(folder, {})))
-    assert list(zip(found.sequence_id.tolist(), found.item_position.tolist(), strict=True)) == sorted(keys)
-    assert found.features["row"].to_list() == [f"{i}-{p}" for i, p in sorted(keys)]
-    assert found.features.schema == table.features.schema
-    assert found.part is not None
-    assert found.part.tolist() == (found.sequence_id % 2).tolist()
+        patch.setattr(table_files, "ROWS_PER_PIECE", rows_per_piece)
+        rows = _ordered(frame, folder)
+        again = _ordered(frame, folder)
+        tables = list(rows.chunks())
+        assert [table.frame.rows() for table in again.chunks()] == [table.frame.rows() for table in tables]
+    assert rows.n_sequences == len({i for i, _ in keys})
+    found = pl.concat([table.frame for table in tables])
+    assert found.select("sequenceId", "itemPosition").rows() == sorted(keys)
+    assert found["row"].to_list() == [f"{i}-{p}" for i, p in sorted(keys)]
+    assert tables[0].features.schema == frame.select("row", "wide").schema
+    for table in tables:
+        assert table.split is not None
+        assert table.split.tolist() == (table.sequence_id >= 3).tolist()
 
 
-def test_twins_far_apart_are_named(tmp_path: Path) -> None:
-    table = _table([5, 1, 9, 5], [4, 1, 1, 4])
-    with pytest.raises(DataError, match=r"sequenceId 5 .* twice: in row 1 of t.csv and in row 4 of t.csv"):
-        sort_on_disk(lambda: _pieces(table, [2]), _pieces(table, [2]), tmp_path)
+@pytest.mark.parametrize(
+    ("ids", "positions"), [([5, 1, 9, 5], [4, 1, 1, 4]), ([1, 5, 5, 5], [4, 4, 4, 4]), ([5, 5], [4, 4])]
+)
+def test_twins_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ids, positions) -> None:
+    monkeypatch.setattr(table_files, "ROWS_PER_PIECE", 2)
+    first, second = [number for number, pair in enumerate(zip(ids, positions), 1) if pair == (5, 4)][:2]
+    message = f"sequenceId 5 has itemPosition 4 twice: in row {first} of the table and in row {second} of"
+    with pytest.raises(DataError, match=message):
+        _ordered(_frame(ids, positions), tmp_path / "sorted")
+
+
+def test_a_table_that_changes_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    _frame([1, 2]).write_parquet(path)
+    rows = OrderedRows(TableReader(table_files.ParquetFiles([path]), Wanted(["row"])), tmp_path / "sorted")
+    _frame([2, 1]).write_parquet(path)
+    with pytest.raises(DataError, match=r"t\.parquet changed while it was read"):
+        list(rows.chunks())
 
 
 def test_order_is_that_of_pairs() -> None:
     keys = np.array([1, 1, 2, 2, 1]), np.array([0, 3, 3, 1, 9])
     assert ascending(*keys).tolist() == [True, True, False, False]
-    assert sorted_order(*keys).tolist() == [0, 1, 4, 3, 2]  # type: ignore
-    assert sorted_order(np.array([-1, 2]), np.array([5, -5])) is None
-    assert sorted_order(np.array([2, 2]), np.array([5, 5])) is not None
-
-
-def test_twins_are_named() -> None:
-    refuse_twins(np.array([1, 1, 2]), np.array([0, 1, 1]), str)
-    with pytest.raises(DataError, match=r"sequenceId 1 has itemPosition 4 twice: in row 1 and in row 2\."):
-        refuse_twins(np.array([1, 1, 1]), np.array([0, 4, 4]), lambda row: f"row {row}")
