@@ -123,9 +123,9 @@ class _Order:
             return False
         if not ascending(ids, positions).all():
             return False
-        begins = self.last is None or self.last[0] != ids[0]
-        self.n_sequences += int(np.count_nonzero(ids[1:] != ids[:-1])) + begins
-        self.last = ids[-1], positions[-1]
+        joins = self.last is not None and self.last[0] == ids[0]
+        self.n_sequences += int(np.count_nonzero(ids[1:] != ids[:-1])) + (0 if joins else 1)
+        self.last = int(ids[-1]), int(positions[-1])
         return True
 
 

@@ -19,7 +19,11 @@ from seqjax.errors import DataError
 
 def _frame(ids: list[int], positions: list[int] | None = None) -> pl.DataFrame:
     places = list(range(len(ids))) if positions is None else positions
-    columns = {"sequenceId": ids, "itemPosition": places, "row": [f"{i}-{p}" for i, p in zip(ids, places)]}
+    columns = {
+        "sequenceId": ids,
+        "itemPosition": places,
+        "row": [f"{i}-{p}" for i, p in zip(ids, places, strict=True)],
+    }
     wide = pl.Series("wide", [2**70] * len(ids), dtype=pl.Int128)
     return pl.DataFrame(columns, schema_overrides={"row": pl.String}).with_columns(wide)
 
@@ -99,7 +103,9 @@ def test_sorting_on_disk(
 )
 def test_twins_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ids, positions) -> None:
     monkeypatch.setattr(table_files, "ROWS_PER_PIECE", 2)
-    first, second = [number for number, pair in enumerate(zip(ids, positions), 1) if pair == (5, 4)][:2]
+    first, second = [
+        number for number, pair in enumerate(zip(ids, positions, strict=True), 1) if pair == (5, 4)
+    ][:2]
     message = f"sequenceId 5 has itemPosition 4 twice: in row {first} of the table and in row {second} of"
     with pytest.raises(DataError, match=message):
         _ordered(_frame(ids, positions), tmp_path / "sorted")
