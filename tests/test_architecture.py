@@ -17,30 +17,31 @@ MAX_FILE_LINES = 500
 MAX_FUNCTION_LINES = 60
 MAX_POSITIONAL_ARGUMENTS = 5
 
-# What every layer may import.
-BASE = {"config", "errors", "progress", "stopping", "__init__"}
+# What every layer that stands above them may import.
+BASE = {"version", "errors", "stopping", "console", "config"}
 
-# Who may import whom, besides BASE and itself. A file at the top of the package is a layer of its own.
+# From the ground up: what a layer may import besides BASE, all of it named in rows before its own.
 LAYERS: dict[str, set[str]] = {
+    "version": set(),
     "errors": set(),
-    "progress": set(),
     "stopping": set(),
-    "allocator": set(),
-    "compilation_cache": set(),
-    "cores": set(),
-    "baselines": set(),
+    "console": set(),
     "config": set(),
-    # Sequifier's shards are torch files, which interop reads and writes.
-    "data": {"interop"},
+    "runtime": set(),
+    "windows": set(),
+    "baselines": {"windows"},
+    "reports": set(),
     "model": set(),
     "optim": set(),
-    "training": {"model", "optim", "baselines"},
-    "sweep": {"training", "model", "optim", "cores"},
     "interop": set(),
+    # Sequifier's shards are torch files, which interop reads and writes.
+    "data": {"interop", "windows"},
+    "training": {"model", "optim", "baselines", "windows"},
+    "sweep": {"training", "model", "optim", "runtime", "windows"},
     # An export is a model that is written down: it traces the model, inside the function that does it.
-    "artifacts": {"interop", "model"},
-    "inference": {"model", "data", "artifacts", "interop"},
-    "evaluation": {"baselines", "data", "artifacts", "inference", "reports"},
+    "artifacts": {"interop", "model", "windows"},
+    "inference": {"model", "data", "artifacts", "interop", "windows"},
+    "evaluation": {"baselines", "data", "artifacts", "inference", "reports", "windows"},
     "commands": {
         "data",
         "model",
@@ -53,16 +54,16 @@ LAYERS: dict[str, set[str]] = {
         "evaluation",
         "baselines",
         "reports",
-        "allocator",
-        "cores",
+        "runtime",
+        "windows",
     },
-    "reports": set(),
     "options": set(),
     "api": {"commands", "inference", "evaluation"},
-    "cli": {"options", "allocator", "compilation_cache", "commands", "evaluation"},
+    "cli": {"options", "runtime", "commands", "evaluation"},
     "__init__": {"api"},
     "__main__": {"cli"},
 }
+FLOORS = list(LAYERS)
 
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax", "jax2onnx"}
 TABLES = {"polars", "pyarrow", "grain"}
@@ -71,10 +72,10 @@ HEAVY = JAX | TABLES | GRAPHS
 
 # Third-party packages that a layer never imports, not in a function either.
 NEVER: dict[str, set[str]] = {
-    **dict.fromkeys(
-        ["errors", "progress", "stopping", "allocator", "compilation_cache", "cores", "config"], HEAVY
-    ),
+    **dict.fromkeys(["version", "errors", "stopping", "console", "config", "runtime"], HEAVY),
     **dict.fromkeys(["options", "api", "cli", "__init__", "__main__"], HEAVY),
+    # Numpy alone; Grain is imported where batches are read ahead.
+    "windows": (HEAVY - {"grain"}) | {"pydantic", "tyro", "rich", "yaml"},
     "data": JAX | GRAPHS,
     "evaluation": JAX | GRAPHS,
     "reports": HEAVY,
@@ -91,7 +92,7 @@ LAZY_LAYERS = {
 }
 
 # Packages that are imported inside functions only, wherever they are used: slow, or missing on some machines.
-LAZY_PACKAGES = {"jax2onnx", "onnx", "plotly", "rich", "tensorboardX"}
+LAZY_PACKAGES = {"grain", "jax2onnx", "onnx", "plotly", "rich", "tensorboardX"}
 
 # Formats that run code when they are read.
 PICKLES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "torch"}
@@ -159,10 +160,14 @@ def _layering(layer: str, imports: list[Import], package: str) -> Iterator[Findi
         return
     for item in imports:
         parts = item.module.split(".")
-        if parts[0] != package or len(parts) < 2:
+        if parts[0] != package:
             continue
-        other = parts[1] if parts[1] in LAYERS else "__init__"
-        if other != layer and other not in LAYERS[layer] | BASE:
+        other = parts[1] if len(parts) > 1 and parts[1] in LAYERS else "__init__"
+        if other == layer:
+            continue
+        if FLOORS.index(other) > FLOORS.index(layer):
+            yield "layer", item.line, f"{layer} imports {item.module}, which stands above it"
+        elif other not in LAYERS[layer] | BASE:
             yield "layer", item.line, f"{layer} imports {item.module}"
         elif not item.lazy and layer in LAZY_LAYERS.get(other, set()):
             yield "lazy", item.line, f"{layer} imports {item.module} outside a function"
@@ -230,23 +235,38 @@ def _pickles(tree: ast.Module) -> Iterator[Finding]:
             yield "pickle", node.value.lineno, "allow_pickle"
 
 
+def test_no_row_of_the_table_of_layers_looks_up():
+    upward = [
+        (layer, other)
+        for layer, others in LAYERS.items()
+        for other in others
+        if FLOORS.index(other) >= FLOORS.index(layer)
+    ]
+    assert upward == []
+    assert set(FLOORS[: len(BASE)]) == BASE
+
+
 def test_seqjax_keeps_the_rules():
     assert violations(PACKAGE) == []
 
 
 FAULTS = [
-    ("layer", "data/loader.py", "import seqjax.model.transformer"),
-    ("layer", "data/loader.py", "from seqjax import model"),
-    ("layer", "model/attention.py", "def f():\n    from seqjax.data.dataset import Batch"),
+    ("layer", "data/sorting.py", "import seqjax.model.transformer"),
+    ("layer", "data/sorting.py", "from seqjax import model"),
+    ("layer", "model/attention.py", "def f():\n    from seqjax.windows.windows import Batch"),
     ("layer", "training/loop.py", "from seqjax.artifacts.layout import Layout"),
     ("layer", "artifacts/layout.py", "from seqjax.inference.engine import Engine"),
     ("layer", "optim/schedules.py", "from seqjax.model.norm import Norm"),
-    ("layer", "config/train.py", "from seqjax.data.dataset import Batch"),
+    ("layer", "config/train.py", "from seqjax.windows.windows import Batch"),
     ("layer", "commands/train.py", "from seqjax.cli import main"),
+    ("layer", "artifacts/card.py", "import seqjax"),
+    ("layer", "inference/engine.py", "from seqjax import __version__"),
+    ("layer", "errors.py", "from seqjax.config.base import ConfigModel"),
+    ("layer", "version.py", "def f():\n    from seqjax.errors import SeqjaxError"),
     ("layer", "newcomer/thing.py", "x = 1"),
     ("package", "config/train.py", "def f():\n    import jax.numpy as jnp"),
     ("package", "config/train.py", "from polars import DataFrame"),
-    ("package", "data/loader.py", "def f():\n    from flax import nnx"),
+    ("package", "data/sorting.py", "def f():\n    from flax import nnx"),
     ("package", "model/attention.py", "import polars"),
     ("package", "training/loop.py", "import pyarrow.ipc"),
     ("package", "optim/schedules.py", "def f():\n    import grain"),
@@ -256,17 +276,17 @@ FAULTS = [
     ("lazy", "interop/export.py", "class A:\n    import onnx"),
     ("pickle", "interop/files.py", "def f():\n    import pickle"),
     ("pickle", "interop/files.py", "import numpy as np\nx = np.load('a', allow_pickle=True)"),
-    ("cli only", "data/loader.py", "print('hello')"),
+    ("cli only", "data/sorting.py", "print('hello')"),
     ("cli only", "commands/train.py", "import sys\nsys.exit(1)"),
     ("cli only", "commands/train.py", "raise SystemExit(1)"),
     ("cli only", "commands/train.py", "try:\n    x = 1\nexcept (SeqjaxError, ValueError):\n    x = 2"),
     ("cli only", "commands/train.py", "try:\n    x = 1\nexcept:\n    x = 2"),
     ("name", "data/utils.py", "x = 1"),
-    ("re-export", "data/__init__.py", "from seqjax.data.dataset import Batch as Batch"),
-    ("size", "data/loader.py", "x = 1\n" * MAX_FILE_LINES),
-    ("size", "data/loader.py", "def f():\n" + "    x = 1\n" * (MAX_FUNCTION_LINES - 1)),
-    ("size", "data/loader.py", "def f(a, b, c, d, e, f): ..."),
-    ("size", "data/loader.py", "class A:\n    def f(self, a, b, c, d, e, f): ..."),
+    ("re-export", "data/__init__.py", "from seqjax.windows.windows import Batch as Batch"),
+    ("size", "data/sorting.py", "x = 1\n" * MAX_FILE_LINES),
+    ("size", "data/sorting.py", "def f():\n" + "    x = 1\n" * (MAX_FUNCTION_LINES - 1)),
+    ("size", "data/sorting.py", "def f(a, b, c, d, e, f): ..."),
+    ("size", "data/sorting.py", "class A:\n    def f(self, a, b, c, d, e, f): ..."),
 ]
 
 
@@ -280,18 +300,18 @@ def test_a_planted_fault_is_found(tmp_path, rule, place, code):
 
 
 ALLOWED = [
-    ("commands/train.py", "from seqjax.training.loop import fit\nfrom seqjax.data.loader import batches"),
+    ("commands/train.py", "from seqjax.training.loop import fit\nfrom seqjax.windows.batches import batches"),
     (
         "training/loop.py",
-        "import jax\nfrom seqjax.model.functional import init\nfrom seqjax import __version__",
+        "import jax\nfrom seqjax.model.functional import init\nfrom seqjax.version import __version__",
     ),
     ("cli.py", "import sys\ntry:\n    print()\nexcept SeqjaxError:\n    sys.exit(1)"),
     ("cli.py", "def f():\n    from seqjax.commands.train import train"),
     ("interop/export.py", "def f():\n    import jax2onnx"),
     ("config/load.py", "try:\n    x = 1\nexcept ConfigError:\n    x = 2"),
     ("commands/search_engines.py", "try:\n    x = 1\nexcept SeqjaxError:\n    x = 2"),
-    ("data/loader.py", "class A:\n    def f(self, a, b, c, d, e, *, g, h): ..."),
-    ("data/loader.py", "def f():\n" + "    x = 1\n" * (MAX_FUNCTION_LINES - 2)),
+    ("data/sorting.py", "class A:\n    def f(self, a, b, c, d, e, *, g, h): ..."),
+    ("data/sorting.py", "def f():\n" + "    x = 1\n" * (MAX_FUNCTION_LINES - 2)),
 ]
 
 

@@ -222,8 +222,8 @@ def write_models(project: Path) -> None:
     from seqjax.config.base import validate
     from seqjax.config.resolve import load_metadata, resolve_schema
     from seqjax.config.train import TrainConfig
-    from seqjax.data.dataset import Batch
     from seqjax.model.functional import init
+    from seqjax.windows.windows import Batch
 
     for model, columns in MODELS.items():
         config = validate(TrainConfig, train_config(model), "the benchmark")
@@ -288,7 +288,7 @@ def measure_start(project: Path) -> float:
 
 def measure_cache(project: Path) -> dict[str, Any]:
     """Trains a rotary model in this process and compares both forms of generation."""
-    from seqjax.allocator import keep_freed_memory
+    from seqjax.runtime import keep_freed_memory
 
     keep_freed_memory()
     import numpy as np

@@ -14,7 +14,6 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
-import seqjax
 from seqjax.artifacts.atomic import replacing
 from seqjax.artifacts.card import ModelCard
 from seqjax.artifacts.layout import Layout
@@ -25,7 +24,6 @@ from seqjax.config.infer import InferConfig
 from seqjax.config.load import resolve_path, resolve_split
 from seqjax.config.metadata import Metadata
 from seqjax.config.resolve import load_metadata
-from seqjax.data.dataset import Windows, joined
 from seqjax.errors import ConfigError, MissingPackageError, Problem
 from seqjax.evaluation.compare import compare
 from seqjax.evaluation.page import report_page
@@ -37,6 +35,8 @@ from seqjax.inference.engine import Engine
 from seqjax.inference.engines import open_engine
 from seqjax.inference.inputs import data_path_of, metadata_of, read_format_of, source_of
 from seqjax.inference.sequifier import card_from_training
+from seqjax.version import __version__
+from seqjax.windows.windows import Windows, joined
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ def evaluate(config: EvaluateConfig) -> Report:
     places = _places(config, list(engines))
     report = Report(
         format=FORMAT,
-        seqjax_version=seqjax.__version__,
+        seqjax_version=__version__,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         files=[str(place) for place in places.values()],
         data=str(data_path),
@@ -246,7 +246,7 @@ def _training_windows(
     ) as source:
         for part in source.parts():
             parts.append(part)
-            rows += int(part.length.sum())
+            rows += int(part.length().sum())
             if rows > _FITTED_ROWS:
                 break
     return parts[0] if len(parts) == 1 else joined(parts)

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import seqjax
 from seqjax.artifacts.data_layout import (
     data_name,
     foreign_file,
@@ -35,7 +34,7 @@ from seqjax.config.metadata import Metadata
 from seqjax.config.preprocess import PreprocessConfig
 from seqjax.config.resolve import load_metadata
 from seqjax.config.schema import ColumnKind, kind_of
-from seqjax.cores import available_cores
+from seqjax.console import Advance, progress
 from seqjax.data import shards
 from seqjax.data.columns import OTHER, id_dtype
 from seqjax.data.fitting import Learner, precomputed_maps
@@ -45,7 +44,8 @@ from seqjax.data.sorting import OrderedRows
 from seqjax.data.splits import Between, ByValue, Splitting, Within
 from seqjax.data.tables import CutOffs, Table, TableReader, Wanted, open_files
 from seqjax.errors import DataError
-from seqjax.progress import Advance, progress
+from seqjax.runtime import available_cores
+from seqjax.version import __version__
 
 logger = logging.getLogger(__name__)
 
@@ -204,8 +204,7 @@ class _Run:
         if noted.get("finished"):
             return
         with ExitStack() as open_files:
-            done = noted["done"] and [(n_rows, n_windows) for n_rows, n_windows in noted["done"]]
-            writers = self._writers(found, done, open_files)
+            writers = self._writers(found, noted["done"], open_files)
             unseen = self._encode(plan, found, writers, noted)
             for writer in writers:
                 writer.finish()
@@ -235,18 +234,25 @@ class _Run:
         return unseen
 
     def _writers(
-        self, found: Survey, done: list[tuple[int, int]] | None, open_files: ExitStack
+        self, found: Survey, done: list[dict[str, int]] | None, open_files: ExitStack
     ) -> list[shards.ShardWriter]:
         types = {
             name: str(id_dtype(found.encoding.n_classes[name] - 1)) if name in found.id_maps else "float32"
             for name in found.column_types
         }
         writers = []
-        for split, size in enumerate(found.splits):
+        for split, (size, stride) in enumerate(zip(found.splits, self.config.strides, strict=True)):
             folder = self._shard_folder(split)
             if done is None and folder.exists():
                 shutil.rmtree(folder)
-            whole = shards.DataSize(self.config.seq_length, types, size.rows, size.windows)
+            whole = shards.DataSize(
+                self.config.seq_length,
+                stride,
+                types,
+                rows=size.rows,
+                runs=size.sequences,
+                positions=size.positions,
+            )
             writer = shards.ShardWriter(folder, whole, done=None if done is None else done[split])
             open_files.callback(writer.close)
             writers.append(writer)
@@ -339,7 +345,7 @@ def _fingerprint(config: PreprocessConfig, reader: TableReader) -> dict[str, Any
     return {
         **config.model_dump(mode="json", exclude=set(WITHOUT_EFFECT)),
         "files": {name: f"{size.st_size} bytes of {size.st_mtime_ns}" for name, size in sizes.items()},
-        "seqjax": seqjax.__version__,
+        "seqjax": __version__,
     }
 
 
@@ -406,5 +412,5 @@ def _metadata(config: PreprocessConfig, name: str, found: Survey, earlier: Metad
         missing_real=config.missing_real,
         write_format=config.write_format,
         padding="null",
-        seqjax_version=seqjax.__version__,
+        seqjax_version=__version__,
     )

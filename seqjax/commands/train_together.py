@@ -27,9 +27,8 @@ from seqjax.commands.train_checkpoints import (
     run_info,
 )
 from seqjax.config.train import TrainConfig
-from seqjax.data.dataset import Windows
+from seqjax.console import Advance, progress
 from seqjax.errors import ConfigError, TrainingError
-from seqjax.progress import Advance, progress
 from seqjax.stopping import noted
 from seqjax.sweep.groups import Values, grouped_by_shape, shape_of, values_of
 from seqjax.sweep.population import Member, Population
@@ -45,6 +44,7 @@ from seqjax.training.memory import is_out_of_memory
 from seqjax.training.objective import weighing
 from seqjax.training.placement import Placement
 from seqjax.training.setup import Data, Run, evaluate_baselines
+from seqjax.windows.windows import Windows
 
 logger = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from pydantic import (
     field_validator,
 )
 
-from seqjax.config.base import ConfigModel, Problems
+from seqjax.config.base import ConfigModel, Problems, ShareBelowOne
 from seqjax.config.model import (
     Activation,
     AttentionType,
@@ -28,7 +28,6 @@ from seqjax.config.model import (
     Normalization,
     PositionalEncoding,
 )
-from seqjax.config.numbers import ShareBelowOne
 from seqjax.config.optimization import NamedSpec, optimizer_settings, scheduler_settings
 from seqjax.config.sampling import Range, Values, WholeRange, check_key, check_range
 from seqjax.config.schema import ColumnType

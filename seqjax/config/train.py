@@ -13,11 +13,10 @@ from pydantic import (
     field_validator,
 )
 
-from seqjax.config.base import ConfigModel, Problems, suggestion
+from seqjax.config.base import ConfigModel, Problems, ShareBelowOne, suggestion
 from seqjax.config.formats import WindowFormat
 from seqjax.config.layers import DTypeName, LayerType
 from seqjax.config.model import ModelSpec
-from seqjax.config.numbers import ShareBelowOne
 from seqjax.config.optimization import (
     CATEGORICAL_CRITERIA,
     REAL_CRITERIA,

@@ -15,11 +15,11 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from seqjax.config.schema import ColumnKind
+from seqjax.console import progress
 from seqjax.data import long_format, shards, torch_shards
 from seqjax.data.columns import id_dtype
 from seqjax.data.long_format import Padding
 from seqjax.errors import DataError
-from seqjax.progress import progress
 from seqjax.windows.spliced import parts_of
 from seqjax.windows.windows import Windows, joined
 
@@ -85,8 +85,9 @@ def load_windows(
     Raises:
       DataError: The data is missing, damaged, lacks a column, or there is no space to convert it.
     """
+    native = _format(path, read_format).native
     blocks = window_blocks(path, read_format, column_kinds=column_kinds, padding=padding, n_classes=n_classes)
-    if FORMATS[read_format].native:
+    if native:
         return next(blocks)
     with closing(blocks), TemporaryDirectory(prefix="seqjax-") as folder:
         try:

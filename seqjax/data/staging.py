@@ -14,9 +14,9 @@ from pathlib import Path
 import polars as pl
 import pyarrow as pa
 
+from seqjax.console import progress
 from seqjax.data.cells import TYPES, Counts, Dtype, look, settled, typed
 from seqjax.data.table_files import CsvFiles, Piece, TableFiles
-from seqjax.progress import progress
 
 TYPES_AND_PLACES = "table.json"
 """Written last: the type of each column; by Arrow file, the csv file and the first row of each batch."""

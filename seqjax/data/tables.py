@@ -26,8 +26,8 @@ from seqjax.errors import DataError
 
 SEQUENCE_ID, ITEM_POSITION = "sequenceId", "itemPosition"
 KEYS = (SEQUENCE_ID, ITEM_POSITION)
-SPLIT = ""
-"""The name of the column of splits; no feature is without a name."""
+SPLIT = "split of the sequenceId and itemPosition"
+"""The name of the column of splits, which no feature has."""
 
 MissingReal = Literal["error", "mean"]
 

@@ -21,14 +21,14 @@ import polars as pl
 from seqjax.artifacts.card import ModelCard
 from seqjax.data.cells import numbers_of
 from seqjax.data.columns import OTHER, Encoding, encode
-from seqjax.data.dataset import Windows
 from seqjax.data.sorting import OrderedRows
-from seqjax.data.splits import Slices, sequences
+from seqjax.data.splits import sequences
 from seqjax.data.table_files import TableFiles
 from seqjax.data.tables import KEYS, MissingReal, Table, TableReader, Wanted
-from seqjax.data.windows import cut, n_windows
 from seqjax.errors import DataError
 from seqjax.inference.sources import Source, in_parts, windows_at_once
+from seqjax.windows.index import Slices, n_windows
+from seqjax.windows.windows import Windows, cut
 
 logger = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ from jaxtyping import Float
 from seqjax.errors import SeqjaxError, TrainingError
 from seqjax.stopping import stop_error
 from seqjax.sweep.groups import Values
-from seqjax.sweep.runners import Kind, Order, Programs, Runner, Work, build_runner
+from seqjax.sweep.runners import Kind, Programs, Runner, Work, build_runner
 from seqjax.training.epoch import Setup, Tally, learning_rates, momenta
 from seqjax.training.evaluate import Evaluation
 from seqjax.training.events import (
@@ -40,6 +40,7 @@ from seqjax.training.setup import Run
 from seqjax.training.state import TrainState
 from seqjax.training.step import Constants, Report
 from seqjax.training.threads import Threads
+from seqjax.windows.order import Order
 
 logger = logging.getLogger(__name__)
 

@@ -21,20 +21,19 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
-from seqjax.cores import available_cores
+from seqjax.runtime import available_cores
 from seqjax.sweep.groups import Values
-from seqjax.training.batch import Batch, Tree
-from seqjax.training.epoch import grouped
 from seqjax.training.evaluate import Evaluator, Found, dispatches
 from seqjax.training.feed import Feed, ResidentFeed, Step
 from seqjax.training.objective import Target
-from seqjax.training.placement import Placement
+from seqjax.training.placement import Placement, Tree
 from seqjax.training.state import TrainState, to_host
 from seqjax.training.step import Constants, Recipe, Report, build_step, empty_report
 from seqjax.training.threads import Threads
+from seqjax.windows.order import Order
+from seqjax.windows.windows import Batch
 
 Kind: TypeAlias = Literal["vmap", "map", "loop"]
-Order: TypeAlias = Int[np.ndarray, "n B"]
 
 
 @dataclass(frozen=True)
@@ -147,11 +146,8 @@ class Loop:
         self._sent = {}
 
     def _placed_order(self, order: Order) -> Tree:
-        """Windows by batch, as updates that all devices share."""
-        devices = self._placement.size
-        return self._programs.training.place(
-            grouped(order, self._programs.recipe.accumulation, devices=devices)
-        )
+        """Batches as updates that all devices share."""
+        return self._programs.training.place(order, accumulation=self._programs.recipe.accumulation)
 
     def train(self, low: int, high: int) -> Tree:
         """As `Runner.train`."""
@@ -249,12 +245,12 @@ class Stacked:
         # A slot without a member does what another does; nobody looks at it.
         filled = [work.get(slot, work[self._active[0]]) for slot in range(self._slots)]
         constants = self._placed((self._occupied(work), _stacked([one.constants for one in filled])))
-        orders = [grouped(one.order, self._programs.recipe.accumulation) for one in filled]
-        if not self._is_spread and all(np.array_equal(order, orders[0]) for order in orders):
-            self._work = self._shared, self._programs.training.place(orders[0]), constants
+        orders = [one.order for one in filled]
+        training, accumulation = self._programs.training, self._programs.recipe.accumulation
+        if not self._is_spread and all(order == orders[0] for order in orders):
+            self._work = self._shared, training.place(orders[0], accumulation=accumulation), constants
         else:
-            joined = np.concatenate(orders, axis=1)
-            self._work = self._own, self._programs.training.place(joined), constants
+            self._work = self._own, training.place(orders, accumulation=accumulation), constants
 
     def train(self, low: int, high: int) -> Tree:
         """As `Runner.train`."""

@@ -6,8 +6,8 @@ import jax
 
 from seqjax.config.train import TrainConfig
 from seqjax.sweep.runners import Kind
-from seqjax.training.batch import Tree
 from seqjax.training.devices import Device
+from seqjax.training.placement import Tree
 
 _SHARE = 0.8
 """Of an accelerator's memory that a population may take; too much is mended by halving it."""

@@ -26,6 +26,7 @@ from seqjax.training.objective import Target, loss_weights
 from seqjax.training.placement import Placement
 from seqjax.training.state import Params, TrainState, to_host
 from seqjax.training.step import Constants, Report, empty_report
+from seqjax.windows.order import Order
 
 _MAX_UPDATES_PER_SPAN = 64
 _SECONDS_PER_DISPATCH = 0.5
@@ -38,8 +39,8 @@ class Setup:
     feed: Feed
     fold: Fold[tuple[TrainState, Report]]
     """The update, compiled for the feed."""
-    order: Callable[[int], Int[np.ndarray, "n_batches B"]]
-    """Which windows make up which batch of an epoch (counted from 1); -1 for a row of padding."""
+    order: Callable[[int], Order]
+    """Which windows make up which batch of an epoch (counted from 1)."""
     learning_rate: Callable[[int, Sequence[float]], float]
     """The schedule, by its steps from 0 and the validation losses so far."""
     evaluate: Callable[[Params], Evaluation]
@@ -133,27 +134,6 @@ def _constants(
     return Constants(jnp.asarray(rates), setup.key, momenta=None if moved is None else jnp.asarray(moved))
 
 
-def grouped(
-    order: Int[np.ndarray, "n_batches B"], accumulation: int, *, parts: int = 1, devices: int = 1
-) -> Int[np.ndarray, "n_updates large"]:
-    """Joins the batches of an update. The last one, and parts that devices cannot share, are filled up.
-
-    Args:
-      order: Windows by batch.
-      accumulation: Batches an update.
-      parts: Micro-batches a batch.
-      devices: Devices that share each micro-batch.
-
-    Returns:
-      The rows of an update with its `accumulation` * `parts` micro-batches interleaved (row i is of
-      micro-batch i modulo their number), so that a cut of the whole cuts every micro-batch.
-    """
-    rows = ((0, -len(order) % accumulation), (0, -order.shape[1] % (parts * devices)))
-    full = np.pad(order, rows, constant_values=-1)
-    updates = full.reshape(-1, accumulation * parts, full.shape[1] // parts)
-    return updates.swapaxes(1, 2).reshape(len(updates), -1)
-
-
 def span_end(update: int, n_updates: int, interval: int) -> int:
     """The end of the span that an update is in: 64 updates on, the next log line, or the end of the epoch.
 
@@ -194,9 +174,7 @@ def train_epoch(
     order = setup.order(epoch)
     rates = learning_rates(setup, epoch, len(order), losses)
     constants = setup.placement.copied(_constants(setup, rates, momenta(setup, epoch, len(order))))
-    placed = setup.feed.place(
-        grouped(order, setup.accumulation, parts=setup.parts, devices=setup.placement.size)
-    )
+    placed = setup.feed.place(order, accumulation=setup.accumulation, micro_batches=setup.parts)
     tally = Tally(setup, epoch, order, rates, part=part)
     pace, ask = pace or Pace(), Agreement(setup.placement).ask
     nothing = to_host(empty_report(setup.targets))
@@ -250,7 +228,7 @@ class Tally:
     Args:
       setup: The run.
       epoch: The epoch's number, counted from 1.
-      order: Windows by batch.
+      order: The batches of the epoch.
       rates: Learning rate of each update.
       part: What is done of the epoch already.
     """
@@ -259,7 +237,7 @@ class Tally:
         self,
         setup: Setup,
         epoch: int,
-        order: Int[np.ndarray, "n_batches B"],
+        order: Order,
         rates: Float[np.ndarray, "n_updates"],
         *,
         part: EpochPart | None = None,
@@ -339,7 +317,7 @@ class Tally:
             losses=self._mean(self._interval),
             learning_rate=float(self._rates[end_update - 1]),
             seconds=now - self._time,
-            samples=int((self._order[begin:end] >= 0).sum()),
+            samples=self._order.samples(begin, end),
             skipped=self._skipped,
         )
         self._interval = dict.fromkeys(self._interval, (0.0, 0.0))
@@ -357,7 +335,7 @@ class Tally:
         first, last = bad * size + 1, min((bad + 1) * size, len(self._order))
         batches = f"batch {first}" if first == last else f"batches {first} to {last}"
         step = (self._epoch - 1) * len(self._rates) + bad + 1
-        rows = self._order[first - 1 : last].ravel()
+        rows = self._order.batches(first - 1, last).ravel()
         about = self._setup.describe
         where = "" if about is None else f" Its windows: {about(rows[rows >= 0])}."
         raise TrainingError(

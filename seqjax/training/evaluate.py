@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from seqjax.training.batch import Batch, Tree, target_mask
 from seqjax.training.feed import Feed
 from seqjax.training.metrics import (
     Losses,
@@ -25,6 +24,9 @@ from seqjax.training.metrics import (
     no_sums,
 )
 from seqjax.training.objective import Outputs, Target, loss_sums, loss_weights
+from seqjax.training.placement import Tree
+from seqjax.windows.order import Order
+from seqjax.windows.windows import Batch, target_mask
 
 Predict = Callable[[Tree, Batch], Outputs]
 """(parameters, batch) -> logits (B, L, C) or values (B, L, 1) of each target."""
@@ -93,15 +95,13 @@ class Evaluator:
         return Evaluation(losses, shares, metric_values(self.measured, [part.metrics for part in parts]))
 
 
-def build_evaluate(
-    evaluator: Evaluator, feed: Feed, order: Int[np.ndarray, "n B"]
-) -> Callable[[Tree], Evaluation]:
+def build_evaluate(evaluator: Evaluator, feed: Feed, order: Order) -> Callable[[Tree], Evaluation]:
     """A function of parameters that evaluates them; compiled once.
 
     Args:
       evaluator: What is evaluated, and by what.
       feed: The data.
-      order: Which windows make up which batch; -1 for a row of padding.
+      order: Which windows make up which batch.
     """
     fold, placed, n_batches = feed.fold(evaluator.step), feed.place(order), len(order)
 
@@ -114,7 +114,7 @@ def build_evaluate(
 
 
 def evaluate_side_by_side(
-    evaluator: Evaluator, feed: Feed, order: Int[np.ndarray, "n B"], params: Mapping[str, Tree]
+    evaluator: Evaluator, feed: Feed, order: Order, params: Mapping[str, Tree]
 ) -> dict[str, Evaluation]:
     """Evaluates several sets of parameters with one program and in one pass over the data, by name.
 

@@ -6,15 +6,16 @@ one way through the code. Under several processes each holds its own devices' pa
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Int, Shaped
+from jaxtyping import Array, Shaped
 
-from seqjax.training.batch import Tree
+Tree: TypeAlias = Any
+"""A nested structure of arrays."""
 
 _ROWS = "data"
 
@@ -34,7 +35,6 @@ class Placement:
         """The sharding of what is on all devices alike."""
         self.rows = NamedSharding(self._mesh, PartitionSpec(_ROWS))
         """The sharding of what is cut by its first axis."""
-        self._columns = NamedSharding(self._mesh, PartitionSpec(None, _ROWS))
         mine = [place for place, one in enumerate(ordered) if one.process_index == jax.process_index()]
         self._mine = slice(mine[0], mine[-1] + 1)
         self.processes = len({device.process_index for device in ordered})
@@ -66,13 +66,10 @@ class Placement:
         there = all(isinstance(leaf, jax.Array) and leaf.sharding == self.everywhere for leaf in ends)
         return tree if there else self.copied(tree)
 
-    def cut(self, order: Int[np.ndarray, "n B"]) -> Int[Array, "n filled"]:
-        """An order of batches, each cut by rows."""
-        return self._put(_filled_up(np.asarray(order, np.int32), self.size), self._columns)
-
-    def own_columns(self, order: Int[np.ndarray, "n B"]) -> Int[np.ndarray, "n own"]:
-        """The rows of each batch that this process's devices take."""
-        return device_columns(order, self._mine, self.size)
+    def own_rows(self, count: int) -> slice:
+        """The rows of a batch that this process's devices take; `count` is a multiple of `size`."""
+        share = count // self.size
+        return slice(self._mine.start * share, self._mine.stop * share)
 
     def joined(self, own: Shaped[np.ndarray, "own ..."]) -> Shaped[Array, "B ..."]:
         """An array that is cut by its first axis, from this process's part of it."""
@@ -90,22 +87,3 @@ class Placement:
         if self.processes == 1:
             return jax.device_put(array, sharding, may_alias=False)
         return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
-
-
-def device_columns(
-    order: Int[np.ndarray, "n B"], places: slice, devices: int
-) -> Int[np.ndarray, "n columns"]:
-    """The rows of each batch that some devices take; every row is one device's.
-
-    Args:
-      order: Numbers of windows by batch.
-      places: The places of the devices among all.
-      devices: Number of all devices; where it does not divide the batch size, batches are filled up with -1.
-    """
-    filled = _filled_up(order, devices)
-    share = filled.shape[1] // devices
-    return filled[:, places.start * share : places.stop * share]
-
-
-def _filled_up(order: Int[np.ndarray, "n B"], devices: int) -> Int[np.ndarray, "n filled"]:
-    return np.pad(order, ((0, 0), (0, -order.shape[1] % devices)), constant_values=-1)

@@ -1,8 +1,7 @@
 """From a configuration and windows to a run: feeds, compiled steps, schedule, order."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import TypeAlias
+from dataclasses import dataclass, field, replace
 
 import jax
 import numpy as np
@@ -17,11 +16,10 @@ from seqjax.model.functional import GraphDef, abstract
 from seqjax.optim.optimizers import Optimizer, build_optimizer
 from seqjax.optim.schedules import Schedule, build_schedule
 from seqjax.training.baselines import predict_baseline
-from seqjax.training.batch import WindowSource
 from seqjax.training.devices import Device, compiler_options, memory_limit
 from seqjax.training.epoch import Setup
 from seqjax.training.evaluate import Evaluation, Evaluator, build_evaluate, evaluate_side_by_side
-from seqjax.training.feed import Feed, Reader, ResidentFeed, StreamedFeed, build_feed
+from seqjax.training.feed import Feed, ResidentFeed, StreamedFeed, build_feed
 from seqjax.training.freezing import frozen_parameters
 from seqjax.training.metrics import measured_targets
 from seqjax.training.objective import Target, build_targets, without_smoothing
@@ -29,24 +27,25 @@ from seqjax.training.placement import Placement
 from seqjax.training.precision import Precision, build_precision
 from seqjax.training.state import Params, TrainState, new_state
 from seqjax.training.step import Apply, Recipe, build_step, forward
-
-Order: TypeAlias = Int[np.ndarray, "n_batches B"]
+from seqjax.windows.batches import Loader
+from seqjax.windows.order import Order
+from seqjax.windows.windows import Windows
 
 
 @dataclass(frozen=True)
 class Data:
     """The windows of a run, and in which batches they come."""
 
-    training: WindowSource
-    validation: WindowSource
+    training: Windows
+    validation: Windows
     order: Callable[[int], Order]
-    """Training batches of an epoch (counted from 1); -1 for a row of padding."""
+    """Training batches of an epoch (counted from 1)."""
     validation_order: Order
     """Validation batches, every window once."""
     std: Mapping[str, float] = field(default_factory=dict)
     """Standard deviation of real columns, in whose units metrics are told."""
-    reader: Callable[[WindowSource, tuple[str, ...]], Reader] | None = None
-    """What cuts batches ahead, of data that does not fit on the device; null cuts each when it is needed."""
+    loader: Callable[[Windows, tuple[str, ...]], Loader] = Loader
+    """What gathers batches of data that does not fit on the device."""
     describe: Callable[[Int[np.ndarray, "n"]], str] | None = None
     """Says which training windows these are, for messages."""
 
@@ -115,7 +114,7 @@ def prepare(
         order=data.order,
         learning_rate=schedule,
         momentum=schedule.momentum,
-        evaluate=build_evaluate(evaluator, validation, cut(data.validation_order, parts)),
+        evaluate=build_evaluate(evaluator, validation, smaller(data.validation_order, parts)),
         targets=evaluated,
         key=jax.random.key(config.seed % 2**32),
         accumulation=accumulation,
@@ -161,10 +160,9 @@ def evaluate_baselines(run: Run, schema: Schema, data: Data) -> Mapping[str, Eva
     return evaluate_side_by_side(evaluator, run.validation, data.validation_order, fitted)
 
 
-def cut(order: Order, parts: int) -> Int[np.ndarray, "n_parts b"]:
-    """An order with each batch cut into parts, filled up with -1."""
-    full = np.pad(order, ((0, 0), (0, -order.shape[1] % parts)), constant_values=-1)
-    return full.reshape(len(order) * parts, -1)
+def smaller(order: Order, parts: int) -> Order:
+    """An order whose batches are a part as large."""
+    return replace(order, batch_size=-(-order.batch_size // parts))
 
 
 def parameter_count(params: Params) -> int:
@@ -180,14 +178,14 @@ def _feeds(
     columns = tuple(schema.columns)
     options = compiler_options(device, deterministic=spec.enforce_determinism, has_dropout=spec.dropout > 0)
 
-    def feed(windows: WindowSource, taken: int) -> ResidentFeed | StreamedFeed:
+    def feed(windows: Windows, taken: int) -> ResidentFeed | StreamedFeed:
         return build_feed(
             windows,
             columns,
             limit=None if limit is None else limit - taken,
             compiler_options=options,
             placement=placement,
-            reader=None if data.reader is None else data.reader(windows, columns),
+            loader=data.loader(windows, columns),
         )
 
     training = feed(data.training, 0)

@@ -8,7 +8,7 @@ from jaxtyping import Array, Int
 
 from seqjax.optim.optimizers import Optimizer
 from seqjax.optim.rule import State
-from seqjax.training.batch import Tree
+from seqjax.training.placement import Tree
 from seqjax.training.precision import LossScale, first_scale
 
 Params: TypeAlias = dict[str, Any]

@@ -28,12 +28,12 @@ from seqjax.model.functional import GraphDef, merge
 from seqjax.optim.optimizers import Optimizer
 from seqjax.optim.parts import widened
 from seqjax.optim.rule import Number, is_off
-from seqjax.training.batch import Batch, inputs_of, valid_mask
 from seqjax.training.feed import Step
 from seqjax.training.metrics import Sums, added, no_sums
 from seqjax.training.objective import Outputs, Target, loss_sums, total_weights, weighted_loss
 from seqjax.training.precision import FLOAT32, Precision, next_scale, rounded
 from seqjax.training.state import Params, TrainState
+from seqjax.windows.windows import Batch, inputs_of, valid_mask
 
 Apply = Callable[[Params, Batch, Dropout | None], Outputs]
 """(params, batch, dropout or None) -> outputs at all L positions."""

@@ -9,14 +9,14 @@ import pytest
 from seqjax.config.model import ModelSpec
 from seqjax.config.optimization import NamedSpec
 from seqjax.config.schema import Schema
-from seqjax.data.dataset import Windows
-from seqjax.data.loader import epoch_order
 from seqjax.model import functional
 from seqjax.optim.optimizers import build_optimizer
 from seqjax.training.feed import ResidentFeed
 from seqjax.training.objective import Target
 from seqjax.training.state import new_state
 from seqjax.training.step import Recipe, forward
+from seqjax.windows.order import Order
+from seqjax.windows.windows import Windows, listed
 
 LENGTH = 6
 FAST_TO_COMPILE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
@@ -27,8 +27,7 @@ def make_windows(columns: dict, length: int, *, starts=None, lengths=None) -> Wi
     rows = len(next(iter(columns.values())))
     start = np.arange(rows - length) if starts is None else np.asarray(starts)
     items = np.full(len(start), length + 1) if lengths is None else np.asarray(lengths)
-    zeros = np.zeros(len(start), np.int64)
-    return Windows(columns, start.astype(np.int64), items.astype(np.int32), zeros, zeros, zeros, None, length)
+    return listed(columns, start=start.astype(np.int64), length=items, seq_length=length)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +61,7 @@ class Case:
 
     def order(self, size: int, *, epoch=1):
         """Shuffled batches."""
-        return epoch_order(len(self.windows), size, seed=3, epoch=epoch, shuffle=True)
+        return Order(len(self.windows), size, seed=3, epoch=epoch)
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ Devices must be there when jax is first used, and processes are what they are, s
 the process that runs the tests.
 """
 
-import dataclasses
 import json
 import sys
 
@@ -12,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from seqjax.data.loader import epoch_order
 from seqjax.training.distributed import agree, connect, is_first, wait_for_all
 from seqjax.training.epoch import Setup
 from seqjax.training.evaluate import Evaluator, build_evaluate
@@ -21,6 +19,7 @@ from seqjax.training.feed import ResidentFeed, StreamedFeed
 from seqjax.training.loop import evaluate_start, fit
 from seqjax.training.placement import Placement
 from seqjax.training.step import build_step
+from seqjax.windows.order import Order
 from tests.training.conftest import FAST_TO_COMPILE, make_case, make_windows
 
 SIZE, EPOCHS = 11, 25
@@ -58,8 +57,8 @@ def curve(kind: type, placement: Placement) -> list[float]:
 
 def seen(kind: type, placement: Placement) -> list[int]:
     """How often each of 45 windows is in the batches of an epoch."""
-    windows = make_windows({"row": np.arange(46, dtype=np.int32)}, 1)
-    windows = dataclasses.replace(windows, length=np.where(np.arange(45) % 2, 1, 2).astype(np.int32))
+    lengths = np.where(np.arange(45) % 2, 1, 2)
+    windows = make_windows({"row": np.arange(46, dtype=np.int32)}, 1, lengths=lengths)
     feed = kind(windows, ("row",), placement=placement)
 
     def count(counts, batch, index, constants):
@@ -67,7 +66,7 @@ def seen(kind: type, placement: Placement) -> list[int]:
         first = jnp.where(batch.padding == 0, batch.columns["row"][:, 0], batch.columns["row"][:, 1])
         return counts.at[first].add((batch.padding < 2).astype(jnp.int32))
 
-    order = epoch_order(45, SIZE, seed=1, epoch=1, shuffle=True)
+    order = Order(45, SIZE, seed=1, epoch=1)
     counts = feed.fold(count)(jnp.zeros(45, jnp.int32), (), feed.place(order), 0, len(order))
     return np.asarray(counts).tolist()
 

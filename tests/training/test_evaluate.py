@@ -3,13 +3,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seqjax.data.loader import epoch_order
-from seqjax.training.batch import Batch
 from seqjax.training.evaluate import Evaluator, build_evaluate
 from seqjax.training.feed import ResidentFeed, StreamedFeed
 from seqjax.training.metrics import Measured, mean_losses
 from seqjax.training.objective import loss_sums, loss_weights
 from seqjax.training.step import forward
+from seqjax.windows.order import Order
+from seqjax.windows.windows import Batch
 
 MEASURED = {
     "item": Measured(("perplexity", "top_1_accuracy", "top_3_accuracy")),
@@ -19,7 +19,7 @@ MEASURED = {
 
 def evaluated(case, size, *, feed: type[ResidentFeed | StreamedFeed] = ResidentFeed):
     apply = forward(case.graphdef, case.schema.inputs)
-    order = epoch_order(len(case.windows), size, seed=0, epoch=0, shuffle=False)
+    order = Order(len(case.windows), size, shuffle=False)
     evaluate = build_evaluate(
         Evaluator(
             lambda params, batch: apply(params, batch, None), tuple(case.targets), {"item": 5}, MEASURED

@@ -10,14 +10,13 @@ import pytest
 from seqjax.config.model import ModelSpec
 from seqjax.config.optimization import NamedSpec
 from seqjax.config.schema import Schema
-from seqjax.data.loader import epoch_order
 from seqjax.errors import TrainingError
 from seqjax.model import functional
 from seqjax.optim.optimizers import build_optimizer
 from seqjax.optim.schedules import build_schedule
 from seqjax.stopping import Stopped
 from seqjax.training.agreement import Wishes
-from seqjax.training.epoch import Setup, grouped, learning_rates, momenta, span_end
+from seqjax.training.epoch import Setup, learning_rates, momenta, span_end
 from seqjax.training.evaluate import Evaluation, Evaluator, build_evaluate
 from seqjax.training.events import BatchEvent, EpochEvent, PauseEvent, StandingEvent
 from seqjax.training.feed import ResidentFeed, StreamedFeed
@@ -26,6 +25,7 @@ from seqjax.training.metrics import Losses
 from seqjax.training.objective import Target
 from seqjax.training.state import new_state
 from seqjax.training.step import Recipe, build_step, forward
+from seqjax.windows.order import Order
 from tests.training.conftest import make_windows
 from tests.training.test_baselines import chain, entropy_rate
 
@@ -187,7 +187,7 @@ def test_the_message_names_the_windows_of_the_batch(case, setup):
     with pytest.raises(TrainingError) as error:
         fit(run, start(case), epochs=1)
     step = int(re.findall(r"at step (\d+)", str(error.value))[0])
-    assert f"Its windows: rows {list(case.order(4)[step - 1])}." in str(error.value)
+    assert f"Its windows: rows {list(case.order(4).batch(step - 1))}." in str(error.value)
 
 
 def test_the_best_is_strictly_lower_and_patience_counts(case, setup):
@@ -224,14 +224,6 @@ def test_schedules_step_by_epoch_or_batch(setup):
     assert list(learning_rates(dataclasses.replace(by_batch, accumulation=3), 2, 4)) == [6, 7]
 
 
-def test_orders_are_grouped_and_filled_up():
-    order = np.arange(10).reshape(5, 2)
-    np.testing.assert_array_equal(grouped(order, 2), [[0, 2, 1, 3], [4, 6, 5, 7], [8, -1, 9, -1]])
-    # Two micro-batches a batch, each shared by two devices.
-    found = grouped(np.arange(6).reshape(1, 6), 1, parts=2, devices=2)
-    np.testing.assert_array_equal(found, [[0, 4, 1, 5, 2, -1, 3, -1]])
-
-
 def test_spans_cover_an_epoch_and_end_with_log_intervals():
     ends = [span_end(update, 250, 100) for update in (0, 63, 64, 99, 100, 163, 164, 199, 200, 249)]
     assert ends == [64, 64, 100, 100, 164, 164, 200, 200, 250, 250]
@@ -258,11 +250,11 @@ def test_a_chain_is_learnt_to_near_its_entropy_rate():
     apply, targets = forward(graphdef, schema.inputs), (Target("item", "CrossEntropyLoss"),)
     recipe = Recipe(apply, targets, build_optimizer(NamedSpec.of("AdamW")), 1, 0.5)
     train, valid = (ResidentFeed(windows[split], ("item",)) for split in ("train", "valid"))
-    known = epoch_order(len(windows["valid"]), size, seed=0, epoch=0, shuffle=False)
+    known = Order(len(windows["valid"]), size, shuffle=False)
     setup = Setup(
         feed=train,
         fold=train.fold(build_step(recipe)),
-        order=lambda epoch: epoch_order(len(windows["train"]), size, seed=0, epoch=epoch, shuffle=True),
+        order=lambda epoch: Order(len(windows["train"]), size, epoch=epoch),
         learning_rate=build_schedule(NamedSpec.of("CosineAnnealingLR", T_max=8), 1e-2),
         evaluate=build_evaluate(
             Evaluator(lambda p, batch: apply(p, batch, None), tuple(targets)), valid, known

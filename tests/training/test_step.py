@@ -12,30 +12,39 @@ from seqjax.config.base import validate
 from seqjax.config.optimization import NamedSpec
 from seqjax.config.schema import Schema
 from seqjax.config.train import TrainConfig
-from seqjax.data.dataset import Windows
 from seqjax.interop.names import from_sequifier, to_sequifier
 from seqjax.model import functional
 from seqjax.optim.optimizers import build_optimizer
-from seqjax.training.batch import Batch
-from seqjax.training.epoch import grouped
 from seqjax.training.feed import ResidentFeed, StreamedFeed
 from seqjax.training.metrics import mean_losses
 from seqjax.training.objective import Target, build_targets, loss_weights
 from seqjax.training.state import new_state, to_host
 from seqjax.training.step import Constants, Recipe, build_step, empty_report, forward
+from seqjax.windows.order import Order
+from seqjax.windows.windows import Batch, listed, taken
 from tests.architectures import architectures
 from tests.training.conftest import FAST_TO_COMPILE
 
 KEY = jax.random.key(5, impl="rbg")
 
 
-def run(case, recipe, order, *, feed: type[ResidentFeed | StreamedFeed] = ResidentFeed, cuts=None, rate=0.01):
+def run(
+    case,
+    recipe,
+    order,
+    *,
+    feed: type[ResidentFeed | StreamedFeed] = ResidentFeed,
+    cuts=None,
+    rate=0.01,
+    accumulation=1,
+):
     """Trains over an order; returns the state and the mean losses."""
     source = case.feed(feed)
-    fold, placed = source.fold(build_step(recipe)), source.place(order)
-    constants = Constants(jnp.full(len(order), rate), KEY)
+    fold, placed = source.fold(build_step(recipe)), source.place(order, accumulation=accumulation)
+    n_updates = -(-len(order) // accumulation)
+    constants = Constants(jnp.full(n_updates, rate), KEY)
     state, parts = case.state(recipe), []
-    borders = [0, *(cuts or []), len(order)]
+    borders = [0, *(cuts or []), n_updates]
     for low, high in itertools.pairwise(borders):
         state, report = fold((state, empty_report(case.targets)), constants, placed, low, high)
         parts.append(report.sums)
@@ -49,8 +58,8 @@ def assert_close(one, other, **tolerance):
 def test_accumulated_batches_are_one_large_batch(case):
     order = case.order(4)
     # SGD moves by the gradient itself, and three epochs let a wrong one be seen.
-    large, _ = run(case, case.recipe(optimizer="SGD"), grouped(order, 3), rate=0.3)
-    parts, _ = run(case, case.recipe(accumulation=3, optimizer="SGD"), grouped(order, 3), rate=0.3)
+    large, _ = run(case, case.recipe(optimizer="SGD"), order, rate=0.3, accumulation=3)
+    parts, _ = run(case, case.recipe(accumulation=3, optimizer="SGD"), order, rate=0.3, accumulation=3)
     assert_close(large.params, parts.params, rtol=1e-5, atol=1e-6)
     assert large.step == 2
 
@@ -76,10 +85,11 @@ def test_an_order_of_any_bounds_is_compiled_once(case, caplog):
 
 
 def test_dropout_changes_with_the_step_and_not_with_the_run(case):
-    recipe, order = case.recipe(dropout=0.4, optimizer="SGD"), np.tile(case.order(8)[:1], (2, 1))
+    recipe, order = case.recipe(dropout=0.4, optimizer="SGD"), Order(16, 8, shuffle=False)
+    case = dataclasses.replace(case, windows=taken(case.windows, np.tile(np.arange(8), 2)))
     first, losses = run(case, recipe, order, rate=0.0)
     _, again = run(case, recipe, order, rate=0.0)
-    _, single = run(case, recipe, order[:1], rate=0.0)
+    _, single = run(case, recipe, Order(8, 8, shuffle=False), rate=0.0)
     assert losses == again
     # Without learning, two updates on one batch differ in nothing but their dropout.
     assert losses.total != pytest.approx(single.total, rel=1e-6)
@@ -87,7 +97,7 @@ def test_dropout_changes_with_the_step_and_not_with_the_run(case):
 
 
 def test_the_gradient_is_clipped_by_its_global_norm(case):
-    order = case.order(8)[:1]
+    order = Order(8, 8)
     free, _ = run(case, case.recipe(optimizer="SGD"), order, rate=1.0)
     clipped, _ = run(case, case.recipe(optimizer="SGD", clip=0.01), order, rate=1.0)
     steps = [
@@ -121,18 +131,9 @@ def test_every_architecture_trains_a_step(architecture):
         else rng.normal(size=40).astype(np.float32)
         for name, kind in schema.columns.items()
     }
-    zeros = np.zeros(4, np.int64)
     slots = schema.seq_length + 1
-    windows = Windows(
-        columns,
-        np.arange(4),
-        np.asarray([slots, 1, 3, slots], np.int32),
-        zeros,
-        zeros,
-        zeros,
-        None,
-        schema.seq_length,
-    )
+    length = np.asarray([slots, 1, 3, slots])
+    windows = listed(columns, start=np.arange(4), length=length, seq_length=schema.seq_length)
     graphdef, params = functional.init(schema, architecture.spec, seed=0)
     before = to_host(params)
     criteria = {"categorical": "CrossEntropyLoss", "real": "MSELoss"}
@@ -141,7 +142,7 @@ def test_every_architecture_trains_a_step(architecture):
         forward(graphdef, schema.inputs), targets, build_optimizer(NamedSpec.of("Adam")), 1, 0.5, 0.1
     )
     source = ResidentFeed(windows, tuple(schema.columns), compiler_options=FAST_TO_COMPILE)
-    fold, order = source.fold(build_step(recipe)), source.place(np.asarray([[0, 1, 2, 3, -1]]))
+    fold, order = source.fold(build_step(recipe)), source.place(Order(4, 5, shuffle=False))
     carry = new_state(params, recipe.optimizer), empty_report(targets)
     state, report = fold(carry, Constants(jnp.full(1, 1e-2), KEY), order, 0, 1)
     assert report.first_bad == -1
@@ -173,10 +174,9 @@ def test_weights_follow_those_of_sequifier(shared):
     recipe = Recipe(
         forward(graphdef, schema.inputs), targets, build_optimizer(spec.optimizer), 1, spec.gradient_clip
     )
-    source = ResidentFeed(windows, tuple(schema.columns))
     batches = len(golden["perm"]) // 32  # sequifier drops the rest
-    order = golden["perm"][: batches * 32].reshape(batches, 32)
-    fold, placed = source.fold(build_step(recipe)), source.place(order)
+    source = ResidentFeed(taken(windows, golden["perm"][: batches * 32]), tuple(schema.columns))
+    fold, placed = source.fold(build_step(recipe)), source.place(Order(batches * 32, 32, shuffle=False))
     state = new_state(jax.tree.map(jnp.asarray, params), recipe.optimizer)
     for epoch in (1, 2):
         rates = jnp.full(batches, spec.learning_rate * 0.9 ** (epoch - 1))
@@ -189,7 +189,10 @@ def test_weights_follow_those_of_sequifier(shared):
 
 
 def test_a_population_differs_in_traced_values_and_each_member_trains_as_it_would_alone(case):
-    recipe, batch = case.recipe(dropout=0.1, clip=0.5), case.windows.gather(case.order(8)[0], case.columns)
+    recipe, batch = (
+        case.recipe(dropout=0.1, clip=0.5),
+        case.windows.gather(case.order(8).batch(0), case.columns),
+    )
     batch = Batch(jax.tree.map(jnp.asarray, {**batch.columns}), jnp.asarray(batch.padding))
     members = [
         {
@@ -254,10 +257,9 @@ def _sequifier_windows(golden):
     count, slots = columns["cat1"].shape
     first = (columns["cat1"] != 0).argmax(axis=1)
     # A first real item in slot 0 is an input only; one in slot k is the target of slot k - 1.
-    length = (slots - first).astype(np.int32)
+    length = slots - first
     flat = {
         name: values.reshape(-1).astype(np.float32 if name == "val" else np.int8)
         for name, values in columns.items()
     }
-    zeros = np.zeros(count, np.int64)
-    return Windows(flat, np.arange(count) * slots + first, length, zeros, zeros, zeros, None, slots - 1)
+    return listed(flat, start=np.arange(count) * slots + first, length=length, seq_length=slots - 1)
