@@ -93,6 +93,8 @@ class TrainingData:
             padding=metadata.padding,
             n_classes=self._schema.n_classes,
         ).crop(config.seq_length)
+        if not config.training_spec.load_full_data_to_ram:
+            logger.info("%s stays on disk, and is read from there as it is needed.", path)
         logger.info("[INFO] Loaded %s: %d windows of %d items.", path, len(windows), config.seq_length + 1)
         return windows
 
