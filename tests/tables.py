@@ -6,7 +6,6 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import polars as pl
-from seqjax.windows.windows import Windows
 
 from seqjax.config.formats import TableFormat
 from seqjax.config.schema import ColumnKind
@@ -14,6 +13,7 @@ from seqjax.data.columns import Encoding
 from seqjax.data.fitting import Learner
 from seqjax.data.sorting import OrderedRows
 from seqjax.data.tables import Table, TableReader, Wanted, open_files
+from seqjax.windows.windows import Windows
 
 
 def read_table(
@@ -24,9 +24,7 @@ def read_table(
     max_rows: int | None = None,
 ) -> Table:
     """All rows of a table, in order: what the steps see as a stream."""
-    reader = TableReader(
-        open_files(path, read_format, max_rows=max_rows), Wanted(selected_columns, max_rows=max_rows)
-    )
+    reader = TableReader(open_files(path, read_format), Wanted(selected_columns, max_rows=max_rows))
     with TemporaryDirectory() as folder:
         rows = OrderedRows(reader.typed(Path(folder) / "table", {}), Path(folder) / "sorted")
         chunks = list(rows.chunks())

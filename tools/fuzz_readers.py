@@ -307,7 +307,7 @@ def _read_raw(rng: random.Random, path: Path, read_format: Any) -> None:  # noqa
     missing: MissingReal = rng.choice(["error", "mean"])
     most = rng.choice([None, None, 3])
     wanted = Wanted(max_rows=most, roles=roles, missing_real=missing)
-    reader = TableReader(open_files(path, read_format, max_rows=most), wanted)
+    reader = TableReader(open_files(path, read_format), wanted)
     with tempfile.TemporaryDirectory() as folder:
         rows = OrderedRows(reader.typed(Path(folder) / "table", {}), Path(folder) / "sorted")
         deque(rows.chunks(), maxlen=0)

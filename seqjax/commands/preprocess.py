@@ -74,7 +74,7 @@ def preprocess(config: PreprocessConfig) -> Metadata:
     name = data_name(config.data_path)
     _check_places(config, source, name)
     earlier = _earlier_metadata(config)
-    files = open_files(source, config.read_format, max_rows=config.max_rows)
+    files = open_files(source, config.read_format)
     reader = TableReader(files, _wanted(config, earlier))
     fingerprint = _fingerprint(config, reader)
     folder = work_path(config.project_root, name)

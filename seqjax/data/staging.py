@@ -6,7 +6,7 @@ are stored in a form that loses nothing (see `cells.py`), and get their types wh
 
 import json
 import shutil
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from seqjax.console import progress
 from seqjax.data.cells import TYPES, Counts, Dtype, look, settled, typed
-from seqjax.data.table_files import CsvFiles, Piece, TableFiles
+from seqjax.data.table_files import CsvFiles, Piece, TableFiles, first_rows
 
 TYPES_AND_PLACES = "table.json"
 """Written last: the type of each column; by Arrow file, the csv file and the first row of each batch."""
@@ -26,14 +26,11 @@ class StagedFiles(TableFiles):
     """csv files as they were stored in a folder."""
 
     def __init__(self, source: CsvFiles, folder: Path) -> None:
-        self.files, self.headers = source.files, source.headers
+        super().__init__(source.files, source.headers)
         self._folder = folder
         noted = json.loads((folder / TYPES_AND_PLACES).read_text(encoding="utf-8"))
         self._types: dict[str, str] = noted["types"]
         self._places: list[list[tuple[int, int]]] = noted["places"]
-
-    def _header(self, file: Path) -> list[str]:
-        return self.headers[self.files.index(file)]
 
     def pieces(self, columns: Sequence[str]) -> Iterator[Piece]:
         """See `TableFiles`."""
@@ -71,7 +68,12 @@ class _Column:
 
 
 def staged(
-    source: CsvFiles, columns: Sequence[str], folder: Path, *, texts: Collection[str] = ()
+    source: CsvFiles,
+    columns: Sequence[str],
+    folder: Path,
+    *,
+    texts: Collection[str] = (),
+    max_rows: int | None = None,
 ) -> StagedFiles:
     """Stores csv in a folder, unless it has been.
 
@@ -80,6 +82,7 @@ def staged(
       columns: The columns to store.
       folder: Where; what an interrupted call left there is replaced.
       texts: Columns that are text whatever their cells look like.
+      max_rows: Rows to store, the first ones; None stores all.
 
     Raises:
       DataError: A file cannot be read.
@@ -88,17 +91,23 @@ def staged(
         if folder.exists():
             shutil.rmtree(folder)
         folder.mkdir(parents=True)
-        _store(source, columns, folder, texts)
+        state = {name: _Column(Counts(text=1)) if name in texts else _Column() for name in columns}
+        places = _store(source, state, folder, max_rows)
+        types = {name: str(settled(column.counts)) for name, column in state.items()}
+        text = json.dumps({"types": types, "places": places})
+        (folder / TYPES_AND_PLACES).write_text(text, encoding="utf-8")
     return StagedFiles(source, folder)
 
 
-def _store(source: CsvFiles, columns: Sequence[str], folder: Path, texts: Collection[str]) -> None:
-    state = {name: _Column(Counts(text=1)) if name in texts else _Column() for name in columns}
+def _store(
+    source: CsvFiles, state: Mapping[str, _Column], folder: Path, max_rows: int | None
+) -> list[list[tuple[int, int]]]:
+    """Writes the rows; returns where those of each batch come from, by Arrow file."""
     numbers = {file: number for number, file in enumerate(source.files)}
     places: list[list[tuple[int, int]]] = []
     schema = writer = None
     with ExitStack() as files, progress("Reading", None, "rows") as bar:
-        for piece in source.pieces(columns):
+        for piece in first_rows(source.pieces(list(state)), max_rows):
             frame = pl.DataFrame([state[cells.name].stored(cells) for cells in piece.frame.rechunk()])
             table = frame.to_arrow(compat_level=pl.CompatLevel.oldest())
             if writer is None or table.schema != schema:
@@ -112,9 +121,7 @@ def _store(source: CsvFiles, columns: Sequence[str], folder: Path, texts: Collec
                 places[-1].append((numbers[piece.file], row))
                 row += batch.num_rows
             bar.advance(len(frame))
-    types = {name: str(settled(column.counts)) for name, column in state.items()}
-    text = json.dumps({"types": types, "places": places})
-    (folder / TYPES_AND_PLACES).write_text(text, encoding="utf-8")
+    return places
 
 
 def _place(folder: Path, number: int) -> str:

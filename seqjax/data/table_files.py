@@ -10,8 +10,8 @@ import io
 import re
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +57,9 @@ class Piece:
 class TableFiles(ABC):
     """Files with the same columns, as one table."""
 
-    def __init__(self, files: Sequence[Path]) -> None:
+    def __init__(self, files: Sequence[Path], headers: Iterable[list[str]]) -> None:
         self.files = list(files)
-        self.headers = [self._header(file) for file in self.files]
+        self.headers = list(headers)
 
     @abstractmethod
     def pieces(self, columns: Sequence[str]) -> Iterator[Piece]:
@@ -69,8 +69,16 @@ class TableFiles(ABC):
           DataError: A file cannot be read.
         """
 
-    @abstractmethod
-    def _header(self, file: Path) -> list[str]: ...
+
+def first_rows(pieces: Iterable[Piece], n: int | None) -> Iterator[Piece]:
+    """The first `n` rows; None gives all."""
+    for piece in pieces:
+        if n is not None:
+            piece = replace(piece, frame=piece.frame.head(n))
+            n -= len(piece.frame)
+        yield piece
+        if n == 0:
+            return
 
 
 class FrameFile(TableFiles):
@@ -78,11 +86,7 @@ class FrameFile(TableFiles):
 
     def __init__(self, frame: pl.DataFrame) -> None:
         self._frame = frame
-        super().__init__([Path("the table")])
-
-    def _header(self, file: Path) -> list[str]:
-        del file
-        return self._frame.columns
+        super().__init__([Path("the table")], [frame.columns])
 
     def pieces(self, columns: Sequence[str]) -> Iterator[Piece]:
         """See `TableFiles`."""
@@ -96,11 +100,8 @@ class FrameFile(TableFiles):
 class ParquetFiles(TableFiles):
     """Parquet; every file must have the types of the first."""
 
-    def _header(self, file: Path) -> list[str]:
-        try:
-            return list(pq.read_schema(file).names)
-        except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
-            raise unreadable(file, "parquet", error) from error
+    def __init__(self, files: Sequence[Path]) -> None:
+        super().__init__(files, map(_parquet_header, files))
 
     def pieces(self, columns: Sequence[str]) -> Iterator[Piece]:
         """See `TableFiles`."""
@@ -140,38 +141,40 @@ class ParquetFiles(TableFiles):
 class CsvFiles(TableFiles):
     """Comma-separated values with a header, as text; an empty cell is missing, and "" a text."""
 
-    def __init__(self, files: Sequence[Path], max_rows: int | None = None) -> None:
-        super().__init__(files)
-        self._max_rows = max_rows
-
-    def _header(self, file: Path) -> list[str]:
-        try:
-            block = next(_blocks(file), b"")
-            line = block[: _end_of_records(block, 1)]
-            names = pl.read_csv(line, has_header=False, infer_schema=False).row(0)
-        except (*DAMAGED, *REFUSED) as error:
-            raise unreadable(file, "csv", error) from error
-        return [name or "" for name in names]
+    def __init__(self, files: Sequence[Path]) -> None:
+        super().__init__(files, map(_csv_header, files))
 
     def pieces(self, columns: Sequence[str]) -> Iterator[Piece]:
         """See `TableFiles`."""
-        left = self._max_rows
         for file, header in zip(self.files, self.headers, strict=True):
             row = 0
             try:
                 for number, block in enumerate(_blocks(file)):
-                    if left == 0:
-                        return
-                    begin = _end_of_records(block, 1) if number == 0 else 0
-                    end = len(block) if left is None else _end_of_records(block, left, begin)
-                    if begin == end:
+                    rows = block[_end_of_first_record(block) :] if number == 0 else block
+                    if not rows:
                         continue
-                    piece = Piece(file, row, _parsed(block[begin:end], header, columns, (file, row)))
+                    piece = Piece(file, row, _parsed(rows, header, columns, (file, row)))
                     yield piece
                     row += len(piece.frame)
-                    left = None if left is None else left - len(piece.frame)
             except DAMAGED as error:
                 raise unreadable(file, "csv", error) from error
+
+
+def _parquet_header(file: Path) -> list[str]:
+    try:
+        return list(pq.read_schema(file).names)
+    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
+        raise unreadable(file, "parquet", error) from error
+
+
+def _csv_header(file: Path) -> list[str]:
+    try:
+        block = next(_blocks(file), b"")
+        line = block[: _end_of_first_record(block)]
+        names = pl.read_csv(line, has_header=False, infer_schema=False).row(0)
+    except (*DAMAGED, *REFUSED) as error:
+        raise unreadable(file, "csv", error) from error
+    return [name or "" for name in names]
 
 
 def _parsed(block: bytes, header: list[str], columns: Sequence[str], place: tuple[Path, int]) -> pl.DataFrame:
@@ -296,21 +299,15 @@ def _end_of_last_record(data: bytes) -> int:
     return newline + 1
 
 
-def _end_of_records(data: bytes, n: int, begin: int = 0) -> int:
-    """Where the `n`-th record from `begin` ends, or the data where it holds fewer."""
-    newline = begin - 1
-    if n == 1:
-        odd = 0
-        while (later := data.find(NEWLINE, newline + 1)) >= 0:
-            odd = (odd + data.count(QUOTE, newline + 1, later)) % 2
-            newline = later
-            if not odd:
-                return later + 1
-        return len(data)
-    characters = np.frombuffer(data, np.uint8)[begin:]
-    quoted = np.logical_xor.accumulate(characters == ord(QUOTE))
-    ends = np.flatnonzero((characters == ord(NEWLINE)) & ~quoted)
-    return begin + int(ends[n - 1]) + 1 if len(ends) >= n else len(data)
+def _end_of_first_record(data: bytes) -> int:
+    """Where the first record ends, or the data where it holds no whole one."""
+    newline, odd = -1, 0
+    while (later := data.find(NEWLINE, newline + 1)) >= 0:
+        odd = (odd + data.count(QUOTE, newline + 1, later)) % 2
+        newline = later
+        if not odd:
+            return later + 1
+    return len(data)
 
 
 def unreadable(file: Path, read_format: str, error: BaseException) -> DataError:

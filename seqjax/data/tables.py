@@ -21,7 +21,7 @@ from seqjax.config.schema import ColumnKind
 from seqjax.data.cells import numbers_of
 from seqjax.data.columns import column_kind
 from seqjax.data.staging import staged
-from seqjax.data.table_files import CsvFiles, ParquetFiles, Piece, TableFiles
+from seqjax.data.table_files import CsvFiles, ParquetFiles, Piece, TableFiles, first_rows
 from seqjax.errors import DataError
 
 SEQUENCE_ID, ITEM_POSITION = "sequenceId", "itemPosition"
@@ -133,7 +133,8 @@ class TableReader:
         columns = self._columns(self.columns, self._wanted.cut_offs)
         # By its cells alone, "01" would be a number.
         texts = [name for name, id_map in id_maps.items() if numbers_of(id_map) is None]
-        return TableReader(staged(self.files, columns, folder, texts=texts), self._wanted)
+        files = staged(self.files, columns, folder, texts=texts, max_rows=self._wanted.max_rows or None)
+        return TableReader(files, self._wanted)
 
     def pieces(self, *, keys_only: bool = False) -> Iterator[Piece]:
         """Reads the rows in the order of the files, checked, as `Table.frame` has them; csv must be `typed`.
@@ -146,12 +147,10 @@ class TableReader:
         """
         features = [] if keys_only else self.columns
         cut_offs = None if keys_only else self._wanted.cut_offs
-        left = self._wanted.max_rows or None
+        pieces = self.files.pieces(self._columns(features, cut_offs))
         n_rows = 0
         wrong_type: _WrongType | None = None
-        for piece in self.files.pieces(self._columns(features, cut_offs)):
-            if left is not None:
-                piece = Piece(piece.file, piece.first_row, piece.frame.head(left - n_rows))
+        for piece in first_rows(pieces, self._wanted.max_rows or None):
             n_rows += len(piece.frame)
             try:
                 checked = self._checked(piece, features, cut_offs)
@@ -161,8 +160,6 @@ class TableReader:
                 continue
             if len(checked.frame):
                 yield checked
-            if n_rows == left:
-                break
         if wrong_type is not None:
             raise wrong_type
         if n_rows == 0:
@@ -184,23 +181,16 @@ class TableReader:
         return Piece(piece.file, piece.first_row, pl.DataFrame(columns))
 
 
-def open_files(path: Path, read_format: TableFormat, *, max_rows: int | None = None) -> TableFiles:
+def open_files(path: Path, read_format: TableFormat) -> TableFiles:
     """The files of a table: `path` itself, or those of that format in the folder `path`, nested ones too.
-
-    Args:
-      path: A file or a folder.
-      read_format: Format of the files.
-      max_rows: How many rows will be read at most; null or 0 is all.
-    """
-    paths = table_files(path, read_format)
-    return CsvFiles(paths, max_rows or None) if read_format == "csv" else ParquetFiles(paths)
-
-
-def table_files(path: Path, read_format: TableFormat) -> list[Path]:
-    """The files of a table: `path` itself, or those of that format in the folder `path`, sorted.
 
     Hidden files and folders, such as those that editors leave, are passed over.
     """
+    files = _table_files(path, read_format)
+    return CsvFiles(files) if read_format == "csv" else ParquetFiles(files)
+
+
+def _table_files(path: Path, read_format: TableFormat) -> list[Path]:
     if not path.exists():
         raise DataError(
             f"{path} does not exist. data_path must be a {read_format} file, or a folder of them."

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from seqjax.windows.windows import Windows, joined
 
 from seqjax.config.schema import ColumnKind
 from seqjax.data import formats, long_format, table_files
 from seqjax.data.formats import FORMATS, Files, load_windows, window_blocks
 from seqjax.errors import DataError
+from seqjax.windows.windows import Windows, joined
 from tests.engines import windows_of
 from tests.tables import assert_same_windows
 
