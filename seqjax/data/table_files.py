@@ -174,6 +174,8 @@ def _csv_header(file: Path) -> list[str]:
         names = pl.read_csv(line, has_header=False, infer_schema=False).row(0)
     except (*DAMAGED, *REFUSED) as error:
         raise unreadable(file, "csv", error) from error
+    if b"\0" in line:  # Arrow cannot name a column so.
+        raise unreadable(file, "csv", ValueError("the header holds a zero byte"))
     return [name or "" for name in names]
 
 
