@@ -92,6 +92,12 @@ class Runs:
         last = n_windows(self.rows[-1:].astype(np.int64), seq_length=self.seq_length, stride=self.stride)
         return int((self.first_window[-1:] + last).sum())
 
+    @property
+    def is_even(self) -> bool:
+        """Whether all steps between the windows of a run are the stride."""
+        last = np.maximum(self.rows.astype(np.int64) - (self.seq_length + 1), 0)
+        return not (last % self.stride).any()
+
     def places(self, numbers: Integer[np.ndarray, "B"]) -> Place:
         """Finds windows, each in O(log R).
 
