@@ -1,9 +1,9 @@
 """`seqjax preprocess`: a table of event sequences becomes splits of windows and a metadata JSON.
 
-The table streams by twice, as chunks of whole sequences: once to learn id maps and statistics and to count,
-once to be encoded and written. A table that is not in order is sorted on disk before. The second pass always
-writes arrow shards, which are compact and can be written bit by bit; other formats are then written from
-them, so that memory stays bounded whatever the format.
+csv is read once, as text, into typed columns on disk, and a table that is not in order is sorted there. Its
+rows then stream by twice, as chunks of whole sequences: once to learn id maps and statistics and to count,
+once to be encoded and written. The second pass always writes arrow shards, which are compact and can be
+written bit by bit; other formats are written from them, so that memory stays bounded whatever the format.
 
 All of it happens in a hidden folder beside the results, which keeps notes of how far the work is. When every
 split is complete, they take their names one after the other, and the metadata JSON comes last. So a run that
@@ -14,14 +14,10 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-import polars as pl
 
 from seqjax.artifacts.data_layout import (
     data_name,
@@ -40,14 +36,12 @@ from seqjax.config.resolve import load_metadata
 from seqjax.config.schema import ColumnKind, kind_of
 from seqjax.console import Advance, progress
 from seqjax.data import shards
-from seqjax.data.chunks import Unsorted, chunks, in_order, sort_on_disk, sorted_tables
 from seqjax.data.columns import OTHER, id_dtype
-from seqjax.data.fitting import Learner
+from seqjax.data.fitting import Learner, precomputed_maps
 from seqjax.data.formats import FORMATS, Files
-from seqjax.data.id_maps import precomputed_maps
 from seqjax.data.passes import Encoded, Plan, SplitSize, Survey, encoded, survey
+from seqjax.data.sorting import OrderedRows
 from seqjax.data.splits import Between, ByValue, Splitting, Within
-from seqjax.data.table_files import CsvFiles, TypesWidened
 from seqjax.data.tables import CutOffs, Table, TableReader, Wanted, open_files
 from seqjax.errors import DataError
 from seqjax.runtime import available_cores
@@ -59,9 +53,7 @@ SECONDS_BETWEEN_NOTES = 5.0
 """How often the second pass notes how far it is."""
 WITHOUT_EFFECT = ("continue_preprocessing", "n_cores", "process_by_file")
 """Keys that an interrupted run may be continued with other values of."""
-SORTED, TYPES, SEQUENCES, SURVEY, WRITTEN, RENDERED = (
-    "sorted", "types", "sequences", "survey", "written", "rendered",
-)  # fmt: skip
+SURVEY, WRITTEN, RENDERED = "survey", "written", "rendered"
 """What is noted in the work folder."""
 
 
@@ -82,7 +74,7 @@ def preprocess(config: PreprocessConfig) -> Metadata:
     name = data_name(config.data_path)
     _check_places(config, source, name)
     earlier = _earlier_metadata(config)
-    files = open_files(source, config.read_format, max_rows=config.max_rows)
+    files = open_files(source, config.read_format)
     reader = TableReader(files, _wanted(config, earlier))
     fingerprint = _fingerprint(config, reader)
     folder = work_path(config.project_root, name)
@@ -90,7 +82,9 @@ def preprocess(config: PreprocessConfig) -> Metadata:
         with workspace(folder, fingerprint, resume=config.continue_preprocessing) as work:
             if work.resumed:
                 logger.info("Continuing the run that was interrupted.")
-            return _Run(config, name, source, reader, earlier, work).result()
+            typed = reader.typed(work.folder / "table", earlier.id_maps if earlier else {})
+            rows = OrderedRows(typed, work.folder / "sorted")
+            return _Run(config, name, source, rows, earlier, work).result()
     except OSError as error:
         reason = error.strerror or str(error)
         raise DataError(f"The result cannot be written to {error.filename or folder}: {reason}.") from error
@@ -101,7 +95,7 @@ class _Run:
     config: PreprocessConfig
     name: str
     source: Path
-    reader: TableReader
+    rows: OrderedRows
     earlier: Metadata | None
     work: Workspace
 
@@ -129,63 +123,23 @@ class _Run:
         logger.info("Wrote %s.", place)
         return metadata
 
-    # The table
-    # --------------------------------------------------------------------------------
-
-    def _tables(self, *, keys_only: bool = False) -> Iterator[Table]:
-        """The rows in order, from the input or as they were sorted."""
-        if self.work.note(SORTED):
-            return sorted_tables(self._sorted, self._roles)
-        return in_order(self.reader.pieces(keys_only=keys_only))
-
-    @property
-    def _sorted(self) -> Path:
-        return self.work.folder / "sorted"
-
-    @property
-    def _roles(self) -> dict[str, Any]:
-        return dict(_wanted(self.config, self.earlier).roles)
-
-    def _sort(self) -> None:
-        if self._sorted.exists():
-            shutil.rmtree(self._sorted)
-        sort_on_disk(self.reader.pieces, self.reader.pieces(keys_only=True), self._sorted)
-        self.work.write_note(SORTED, value=True)
-
     # The first pass
     # --------------------------------------------------------------------------------
 
     def _surveyed(self) -> tuple[Plan, Survey]:
         """The first pass, or its result if an interrupted run had completed it."""
-        self._restore_types()
+        plan = self._plan()
         noted = self.work.note(SURVEY)
-        while True:
-            try:
-                plan = self._plan()
-                found = Survey.model_validate(noted) if noted else self._survey(plan)
-                break
-            except TypesWidened:
-                logger.debug("A column has another type than its first rows show: reading again.")
-            except Unsorted:
-                self._sort_whatever_the_types()
-        if not noted:
-            self._note_types()
-            self.work.write_note(SURVEY, found.model_dump())
+        found = Survey.model_validate(noted) if noted else self._survey(plan)
+        self.work.write_note(SURVEY, found.model_dump())
         logger.info("Read %s: %d rows of %d sequences.", self.source, found.rows, found.sequences)
         kinds = ((name, kind_of(type_)) for name, type_ in found.column_types.items())
         logger.info("Columns: %s.", ", ".join(f"{name} ({kind})" for name, kind in kinds))
         return plan, found
 
-    def _sort_whatever_the_types(self) -> None:
-        while True:
-            try:
-                return self._sort()
-            except TypesWidened:
-                logger.debug("A column has another type than its first rows show: sorting again.")
-
     def _survey(self, plan: Plan) -> Survey:
         with progress("Learning", None, "rows") as bar:
-            found = survey(chunks(self._tables()), plan, self._learner, _Speed(bar).advance)
+            found = survey(self.rows.chunks(), plan, self._learner, _Speed(bar).advance)
         if self.earlier is None:
             return found
         return found.model_copy(
@@ -237,22 +191,7 @@ class _Run:
         ratios = config.split_ratios or []
         if config.split_method == "within_sequence":
             return Within(ratios)
-        n_sequences = self.work.note(SEQUENCES)
-        if n_sequences is None:
-            tables = chunks(self._tables(keys_only=True))
-            n_sequences = sum(len(np.unique(table.sequence_id)) for table in tables)
-            self.work.write_note(SEQUENCES, n_sequences)
-        return Between.drawn(n_sequences, ratios, config.seed)
-
-    def _note_types(self) -> None:
-        files = self.reader.files
-        if isinstance(files, CsvFiles):
-            self.work.write_note(TYPES, {name: str(dtype) for name, dtype in files.types.items()})
-
-    def _restore_types(self) -> None:
-        files, noted = self.reader.files, self.work.note(TYPES)
-        if isinstance(files, CsvFiles) and noted:
-            files.types = {name: getattr(pl, dtype)() for name, dtype in noted.items()}
+        return Between.drawn(self.rows.n_sequences, ratios, config.seed)
 
     # The second pass
     # --------------------------------------------------------------------------------
@@ -284,17 +223,14 @@ class _Run:
         number, last_note = noted["chunks"], time.monotonic()
         with progress("Writing splits", found.rows, "rows") as bar:
             speed = _Speed(bar)
-            try:
-                for part in encoded(chunks(self._tables()), plan, found.encoding, skip=number):
-                    _append(writers, part)
-                    unseen = {name: unseen.get(name, 0) + count for name, count in part.unseen.items()}
-                    number += 1
-                    speed.advance(part.rows)
-                    if time.monotonic() - last_note >= SECONDS_BETWEEN_NOTES:
-                        self._note_written(writers, number, unseen)
-                        last_note = time.monotonic()
-            except (TypesWidened, Unsorted):
-                raise DataError(f"{self.source} changed while it was read. Run preprocess again.") from None
+            for part in encoded(self.rows.chunks(), plan, found.encoding, skip=number):
+                _append(writers, part)
+                unseen = {name: unseen.get(name, 0) + count for name, count in part.unseen.items()}
+                number += 1
+                speed.advance(part.rows)
+                if time.monotonic() - last_note >= SECONDS_BETWEEN_NOTES:
+                    self._note_written(writers, number, unseen)
+                    last_note = time.monotonic()
         return unseen
 
     def _writers(

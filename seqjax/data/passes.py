@@ -111,7 +111,7 @@ def survey(
     def look(item: tuple[int, Slices, Table]) -> tuple[int, int, list[SplitSize], Findings]:
         first, slices, table = item
         assert learning is not None, "made before the first chunk is looked at"
-        parts = plan.splitting.parts(slices, first, table.part)
+        parts = plan.splitting.parts(slices, first, table.split)
         rows = table.features[parts[0].rows()] if plan.fit_on == "train" else table.features
         return len(table), len(slices), _sizes(table, parts, plan), learning.look(rows)
 
@@ -154,7 +154,7 @@ def encoded(chunks: Iterable[Table], plan: Plan, encoding: Encoding, skip: int =
     def work(item: tuple[int, Slices, Table]) -> Encoded:
         first, slices, table = item
         columns = encode(table.features, encoding)
-        parts = plan.splitting.parts(slices, first, table.part)
+        parts = plan.splitting.parts(slices, first, table.split)
         windows = [
             cut(part, columns, table.item_position, seq_length=plan.seq_length, stride=stride)
             if len(part)

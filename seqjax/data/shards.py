@@ -109,12 +109,15 @@ class DataSize:
     runs: int
     positions: int
     """Rows of runs whose positions are not consecutive."""
+    last_subsequence: int = 0
+    """The largest number in its sequence of a run's first window."""
 
     @property
     def files(self) -> dict[str, tuple[dict[str, str], int]]:
         """The types of the columns of each file, and its number of records."""
         row, position = str(id_dtype(self.rows)), str(id_dtype(self.positions))
-        narrow = {"firstSubsequence": "int8", "positionsAt": position, "firstTarget": "int8"}
+        subsequence = str(id_dtype(self.last_subsequence))
+        narrow = {"firstSubsequence": subsequence, "positionsAt": position, "firstTarget": "int8"}
         runs = {name: kind or narrow.get(name, row) for name, kind in RUN_TYPES.items()}
         files = {"rows": (dict(self.column_types), self.rows), "runs": (runs, self.runs)}
         return files | ({"positions": (POSITION_TYPES, self.positions)} if self.positions else {})
@@ -211,6 +214,7 @@ def write(path: Path, windows: Windows) -> None:
         rows=len(next(iter(windows.columns.values()))),
         runs=len(windows.runs),
         positions=len(windows.item_position),
+        last_subsequence=int(np.abs(windows.runs.first_subsequence).max(initial=0)),
     )
     writer = ShardWriter(path, size)
     with closing(writer):

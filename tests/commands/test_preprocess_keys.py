@@ -19,7 +19,7 @@ from seqjax.config.base import validate
 from seqjax.config.metadata import Metadata
 from seqjax.config.preprocess import PreprocessConfig
 from seqjax.config.schema import ColumnKind
-from seqjax.data import chunks, table_files
+from seqjax.data import sorting, table_files
 from seqjax.data.formats import load_windows
 from seqjax.errors import ConfigError, DataError, SeqjaxError
 from seqjax.windows.windows import Windows
@@ -314,8 +314,8 @@ def test_what_the_table_contradicts_is_refused(project: Path, changes: dict[str,
 
 
 def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunks, "ROWS_PER_CHUNK", 25)
-    monkeypatch.setattr(chunks, "ROWS_PER_BUCKET", 40)
+    monkeypatch.setattr(sorting, "ROWS_PER_CHUNK", 25)
+    monkeypatch.setattr(sorting, "ROWS_PER_BUCKET", 40)
     monkeypatch.setattr(table_files, "ROWS_PER_PIECE", 7)
     monkeypatch.setattr(table_files, "BYTES_PER_BLOCK", 64)
 
