@@ -1,9 +1,9 @@
 """`seqjax preprocess`: a table of event sequences becomes splits of windows and a metadata JSON.
 
 csv is read once, as text, into typed columns on disk, and a table that is not in order is sorted there. Its
-rows then stream by twice, as chunks of whole sequences: once to learn id maps and statistics and to count,
-once to be encoded and written. The second pass always writes arrow shards, which are compact and can be
-written bit by bit; other formats are written from them, so that memory stays bounded whatever the format.
+rows then stream by twice: once to learn id maps and statistics and to count, once to be encoded and written.
+The second pass always writes arrow shards, which are compact and can be written bit by bit; other formats are
+written from them, so that memory stays bounded whatever the format.
 
 All of it happens in a hidden folder beside the results, which keeps notes of how far the work is. When every
 split is complete, they take their names one after the other, and the metadata JSON comes last. So a run that
@@ -139,7 +139,7 @@ class _Run:
 
     def _survey(self, plan: Plan) -> Survey:
         with progress("Learning", None, "rows") as bar:
-            found = survey(self.rows.chunks(), plan, self._learner, _Speed(bar).advance)
+            found = survey(self.rows, plan, self._learner, _Speed(bar).advance)
         if self.earlier is None:
             return found
         return found.model_copy(
@@ -223,7 +223,7 @@ class _Run:
         number, last_note = noted["chunks"], time.monotonic()
         with progress("Writing splits", found.rows, "rows") as bar:
             speed = _Speed(bar)
-            for part in encoded(self.rows.chunks(), plan, found.encoding, skip=number):
+            for part in encoded(self.rows, plan, found.encoding, skip=number):
                 _append(writers, part)
                 unseen = {name: unseen.get(name, 0) + count for name, count in part.unseen.items()}
                 number += 1
@@ -234,7 +234,7 @@ class _Run:
         return unseen
 
     def _writers(
-        self, found: Survey, done: list[dict[str, int]] | None, open_files: ExitStack
+        self, found: Survey, done: list[shards.Written] | None, open_files: ExitStack
     ) -> list[shards.ShardWriter]:
         types = {
             name: str(id_dtype(found.encoding.n_classes[name] - 1)) if name in found.id_maps else "float32"
@@ -286,7 +286,7 @@ class _Run:
 def _append(writers: list[shards.ShardWriter], part: Encoded) -> None:
     for writer, windows in zip(writers, part.windows, strict=True):
         if windows is not None:
-            writer.append(windows)
+            writer.append(windows, goes_on=True)
 
 
 class _Speed:

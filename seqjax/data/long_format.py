@@ -126,7 +126,7 @@ def read_blocks(
         if _in_order(header, frames):
             blocks = chunks(frames(), rows)
         else:
-            begins, _ = bucket_begins((frame["sequenceId"] for frame in frames(["sequenceId"])), rows)
+            begins = bucket_begins((frame["sequenceId"] for frame in frames(["sequenceId"])), rows)
             (folder / "buckets").mkdir()
             buckets = into_buckets(frames(), begins, folder / "buckets")
             blocks = (pl.concat(list(stored(bucket))) for bucket in buckets)

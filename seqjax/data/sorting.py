@@ -1,11 +1,11 @@
 """Rows in the order that every step relies on: ascending (sequenceId, itemPosition), and no pair twice.
 
 `OrderedRows` gives the rows of a table in order, as often as asked. Rows that are not are sorted on disk
-first, in bounded memory: they go to buckets by ranges of sequenceId, and each bucket is sorted alone.
+first, in bounded memory: they go to buckets by ranges of sequenceId, and each bucket is sorted alone (so that
+the longest sequence bounds the memory of sorting).
 
-`chunks` cuts them into tables of whole sequences. Where chunks end depends on the sorted rows only, hence
-never on files or on the order of the input. A sequence is never divided, so that memory is bounded by the
-longest one.
+`chunks` cuts them between sequences, or within one where it is very long. Where chunks end depends on the
+sorted rows only, hence never on files or on the order of the input.
 """
 
 import json
@@ -13,7 +13,7 @@ import logging
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,18 +21,24 @@ import polars as pl
 import pyarrow as pa
 from jaxtyping import Bool, Int64
 
+from seqjax.data.splits import Pieces, sequences
 from seqjax.data.tables import ITEM_POSITION, KEYS, SEQUENCE_ID, Table, TableReader
 from seqjax.errors import DataError
+from seqjax.windows.index import scattered_positions
 
 logger = logging.getLogger(__name__)
 
 ROWS_PER_CHUNK = 1 << 18
+MOST_ROWS_PER_CHUNK = 1 << 20
+"""Where a sequence is divided, if need be."""
 ROWS_PER_BUCKET = 1 << 20
 MOST_BUCKETS = 256
 """Buckets are larger rather than more, since each is an open file."""
 
 ORDER = "order.json"
-"""Says, when the order is known, whether rows are in it as they come, and how many sequences there are."""
+"""Says, when the order is known, whether rows are in it as they come."""
+LENGTH, SCATTERED = "length.npy", "scattered.npy"
+"""The number of rows of each sequence, and whether its positions are other than consecutive."""
 
 
 class OrderedRows:
@@ -56,7 +62,10 @@ class OrderedRows:
                 shutil.rmtree(folder)
             folder.mkdir(parents=True)
             noted.write_text(json.dumps(self._put_in_order()), encoding="utf-8")
-        self._in_order, self.n_sequences = json.loads(noted.read_text(encoding="utf-8"))
+        self._in_order: bool = json.loads(noted.read_text(encoding="utf-8"))
+        self._length = np.load(folder / LENGTH, mmap_mode="r")
+        self._scattered = np.load(folder / SCATTERED, mmap_mode="r")
+        self.n_sequences = len(self._length)
 
     def chunks(self) -> Iterator[Table]:
         """The rows in order, some whole sequences at a time.
@@ -64,8 +73,31 @@ class OrderedRows:
         Raises:
           DataError: A file changed since it was first read.
         """
-        for frame in chunks(self._as_they_come() if self._in_order else self._sorted(), ROWS_PER_CHUNK):
+        for frame in chunks(self._frames(), ROWS_PER_CHUNK):
             yield Table(frame, self._reader.roles)
+
+    def pieces(self) -> Iterator[tuple[Pieces, Table]]:
+        """The rows in order, some at a time, which may be of a part of a sequence.
+
+        Raises:
+          DataError: A file changed since it was first read.
+        """
+        end = n_rows = split_before = 0
+        last_id: int | None = None
+        for frame in chunks(self._frames(), ROWS_PER_CHUNK, MOST_ROWS_PER_CHUNK):
+            table = Table(frame, self._reader.roles)
+            slices, split = sequences(table.sequence_id), table.split
+            goes_on = last_id == slices.sequence_id[0]
+            first, before = (end - 1, n_rows) if goes_on else (end, 0)
+            end = first + len(slices)
+            slices = replace(slices, scattered=np.asarray(self._scattered[first:end]))
+            length = np.asarray(self._length[first:end])
+            yield Pieces(slices, first, before, length, split, split_before if goes_on else 0), table
+            n_rows = int(slices.length[-1]) + (before if len(slices) == 1 else 0)
+            last_id, split_before = slices.sequence_id[-1], 0 if split is None else int(split[-1])
+
+    def _frames(self) -> Iterator[pl.DataFrame]:
+        return self._as_they_come() if self._in_order else self._sorted()
 
     def _as_they_come(self) -> Iterator[pl.DataFrame]:
         order = _Order()
@@ -80,18 +112,20 @@ class OrderedRows:
             for frame in stored(file):
                 yield frame.cast(dict(schema))
 
-    def _put_in_order(self) -> tuple[bool, int]:
+    def _put_in_order(self) -> bool:
         order = _Order()
         if all(order.continues(piece.frame) for piece in self._reader.pieces(keys_only=True)):
-            return True, order.n_sequences
+            order.write(self._folder)
+            return True
         logger.info("Rows are not in the order of %s, %s: sorting them.", *KEYS)
         keys = (piece.frame[SEQUENCE_ID] for piece in self._reader.pieces(keys_only=True))
-        begins, n_sequences = bucket_begins(keys, ROWS_PER_BUCKET)
+        begins, order = bucket_begins(keys, ROWS_PER_BUCKET), _Order()
         for bucket in into_buckets((piece.frame for piece in self._reader.pieces()), begins, self._folder):
-            twins = _sort_bucket(bucket)
+            twins = _sort_bucket(bucket, order)
             if twins is not None:
                 raise self._refused(*twins)
-        return False, n_sequences
+        order.write(self._folder)
+        return False
 
     def _refused(self, sequence_id: int, item_position: int) -> DataError:
         names = [
@@ -107,26 +141,37 @@ class OrderedRows:
         )
 
 
-@dataclass
 class _Order:
-    """The order of rows that come some at a time."""
+    """The order of rows that come some at a time, and what is known of their sequences."""
 
-    n_sequences: int = 0
-    """Number of sequences so far, where rows are in order."""
-    last: tuple[int, int] | None = None
-    """The keys of the last row."""
+    def __init__(self) -> None:
+        self._last: tuple[int, int] | None = None
+        self._length: list[Int64[np.ndarray, _]] = []
+        self._scattered: list[Bool[np.ndarray, _]] = []
 
     def continues(self, frame: pl.DataFrame) -> bool:
         """Tells whether these rows, at least one, are in order and come after those before."""
         ids, positions = (frame[name].to_numpy() for name in KEYS)
-        if self.last is not None and self.last >= (ids[0], positions[0]):
+        if self._last is not None and self._last >= (ids[0], positions[0]):
             return False
         if not ascending(ids, positions).all():
             return False
-        joins = self.last is not None and self.last[0] == ids[0]
-        self.n_sequences += int(np.count_nonzero(ids[1:] != ids[:-1])) + (0 if joins else 1)
-        self.last = int(ids[-1]), int(positions[-1])
+        slices = sequences(ids)
+        length, scattered = slices.length, scattered_positions(slices, positions)
+        if self._last is not None and self._last[0] == ids[0]:
+            self._length[-1][-1] += length[0]
+            self._scattered[-1][-1] |= scattered[0] or self._last[1] + 1 != positions[0]
+            length, scattered = length[1:], scattered[1:]
+        if len(length):
+            self._length.append(length)
+            self._scattered.append(scattered)
+        self._last = int(ids[-1]), int(positions[-1])
         return True
+
+    def write(self, folder: Path) -> None:
+        """Notes the number of rows of each sequence, and whether its positions are scattered."""
+        np.save(folder / LENGTH, np.concatenate(self._length))
+        np.save(folder / SCATTERED, np.concatenate(self._scattered))
 
 
 def ascending(
@@ -137,17 +182,18 @@ def ascending(
     return (sequence_id[1:] > sequence_id[:-1]) | (same & (item_position[1:] > item_position[:-1]))
 
 
-def chunks(frames: Iterable[pl.DataFrame], rows: int) -> Iterator[pl.DataFrame]:
+def chunks(frames: Iterable[pl.DataFrame], rows: int, most: int | None = None) -> Iterator[pl.DataFrame]:
     """Cuts a stream of sorted rows between sequences.
 
     Args:
       frames: Rows in the order of their sequenceId.
       rows: A chunk ends at the first sequence that begins at or after so many rows.
+      most: A chunk of so many rows ends within a sequence; None never divides one.
     """
     held: list[pl.DataFrame] = []
     n_rows = 0
     for frame in frames:
-        while (end := _first_begin(frame, held, rows - n_rows)) is not None:
+        while (end := _end(frame, held, rows - n_rows, most and most - n_rows)) is not None:
             yield pl.concat([*held, frame[:end]], rechunk=True)
             frame = frame[end:]
             held, n_rows = [], 0
@@ -155,6 +201,14 @@ def chunks(frames: Iterable[pl.DataFrame], rows: int) -> Iterator[pl.DataFrame]:
         n_rows += len(frame)
     if n_rows:
         yield pl.concat(held, rechunk=True)
+
+
+def _end(frame: pl.DataFrame, held: list[pl.DataFrame], earliest: int, most: int | None) -> int | None:
+    """The rows of `frame` that a chunk takes, if it ends there."""
+    begin = _first_begin(frame, held, earliest)
+    if most is not None and most < (len(frame) if begin is None else begin):
+        return most
+    return begin
 
 
 def _first_begin(frame: pl.DataFrame, held: list[pl.DataFrame], earliest: int) -> int | None:
@@ -172,8 +226,8 @@ def _first_begin(frame: pl.DataFrame, held: list[pl.DataFrame], earliest: int) -
 # ------------------------------------------------------------------------------------
 
 
-def bucket_begins(sequence_ids: Iterable[pl.Series], rows: int) -> tuple[Int64[np.ndarray, "buckets"], int]:
-    """The smallest sequenceId of each bucket of whole sequences, about equally large; how many sequences.
+def bucket_begins(sequence_ids: Iterable[pl.Series], rows: int) -> Int64[np.ndarray, "buckets"]:
+    """The smallest sequenceId of each bucket of whole sequences, about equally large.
 
     Args:
       sequence_ids: The sequence of each row, some rows at a time.
@@ -186,7 +240,7 @@ def bucket_begins(sequence_ids: Iterable[pl.Series], rows: int) -> tuple[Int64[n
         counts = np.bincount(place, np.concatenate([counts, number])).astype(np.int64)
     size = max(rows, -(-int(counts.sum()) // MOST_BUCKETS))
     bucket = (np.cumsum(counts) - counts) // size
-    return ids[np.flatnonzero(np.diff(bucket, prepend=-1))], len(ids)
+    return ids[np.flatnonzero(np.diff(bucket, prepend=-1))]
 
 
 def into_buckets(
@@ -214,16 +268,17 @@ def into_buckets(
     return sorted(writers)
 
 
-def _sort_bucket(file: Path) -> tuple[int, int] | None:
+def _sort_bucket(file: Path, order: _Order) -> tuple[int, int] | None:
     """Sorts the rows of a bucket, to a file of its own; returns the keys of two rows that have the same."""
     frame = pl.concat(list(stored(file)), rechunk=True)
     ids, positions = (frame[name].to_numpy() for name in KEYS)
     if not ascending(ids, positions).all():
-        order = np.lexsort((positions, ids))
-        frame, ids, positions = frame[order], ids[order], positions[order]
+        rows = np.lexsort((positions, ids))
+        frame, ids, positions = frame[rows], ids[rows], positions[rows]
         twins = ~ascending(ids, positions)
         if twins.any():
             return int(ids[np.argmax(twins)]), int(positions[np.argmax(twins)])
+    order.continues(frame)
     arrow = _arrow(frame)
     with pa.ipc.new_stream(str(file.with_suffix(".sorted")), arrow.schema) as writer:
         writer.write_table(arrow, max_chunksize=ROWS_PER_CHUNK)

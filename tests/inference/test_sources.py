@@ -4,9 +4,9 @@ import itertools
 
 import numpy as np
 import pytest
-from seqjax.windows.windows import Windows, joined, taken
 
 from seqjax.inference.sources import in_parts
+from seqjax.windows.windows import Windows, joined, taken
 from tests.engines import windows_of
 from tests.tables import assert_same_windows
 
