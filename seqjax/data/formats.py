@@ -34,11 +34,11 @@ class Files:
     """The names of the files in a folder, and their sizes, where a format leaves that open."""
 
     stem: str = "windows"
-    """What their names begin with."""
+    """The beginning of their names."""
     sequences: int = 1024
     """Sequences a file."""
     merged: bool = True
-    """Whether the long format is one file rather than a folder."""
+    """True where the long format is one file, not a folder."""
 
 
 Blocks = Callable[[Path, Mapping[str, ColumnKind], Padding], Iterator[Windows]]
@@ -46,7 +46,7 @@ Blocks = Callable[[Path, Mapping[str, ColumnKind], Padding], Iterator[Windows]]
 
 @dataclass(frozen=True)
 class Format:
-    """How windows are written and read."""
+    """The way in which windows are written and read."""
 
     suffix: str
     """End of the name of a split, with its dot; empty for a folder."""
@@ -57,9 +57,9 @@ class Format:
     marker: str | None = None
     """A file that a folder of this format holds."""
     native: bool = False
-    """Whether its one block is mapped into memory already."""
+    """True where the only block is mapped into memory already."""
     by_file: bool = False
-    """Whether each block is a file, for which results get a file of their own."""
+    """True where each block is a file, for which results get a file of their own."""
 
 
 def load_windows(
@@ -183,9 +183,9 @@ def check_values(path: Path, windows: Windows, n_classes: Mapping[str, int]) -> 
 def _range(windows: Windows, name: str) -> tuple[np.number, np.number]:
     """The smallest and the largest value of a column, or NaN; what was mapped for it is given back."""
     ends = np.zeros(2, windows.columns[name].dtype)
-    for part in parts_of(windows.columns[name]):
-        for first in range(0, len(part), ROWS_PER_CHECK):
-            some = part[first : first + ROWS_PER_CHECK]
+    for rows in parts_of(windows.columns[name]):
+        for first in range(0, len(rows), ROWS_PER_CHECK):
+            some = rows[first : first + ROWS_PER_CHECK]
             ends = np.stack([np.minimum(ends[0], some.min()), np.maximum(ends[1], some.max())])
             windows.release()
     return ends[0], ends[1]

@@ -33,7 +33,7 @@ class StagedFiles(TableFiles):
         self._places: list[list[tuple[str, int]]] = noted["places"]
 
     def pieces(self, columns: Sequence[str]) -> Iterator[Piece]:
-        """See `TableFiles`."""
+        """Reads the rows; as `TableFiles.pieces`."""
         number = {name: number for number, name in enumerate(self._types)}
         options = pa.ipc.IpcReadOptions(included_fields=sorted(number[name] for name in columns))
         for shard, places in enumerate(self._places):
