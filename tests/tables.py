@@ -1,18 +1,19 @@
-"""Raw tables that are whole in memory, and what is learnt from them."""
+"""Raw tables that are whole in memory, what is learnt from them, and windows compared."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 import polars as pl
 
 from seqjax.config.formats import TableFormat
 from seqjax.config.schema import ColumnKind
-from seqjax.data.chunks import Unsorted, in_order, sort_on_disk, sorted_tables
 from seqjax.data.columns import Encoding
 from seqjax.data.fitting import Learner
-from seqjax.data.table_files import TypesWidened
-from seqjax.data.tables import Table, TableReader, Wanted, joined, open_files
+from seqjax.data.sorting import OrderedRows
+from seqjax.data.tables import Table, TableReader, Wanted, open_files
+from seqjax.windows.windows import Windows
 
 
 def read_table(
@@ -23,23 +24,11 @@ def read_table(
     max_rows: int | None = None,
 ) -> Table:
     """All rows of a table, in order: what the steps see as a stream."""
-    files = open_files(path, read_format, max_rows=max_rows)
-    reader = TableReader(files, Wanted(selected_columns, max_rows=max_rows))
-    while True:
-        try:
-            return joined(_in_order(reader))
-        except TypesWidened:
-            continue
-
-
-def _in_order(reader: TableReader) -> list[Table]:
-    try:
-        return list(in_order(reader.pieces()))
-    except Unsorted:
-        with TemporaryDirectory() as folder:
-            sorted_rows = Path(folder) / "sorted"
-            sort_on_disk(reader.pieces, reader.pieces(keys_only=True), sorted_rows)
-            return list(sorted_tables(sorted_rows, {}))
+    reader = TableReader(open_files(path, read_format), Wanted(selected_columns, max_rows=max_rows))
+    with TemporaryDirectory() as folder:
+        rows = OrderedRows(reader.typed(Path(folder) / "table", {}), Path(folder) / "sorted")
+        chunks = list(rows.chunks())
+        return Table(pl.concat([chunk.frame for chunk in chunks]), chunks[0].roles)
 
 
 def learn(features: pl.DataFrame, kinds: Mapping[str, ColumnKind]) -> Encoding:
@@ -47,3 +36,16 @@ def learn(features: pl.DataFrame, kinds: Mapping[str, ColumnKind]) -> Encoding:
     learner = Learner(kinds)
     learner.add(learner.look(features))
     return learner.encoding()
+
+
+def assert_same_windows(found: Windows, expected: Windows) -> None:
+    """The windows have the same keys and items, in the same order."""
+    assert len(found) == len(expected)
+    for one, other in zip(found.keys(), expected.keys(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    every = np.arange(len(expected))
+    batch, like = found.gather(every), expected.gather(every)
+    np.testing.assert_array_equal(batch.padding, like.padding)
+    assert batch.columns.keys() == like.columns.keys()
+    for name, values in batch.columns.items():
+        np.testing.assert_allclose(values, like.columns[name])

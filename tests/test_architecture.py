@@ -282,8 +282,8 @@ def test_seqjax_keeps_the_rules():
 
 
 FAULTS = [
-    ("layer", "data/streams.py", "import seqjax.model.transformer"),
-    ("layer", "data/streams.py", "from seqjax import model"),
+    ("layer", "data/sorting.py", "import seqjax.model.transformer"),
+    ("layer", "data/sorting.py", "from seqjax import model"),
     ("layer", "model/attention.py", "def f():\n    from seqjax.windows.windows import Batch"),
     ("layer", "training/loop.py", "from seqjax.artifacts.layout import Layout"),
     ("layer", "artifacts/layout.py", "from seqjax.inference.engine import Engine"),
@@ -297,7 +297,7 @@ FAULTS = [
     ("layer", "newcomer/thing.py", "x = 1"),
     ("package", "config/train.py", "def f():\n    import jax.numpy as jnp"),
     ("package", "config/train.py", "from polars import DataFrame"),
-    ("package", "data/streams.py", "def f():\n    from flax import nnx"),
+    ("package", "data/sorting.py", "def f():\n    from flax import nnx"),
     ("package", "model/attention.py", "import polars"),
     ("package", "training/loop.py", "import pyarrow.ipc"),
     ("package", "optim/schedules.py", "def f():\n    import grain"),
@@ -311,17 +311,17 @@ FAULTS = [
     ("lazy", "interop/export.py", "class A:\n    import onnx"),
     ("pickle", "interop/files.py", "def f():\n    import pickle"),
     ("pickle", "interop/files.py", "import numpy as np\nx = np.load('a', allow_pickle=True)"),
-    ("cli only", "data/streams.py", "print('hello')"),
+    ("cli only", "data/sorting.py", "print('hello')"),
     ("cli only", "commands/train.py", "import sys\nsys.exit(1)"),
     ("cli only", "commands/train.py", "raise SystemExit(1)"),
     ("cli only", "commands/train.py", "try:\n    x = 1\nexcept (SeqjaxError, ValueError):\n    x = 2"),
     ("cli only", "commands/train.py", "try:\n    x = 1\nexcept:\n    x = 2"),
     ("name", "data/utils.py", "x = 1"),
     ("re-export", "data/__init__.py", "from seqjax.windows.windows import Batch as Batch"),
-    ("size", "data/streams.py", "x = 1\n" * MAX_FILE_LINES),
-    ("size", "data/streams.py", "def f():\n" + "    x = 1\n" * (MAX_FUNCTION_LINES - 1)),
-    ("size", "data/streams.py", "def f(a, b, c, d, e, f): ..."),
-    ("size", "data/streams.py", "class A:\n    def f(self, a, b, c, d, e, f): ..."),
+    ("size", "data/sorting.py", "x = 1\n" * MAX_FILE_LINES),
+    ("size", "data/sorting.py", "def f():\n" + "    x = 1\n" * (MAX_FUNCTION_LINES - 1)),
+    ("size", "data/sorting.py", "def f(a, b, c, d, e, f): ..."),
+    ("size", "data/sorting.py", "class A:\n    def f(self, a, b, c, d, e, f): ..."),
 ]
 
 
@@ -347,8 +347,8 @@ ALLOWED = [
     ("options.py", 'def f():\n    """Reads null as None."""'),
     ("config/load.py", "try:\n    x = 1\nexcept ConfigError:\n    x = 2"),
     ("commands/search_engines.py", "try:\n    x = 1\nexcept SeqjaxError:\n    x = 2"),
-    ("data/streams.py", "class A:\n    def f(self, a, b, c, d, e, *, g, h): ..."),
-    ("data/streams.py", "def f():\n" + "    x = 1\n" * (MAX_FUNCTION_LINES - 2)),
+    ("data/sorting.py", "class A:\n    def f(self, a, b, c, d, e, *, g, h): ..."),
+    ("data/sorting.py", "def f():\n" + "    x = 1\n" * (MAX_FUNCTION_LINES - 2)),
 ]
 
 

@@ -44,11 +44,12 @@ from seqjax.config.resolve import load_metadata
 from seqjax.config.schema import ColumnKind
 from seqjax.config.train import TrainConfig
 from seqjax.config.yaml_text import parse_yaml
-from seqjax.data import shards, streams
-from seqjax.data.formats import FORMATS, Files, Padding, load_windows
-from seqjax.data.id_maps import read_id_map
+from seqjax.data import long_format, shards
+from seqjax.data.fitting import read_id_map
+from seqjax.data.formats import FORMATS, Files, load_windows, window_blocks
+from seqjax.data.long_format import Padding
+from seqjax.data.sorting import OrderedRows
 from seqjax.data.splits import sequences
-from seqjax.data.table_files import TypesWidened
 from seqjax.data.tables import MissingReal, TableReader, Wanted, open_files
 from seqjax.errors import SeqjaxError
 from seqjax.interop.torch_files import write_torch_file
@@ -106,7 +107,7 @@ def fuzz_shard(rng: random.Random, folder: Path) -> None:
     """An arrow file, of whatever content, whose digest fits."""
     data = _copied("arrow", folder)
     manifest = json.loads((data / shards.MANIFEST).read_text())
-    file = manifest["shards"][0][rng.choice(["rows", "windows"])]
+    file = manifest["shards"][0][rng.choice(["rows", "runs"])]
     path = data / file["path"]
     if rng.random() < 0.6:
         path.write_bytes(mutated_bytes(rng, path.read_bytes()))
@@ -306,27 +307,23 @@ def _read_raw(rng: random.Random, path: Path, read_format: Any) -> None:  # noqa
     missing: MissingReal = rng.choice(["error", "mean"])
     most = rng.choice([None, None, 3])
     wanted = Wanted(max_rows=most, roles=roles, missing_real=missing)
-    reader = TableReader(open_files(path, read_format, max_rows=most), wanted)
-    for _ in range(9):
-        try:
-            deque(reader.pieces(), maxlen=0)
-            return
-        except TypesWidened:
-            continue
-    raise AssertionError("types are widened without end")
+    reader = TableReader(open_files(path, read_format), wanted)
+    with tempfile.TemporaryDirectory() as folder:
+        rows = OrderedRows(reader.typed(Path(folder) / "table", {}), Path(folder) / "sorted")
+        deque(rows.chunks(), maxlen=0)
 
 
 def _read_long(rng: random.Random, path: Path, read_format: str) -> None:
-    """Reads preprocessed data in the long format, whole or in parts."""
+    """Reads preprocessed data in the long format, whole or in blocks."""
     padding: Padding = rng.choice(["null", "null", "zero"])
     if rng.random() < 0.5:
         _use(load_windows(path, read_format, column_kinds=KINDS, padding=padding, n_classes=N_CLASSES))
         return
-    with patch.multiple(streams, CELLS_PER_PART=64, SMALL_CSV=0):
-        for part in streams.window_parts(
+    with patch.multiple(long_format, CELLS_PER_BLOCK=64):
+        for block in window_blocks(
             path, read_format, column_kinds=KINDS, padding=padding, n_classes=N_CLASSES
         ):
-            _use(part)
+            _use(block)
 
 
 def _use(windows: Windows) -> None:

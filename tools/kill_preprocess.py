@@ -26,9 +26,9 @@ CHILD = """
 import sys
 from seqjax.commands import preprocess
 from seqjax.config.preprocess import PreprocessConfig
-from seqjax.data import chunks, formats, table_files
+from seqjax.data import formats, sorting, table_files
 
-chunks.ROWS_PER_CHUNK, chunks.ROWS_PER_BUCKET = 500, 2000
+sorting.ROWS_PER_CHUNK, sorting.ROWS_PER_BUCKET = 500, 2000
 table_files.ROWS_PER_PIECE, table_files.BYTES_PER_BLOCK = 300, 1 << 13
 formats.ROWS_PER_BLOCK = 2000
 preprocess.SECONDS_BETWEEN_NOTES = 0.0

@@ -1,9 +1,9 @@
 """`seqjax preprocess`: a table of event sequences becomes splits of windows and a metadata JSON.
 
-The table streams by twice, as chunks of whole sequences: once to learn id maps and statistics and to count,
-once to be encoded and written. A table that is not in order is sorted on disk before. The second pass always
-writes arrow shards, which are compact and can be written bit by bit; other formats are then written from
-them, so that memory stays bounded whatever the format.
+csv is read once, as text, into typed columns on disk, and a table that is not in order is sorted there. Its
+rows then stream by twice: once to learn id maps and statistics and to count, once to be encoded and written.
+The second pass always writes arrow shards, which are compact and can be written bit by bit; other formats are
+written from them, so that memory stays bounded whatever the format.
 
 All of it happens in a hidden folder beside the results, which keeps notes of how far the work is. When every
 split is complete, they take their names one after the other, and the metadata JSON comes last. So a run that
@@ -14,14 +14,10 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-import polars as pl
 
 from seqjax.artifacts.data_layout import (
     data_name,
@@ -40,14 +36,12 @@ from seqjax.config.resolve import load_metadata
 from seqjax.config.schema import ColumnKind, kind_of
 from seqjax.console import Advance, progress
 from seqjax.data import shards
-from seqjax.data.chunks import Unsorted, chunks, in_order, sort_on_disk, sorted_tables
 from seqjax.data.columns import OTHER, id_dtype
-from seqjax.data.fitting import Learner
+from seqjax.data.fitting import Learner, precomputed_maps
 from seqjax.data.formats import FORMATS, Files
-from seqjax.data.id_maps import precomputed_maps
 from seqjax.data.passes import Encoded, Plan, SplitSize, Survey, encoded, survey
+from seqjax.data.sorting import OrderedRows
 from seqjax.data.splits import Between, ByValue, Splitting, Within
-from seqjax.data.table_files import CsvFiles, TypesWidened
 from seqjax.data.tables import CutOffs, Table, TableReader, Wanted, open_files
 from seqjax.errors import DataError
 from seqjax.runtime import available_cores
@@ -56,13 +50,11 @@ from seqjax.version import __version__
 logger = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_NOTES = 5.0
-"""How often the second pass notes how far it is."""
+"""Time after which the second pass notes how far it is."""
 WITHOUT_EFFECT = ("continue_preprocessing", "n_cores", "process_by_file")
 """Keys that an interrupted run may be continued with other values of."""
-SORTED, TYPES, SEQUENCES, SURVEY, WRITTEN, RENDERED = (
-    "sorted", "types", "sequences", "survey", "written", "rendered",
-)  # fmt: skip
-"""What is noted in the work folder."""
+SURVEY, WRITTEN, RENDERED = "survey", "written", "rendered"
+"""Names of the notes in the work folder."""
 
 
 def preprocess(config: PreprocessConfig) -> Metadata:
@@ -82,7 +74,7 @@ def preprocess(config: PreprocessConfig) -> Metadata:
     name = data_name(config.data_path)
     _check_places(config, source, name)
     earlier = _earlier_metadata(config)
-    files = open_files(source, config.read_format, max_rows=config.max_rows)
+    files = open_files(source, config.read_format)
     reader = TableReader(files, _wanted(config, earlier))
     fingerprint = _fingerprint(config, reader)
     folder = work_path(config.project_root, name)
@@ -90,7 +82,9 @@ def preprocess(config: PreprocessConfig) -> Metadata:
         with workspace(folder, fingerprint, resume=config.continue_preprocessing) as work:
             if work.resumed:
                 logger.info("Continuing the run that was interrupted.")
-            return _Run(config, name, source, reader, earlier, work).result()
+            typed = reader.typed(work.folder / "table", earlier.id_maps if earlier else {})
+            rows = OrderedRows(typed, work.folder / "sorted")
+            return _Run(config, name, source, rows, earlier, work).result()
     except OSError as error:
         reason = error.strerror or str(error)
         raise DataError(f"The result cannot be written to {error.filename or folder}: {reason}.") from error
@@ -101,15 +95,15 @@ class _Run:
     config: PreprocessConfig
     name: str
     source: Path
-    reader: TableReader
+    rows: OrderedRows
     earlier: Metadata | None
     work: Workspace
 
     def result(self) -> Metadata:
-        plan, found = self._surveyed()
-        _check_splits(found.splits, self.config)
-        metadata = _metadata(self.config, self.name, found, self.earlier)
-        self._write_shards(plan, found)
+        plan, summary = self._surveyed()
+        _check_splits(summary.splits, self.config)
+        metadata = _metadata(self.config, self.name, summary, self.earlier)
+        self._write_shards(plan, summary)
         places = [Path(path) for path in metadata.split_paths]
         staged = [
             self._shard_folder(split)
@@ -117,7 +111,7 @@ class _Run:
             else self._rendered(split, place, metadata)
             for split, place in enumerate(places)
         ]
-        for split, (size, place) in enumerate(zip(found.splits, places, strict=True)):
+        for split, (size, place) in enumerate(zip(summary.splits, places, strict=True)):
             logger.info(
                 "Split %d: %d rows of %d sequences, %d windows: %s.",
                 split, size.rows, size.sequences, size.windows, place,
@@ -129,74 +123,34 @@ class _Run:
         logger.info("Wrote %s.", place)
         return metadata
 
-    # The table
-    # --------------------------------------------------------------------------------
-
-    def _tables(self, *, keys_only: bool = False) -> Iterator[Table]:
-        """The rows in order, from the input or as they were sorted."""
-        if self.work.note(SORTED):
-            return sorted_tables(self._sorted, self._roles)
-        return in_order(self.reader.pieces(keys_only=keys_only))
-
-    @property
-    def _sorted(self) -> Path:
-        return self.work.folder / "sorted"
-
-    @property
-    def _roles(self) -> dict[str, Any]:
-        return dict(_wanted(self.config, self.earlier).roles)
-
-    def _sort(self) -> None:
-        if self._sorted.exists():
-            shutil.rmtree(self._sorted)
-        sort_on_disk(self.reader.pieces, self.reader.pieces(keys_only=True), self._sorted)
-        self.work.write_note(SORTED, value=True)
-
     # The first pass
     # --------------------------------------------------------------------------------
 
     def _surveyed(self) -> tuple[Plan, Survey]:
         """The first pass, or its result if an interrupted run had completed it."""
-        self._restore_types()
+        plan = self._plan()
         noted = self.work.note(SURVEY)
-        while True:
-            try:
-                plan = self._plan()
-                found = Survey.model_validate(noted) if noted else self._survey(plan)
-                break
-            except TypesWidened:
-                logger.debug("A column has another type than its first rows show: reading again.")
-            except Unsorted:
-                self._sort_whatever_the_types()
-        if not noted:
-            self._note_types()
-            self.work.write_note(SURVEY, found.model_dump())
-        logger.info("Read %s: %d rows of %d sequences.", self.source, found.rows, found.sequences)
-        kinds = ((name, kind_of(type_)) for name, type_ in found.column_types.items())
+        summary = Survey.model_validate(noted) if noted else self._survey(plan)
+        self.work.write_note(SURVEY, summary.model_dump())
+        logger.info("Read %s: %d rows of %d sequences.", self.source, summary.rows, summary.sequences)
+        kinds = ((name, kind_of(type_)) for name, type_ in summary.column_types.items())
         logger.info("Columns: %s.", ", ".join(f"{name} ({kind})" for name, kind in kinds))
-        return plan, found
-
-    def _sort_whatever_the_types(self) -> None:
-        while True:
-            try:
-                return self._sort()
-            except TypesWidened:
-                logger.debug("A column has another type than its first rows show: sorting again.")
+        return plan, summary
 
     def _survey(self, plan: Plan) -> Survey:
         with progress("Learning", None, "rows") as bar:
-            found = survey(chunks(self._tables()), plan, self._learner, _Speed(bar).advance)
+            summary = survey(self.rows, plan, self._learner, _Speed(bar).advance)
         if self.earlier is None:
-            return found
-        return found.model_copy(
+            return summary
+        return summary.model_copy(
             update={
-                "id_maps": {name: self.earlier.id_maps[name] for name in found.id_maps},
+                "id_maps": {name: self.earlier.id_maps[name] for name in summary.id_maps},
                 "statistics": {
                     name: self.earlier.selected_columns_statistics[name]
-                    for name, type_ in found.column_types.items()
+                    for name, type_ in summary.column_types.items()
                     if kind_of(type_) == "real"
                 },
-                "column_types": {name: self.earlier.column_types[name] for name in found.column_types},
+                "column_types": {name: self.earlier.column_types[name] for name in summary.column_types},
             }
         )
 
@@ -237,22 +191,7 @@ class _Run:
         ratios = config.split_ratios or []
         if config.split_method == "within_sequence":
             return Within(ratios)
-        n_sequences = self.work.note(SEQUENCES)
-        if n_sequences is None:
-            tables = chunks(self._tables(keys_only=True))
-            n_sequences = sum(len(np.unique(table.sequence_id)) for table in tables)
-            self.work.write_note(SEQUENCES, n_sequences)
-        return Between.drawn(n_sequences, ratios, config.seed)
-
-    def _note_types(self) -> None:
-        files = self.reader.files
-        if isinstance(files, CsvFiles):
-            self.work.write_note(TYPES, {name: str(dtype) for name, dtype in files.types.items()})
-
-    def _restore_types(self) -> None:
-        files, noted = self.reader.files, self.work.note(TYPES)
-        if isinstance(files, CsvFiles) and noted:
-            files.types = {name: getattr(pl, dtype)() for name, dtype in noted.items()}
+        return Between.drawn(self.rows.n_sequences, ratios, config.seed)
 
     # The second pass
     # --------------------------------------------------------------------------------
@@ -260,13 +199,13 @@ class _Run:
     def _shard_folder(self, split: int) -> Path:
         return self.work.folder / f"split{split}"
 
-    def _write_shards(self, plan: Plan, found: Survey) -> None:
+    def _write_shards(self, plan: Plan, summary: Survey) -> None:
         noted = self.work.note(WRITTEN) or {"chunks": 0, "done": None, "unseen": {}}
         if noted.get("finished"):
             return
         with ExitStack() as open_files:
-            writers = self._writers(found, noted["done"], open_files)
-            unseen = self._encode(plan, found, writers, noted)
+            writers = self._writers(summary, noted["done"], open_files)
+            unseen = self._encode(plan, summary, writers, noted)
             for writer in writers:
                 writer.finish()
         for name, count in unseen.items():
@@ -277,35 +216,34 @@ class _Run:
         self.work.write_note(WRITTEN, {"finished": True})
 
     def _encode(
-        self, plan: Plan, found: Survey, writers: list[shards.ShardWriter], noted: dict[str, Any]
+        self, plan: Plan, summary: Survey, writers: list[shards.ShardWriter], noted: dict[str, Any]
     ) -> dict[str, int]:
         """Writes all chunks after those that are noted; returns the number of unseen values by column."""
         unseen: dict[str, int] = noted["unseen"]
         number, last_note = noted["chunks"], time.monotonic()
-        with progress("Writing splits", found.rows, "rows") as bar:
+        with progress("Writing splits", summary.rows, "rows") as bar:
             speed = _Speed(bar)
-            try:
-                for part in encoded(chunks(self._tables()), plan, found.encoding, skip=number):
-                    _append(writers, part)
-                    unseen = {name: unseen.get(name, 0) + count for name, count in part.unseen.items()}
-                    number += 1
-                    speed.advance(part.rows)
-                    if time.monotonic() - last_note >= SECONDS_BETWEEN_NOTES:
-                        self._note_written(writers, number, unseen)
-                        last_note = time.monotonic()
-            except (TypesWidened, Unsorted):
-                raise DataError(f"{self.source} changed while it was read. Run preprocess again.") from None
+            for chunk in encoded(self.rows, plan, summary.encoding, skip=number):
+                _append(writers, chunk)
+                unseen = {name: unseen.get(name, 0) + count for name, count in chunk.unseen.items()}
+                number += 1
+                speed.advance(chunk.rows)
+                if time.monotonic() - last_note >= SECONDS_BETWEEN_NOTES:
+                    self._note_written(writers, number, unseen)
+                    last_note = time.monotonic()
         return unseen
 
     def _writers(
-        self, found: Survey, done: list[dict[str, int]] | None, open_files: ExitStack
+        self, summary: Survey, done: list[shards.Written] | None, open_files: ExitStack
     ) -> list[shards.ShardWriter]:
         types = {
-            name: str(id_dtype(found.encoding.n_classes[name] - 1)) if name in found.id_maps else "float32"
-            for name in found.column_types
+            name: str(id_dtype(summary.encoding.n_classes[name] - 1))
+            if name in summary.id_maps
+            else "float32"
+            for name in summary.column_types
         }
         writers = []
-        for split, (size, stride) in enumerate(zip(found.splits, self.config.strides, strict=True)):
+        for split, (size, stride) in enumerate(zip(summary.splits, self.config.strides, strict=True)):
             folder = self._shard_folder(split)
             if done is None and folder.exists():
                 shutil.rmtree(folder)
@@ -347,10 +285,10 @@ class _Run:
         return staged
 
 
-def _append(writers: list[shards.ShardWriter], part: Encoded) -> None:
-    for writer, windows in zip(writers, part.windows, strict=True):
+def _append(writers: list[shards.ShardWriter], chunk: Encoded) -> None:
+    for writer, windows in zip(writers, chunk.windows, strict=True):
         if windows is not None:
-            writer.append(windows)
+            writer.append(windows, goes_on=True)
 
 
 class _Speed:
@@ -401,7 +339,7 @@ def _wanted(config: PreprocessConfig, earlier: Metadata | None) -> Wanted:
 
 
 def _fingerprint(config: PreprocessConfig, reader: TableReader) -> dict[str, Any]:
-    """What the result depends on."""
+    """All that the result depends on."""
     files = [*reader.files.files, *resolve_path(config.project_root, "configs/id_maps").glob("*.json")]
     if config.metadata_config_path is not None:
         files.append(resolve_path(config.project_root, config.metadata_config_path, or_here=True))
@@ -455,16 +393,16 @@ def _check_splits(splits: list[SplitSize], config: PreprocessConfig) -> None:
         raise DataError(f"Split {number} gets no rows: {why}.")
 
 
-def _metadata(config: PreprocessConfig, name: str, found: Survey, earlier: Metadata | None) -> Metadata:
+def _metadata(config: PreprocessConfig, name: str, summary: Survey, earlier: Metadata | None) -> Metadata:
     return Metadata(
-        n_classes=found.encoding.n_classes,
-        id_maps=found.id_maps,
+        n_classes=summary.encoding.n_classes,
+        id_maps=summary.id_maps,
         split_paths=[
             split_path(config.project_root, name, number, _suffix(config))
             for number in range(config.n_splits)
         ],
-        column_types=found.column_types,
-        selected_columns_statistics=found.statistics,
+        column_types=summary.column_types,
+        selected_columns_statistics=summary.statistics,
         seq_length=config.seq_length,
         split_method=config.split_method,
         split_column=config.split_column,

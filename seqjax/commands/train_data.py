@@ -84,7 +84,7 @@ class TrainingData:
         )
 
     def _load(self, name: str) -> Windows:
-        config, metadata, spec = self._config, self._metadata, self._config.training_spec
+        config, metadata = self._config, self._metadata
         path = resolve_path(config.project_root, name, or_here=True)
         windows = load_windows(
             path,
@@ -92,8 +92,9 @@ class TrainingData:
             column_kinds=self._schema.columns,
             padding=metadata.padding,
             n_classes=self._schema.n_classes,
-            max_ram_gb=None if spec.load_full_data_to_ram else spec.max_ram_gb,
         ).crop(config.seq_length)
+        if not config.training_spec.load_full_data_to_ram:
+            logger.info("%s stays on disk, and is read from there as it is needed.", path)
         logger.info("[INFO] Loaded %s: %d windows of %d items.", path, len(windows), config.seq_length + 1)
         return windows
 

@@ -4,15 +4,21 @@
 categorical column (and how often each occurs, where only the most frequent ones are kept), and the running
 mean and deviation of a real one. Its result depends on where chunks end in the last bits of a number, so
 chunks must not depend on chance.
+
+A user may prepare the id map of a column: a JSON file, {"value": id}, ids from 2 up. The column takes its ids
+from there alone; values that the file lacks become `other`. Ids may leave gaps, which cost unused classes.
 """
 
+import json
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import polars as pl
 
+from seqjax.config.base import suggestion
 from seqjax.config.metadata import Statistics
 from seqjax.config.schema import ColumnKind
 from seqjax.data.columns import FIRST_ID, Encoding, plain
@@ -32,7 +38,7 @@ class Moments:
     std: float = 0.0
 
     def plus(self, other: "Moments") -> "Moments":
-        """Those of both together."""
+        """The moments of both together."""
         n = self.n + other.n
         if n == 0:
             return self
@@ -48,7 +54,7 @@ class _Values:
     """The distinct values of a column, ascending, with their numbers of rows if `counted`."""
 
     counted: bool
-    found: pl.DataFrame | None = None
+    known: pl.DataFrame | None = None
     waiting: list[pl.DataFrame] = field(default_factory=list)
     n_waiting: int = 0
 
@@ -56,23 +62,23 @@ class _Values:
         """Takes the distinct values of a chunk; they are merged when they are as many as those known."""
         self.waiting.append(values)
         self.n_waiting += len(values)
-        if self.n_waiting > (0 if self.found is None else len(self.found)):
+        if self.n_waiting > (0 if self.known is None else len(self.known)):
             self.merge()
 
     def merge(self) -> pl.DataFrame:
         """All values so far."""
-        parts = [*([] if self.found is None else [self.found]), *self.waiting]
+        parts = [*([] if self.known is None else [self.known]), *self.waiting]
         together = pl.concat(parts)
         if self.counted:
             together = together.group_by(VALUE).agg(pl.col(COUNT).sum())
-        self.found = together.unique().sort(VALUE)
+        self.known = together.unique().sort(VALUE)
         self.waiting, self.n_waiting = [], 0
-        return self.found
+        return self.known
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What a chunk says about its columns."""
+    """The summary of a chunk: distinct values and moments by column."""
 
     values: dict[str, pl.DataFrame]
     moments: dict[str, Moments]
@@ -106,7 +112,7 @@ class Learner:
         self._moments = {name: Moments() for name, kind in self._kinds.items() if kind == "real"}
 
     def look(self, features: pl.DataFrame) -> Findings:
-        """Summarises a chunk; changes nothing, so that it may run beside others."""
+        """Summarises a chunk; changes nothing, so that several may run at once."""
         values = {}
         for name, known in self._values.items():
             column = plain(features[name]).drop_nulls().alias(VALUE)
@@ -117,11 +123,11 @@ class Learner:
         """Learns from a chunk."""
         for name, values in findings.values.items():
             self._values[name].add(values)
-        for name, found in findings.moments.items():
-            self._moments[name] = self._moments[name].plus(found)
+        for name, summary in findings.moments.items():
+            self._moments[name] = self._moments[name].plus(summary)
 
     def encoding(self) -> Encoding:
-        """What was learnt, columns in the order in which they were named."""
+        """The result, columns in the order in which they were named."""
         id_maps, statistics = {}, {}
         for name, kind in self._kinds.items():
             if kind == "real":
@@ -133,20 +139,20 @@ class Learner:
         return Encoding(id_maps, statistics)
 
     def _id_map(self, name: str) -> dict[str, int]:
-        found = self._values[name].merge()
-        if found.is_empty():
+        values = self._values[name].merge()
+        if values.is_empty():
             logger.warning("Column %r holds no value in the rows that its id map is taken from.", name)
         most = self._most.get(name)
-        if most is not None and len(found) > most:
-            logger.info("Column %r: %d of its %d values get an id.", name, most, len(found))
+        if most is not None and len(values) > most:
+            logger.info("Column %r: %d of its %d values get an id.", name, most, len(values))
             # A stable sort, so that of equally frequent values the smaller is kept.
-            found = found.sort(COUNT, descending=True, maintain_order=True).head(most).sort(VALUE)
-        texts = found[VALUE].cast(pl.String).to_list()
+            values = values.sort(COUNT, descending=True, maintain_order=True).head(most).sort(VALUE)
+        texts = values[VALUE].cast(pl.String).to_list()
         return {text: number for number, text in enumerate(texts, start=FIRST_ID)}
 
 
 def moments(column: pl.Series) -> Moments:
-    """Those of the values of a real column; nulls are left out."""
+    """The moments of the values of a real column; missing ones are left out."""
     column = column.drop_nulls().rechunk()
     n = len(column)
     if n == 0:
@@ -154,19 +160,79 @@ def moments(column: pl.Series) -> Moments:
     return Moments(n, _number(column.mean()), _number(column.std(ddof=1)) if n > 1 else 0.0)
 
 
-def _statistics(name: str, found: Moments) -> Statistics:
-    if found.n == 0:
+def _statistics(name: str, summary: Moments) -> Statistics:
+    if summary.n == 0:
         raise DataError(
             f"Column {name!r} holds no number in the rows that its mean is taken from. Leave it out of "
             "selected_columns, or set fit_on: all."
         )
-    if not (math.isfinite(found.mean) and math.isfinite(found.std)):
+    if not (math.isfinite(summary.mean) and math.isfinite(summary.std)):
         raise DataError(
-            f"The values of column {name!r} are too large to standardise (mean {found.mean}, standard "
-            f"deviation {found.std}). Divide the column by a constant."
+            f"The values of column {name!r} are too large to standardise (mean {summary.mean}, standard "
+            f"deviation {summary.std}). Divide the column by a constant."
         )
-    return Statistics(std=found.std, mean=found.mean)
+    return Statistics(std=summary.std, mean=summary.mean)
 
 
 def _number(statistic: object) -> float:
     return float(statistic) if isinstance(statistic, (int, float)) else math.nan
+
+
+# Maps that a user prepares
+# ------------------------------------------------------------------------------------
+
+
+def precomputed_maps(
+    folder: Path, kinds: Mapping[str, ColumnKind], required: Sequence[str] | None
+) -> dict[str, dict[str, int]]:
+    """Reads the id maps of a folder that belong to a column.
+
+    Args:
+      folder: Holds [COLUMN].json; need not exist.
+      kinds: The feature columns.
+      required: Columns that must have a map.
+
+    Raises:
+      DataError: A file is no id map, a required one is missing, or a map belongs to a real column.
+    """
+    files = {file.stem: file for file in sorted(folder.glob("*.json"))}
+    for name in required or ():
+        if name not in kinds:
+            known = suggestion(name, list(kinds))
+            raise DataError(f"use_precomputed_maps: no column {name!r} is read. {known}")
+        if name not in files:
+            raise DataError(
+                f"use_precomputed_maps names {name!r}, but {folder / name}.json does not exist. "
+                'Create it, as {"value": 2, ...}, or take the column out of the list.'
+            )
+    maps = {}
+    for name, file in files.items():
+        if name not in kinds:
+            logger.info("%s is not used: no column %r is read.", file, name)
+            continue
+        if kinds[name] == "real":
+            raise DataError(
+                f"{file} maps {name!r}, a real column. Remove the file, or write the column as text."
+            )
+        maps[name] = read_id_map(file)
+        logger.info("Column %r takes its ids from %s.", name, file)
+    return maps
+
+
+def read_id_map(file: Path) -> dict[str, int]:
+    """The id map in a JSON file, checked."""
+    try:
+        id_map = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{file} cannot be read as JSON: {error}.") from error
+    remedy = f"It must map every value to a whole number of its own, from {FIRST_ID} up."
+    if not isinstance(id_map, dict) or not id_map:
+        raise DataError(f"{file} is no id map: it holds no values. {remedy}")
+    owner: dict[int, str] = {}
+    for text, number in id_map.items():
+        if type(number) is not int or not FIRST_ID <= number < 2**31:
+            raise DataError(f"{file}: {text!r} has the id {number!r}. {remedy}")
+        if number in owner:
+            raise DataError(f"{file}: {owner[number]!r} and {text!r} have the same id, {number}. {remedy}")
+        owner[number] = text
+    return id_map

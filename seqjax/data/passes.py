@@ -1,14 +1,15 @@
 """The two passes over a table: one to learn from it, one to encode it and cut it into windows.
 
-Both take chunks of whole sequences in order. What is done with a chunk depends on no other chunk, so chunks
-are worked on by several threads (numpy, polars and pyarrow leave Python's lock) and their results are taken
-in order: the number of threads changes nothing but time.
+Both take rows in order, some at a time. What is done with these depends on no others, so they are worked on
+by several threads (numpy, polars and pyarrow leave Python's lock) and their results are taken in order: the
+number of threads changes nothing but time.
 """
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -18,9 +19,10 @@ from seqjax.config.base import ConfigModel
 from seqjax.config.metadata import Statistics
 from seqjax.data.columns import OTHER, Encoding, encode
 from seqjax.data.fitting import Findings, Learner
-from seqjax.data.splits import Splitting, sequences
+from seqjax.data.sorting import OrderedRows
+from seqjax.data.splits import Pieces, Splitting
 from seqjax.data.tables import Table
-from seqjax.windows.index import Slices, check_exact, kept_positions, n_windows
+from seqjax.windows.index import Slices, check_exact, n_windows
 from seqjax.windows.windows import Windows, cut
 
 StartMode = Literal["distribute", "exact"]
@@ -77,17 +79,54 @@ class Survey(ConfigModel):
 
 @dataclass(frozen=True)
 class Encoded:
-    """A chunk, encoded and cut."""
+    """Some rows, encoded and cut."""
 
     rows: int
     windows: list[Windows | None]
-    """Of each split that the chunk has rows of."""
+    """Of each split that has some of the rows; the first and the last run may have others elsewhere."""
     unseen: dict[str, int]
     """Rows of each categorical column whose value has no id."""
 
 
+class _Split:
+    """The size of a split, from its slices as they come; the last one may go on."""
+
+    def __init__(self, plan: Plan, number: int) -> None:
+        self._plan = plan
+        self._number = number
+        self._size = SplitSize()
+        self._open = Slices(*(np.zeros(0, np.int64) for _ in range(3)))
+
+    def add(self, part: Slices) -> None:
+        """Adds the slices of some rows."""
+        if not len(part):
+            return
+        positions = int(part.length[part.scattered].sum())
+        self._size += SplitSize(rows=int(part.length.sum()), positions=positions)
+        length = part.length.copy()
+        if len(self._open) and self._open.sequence_id[0] == part.sequence_id[0]:
+            length[0] += self._open.length[0]
+        else:
+            self._close(self._open)
+        self._close(Slices(part.sequence_id[:-1], part.start[:-1], length[:-1]))
+        self._open = Slices(part.sequence_id[-1:], part.start[-1:], length[-1:])
+
+    def size(self) -> SplitSize:
+        """The size of the whole split, after the last slice."""
+        self._close(self._open)
+        return self._size
+
+    def _close(self, slices: Slices) -> None:
+        """Counts slices that are complete."""
+        plan, stride = self._plan, self._plan.strides[self._number]
+        if plan.start_mode == "exact":
+            check_exact(slices, seq_length=plan.seq_length, stride=stride, split=self._number)
+        count = int(n_windows(slices.length, seq_length=plan.seq_length, stride=stride).sum())
+        self._size += SplitSize(sequences=len(slices), windows=count)
+
+
 def survey(
-    chunks: Iterable[Table],
+    rows: OrderedRows,
     plan: Plan,
     learner: Callable[[Table], Learner],
     advance: Callable[[int], None],
@@ -95,9 +134,9 @@ def survey(
     """The first pass: counts rows and windows, and learns id maps and statistics.
 
     Args:
-      chunks: Whole sequences, in order; at least one.
-      plan: How they will be divided and cut.
-      learner: Makes the learner when the first chunk shows what the columns are.
+      rows: The table.
+      plan: How it will be divided and cut.
+      learner: Makes the learner when the first rows show what the columns are.
       advance: Told of rows that are done.
 
     Raises:
@@ -105,67 +144,66 @@ def survey(
     """
     learning: Learner | None = None
     types: dict[str, str] = {}
-    splits = [SplitSize() for _ in plan.strides]
-    n_rows = n_sequences = 0
+    splits = [_Split(plan, number) for number in range(len(plan.strides))]
+    n_rows = 0
 
-    def look(item: tuple[int, Slices, Table]) -> tuple[int, int, list[SplitSize], Findings]:
-        first, slices, table = item
-        assert learning is not None, "made before the first chunk is looked at"
-        parts = plan.splitting.parts(slices, first, table.part)
-        rows = table.features[parts[0].rows()] if plan.fit_on == "train" else table.features
-        return len(table), len(slices), _sizes(table, parts, plan), learning.look(rows)
+    def look(item: tuple[Pieces, Table]) -> tuple[int, list[Slices], Findings]:
+        pieces, table = item
+        assert learning is not None, "made before the first rows are looked at"
+        parts = plan.splitting.parts(pieces)
+        chosen = table.features[parts[0].rows()] if plan.fit_on == "train" else table.features
+        return len(table), parts, learning.look(chosen)
 
-    def prepared() -> Iterator[tuple[int, Slices, Table]]:
+    def prepared() -> Iterator[tuple[Pieces, Table]]:
         nonlocal learning
-        for item in _numbered(chunks):
+        for item in rows.pieces():
             if learning is None:
-                learning = learner(item[2])
-                types.update(_column_types(item[2]))
+                learning = learner(item[1])
+                types.update(_column_types(item[1]))
             yield item
 
-    for rows, count, sizes, findings in in_threads(look, prepared(), plan.threads):
-        assert learning is not None, "made with the first chunk"
+    for count, parts, findings in in_threads(look, prepared(), plan.threads):
+        assert learning is not None, "made with the first rows"
         learning.add(findings)
-        splits = [one + other for one, other in zip(splits, sizes, strict=True)]
-        n_rows, n_sequences = n_rows + rows, n_sequences + count
-        advance(rows)
+        for split, part in zip(splits, parts, strict=True):
+            split.add(part)
+        n_rows += count
+        advance(count)
     assert learning is not None, "a table without rows is refused"
     encoding = learning.encoding()
     return Survey(
         rows=n_rows,
-        sequences=n_sequences,
-        splits=splits,
+        sequences=rows.n_sequences,
+        splits=[split.size() for split in splits],
         column_types=types,
         id_maps=encoding.id_maps,
         statistics=encoding.statistics,
     )
 
 
-def encoded(chunks: Iterable[Table], plan: Plan, encoding: Encoding, skip: int = 0) -> Iterator[Encoded]:
-    """The second pass: encodes chunks and cuts them into windows.
+def encoded(rows: OrderedRows, plan: Plan, encoding: Encoding, skip: int = 0) -> Iterator[Encoded]:
+    """The second pass: encodes rows, some at a time, and cuts them into runs.
 
     Args:
-      chunks: Whole sequences, in order.
-      plan: How to divide and cut them.
-      encoding: How to encode them.
-      skip: How many chunks to leave out.
+      rows: The table.
+      plan: How to divide and cut it.
+      encoding: How to encode it.
+      skip: How often to leave some out.
     """
 
-    def work(item: tuple[int, Slices, Table]) -> Encoded:
-        first, slices, table = item
+    def work(item: tuple[Pieces, Table]) -> Encoded:
+        pieces, table = item
         columns = encode(table.features, encoding)
-        parts = plan.splitting.parts(slices, first, table.part)
         windows = [
             cut(part, columns, table.item_position, seq_length=plan.seq_length, stride=stride)
             if len(part)
             else None
-            for part, stride in zip(parts, plan.strides, strict=True)
+            for part, stride in zip(plan.splitting.parts(pieces), plan.strides, strict=True)
         ]
         unseen = {name: int(np.count_nonzero(columns[name] == OTHER)) for name in encoding.id_maps}
         return Encoded(len(table), windows, unseen)
 
-    rest = (item for number, item in enumerate(_numbered(chunks)) if number >= skip)
-    yield from in_threads(work, rest, plan.threads)
+    yield from in_threads(work, islice(rows.pieces(), skip, None), plan.threads)
 
 
 def in_threads(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
@@ -181,30 +219,6 @@ def in_threads(function: Callable[[Item], Result], items: Iterable[Item], thread
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
-
-
-def _numbered(chunks: Iterable[Table]) -> Iterator[tuple[int, Slices, Table]]:
-    """Each chunk with its sequences and how many sequences come before it."""
-    first = 0
-    for table in chunks:
-        slices = sequences(table.sequence_id)
-        yield first, slices, table
-        first += len(slices)
-
-
-def _sizes(table: Table, parts: list[Slices], plan: Plan) -> list[SplitSize]:
-    sizes = []
-    for number, (part, stride) in enumerate(zip(parts, plan.strides, strict=True)):
-        if plan.start_mode == "exact":
-            check_exact(part, seq_length=plan.seq_length, stride=stride, split=number)
-        count = int(n_windows(part.length, seq_length=plan.seq_length, stride=stride).sum())
-        kept = kept_positions(part, table.item_position[part.rows()])
-        sizes.append(
-            SplitSize(
-                rows=int(part.length.sum()), sequences=len(part), windows=count, positions=int(kept.sum())
-            )
-        )
-    return sizes
 
 
 def _column_types(table: Table) -> Mapping[str, str]:

@@ -25,9 +25,9 @@ import mmap
 import os
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -35,7 +35,7 @@ from pydantic import Field
 
 from seqjax.config.base import ConfigModel, validate
 from seqjax.config.schema import ColumnKind, SeqLength
-from seqjax.data.columns import id_dtype
+from seqjax.data.columns import check_columns, id_dtype
 from seqjax.errors import ConfigError, DataError
 from seqjax.windows.index import CONSECUTIVE, RUN_ARRAYS, Runs, n_windows
 from seqjax.windows.windows import Windows, joined
@@ -109,27 +109,34 @@ class DataSize:
     runs: int
     positions: int
     """Rows of runs whose positions are not consecutive."""
+    last_subsequence: int = 0
+    """The largest number in its sequence of a run's first window."""
 
     @property
     def files(self) -> dict[str, tuple[dict[str, str], int]]:
         """The types of the columns of each file, and its number of records."""
         row, position = str(id_dtype(self.rows)), str(id_dtype(self.positions))
-        narrow = {"firstSubsequence": "int8", "positionsAt": position, "firstTarget": "int8"}
+        subsequence = str(id_dtype(self.last_subsequence))
+        narrow = {"firstSubsequence": subsequence, "positionsAt": position, "firstTarget": "int8"}
         runs = {name: kind or narrow.get(name, row) for name, kind in RUN_TYPES.items()}
         files = {"rows": (dict(self.column_types), self.rows), "runs": (runs, self.runs)}
         return files | ({"positions": (POSITION_TYPES, self.positions)} if self.positions else {})
 
 
+Written = dict[str, Any]
+"""How far a writer has come, as JSON has it."""
+
+
 class ShardWriter:
     """Writes a data set, some runs at a time."""
 
-    def __init__(self, path: Path, size: DataSize, *, done: Mapping[str, int] | None = None) -> None:
+    def __init__(self, path: Path, size: DataSize, *, done: Written | None = None) -> None:
         """Lays the files out, or opens those of a writer that did not finish.
 
         Args:
           path: Where nothing is yet, or the folder of the earlier writer.
           size: What will be written.
-          done: Records of each file that are already there and stay; None starts a new folder.
+          done: What is already there and stays; None starts a new folder.
         """
         places = {name: path / f"{name}-00000.arrow" for name in size.files}
         if done is None:
@@ -138,40 +145,49 @@ class ShardWriter:
                 _lay_out(places[name], types, records)
         self._path = path
         self._size = size
-        self._n_windows = 0 if done is None else done["windows"]
+        self._n_windows, self._last = (0, None) if done is None else (done["windows"], done["last"])
         self._files = {
             name: _ColumnFile(places[name], types, records, 0 if done is None else done[name])
             for name, (types, records) in size.files.items()
         }
 
     @property
-    def done(self) -> dict[str, int]:
-        """Records of each file written so far, and windows."""
-        return {name: file.done for name, file in self._files.items()} | {"windows": self._n_windows}
+    def done(self) -> Written:
+        """Records of each file written so far, windows, and the last run."""
+        records = {name: file.done for name, file in self._files.items()}
+        return records | {"windows": self._n_windows, "last": self._last}
 
-    def append(self, windows: Windows) -> None:
-        """Writes whole runs, which follow those before.
+    def append(self, windows: Windows, *, goes_on: bool = False) -> None:
+        """Writes runs, which follow those before.
 
         Args:
           windows: Windows as they were cut: their runs cover their rows, in order.
+          goes_on: The first run goes on with the last one, if that is of the same sequence.
         """
-        runs, done = windows.runs, self.done
-        positions_at = np.where(
-            runs.positions_at == CONSECUTIVE, CONSECUTIVE, runs.positions_at + done.get("positions", 0)
-        )
-        self._files["rows"].append({name: np.asarray(column) for name, column in windows.columns.items()})
-        arrays = replace(
-            runs,
-            first_row=runs.first_row + done["rows"],
-            positions_at=positions_at,
-            first_window=runs.first_window + self._n_windows,
-        )
-        self._files["runs"].append(
-            {name: getattr(arrays, field) for name, field in zip(RUN_TYPES, RUN_ARRAYS, strict=True)}
-        )
-        if "positions" in self._files:
-            self._files["positions"].append({"itemPosition": np.asarray(windows.item_position)})
-        self._n_windows += len(windows)
+        runs, files = windows.runs, self._files
+        kept = files["positions"].done if "positions" in files else 0
+        arrays = {
+            "sequenceId": runs.sequence_id,
+            "firstSubsequence": runs.first_subsequence,
+            "firstRow": runs.first_row + files["rows"].done,
+            "rows": runs.rows.astype(np.int64),
+            "firstPosition": runs.first_position,
+            "positionsAt": np.where(runs.positions_at == CONSECUTIVE, CONSECUTIVE, runs.positions_at + kept),
+            "firstTarget": runs.first_target,
+        }
+        if goes_on and self._last is not None and self._last["sequenceId"] == runs.sequence_id[0]:
+            arrays = {name: np.append(self._last[name], values[1:]) for name, values in arrays.items()}
+            arrays["rows"][0] += runs.rows[0]
+            files["runs"].done -= 1
+            self._n_windows = self._last["firstWindow"]
+        counts = n_windows(arrays["rows"], seq_length=self._size.seq_length, stride=self._size.stride)
+        arrays["firstWindow"] = self._n_windows + np.cumsum(counts) - counts
+        files["rows"].append({name: np.asarray(column) for name, column in windows.columns.items()})
+        files["runs"].append(arrays)
+        if "positions" in files:
+            files["positions"].append({"itemPosition": np.asarray(windows.item_position)})
+        self._n_windows += int(counts.sum())
+        self._last = {name: int(values[-1]) for name, values in arrays.items()}
 
     def sync(self) -> None:
         """Returns when all that was written is on disk."""
@@ -211,6 +227,7 @@ def write(path: Path, windows: Windows) -> None:
         rows=len(next(iter(windows.columns.values()))),
         runs=len(windows.runs),
         positions=len(windows.item_position),
+        last_subsequence=int(np.abs(windows.runs.first_subsequence).max(initial=0)),
     )
     writer = ShardWriter(path, size)
     with closing(writer):
@@ -321,16 +338,12 @@ def _manifest(path: Path) -> Manifest:
 
 
 def _check_columns(path: Path, manifest: Manifest, column_kinds: Mapping[str, ColumnKind]) -> None:
+    check_columns(path, manifest.column_types, column_kinds)
     for name, kind in column_kinds.items():
-        found = manifest.column_types.get(name)
-        if found is None:
-            columns = ", ".join(manifest.column_types)
+        stored = manifest.column_types[name]
+        if (stored == "float32") != (kind == "real"):
             raise DataError(
-                f"{path} has no column {name!r} (columns: {columns}). Check the columns, or preprocess again."
-            )
-        if (found == "float32") != (kind == "real"):
-            raise DataError(
-                f"{path}: column {name!r} is of type {found}, but expected to be {kind}. Check column_types."
+                f"{path}: column {name!r} is of type {stored}, but expected to be {kind}. Check column_types."
             )
 
 

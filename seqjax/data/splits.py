@@ -26,6 +26,24 @@ def sequences(sequence_id: Int64[np.ndarray, "N"]) -> Slices:
     return Slices(sequence_id[start], start, length)
 
 
+@dataclass(frozen=True)
+class Pieces:
+    """Rows of neighbouring sequences of a table; the first and the last may have others elsewhere in it."""
+
+    slices: Slices
+    """The rows of each sequence, counted in these rows."""
+    first: int = 0
+    """Number of the first sequence in the table."""
+    before: int = 0
+    """Rows of the first sequence that come earlier."""
+    length: Int64[np.ndarray, "S"] | None = None
+    """Rows of each sequence in the table; None where these are all."""
+    split: Int16[np.ndarray, "N"] | None = None
+    """The split of each row, where a column decides it."""
+    split_before: int = 0
+    """The split of the row before the first, where that is of the same sequence; else 0."""
+
+
 def borders(length: Int64[np.ndarray, "S"], ratios: Sequence[float]) -> Int64[np.ndarray, "S borders"]:
     """Where each slice is cut: split k holds items borders[:, k] to borders[:, k + 1].
 
@@ -50,18 +68,12 @@ class Within:
 
     ratios: Sequence[float]
 
-    def parts(
-        self, slices: Slices, first: int = 0, part: Int16[np.ndarray, "N"] | None = None
-    ) -> list[Slices]:
-        """The slices of each split; a slice that would be empty is left out.
-
-        Args:
-          slices: Whole sequences.
-          first: Number of the first of them in the whole table.
-          part: The split of each row of the chunk, where a column decides it.
-        """
-        del first, part
-        return _cut(slices, borders(slices.length, self.ratios))
+    def parts(self, pieces: Pieces) -> list[Slices]:
+        """The slices of each split; a slice that would be empty is left out."""
+        slices = pieces.slices
+        cuts = borders(slices.length if pieces.length is None else pieces.length, self.ratios)
+        cuts[:1] -= pieces.before
+        return _cut(slices, np.clip(cuts, 0, slices.length[:, None]))
 
 
 @dataclass(frozen=True)
@@ -85,12 +97,10 @@ class Between:
         dealt = np.repeat(np.arange(len(ratios), dtype=np.int16), counts)
         return cls(np.random.default_rng(seed).permutation(dealt), len(ratios))
 
-    def parts(
-        self, slices: Slices, first: int = 0, part: Int16[np.ndarray, "N"] | None = None
-    ) -> list[Slices]:
+    def parts(self, pieces: Pieces) -> list[Slices]:
         """See `Within.parts`."""
-        del part
-        chosen = self.split[first : first + len(slices)]
+        slices = pieces.slices
+        chosen = self.split[pieces.first : pieces.first + len(slices)]
         upper = np.where(chosen[:, None] <= np.arange(self.n_splits), slices.length[:, None], 0)
         return _cut(slices, np.concatenate([np.zeros_like(upper[:, :1]), upper], axis=1))
 
@@ -103,27 +113,26 @@ class ByValue:
     column: str
     """Its name, for messages."""
 
-    def parts(
-        self, slices: Slices, first: int = 0, part: Int16[np.ndarray, "N"] | None = None
-    ) -> list[Slices]:
+    def parts(self, pieces: Pieces) -> list[Slices]:
         """See `Within.parts`.
 
         Raises:
           DataError: A row is in an earlier split than the one before it.
         """
-        del first
+        slices, part = pieces.slices, pieces.split
         assert part is not None, "a column decides the split"
-        back = np.flatnonzero(np.diff(part) < 0) + 1
-        back = np.setdiff1d(back, slices.start)
+        back = np.flatnonzero(np.diff(part, prepend=np.int16(pieces.split_before)) < 0)
+        back = np.setdiff1d(back, slices.start[pieces.before > 0 :])
         if len(back):
             row = int(back[0])
             number = int(np.searchsorted(slices.start, row, side="right")) - 1
+            item = row - slices.start[number] + 1 + (0 if number else pieces.before)
+            earlier = part[row - 1] if row else pieces.split_before
             raise DataError(
                 f"split_method: by_value needs {self.column!r} never to go back over a cut-off within a "
-                f"sequence, but item {row - slices.start[number] + 1} of sequence "
-                f"{slices.sequence_id[number]} (in the order of itemPosition) is in split {part[row]}, and "
-                f"the row before it in split {part[row - 1]}. Choose a column that only grows, such as a "
-                "time."
+                f"sequence, but item {item} of sequence {slices.sequence_id[number]} (in the order of "
+                f"itemPosition) is in split {part[row]}, and the row before it in split {earlier}. Choose a "
+                "column that only grows, such as a time."
             )
         ends = slices.start + slices.length
         upper = np.empty((len(slices), self.n_splits), np.int64)
@@ -141,5 +150,7 @@ def _cut(slices: Slices, cuts: Int64[np.ndarray, "S borders"]) -> list[Slices]:
     parts = []
     for lower, upper in zip(cuts.T[:-1], cuts.T[1:], strict=True):
         some = upper > lower
-        parts.append(Slices(slices.sequence_id[some], (slices.start + lower)[some], (upper - lower)[some]))
+        scattered = None if slices.scattered is None else slices.scattered[some]
+        start, length = (slices.start + lower)[some], (upper - lower)[some]
+        parts.append(Slices(slices.sequence_id[some], start, length, scattered))
     return parts

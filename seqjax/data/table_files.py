@@ -1,10 +1,7 @@
-"""The files of a raw table as a stream of typed pieces, in bounded memory.
+"""The files of a raw table as a stream of pieces, in bounded memory.
 
-Parquet says its types. The types of csv are those of all its cells together, and are found while reading: the
-first block is looked at, later ones are parsed as those types, and a block that does not fit widens them
-(whole number, number, text). A reader then has to begin again, since the rows that it already has were
-parsed too narrowly; `TypesWidened` tells it so. So one parse does where the beginning of a table is like the
-rest, and types never depend on how a table is cut into files or blocks.
+Parquet says its types. csv is text; its types are those of all its cells together, and are settled once it
+is read (see `staging.py`), so that they never depend on how a table is cut into files or blocks.
 """
 
 import csv
@@ -13,8 +10,8 @@ import io
 import re
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,21 +27,17 @@ Types = dict[str, Any]
 
 ROWS_PER_PIECE = 1 << 17
 BYTES_PER_BLOCK = 1 << 23
-"""How much of a parquet or csv file is held at a time."""
+"""The amount of a parquet or csv file that is held at a time."""
 
 NEWLINE, QUOTE, COMMA = b"\n", b'"', b","
 STRAY_QUOTE = re.compile(rb'[^,"\r\n]"[^,"\r\n]')
 BYTE_ORDER_MARK, GZIP = b"\xef\xbb\xbf", b"\x1f\x8b"
 DAMAGED = (OSError, EOFError, zlib.error)
-"""What reading a csv file may raise; the latter two, if it is gzipped."""
+"""Errors of reading a csv file; the latter two, if it is gzipped."""
 REFUSED = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
-"""What polars raises over csv that it cannot parse; it panics over some ends of files."""
+"""Errors of polars over csv that it cannot parse; it panics over some ends of files."""
 LONGEST_RECORD = 1 << 26
 """Bytes of a csv record; where a quote is not closed, all that follows looks like a single one."""
-
-
-class TypesWidened(Exception):
-    """A column of csv files holds more than the type that its first rows have; read the table again."""
 
 
 @dataclass(frozen=True)
@@ -53,16 +46,20 @@ class Piece:
 
     file: Path
     first_row: int
-    """How many rows of the file come before."""
+    """Number of rows of the file that come before."""
     frame: pl.DataFrame
+
+    def name(self, row: int) -> str:
+        """Names one of the rows in a message."""
+        return f"row {self.first_row + row + 1} of {self.file}"
 
 
 class TableFiles(ABC):
     """Files with the same columns, as one table."""
 
-    def __init__(self, files: Sequence[Path]) -> None:
+    def __init__(self, files: Sequence[Path], headers: Iterable[list[str]]) -> None:
         self.files = list(files)
-        self.headers = [self._header(file) for file in self.files]
+        self.headers = list(headers)
 
     @abstractmethod
     def pieces(self, columns: Sequence[str]) -> Iterator[Piece]:
@@ -70,11 +67,18 @@ class TableFiles(ABC):
 
         Raises:
           DataError: A file cannot be read.
-          TypesWidened: All that was given out so far has too narrow types.
         """
 
-    @abstractmethod
-    def _header(self, file: Path) -> list[str]: ...
+
+def first_rows(pieces: Iterable[Piece], n: int | None) -> Iterator[Piece]:
+    """The first `n` rows; None gives all."""
+    for piece in pieces:
+        if n is not None:
+            piece = replace(piece, frame=piece.frame.head(n))
+            n -= len(piece.frame)
+        yield piece
+        if n == 0:
+            return
 
 
 class FrameFile(TableFiles):
@@ -82,32 +86,23 @@ class FrameFile(TableFiles):
 
     def __init__(self, frame: pl.DataFrame) -> None:
         self._frame = frame
-        super().__init__([Path("the table")])
-
-    def _header(self, file: Path) -> list[str]:
-        del file
-        return self._frame.columns
+        super().__init__([Path("the table")], [frame.columns])
 
     def pieces(self, columns: Sequence[str]) -> Iterator[Piece]:
-        """See `TableFiles`."""
+        """Reads the rows; as `TableFiles.pieces`."""
         frame = self._frame.select(columns)
-        for first, part in zip(
-            range(0, len(frame), ROWS_PER_PIECE), frame.iter_slices(ROWS_PER_PIECE), strict=True
-        ):
-            yield Piece(self.files[0], first, part)
+        for first in range(0, len(frame), ROWS_PER_PIECE):
+            yield Piece(self.files[0], first, frame[first : first + ROWS_PER_PIECE])
 
 
 class ParquetFiles(TableFiles):
     """Parquet; every file must have the types of the first."""
 
-    def _header(self, file: Path) -> list[str]:
-        try:
-            return list(pq.read_schema(file).names)
-        except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
-            raise unreadable(file, "parquet", error) from error
+    def __init__(self, files: Sequence[Path]) -> None:
+        super().__init__(files, map(_parquet_header, files))
 
     def pieces(self, columns: Sequence[str]) -> Iterator[Piece]:
-        """See `TableFiles`."""
+        """Reads the rows; as `TableFiles.pieces`."""
         types = self._types(columns)
         for file in self.files:
             row = 0
@@ -142,91 +137,71 @@ class ParquetFiles(TableFiles):
 
 
 class CsvFiles(TableFiles):
-    """Comma-separated values with a header; an empty cell is null."""
+    """Comma-separated values with a header, as text; an empty cell is missing, and "" a text."""
 
-    def __init__(self, files: Sequence[Path], max_rows: int | None = None) -> None:
-        super().__init__(files)
-        self._max_rows = max_rows
-        self.types: Types = {}
-        """Types found so far; a column without a value has none yet."""
-        self._begun = False
-
-    def _header(self, file: Path) -> list[str]:
-        try:
-            block = next(_blocks(file), b"")
-            line = block[: _end_of_records(block, 1)]
-            names = pl.read_csv(line, has_header=False, infer_schema=False).row(0)
-        except (*DAMAGED, *REFUSED) as error:
-            raise unreadable(file, "csv", error) from error
-        return [name or "" for name in names]
+    def __init__(self, files: Sequence[Path]) -> None:
+        super().__init__(files, map(_csv_header, files))
 
     def pieces(self, columns: Sequence[str]) -> Iterator[Piece]:
-        """See `TableFiles`."""
-        left, self._begun = self._max_rows, False
+        """Reads the rows; as `TableFiles.pieces`."""
         for file, header in zip(self.files, self.headers, strict=True):
             row = 0
             try:
                 for number, block in enumerate(_blocks(file)):
-                    if left == 0:
-                        return
-                    begin = _end_of_records(block, 1) if number == 0 else 0
-                    end = len(block) if left is None else _end_of_records(block, left, begin)
-                    if begin == end:
+                    rows = block[_end_of_first_record(block) :] if number == 0 else block
+                    if not rows:
                         continue
-                    frame = self._parsed(file, header, columns, block[begin:end], row)
-                    self._begun = True
-                    yield Piece(file, row, frame)
-                    row += len(frame)
-                    left = None if left is None else left - len(frame)
+                    piece = Piece(file, row, _parsed(rows, header, columns, (file, row)))
+                    yield piece
+                    row += len(piece.frame)
             except DAMAGED as error:
                 raise unreadable(file, "csv", error) from error
 
-    def _parsed(
-        self, file: Path, header: list[str], columns: Sequence[str], block: bytes, row: int
-    ) -> pl.DataFrame:
-        try:
-            frame = self._typed_block(header, columns, block)
-        except REFUSED as refused:
-            _check_quotes(file, block, row)
-            _check_cells(file, header, block, row)
-            raise unreadable(file, "csv", refused) from refused
-        # Polars fills up rows that are too short, which a file that was cut off ends with.
-        if _separators(block) != len(frame) * (len(header) - 1):
-            _check_cells(file, header, block, row)
-        return frame
 
-    def _typed_block(self, header: list[str], columns: Sequence[str], block: bytes) -> pl.DataFrame:
-        error: BaseException | None = None
-        if self.types:
-            try:
-                frame = _read_block(block, header, columns, self.types)
-                if all(name in self.types or column_is_empty(frame[name]) for name in columns):
-                    return frame
-            except REFUSED as refused:
-                error = refused
-        found = _read_block(block, header, columns, {})
-        before = dict(self.types)
-        self.types = _widened(self.types, found)
-        if self.types == before and error is not None:
-            raise error
-        if self._begun and self.types != before:
-            raise TypesWidened
-        return _read_block(block, header, columns, self.types) if before else _typed(found, self.types)
+def _parquet_header(file: Path) -> list[str]:
+    try:
+        return list(pq.read_schema(file).names)
+    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
+        raise unreadable(file, "parquet", error) from error
 
 
-def _read_block(block: bytes, header: list[str], columns: Sequence[str], types: Types) -> pl.DataFrame:
-    """Parses rows without a header; types are inferred from all cells if none are given."""
+def _csv_header(file: Path) -> list[str]:
+    try:
+        block = next(_blocks(file), b"")
+        line = block[: _end_of_first_record(block)]
+        names = pl.read_csv(line, has_header=False, infer_schema=False).row(0)
+    except (*DAMAGED, *REFUSED) as error:
+        raise unreadable(file, "csv", error) from error
+    if b"\0" in line:  # Arrow cannot name a column so.
+        raise unreadable(file, "csv", ValueError("the header holds a zero byte"))
+    return [name or "" for name in names]
+
+
+def _parsed(block: bytes, header: list[str], columns: Sequence[str], place: tuple[Path, int]) -> pl.DataFrame:
+    """The cells of whole records, as text.
+
+    Args:
+      block: The records, without a header.
+      header: The names of all columns.
+      columns: The columns to return.
+      place: The file, and how many of its rows come before.
+    """
     # Columns are known by number, since names may be missing, and a row of more cells is a mistake.
-    numbers = ",".join(map(str, range(len(header)))).encode() + NEWLINE
-    schema = {str(n): types.get(name, pl.String()) for n, name in enumerate(header)}
-    places = [header.index(name) for name in columns]
-    frame = pl.read_csv(
-        numbers + block,
-        columns=[str(place) for place in places],
-        schema=schema if types else None,
-        infer_schema_length=None,
-        try_parse_dates=False,
-    ).select(str(place) for place in places)
+    numbers = [str(number) for number in range(len(header))]
+    chosen = [str(header.index(name)) for name in columns]
+    try:
+        frame = pl.read_csv(
+            ",".join(numbers).encode() + NEWLINE + block,
+            columns=chosen,
+            schema=dict.fromkeys(numbers, pl.String()),
+        ).select(chosen)
+    except REFUSED as refused:
+        _check_quotes(block, *place)
+        _check_cells(block, header, *place)
+        raise unreadable(place[0], "csv", refused) from refused
+    # Polars fills up rows that are too short, which a file that was cut off ends with.
+    if _separators(block) != len(frame) * (len(header) - 1):
+        _check_cells(block, header, *place)
     frame.columns = list(columns)
     return frame
 
@@ -240,19 +215,19 @@ def _separators(block: bytes) -> int:
     return int(np.count_nonzero(outside & (characters == ord(COMMA))))
 
 
-def _check_quotes(file: Path, block: bytes, first_row: int) -> None:
+def _check_quotes(block: bytes, file: Path, first_row: int) -> None:
     """Raises a `DataError` for the first quote inside a text, neither at an end of it nor doubled."""
-    found = STRAY_QUOTE.search(block)
-    if found:
-        row = first_row + 1 + block.count(NEWLINE, 0, found.start())
-        around = block[max(found.start() - 20, 0) : found.end() + 20].decode(errors="replace")
+    quote = STRAY_QUOTE.search(block)
+    if quote:
+        row = first_row + 1 + block.count(NEWLINE, 0, quote.start())
+        around = block[max(quote.start() - 20, 0) : quote.end() + 20].decode(errors="replace")
         raise DataError(
             f"{file}: row {row} has a quote inside a text: {around!r}. Put the text in quotes and write "
             'those in it twice, such as "5"" pipe".'
         )
 
 
-def _check_cells(file: Path, header: list[str], block: bytes, first_row: int) -> None:
+def _check_cells(block: bytes, header: list[str], file: Path, first_row: int) -> None:
     """Raises a `DataError` for the first row that has more or fewer cells than the header, if one has."""
     text = io.TextIOWrapper(io.BytesIO(block), encoding="utf-8", errors="replace", newline="")
     try:
@@ -268,32 +243,6 @@ def _check_cells(file: Path, header: list[str], block: bytes, first_row: int) ->
             f"{','.join(cells)[:60]!r}. Correct the row: a text with a comma needs quotes around it, and "
             "quotes must be closed."
         )
-
-
-def _typed(frame: pl.DataFrame, types: Types) -> pl.DataFrame:
-    return frame.with_columns(pl.col(name).cast(pl.String) for name in frame.columns if name not in types)
-
-
-def column_is_empty(column: pl.Series) -> bool:
-    """Whether a column holds nothing but nulls."""
-    return column.null_count() == len(column)
-
-
-def _widened(types: Types, found: pl.DataFrame) -> Types:
-    """Types that hold what they held and the values found too; a column without values has no say."""
-    wider = dict(types)
-    for column in found:
-        one, other = wider.get(column.name, column.dtype), column.dtype
-        if column_is_empty(column):
-            continue
-        if one == other:
-            wider[column.name] = one
-        elif one.is_integer() and other.is_integer():
-            wider[column.name] = pl.Int128()
-        else:
-            numbers = one.is_numeric() and other.is_numeric()
-            wider[column.name] = pl.Float64() if numbers else pl.String()
-    return wider
 
 
 def _blocks(file: Path) -> Iterator[bytes]:
@@ -340,7 +289,7 @@ def _opened(file: Path) -> io.BufferedIOBase:
 
 
 def _end_of_last_record(data: bytes) -> int:
-    """Where the last whole record ends: after a newline with an even number of quotes before it."""
+    """The end of the last whole record: after a newline with an even number of quotes before it."""
     newline = data.rfind(NEWLINE)
     odd = data.count(QUOTE, 0, newline) % 2 if newline >= 0 else 0
     while newline >= 0 and odd:
@@ -350,25 +299,19 @@ def _end_of_last_record(data: bytes) -> int:
     return newline + 1
 
 
-def _end_of_records(data: bytes, n: int, begin: int = 0) -> int:
-    """Where the `n`-th record from `begin` ends, or the data where it holds fewer."""
-    newline = begin - 1
-    if n == 1:
-        odd = 0
-        while (later := data.find(NEWLINE, newline + 1)) >= 0:
-            odd = (odd + data.count(QUOTE, newline + 1, later)) % 2
-            newline = later
-            if not odd:
-                return later + 1
-        return len(data)
-    characters = np.frombuffer(data, np.uint8)[begin:]
-    quoted = np.logical_xor.accumulate(characters == ord(QUOTE))
-    ends = np.flatnonzero((characters == ord(NEWLINE)) & ~quoted)
-    return begin + int(ends[n - 1]) + 1 if len(ends) >= n else len(data)
+def _end_of_first_record(data: bytes) -> int:
+    """The end of the first record, or of the data where it holds no whole one."""
+    newline, odd = -1, 0
+    while (later := data.find(NEWLINE, newline + 1)) >= 0:
+        odd = (odd + data.count(QUOTE, newline + 1, later)) % 2
+        newline = later
+        if not odd:
+            return later + 1
+    return len(data)
 
 
 def unreadable(file: Path, read_format: str, error: BaseException) -> DataError:
-    """What to say of a file that a reader refuses."""
+    """The error for a file that a reader refuses."""
     reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
     remedy = "Check the file, and read_format."
     if read_format == "csv" and "utf-8" in reason:

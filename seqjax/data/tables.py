@@ -2,7 +2,7 @@
 
 A table has one row per item: `sequenceId` (integer), `itemPosition` (integer, orders the items of a
 sequence) and feature columns. Whatever is wrong is said once, naming file, column, row and value; rows count
-from 1, the header not counted. `TableReader` streams a table in file order; `chunks.py` puts the rows in the
+from 1, the header not counted. `TableReader` streams a table in file order; `sorting.py` puts the rows in the
 order of (sequenceId, itemPosition), on which every later step relies.
 """
 
@@ -18,12 +18,16 @@ from jaxtyping import Int16, Int64
 from seqjax.config.base import suggestion
 from seqjax.config.formats import TableFormat
 from seqjax.config.schema import ColumnKind
+from seqjax.data.cells import numbers_of
 from seqjax.data.columns import column_kind
-from seqjax.data.table_files import CsvFiles, ParquetFiles, Piece, TableFiles
+from seqjax.data.staging import staged
+from seqjax.data.table_files import CsvFiles, ParquetFiles, Piece, TableFiles, first_rows
 from seqjax.errors import DataError
 
 SEQUENCE_ID, ITEM_POSITION = "sequenceId", "itemPosition"
 KEYS = (SEQUENCE_ID, ITEM_POSITION)
+SPLIT = "split of the sequenceId and itemPosition"
+"""The name of the column of splits, which no feature has."""
 
 MissingReal = Literal["error", "mean"]
 
@@ -32,49 +36,43 @@ MissingReal = Literal["error", "mean"]
 class Table:
     """N rows; in the order of (sequenceId, itemPosition), which is strict, unless said otherwise."""
 
-    sequence_id: Int64[np.ndarray, "N"]
-    item_position: Int64[np.ndarray, "N"]
-    features: pl.DataFrame
-    """The feature columns, in the order in which they were selected or else found."""
+    frame: pl.DataFrame
+    """sequenceId and itemPosition (int64), the split of a row where a column decides it, and the features."""
     roles: Mapping[str, ColumnKind] = field(default_factory=dict)
     """Columns that have another kind than their type gives."""
-    part: Int16[np.ndarray, "N"] | None = None
-    """The split of each row, where a column decides it."""
 
     def __len__(self) -> int:
-        return len(self.sequence_id)
+        return len(self.frame)
+
+    @property
+    def sequence_id(self) -> Int64[np.ndarray, "N"]:
+        """The sequence of each row."""
+        return self.frame[SEQUENCE_ID].to_numpy()
+
+    @property
+    def item_position(self) -> Int64[np.ndarray, "N"]:
+        """The position of each row in its sequence."""
+        return self.frame[ITEM_POSITION].to_numpy()
+
+    @property
+    def split(self) -> Int16[np.ndarray, "N"] | None:
+        """The split of each row, where a column decides it."""
+        return self.frame[SPLIT].to_numpy() if SPLIT in self.frame.columns else None
+
+    @property
+    def features(self) -> pl.DataFrame:
+        """The feature columns, in the order in which they were selected or else found."""
+        return self.frame.drop(*KEYS, SPLIT, strict=False)
 
     @property
     def kinds(self) -> dict[str, ColumnKind]:
-        """Whether each feature column is categorical or real."""
+        """The kind of each feature column."""
         kinds: dict[str, ColumnKind] = {}
         for column in self.features:
             kind = self.roles.get(column.name) or column_kind(column)
             assert kind is not None, "columns without a kind are refused"
             kinds[column.name] = kind
         return kinds
-
-    def rows(self, begin: int, end: int) -> "Table":
-        """Some consecutive rows."""
-        return Table(
-            self.sequence_id[begin:end],
-            self.item_position[begin:end],
-            self.features[begin:end],
-            self.roles,
-            None if self.part is None else self.part[begin:end],
-        )
-
-
-def joined(tables: Sequence[Table]) -> Table:
-    """The rows of several tables with the same columns."""
-    parts = [table.part for table in tables if table.part is not None]
-    return Table(
-        np.concatenate([table.sequence_id for table in tables]),
-        np.concatenate([table.item_position for table in tables]),
-        pl.concat([table.features for table in tables], rechunk=True),
-        tables[0].roles,
-        np.concatenate(parts) if parts else None,
-    )
 
 
 @dataclass(frozen=True)
@@ -88,39 +86,26 @@ class CutOffs:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What to read of a table, and as what."""
+    """The columns to read of a table, and their kinds."""
 
     selected_columns: Sequence[str] | None = None
-    """Feature columns to read; null reads all."""
+    """Feature columns to read; None reads all."""
     columns_from: str = "selected_columns"
-    """Where they are chosen, for messages."""
+    """The key that chooses them, for messages."""
     max_rows: int | None = None
-    """Use only so many rows, the first in file order; null or 0 uses all."""
+    """Use only so many rows, the first in file order; None or 0 uses all."""
     roles: Mapping[str, ColumnKind] = field(default_factory=dict)
     """Columns to take as another kind than their type gives."""
     roles_from: str = "column_roles"
-    """Where `roles` are written, for messages."""
+    """The key that says `roles`, for messages."""
     missing_real: MissingReal = "error"
-    """Whether nulls and NaN in real columns are refused, or null in the result."""
+    """The treatment of empty cells and NaN in real columns: refused, or missing in the result."""
     cut_offs: CutOffs | None = None
-    """What decides the split of a row, where a column does."""
+    """The column that decides the split of a row, if one does."""
 
 
 class _WrongType(DataError):
     """A key column of numbers that are whole, but not of a type for whole numbers."""
-
-
-@dataclass(frozen=True)
-class CheckedPiece:
-    """Some consecutive rows of a file, in the order of the file."""
-
-    file: Path
-    first_row: int
-    table: Table
-
-    def name(self, row: int) -> str:
-        """What to call one of the rows in a message."""
-        return f"row {self.first_row + row + 1} of {self.file}"
 
 
 class TableReader:
@@ -131,27 +116,41 @@ class TableReader:
         self.files = files
         self.columns = _feature_columns(self.files, self._wanted)
 
-    def pieces(self, *, keys_only: bool = False) -> Iterator[CheckedPiece]:
-        """Reads the rows in the order of the files.
+    @property
+    def roles(self) -> dict[str, ColumnKind]:
+        """Columns that have another kind than their type gives."""
+        return {name: kind for name, kind in self._wanted.roles.items() if name in self.columns}
+
+    def typed(self, folder: Path, id_maps: Mapping[str, Mapping[str, int]]) -> "TableReader":
+        """The same table with types.
+
+        Args:
+          folder: Where csv gets them (see `staged`).
+          id_maps: The known maps of columns; those of text make their columns text.
+        """
+        if not isinstance(self.files, CsvFiles):
+            return self
+        columns = self._columns(self.columns, self._wanted.cut_offs)
+        # By its cells alone, "01" would be a number.
+        texts = [name for name, id_map in id_maps.items() if numbers_of(id_map) is None]
+        files = staged(self.files, columns, folder, texts=texts, max_rows=self._wanted.max_rows or None)
+        return TableReader(files, self._wanted)
+
+    def pieces(self, *, keys_only: bool = False) -> Iterator[Piece]:
+        """Reads the rows in the order of the files, checked, as `Table.frame` has them; csv must be `typed`.
 
         Args:
           keys_only: Leave out the features.
 
         Raises:
           DataError: The table cannot be used; the message names file, column, row and value, and what to do.
-          TypesWidened: What was read so far has too narrow types; read again.
         """
         features = [] if keys_only else self.columns
         cut_offs = None if keys_only else self._wanted.cut_offs
-        columns = [*KEYS, *features]
-        if cut_offs is not None and cut_offs.column not in columns:
-            columns.append(cut_offs.column)
-        left = self._wanted.max_rows or None
+        pieces = self.files.pieces(self._columns(features, cut_offs))
         n_rows = 0
         wrong_type: _WrongType | None = None
-        for piece in self.files.pieces(columns):
-            if left is not None:
-                piece = Piece(piece.file, piece.first_row, piece.frame.head(left - n_rows))
+        for piece in first_rows(pieces, self._wanted.max_rows or None):
             n_rows += len(piece.frame)
             try:
                 checked = self._checked(piece, features, cut_offs)
@@ -159,46 +158,39 @@ class TableReader:
                 # A later row may hold the value that gave the column its type.
                 wrong_type = wrong_type or error
                 continue
-            if len(checked.table):
+            if len(checked.frame):
                 yield checked
-            if n_rows == left:
-                break
         if wrong_type is not None:
             raise wrong_type
         if n_rows == 0:
             path = self.files.files[0] if len(self.files.files) == 1 else self.files.files[0].parent
             raise DataError(f"{path} holds no rows. A table needs a header and at least one row per item.")
 
-    def _checked(self, piece: Piece, features: list[str], cut_offs: CutOffs | None) -> CheckedPiece:
-        keys = [_checked_key(piece, piece.frame[name]) for name in KEYS]
+    @staticmethod
+    def _columns(features: Sequence[str], cut_offs: CutOffs | None) -> list[str]:
+        other = [cut_offs.column] if cut_offs is not None and cut_offs.column not in features else []
+        return [*KEYS, *features, *(name for name in other if name not in KEYS)]
+
+    def _checked(self, piece: Piece, features: list[str], cut_offs: CutOffs | None) -> Piece:
         wanted = self._wanted
-        checked = [
-            _checked_feature(piece, piece.frame[name], wanted.roles.get(name), wanted) for name in features
-        ]
-        roles: dict[str, ColumnKind] = {name: kind for name, kind in wanted.roles.items() if name in features}
-        part = None if cut_offs is None else _part(piece, cut_offs)
-        return CheckedPiece(
-            piece.file, piece.first_row, Table(keys[0], keys[1], pl.DataFrame(checked), roles, part)
-        )
+        columns = [_checked_key(piece, piece.frame[name]) for name in KEYS]
+        if cut_offs is not None:
+            columns.append(_splits(piece, cut_offs))
+        for name in features:
+            columns.append(_checked_feature(piece, piece.frame[name], wanted.roles.get(name), wanted))
+        return Piece(piece.file, piece.first_row, pl.DataFrame(columns))
 
 
-def open_files(path: Path, read_format: TableFormat, *, max_rows: int | None = None) -> TableFiles:
+def open_files(path: Path, read_format: TableFormat) -> TableFiles:
     """The files of a table: `path` itself, or those of that format in the folder `path`, nested ones too.
-
-    Args:
-      path: A file or a folder.
-      read_format: Format of the files.
-      max_rows: How many rows will be read at most; null or 0 is all.
-    """
-    paths = table_files(path, read_format)
-    return CsvFiles(paths, max_rows or None) if read_format == "csv" else ParquetFiles(paths)
-
-
-def table_files(path: Path, read_format: TableFormat) -> list[Path]:
-    """The files of a table: `path` itself, or those of that format in the folder `path`, sorted.
 
     Hidden files and folders, such as those that editors leave, are passed over.
     """
+    files = _table_files(path, read_format)
+    return CsvFiles(files) if read_format == "csv" else ParquetFiles(files)
+
+
+def _table_files(path: Path, read_format: TableFormat) -> list[Path]:
     if not path.exists():
         raise DataError(
             f"{path} does not exist. data_path must be a {read_format} file, or a folder of them."
@@ -279,7 +271,7 @@ def _check_names(file: Path, header: list[str]) -> None:
 # ------------------------------------------------------------------------------------
 
 
-def _checked_key(piece: Piece, column: pl.Series) -> Int64[np.ndarray, "n"]:
+def _checked_key(piece: Piece, column: pl.Series) -> pl.Series:
     remedy = f"Every {column.name} must be a whole number of at most 64 bits."
     if column.null_count():
         row = _first(column.is_null())
@@ -295,11 +287,11 @@ def _checked_key(piece: Piece, column: pl.Series) -> Int64[np.ndarray, "n"]:
             f"{piece.file}: column {column.name!r} is of type {column.dtype}; "
             f"row {piece.first_row + row + 1} holds {column[row]!r}. {remedy}"
         )
-    return numbers.to_numpy()
+    return numbers
 
 
 def _checked_feature(piece: Piece, column: pl.Series, role: ColumnKind | None, wanted: Wanted) -> pl.Series:
-    """A feature column as its kind needs it: real columns are floats, with nulls only where they may be."""
+    """A feature column as its kind needs it: real columns are floats, missing only where they may be."""
     if role is not None and isinstance(column.dtype, pl.Null):
         column = column.cast(pl.String if role == "categorical" else pl.Float64)
     by_type = column_kind(column)
@@ -342,7 +334,7 @@ def _checked_feature(piece: Piece, column: pl.Series, role: ColumnKind | None, w
 
 
 def _no_number(piece: Piece, column: pl.Series) -> str:
-    """Where a column of text holds something else than a number, to go on in a message."""
+    """The first cell of text that is no number, to go on in a message."""
     if not isinstance(column.dtype, pl.String):
         return ""
     other = column.is_not_null() & column.cast(pl.Float64, strict=False).is_null()
@@ -350,7 +342,7 @@ def _no_number(piece: Piece, column: pl.Series) -> str:
     return "" if row is None else f" (row {piece.first_row + row + 1} holds {column[row]!r})"
 
 
-def _part(piece: Piece, cut_offs: CutOffs) -> Int16[np.ndarray, "n"]:
+def _splits(piece: Piece, cut_offs: CutOffs) -> pl.Series:
     """The split of each row."""
     column = piece.frame[cut_offs.column]
     if column.null_count():
@@ -362,14 +354,13 @@ def _part(piece: Piece, cut_offs: CutOffs) -> Int16[np.ndarray, "n"]:
         column = column.cast(pl.String)
     try:
         reached = [column >= _comparable(value, column) for value in cut_offs.values]
-        part = pl.DataFrame([one.alias(str(n)) for n, one in enumerate(reached)]).sum_horizontal()
+        return sum(reached[1:], reached[0].cast(pl.Int16)).cast(pl.Int16).alias(SPLIT)
     except (TypeError, pl.exceptions.PolarsError) as error:
         raise DataError(
             f"{piece.file}: column {column.name!r} (split_column) is of type {column.dtype}, which "
             f"split_values {list(cut_offs.values)} cannot be compared with: {str(error).splitlines()[0]}. "
             "Write the cut-offs as values of that type."
         ) from error
-    return part.to_numpy().astype(np.int16)
 
 
 def _comparable(value: int | float | str, column: pl.Series) -> object:

@@ -16,22 +16,22 @@ subsequence; all windows of a sequence are in one file.
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-from jaxtyping import Int64, Num
+from jaxtyping import Bool, Int64, Num
 from pydantic import ConfigDict, Field
 
 from seqjax.config.base import ConfigModel, validate
 from seqjax.config.schema import ColumnKind
-from seqjax.data.columns import id_dtype
-from seqjax.data.padding import leading_zeros
+from seqjax.data.columns import check_columns, id_dtype
 from seqjax.errors import ArtifactError, ConfigError, DataError
 from seqjax.interop.torch_files import read_torch_file, write_torch_file
 from seqjax.interop.unpickle import Value
-from seqjax.windows.windows import Windows, joined, listed, orders_of_files
+from seqjax.windows.windows import Windows, listed, orders_of_files
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class Index(ConfigModel):
     batch_files: list[BatchFile]
     """The files, in the order in which they are read."""
     padding: dict[str, list[tuple[Count, Count]]] | None = None
-    """By file: each padded window and how many of its slots are padded; null where only zeros tell."""
+    """By file: each padded window and how many of its slots are padded; None where only zeros tell."""
 
 
 def write(path: Path, windows: Windows, *, stem: str, sequences_per_file: int) -> None:
@@ -103,8 +103,8 @@ def _write_file(path: Path, windows: Windows, indices: Int64[np.ndarray, "B"]) -
     ]
 
 
-def read(path: Path, column_kinds: Mapping[str, ColumnKind]) -> Windows:
-    """Reads a folder.
+def read_files(path: Path, column_kinds: Mapping[str, ColumnKind]) -> Iterator[Windows]:
+    """Reads a folder, the windows of a file at a time; files without windows are passed over.
 
     Args:
       path: The folder.
@@ -114,20 +114,6 @@ def read(path: Path, column_kinds: Mapping[str, ColumnKind]) -> Windows:
       DataError: A file is missing, damaged or not as metadata.json says, or a column is missing or of another
         kind.
     """
-    parts = [part for part in read_files(path, column_kinds) if len(part)]
-    if not parts:
-        raise DataError(f"{path} holds no windows. Preprocess again with a larger share for this split.")
-    lengths = sorted({part.seq_length for part in parts})
-    if len(lengths) > 1:
-        raise DataError(
-            f"{path} holds windows of seq_length {lengths[0]} and of {lengths[1]}, so its files are of "
-            "different runs. Remove the folder and preprocess again."
-        )
-    return joined(parts).in_ram()
-
-
-def read_files(path: Path, column_kinds: Mapping[str, ColumnKind]) -> Iterator[Windows]:
-    """Reads a folder file by file; the arguments and errors are those of `read`."""
     index = _index(path)
     unlisted = sorted({file.name for file in path.glob("*.pt")} - {file.path for file in index.batch_files})
     if unlisted:
@@ -135,9 +121,21 @@ def read_files(path: Path, column_kinds: Mapping[str, ColumnKind]) -> Iterator[W
             "%s: %s is not listed in %s and is not read (%d such files).",
             *(path, unlisted[0], METADATA, len(unlisted)),
         )
+    seq_length: int | None = None
     for file in index.batch_files:
         padding = None if index.padding is None else index.padding.get(file.path, [])
-        yield _read_file(path / file.path, file.samples, column_kinds, padding)
+        windows = _read_file(path / file.path, file.samples, column_kinds, padding)
+        if not len(windows):
+            continue
+        seq_length = seq_length or windows.seq_length
+        if windows.seq_length != seq_length:
+            raise DataError(
+                f"{path} holds windows of seq_length {seq_length} and of {windows.seq_length}, so its files "
+                "are of different runs. Remove the folder and preprocess again."
+            )
+        yield windows
+    if seq_length is None:
+        raise DataError(f"{path} holds no windows. Preprocess again with a larger share for this split.")
 
 
 def _index(path: Path) -> Index:
@@ -170,26 +168,36 @@ def _read_file(
     except ArtifactError as error:
         raise DataError(f"{error} Run preprocess again.") from error
     columns, keys = _checked(path, content, samples)
-    for name in column_kinds:
-        if name not in columns:
-            raise DataError(
-                f"{path} has no column {name!r} (columns: {', '.join(columns)}). Check the columns, or "
-                "preprocess again."
-            )
+    check_columns(path, columns, column_kinds)
     n_slots = next(iter(columns.values())).shape[1]
     n_padded = (
         leading_zeros(columns.values()) if padding is None else _counted(path, padding, samples, n_slots)
     )
+    windows = of_slots({name: columns[name] for name in column_kinds}, n_padded, keys)
+    typed = {name: _typed(path, name, kind, windows.columns[name]) for name, kind in column_kinds.items()}
+    return replace(windows, columns=typed)
+
+
+def of_slots(
+    columns: Mapping[str, Slots], n_padded: Int64[np.ndarray, "W"], keys: Sequence[Int64[np.ndarray, "W"]]
+) -> Windows:
+    """Windows whose slots are all written out.
+
+    Args:
+      columns: The slots of each column.
+      n_padded: Number of leading slots of each window that are padded.
+      keys: Sequence, number in it and position of slot 0 of each window.
+    """
+    n_slots = next(iter(columns.values())).shape[1]
     real = np.arange(n_slots) >= n_padded[:, None]
     length = n_slots - n_padded
-    sequence_id, subsequence_id, start_item_position = keys
     return listed(
-        {name: _typed(path, name, kind, columns[name][real]) for name, kind in column_kinds.items()},
+        {name: values[real] for name, values in columns.items()},
         start=np.cumsum(length) - length,
         length=length,
-        sequence_id=sequence_id,
-        subsequence_id=subsequence_id,
-        start_item_position=start_item_position,
+        sequence_id=keys[0],
+        subsequence_id=keys[1],
+        start_item_position=keys[2],
         seq_length=n_slots - 1,
     )
 
@@ -245,6 +253,17 @@ def _counted(
             )
         counts[window] = slots
     return counts
+
+
+def leading_zeros(columns: Iterable[Num[np.ndarray, "W slots"]]) -> Int64[np.ndarray, "W"]:
+    """Number of leading slots that are zero in every column; the newest slot always holds an item.
+
+    Args:
+      columns: The slots of each column of the data, not only of those that a model reads.
+    """
+    zero: Bool[np.ndarray, "W slots"] = np.logical_and.reduce([column == 0 for column in columns])
+    zero[:, -1] = False
+    return np.argmin(zero, axis=1).astype(np.int64)
 
 
 def _typed(path: Path, name: str, kind: ColumnKind, values: Num[np.ndarray, "N"]) -> Num[np.ndarray, "N"]:

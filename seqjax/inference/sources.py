@@ -1,13 +1,16 @@
-"""Where windows come from: preprocessed data or raw tables, a part at a time."""
+"""Sources of windows: preprocessed data or raw tables, a part at a time."""
 
+import bisect
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
 
 from seqjax.artifacts.card import ModelCard
 from seqjax.config.schema import ColumnKind
-from seqjax.data.formats import Padding, is_by_file
-from seqjax.data.streams import in_parts, window_parts
+from seqjax.data.formats import FORMATS, window_blocks
+from seqjax.data.long_format import Padding
 from seqjax.errors import DataError
 from seqjax.windows.windows import Windows
 
@@ -24,7 +27,7 @@ class Source:
     total: int | None = None
     """Number of windows, where it is known."""
     by_file: bool = False
-    """Whether each part is a file whose results have a file of their own."""
+    """True where each part is a file whose results have a file of their own."""
 
 
 def preprocessed_source(
@@ -41,31 +44,53 @@ def preprocessed_source(
       path: The data.
       read_format: A format of preprocessed data.
       card: The model.
-      columns: The columns to read; null reads the model's inputs.
-      padding: How the long format marks padded slots.
+      columns: The columns to read; None reads the model's inputs.
+      padding: The mark of padded slots in the long format.
     """
     schema = card.column_schema
     kinds: dict[str, ColumnKind] = {name: schema.columns[name] for name in columns or schema.inputs}
 
-    by_file = is_by_file(read_format)
+    by_file = read_format in FORMATS and FORMATS[read_format].by_file
 
     def parts() -> Iterator[Windows]:
         empty = True
-        for windows in window_parts(
+        for block in window_blocks(
             path, read_format, column_kinds=kinds, padding=padding, n_classes=schema.n_classes
         ):
-            if len(windows):
+            if len(block):
                 empty = False
-                whole = windows.crop(schema.seq_length)
-                yield from [whole] if by_file else in_parts(whole, windows_at_once(card))
+                windows = block.crop(schema.seq_length)
+                yield from [windows] if by_file else in_parts(windows, windows_at_once(card))
         if empty:
             raise DataError(f"{path} holds no windows, so there is nothing to predict.")
 
     return Source(parts, by_file=by_file)
 
 
+def in_parts(windows: Windows, most: int) -> Iterator[Windows]:
+    """Windows cut into parts of whole sequences, of at most `most` windows unless a sequence has more.
+
+    Args:
+      windows: Windows; where those of a sequence do not lie together, they are one part.
+      most: How many a part.
+    """
+    runs = windows.runs
+    begins = np.flatnonzero(np.append(True, runs.sequence_id[1:] != runs.sequence_id[:-1]))
+    if len(windows) <= most or len(np.unique(runs.sequence_id[begins])) < len(begins):
+        yield windows
+        return
+    run_ends = [*begins[1:].tolist(), len(runs)]
+    ends = [*runs.first_window[begins[1:]].tolist(), len(windows)]
+    first = run = 0
+    while first < len(windows):
+        # The last sequence that ends in time, or else the next one.
+        place = max(bisect.bisect_right(ends, first + most) - 1, bisect.bisect_right(ends, first))
+        yield replace(windows, runs=runs.taken(slice(run, run_ends[place])))
+        first, run = ends[place], run_ends[place]
+
+
 def windows_at_once(card: ModelCard) -> int:
-    """How many windows to infer before results are written: as many as have outputs of a bounded size."""
+    """The number of windows to infer before results are written, so that outputs are of a bounded size."""
     schema, spec = card.column_schema, card.model_spec
     if card.kind == "embedding":
         width = spec.dim_model * len(card.embedding_layers or (0,))

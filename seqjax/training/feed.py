@@ -69,14 +69,36 @@ def _updates(order: Order | Sequence[Order], devices: int, **sizes: int) -> Upda
 
 
 class Rows(NamedTuple):
-    """A data set on the device."""
+    """A data set on the device: rows, and the R runs that its windows are computed from."""
 
     columns: dict[str, Num[Array, "N"]]
     """Encoded rows; ids in the smallest integer type."""
-    start: Int[Array, "W"]
-    """Row of each window's first item."""
-    length: Int[Array, "W"]
-    """Number of items of each window, 1 to L + 1; they end it."""
+    first_row: Int[Array, "R"]
+    """The first row of each run."""
+    rows: Int[Array, "R"]
+    """Number of rows of each run."""
+    first_window: Int[Array, "R"] | None
+    """Number of the first window of each run; None where each has one alone."""
+    stride: Int[Array, ""]
+    """The step between the windows of a run."""
+    slots: Int[Array, ""]
+    """Most items of a window as runs were cut; those that are shown are the newest."""
+
+
+def rows_of(windows: Windows, columns: Sequence[str]) -> Rows:
+    """What the device needs of a data set.
+
+    Windows are listed one by one where that takes no more than the columns themselves (finding their runs is
+    saved then), or where their steps are not all alike.
+    """
+    runs = windows.runs
+    values = {name: np.asarray(windows.columns[name]) for name in columns}
+    few = 8 * len(windows) <= sum(column.nbytes for column in values.values())
+    if few or not runs.is_even:
+        numbers = windows.start(), windows.length(), None, 1, windows.seq_length + 1
+    else:
+        numbers = runs.first_row, runs.rows, runs.first_window, runs.stride, runs.seq_length + 1
+    return Rows(values, *(None if number is None else np.asarray(number, np.int32) for number in numbers))
 
 
 def take(rows: Rows, indices: Int[Array, "B"], slots: int) -> Batch:
@@ -87,10 +109,15 @@ def take(rows: Rows, indices: Int[Array, "B"], slots: int) -> Batch:
       indices: Numbers of windows; -1 gives a row that is all padding.
       slots: L + 1.
     """
-    length = jnp.where(indices < 0, 0, rows.length[indices]).astype(jnp.int32)
-    padding = slots - length
+    run, offset = indices, jnp.zeros_like(indices)
+    if rows.first_window is not None:
+        run = jnp.searchsorted(rows.first_window, indices, side="right", method="scan_unrolled") - 1
+        offset = (indices - rows.first_window[run]) * rows.stride
+    whole = jnp.minimum(rows.rows[run], rows.slots)
+    length = jnp.minimum(whole, slots)
+    padding = jnp.where(indices < 0, slots, slots - length).astype(jnp.int32)
     slot = jnp.arange(slots)[None] - padding[:, None]
-    row = rows.start[indices][:, None] + jnp.maximum(slot, 0)
+    row = (rows.first_row[run] + offset + whole - length)[:, None] + jnp.maximum(slot, 0)
     columns = {name: _widened(jnp.where(slot < 0, 0, column[row])) for name, column in rows.columns.items()}
     return Batch(columns, padding)
 
@@ -135,11 +162,7 @@ class ResidentFeed:
         self._options = dict(compiler_options or {})
         self._placement = placement or Placement()
         self._slots = windows.seq_length + 1
-        self._rows = Rows(
-            self._placement.copied({name: np.asarray(windows.columns[name]) for name in columns}),
-            self._placement.copied(windows.start().astype(np.int32)),
-            self._placement.copied(windows.length().astype(np.int32)),
-        )
+        self._rows = self._placement.copied(rows_of(windows, columns))
 
     @property
     def nbytes(self) -> int:
@@ -295,7 +318,8 @@ def build_feed(
       placement: The devices; null is jax's default device.
       loader: What gathers the batches of a streamed feed.
     """
-    size = sum(windows.columns[name].nbytes for name in columns) + 8 * len(windows)
+    size = sum(windows.columns[name].nbytes for name in columns)
+    size += min(size, 8 * len(windows)) if windows.runs.is_even else 8 * len(windows)
     rows = max(len(windows.columns[name]) for name in columns)
     if rows < _MOST_ROWS and (limit is None or size <= limit):
         return ResidentFeed(windows, columns, compiler_options=compiler_options, placement=placement)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int, Int64, Integer
+from jaxtyping import Bool, Int, Int64, Integer
 
 from seqjax.errors import DataError
 
@@ -30,6 +30,8 @@ class Slices:
     """Index of the first row in the table."""
     length: Int64[np.ndarray, "S"]
     """Number of rows, at least 1."""
+    scattered: Bool[np.ndarray, "S"] | None = None
+    """Whether positions in the sequence are other than consecutive; None: the rows' own positions tell."""
 
     def __len__(self) -> int:
         return len(self.start)
@@ -91,6 +93,12 @@ class Runs:
         """Number of windows of all runs."""
         last = n_windows(self.rows[-1:].astype(np.int64), seq_length=self.seq_length, stride=self.stride)
         return int((self.first_window[-1:] + last).sum())
+
+    @property
+    def is_even(self) -> bool:
+        """Whether all steps between the windows of a run are the stride."""
+        last = np.maximum(self.rows.astype(np.int64) - (self.seq_length + 1), 0)
+        return not (last % self.stride).any()
 
     def places(self, numbers: Integer[np.ndarray, "B"]) -> Place:
         """Finds windows, each in O(log R).
@@ -182,8 +190,8 @@ def runs_of(
     """
     rows, zeros = slices.length, np.zeros(len(slices), np.int64)
     first_row = np.cumsum(rows) - rows
-    kept = kept_positions(slices, item_position)
-    scattered = kept > 0
+    scattered = scattered_positions(slices, item_position) if slices.scattered is None else slices.scattered
+    kept = np.where(scattered, rows, 0)
     windows = n_windows(rows, seq_length=seq_length, stride=stride)
     runs = Runs(
         sequence_id=slices.sequence_id,
@@ -200,8 +208,8 @@ def runs_of(
     return runs, item_position[np.repeat(scattered, rows)]
 
 
-def kept_positions(slices: Slices, item_position: Int64[np.ndarray, "N"]) -> Int64[np.ndarray, "S"]:
-    """How many positions are kept of each slice: all, unless they are consecutive.
+def scattered_positions(slices: Slices, item_position: Int64[np.ndarray, "N"]) -> Bool[np.ndarray, "S"]:
+    """Whether positions in each slice are other than consecutive.
 
     Args:
       slices: The slices.
@@ -210,8 +218,7 @@ def kept_positions(slices: Slices, item_position: Int64[np.ndarray, "N"]) -> Int
     first = np.cumsum(slices.length) - slices.length
     jump = np.diff(item_position, prepend=item_position[:1]) != 1
     jump[first] = False
-    is_scattered = np.logical_or.reduceat(jump, first) if len(first) else np.zeros(0, np.bool_)
-    return np.where(is_scattered, slices.length, 0)
+    return np.logical_or.reduceat(jump, first) if len(first) else np.zeros(0, np.bool_)
 
 
 def check_exact(slices: Slices, *, seq_length: int, stride: int, split: int) -> None:

@@ -16,7 +16,7 @@ from seqjax.config.base import validate
 from seqjax.config.infer import InferConfig
 from seqjax.config.metadata import Statistics
 from seqjax.config.schema import ColumnKind
-from seqjax.data import chunks, torch_shards
+from seqjax.data import sorting, torch_shards
 from seqjax.data.formats import load_windows
 from seqjax.errors import ArtifactError, ConfigError, DataError
 from seqjax.inference import model as opening
@@ -400,7 +400,7 @@ def test_a_raw_table_is_encoded_as_the_model_needs_it(project: Project) -> None:
 
 def test_results_are_written_while_data_is_read(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a part of the data gave is on disk before the next part is computed."""
-    monkeypatch.setattr(chunks, "ROWS_PER_CHUNK", 4)
+    monkeypatch.setattr(sorting, "ROWS_PER_CHUNK", 4)
     rows = [f"{position},{sequence},fig,x,100" for sequence in range(6) for position in range(4)]
     path = project.root / "data" / "table.csv"
     path.write_text("itemPosition,sequenceId,item,note,price\n" + "\n".join(rows) + "\n")

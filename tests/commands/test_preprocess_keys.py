@@ -19,7 +19,7 @@ from seqjax.config.base import validate
 from seqjax.config.metadata import Metadata
 from seqjax.config.preprocess import PreprocessConfig
 from seqjax.config.schema import ColumnKind
-from seqjax.data import chunks, table_files
+from seqjax.data import sorting, table_files
 from seqjax.data.formats import load_windows
 from seqjax.errors import ConfigError, DataError, SeqjaxError
 from seqjax.windows.windows import Windows
@@ -314,8 +314,8 @@ def test_what_the_table_contradicts_is_refused(project: Path, changes: dict[str,
 
 
 def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunks, "ROWS_PER_CHUNK", 25)
-    monkeypatch.setattr(chunks, "ROWS_PER_BUCKET", 40)
+    monkeypatch.setattr(sorting, "ROWS_PER_CHUNK", 25)
+    monkeypatch.setattr(sorting, "ROWS_PER_BUCKET", 40)
     monkeypatch.setattr(table_files, "ROWS_PER_PIECE", 7)
     monkeypatch.setattr(table_files, "BYTES_PER_BLOCK", 64)
 
@@ -360,6 +360,60 @@ def test_the_bytes_depend_on_the_rows_alone(
         found[metadata] = found[metadata].replace(str(root).encode(), b"root")
         contents.append(found)
     assert contents[0] == contents[1] == contents[2]
+
+
+BY_DAY = {"split_method": "by_value", "split_column": "day", "split_ratios": "absent"}
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"stride_by_split": [1, 3, 2]},
+        {"split_method": "between_sequences"},
+        {
+            "split_method": "by_value",
+            "split_column": "day",
+            "split_values": [20, 30],
+            "split_ratios": "absent",
+        },
+        {"fit_on": "all", "write_format": "parquet"},
+    ],
+)
+def test_long_sequences_are_divided_and_nothing_shows_it(
+    monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], shuffled: bool
+) -> None:
+    rng = np.random.default_rng(0)
+    lengths = [3, 41, 1, 60, 7, 30]
+    rows = pl.DataFrame(
+        {
+            "sequenceId": np.repeat(np.arange(6), lengths),
+            "itemPosition": np.concatenate([np.arange(n) for n in lengths]),
+            "item": rng.integers(0, 9, sum(lengths)),
+        }
+    ).with_columns(day=pl.col("itemPosition"))
+    # Positions of the longest sequence have a gap; those of the second begin elsewhere.
+    gap = (pl.col("sequenceId") == 3) & (pl.col("itemPosition") > 50)
+    later = pl.when(pl.col("sequenceId") == 1).then(100).otherwise(pl.when(gap).then(5).otherwise(0))
+    rows = rows.with_columns(pl.col("itemPosition") + later)
+    (rows.sample(fraction=1, shuffle=True, seed=1) if shuffled else rows).write_csv("data/t.csv")
+    contents = []
+    for most in (10**6, 7):
+        monkeypatch.setattr(sorting, "ROWS_PER_CHUNK", 5)
+        monkeypatch.setattr(sorting, "MOST_ROWS_PER_CHUNK", most)
+        _run(selected_columns=["item"], **changes)
+        contents.append(_content())
+    assert contents[0] == contents[1]
+
+
+def test_going_back_is_noticed_where_a_sequence_is_divided(monkeypatch: pytest.MonkeyPatch) -> None:
+    _table(n_sequences=1, n=10, day=[0, 1, 2, 3, 4, 5, 6, 0, 8, 9])
+    monkeypatch.setattr(sorting, "ROWS_PER_CHUNK", 5)
+    monkeypatch.setattr(sorting, "MOST_ROWS_PER_CHUNK", 7)
+    with pytest.raises(
+        DataError, match=r"item 8 of sequence 0 .* in split 0, .* in split 1"
+    ):
+        _run(**BY_DAY, split_values=[5], stride_by_split=[1, 1])
 
 
 def test_types_that_show_late_are_those_of_the_whole_column(monkeypatch: pytest.MonkeyPatch) -> None:

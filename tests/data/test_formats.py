@@ -7,8 +7,8 @@ import polars as pl
 import pytest
 
 from seqjax.config.schema import ColumnKind
-from seqjax.data import formats
-from seqjax.data.formats import FORMATS, Files, format_of, is_by_file, load_window_files, load_windows
+from seqjax.data import long_format
+from seqjax.data.formats import FORMATS, Files, format_of, load_windows, window_blocks
 from seqjax.data.splits import sequences
 from seqjax.errors import DataError
 from seqjax.windows.windows import Windows, cut
@@ -61,7 +61,7 @@ def test_large_data_is_written_in_blocks(tmp_path: Path, name: str, monkeypatch:
     whole = _write(tmp_path, name, windows)
     frame = pl.read_csv(whole) if name == "csv" else pl.read_parquet(whole)
     whole.unlink()
-    monkeypatch.setattr(formats, "ROWS_PER_BLOCK", 4)
+    monkeypatch.setattr(long_format, "ROWS_PER_BLOCK", 4)
     blocks = _write(tmp_path, name, windows)
     assert (pl.read_csv(blocks) if name == "csv" else pl.read_parquet(blocks)).equals(frame)
 
@@ -253,32 +253,15 @@ def test_the_format_shows(tmp_path: Path, name: str) -> None:
     assert format_of(tmp_path) is None
 
 
-@pytest.mark.parametrize("name", [name for name in FORMATS if is_by_file(name)])
+@pytest.mark.parametrize("name", [name for name, row in FORMATS.items() if row.by_file])
 def test_files_together_are_the_whole(tmp_path: Path, name: str) -> None:
     windows = _windows(list(KINDS))
     FORMATS[name].write(tmp_path / "x", windows, Files(sequences=2))
-    parts = list(load_window_files(tmp_path / "x", name, column_kinds=KINDS))
+    parts = list(window_blocks(tmp_path / "x", name, column_kinds=KINDS))
     assert [len(part) for part in parts] == [5, 3]
     assert np.concatenate([part.sequence_id() for part in parts]).tolist() == windows.sequence_id().tolist()
     with pytest.raises(DataError, match="column 'item' holds id"):
-        list(load_window_files(tmp_path / "x", name, column_kinds=KINDS, n_classes={"item": 3}))
-
-
-@pytest.mark.parametrize("name", FORMATS)
-def test_memory_is_limited_where_data_must_be_loaded(
-    tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    path = _write(tmp_path, name, _windows(list(KINDS)))
-    with caplog.at_level("INFO"):
-        load_windows(path, name, column_kinds=KINDS, max_ram_gb=1.0)
-    (record,) = caplog.records
-    assert ("stays on disk" if name == "arrow" else "is loaded into memory (about") in record.message
-    if name == "arrow":
-        load_windows(path, name, column_kinds=KINDS, max_ram_gb=1e-9)
-        return
-    with pytest.raises(DataError, match=r"but max_ram_gb allows 1e-09: .* write_format: arrow") as caught:
-        load_windows(path, name, column_kinds=KINDS, max_ram_gb=1e-9)
-    assert str(path) in str(caught.value)
+        list(window_blocks(tmp_path / "x", name, column_kinds=KINDS, n_classes={"item": 3}))
 
 
 def test_shards_with_nan_are_refused(tmp_path: Path) -> None:

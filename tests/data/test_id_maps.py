@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from seqjax.config.schema import ColumnKind
-from seqjax.data.id_maps import precomputed_maps
+from seqjax.data.fitting import precomputed_maps
 from seqjax.errors import DataError
 
 KINDS: dict[str, ColumnKind] = {"item": "categorical", "price": "real"}

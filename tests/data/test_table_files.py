@@ -3,27 +3,27 @@
 import gzip
 import itertools
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import polars as pl
 import pytest
 
 from seqjax.data import table_files
-from seqjax.data.table_files import CsvFiles, FrameFile, ParquetFiles, TypesWidened
+from seqjax.data.staging import staged
+from seqjax.data.table_files import CsvFiles, FrameFile, ParquetFiles
 from seqjax.errors import DataError
 
 COLUMNS = ["item", "x", "n"]
 TEXT = 'n,item,x\n1,"a\nb",0.5\n2,"say ""hi"", x",1\n3,,\n4,"",-2e3\n5,é,7\n'
 
 
-def _read(files: CsvFiles, columns: list[str]) -> pl.DataFrame:
-    while True:
-        try:
-            pieces = list(files.pieces(columns))
-        except TypesWidened:
-            continue
-        for piece, after in itertools.pairwise(pieces):
-            assert after.first_row == piece.first_row + len(piece.frame) or after.file != piece.file
-        return pl.concat([piece.frame for piece in pieces])
+def _read(files: CsvFiles, columns: list[str], max_rows: int | None = None) -> pl.DataFrame:
+    with TemporaryDirectory() as folder:
+        table = staged(files, columns, Path(folder) / "table", max_rows=max_rows)
+        pieces = list(table.pieces(columns))
+    for piece, after in itertools.pairwise(pieces):
+        assert after.first_row == piece.first_row + len(piece.frame) or after.file != piece.file
+    return pl.concat([piece.frame for piece in pieces])
 
 
 @pytest.mark.parametrize("size", [1, 5, 16, 40, 1 << 20])
@@ -50,7 +50,7 @@ def test_rows_that_are_not_wanted_have_no_say(
 ) -> None:
     (tmp_path / "t.csv").write_text("a\n1\n2\n3\n4\nx\n")
     monkeypatch.setattr(table_files, "BYTES_PER_BLOCK", size)
-    frame = _read(CsvFiles([tmp_path / "t.csv"], n), ["a"])
+    frame = _read(CsvFiles([tmp_path / "t.csv"]), ["a"], n)
     assert frame["a"].to_list() == [1, 2, 3, 4][:n]
 
 

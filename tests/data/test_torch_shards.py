@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from seqjax.config.schema import ColumnKind
+from seqjax.data.formats import load_windows
 from seqjax.data.splits import sequences
-from seqjax.data.torch_shards import read, read_files, write
+from seqjax.data.torch_shards import leading_zeros, read_files, write
 from seqjax.errors import DataError
 from seqjax.interop.torch_files import read_torch_file, write_torch_file
-from seqjax.windows.windows import Windows, cut
+from seqjax.windows.windows import Windows, cut, joined
 
 KINDS: dict[str, ColumnKind] = {"item": "categorical", "price": "real"}
 
@@ -27,6 +28,10 @@ def _windows(lengths: tuple[int, ...] = (9, 2, 1, 6)) -> Windows:
     }
     ids = np.repeat(np.arange(len(lengths)) * 3 - 2, lengths)
     return cut(sequences(ids), columns, 7 + np.arange(n), seq_length=3, stride=2)
+
+
+def _read(folder: Path, kinds: Mapping[str, ColumnKind]) -> Windows:
+    return joined(list(read_files(folder, kinds)))
 
 
 @pytest.fixture
@@ -79,15 +84,15 @@ def test_an_item_of_zeros_is_no_padding_in_our_files(folder: Path) -> None:
     np.asarray(windows.columns["price"])[9:11] = 0
     ours = folder.with_name("zeros")
     write(ours, windows, stem="zeros", sequences_per_file=9)
-    assert read(ours, KINDS).length().tolist() == windows.length().tolist()
+    assert _read(ours, KINDS).length().tolist() == windows.length().tolist()
     _index(ours, padding=None)
-    assert read(ours, KINDS).length().tolist() == [4, 4, 4, 4, 1, 1, 4, 4]
+    assert _read(ours, KINDS).length().tolist() == [4, 4, 4, 4, 1, 1, 4, 4]
 
 
 def test_every_column_of_the_file_tells_padding(folder: Path) -> None:
     _index(folder, padding=None)
     expected = _windows()
-    only_item = read(folder, {"item": "categorical"})
+    only_item = _read(folder, {"item": "categorical"})
     assert only_item.length().tolist() == expected.length().tolist()
     assert list(only_item.columns) == ["item"]
 
@@ -96,7 +101,7 @@ def test_files_that_are_not_listed_are_named(folder: Path, caplog: pytest.LogCap
     index = _index(folder)
     _index(folder, total_samples=6, batch_files=index["batch_files"][:1])
     with caplog.at_level(logging.WARNING):
-        assert len(read(folder, KINDS)) == 6
+        assert len(_read(folder, KINDS)) == 6
     assert "x-split0-0-1.pt is not listed" in caplog.text
 
 
@@ -104,9 +109,8 @@ def test_an_empty_folder_of_sequifier_holds_no_windows(folder: Path) -> None:
     for path in folder.glob("*.pt"):
         path.unlink()
     (folder / "metadata.json").write_text('{"total_samples": 0, "batch_files": []}')
-    assert list(read_files(folder, KINDS)) == []
     with pytest.raises(DataError, match="holds no windows"):
-        read(folder, KINDS)
+        _read(folder, KINDS)
 
 
 INDEXES: dict[str, tuple[dict[str, Any], str]] = {
@@ -129,14 +133,14 @@ INDEXES: dict[str, tuple[dict[str, Any], str]] = {
 def test_wrong_indexes_are_refused(folder: Path, changes: dict[str, Any], message: str) -> None:
     _index(folder, **changes)
     with pytest.raises(DataError, match=message):
-        read(folder, KINDS)
+        _read(folder, KINDS)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "\udcff", "[" * 100_000])
 def test_what_is_no_index_is_refused(folder: Path, text: str) -> None:
     (folder / "metadata.json").write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(DataError, match=r"metadata\.json"):
-        read(folder, KINDS)
+        _read(folder, KINDS)
 
 
 Content = list[Any]
@@ -207,14 +211,14 @@ def test_wrong_files_are_refused(folder: Path, change: Callable[[Content], None]
     change(content)
     write_torch_file(path, tuple(content))
     with pytest.raises(DataError, match=rf"x-split0-0-0\.pt.*({message})"):
-        read(folder, KINDS)
+        _read(folder, KINDS)
 
 
 def test_damaged_files_are_refused(folder: Path) -> None:
     path = folder / "x-split0-0-1.pt"
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(DataError, match=r"x-split0-0-1\.pt.*Run preprocess again"):
-        read(folder, KINDS)
+        _read(folder, KINDS)
 
 
 @pytest.mark.parametrize(
@@ -229,7 +233,7 @@ def test_columns_must_be_there_and_of_their_kind(
     folder: Path, kinds: dict[str, ColumnKind], message: str
 ) -> None:
     with pytest.raises(DataError, match=message):
-        read(folder, kinds)
+        _read(folder, kinds)
 
 
 def test_files_of_different_runs_are_refused(folder: Path) -> None:
@@ -240,7 +244,7 @@ def test_files_of_different_runs_are_refused(folder: Path) -> None:
     index = _index(folder)
     _index(folder, total_samples=9, batch_files=[*index["batch_files"], {"path": "y.pt", "samples": 1}])
     with pytest.raises(DataError, match="seq_length 3 and of 4"):
-        read(folder, KINDS)
+        _read(folder, KINDS)
 
 
 def test_torch_and_its_loader_take_the_files(folder: Path) -> None:
@@ -258,6 +262,16 @@ def test_torch_and_its_loader_take_the_files(folder: Path) -> None:
 
 def test_columns_of_several_files_are_in_one_piece(tmp_path: Path) -> None:
     write(tmp_path / "x", _windows(), stem="x", sequences_per_file=1)
-    found = read(tmp_path / "x", KINDS)
+    found = load_windows(tmp_path / "x", "pt", column_kinds=KINDS)
     assert len(list((tmp_path / "x").glob("*.pt"))) > 1
     assert all(isinstance(column, np.ndarray) for column in found.columns.values())
+
+
+def test_slots_are_padded_as_long_as_every_column_is_zero() -> None:
+    ids = np.array([[0, 0, 3, 0], [0, 2, 0, 0], [0, 0, 0, 0], [0, 0, 0, 5]])
+    values = np.array(
+        [[0.0, 0.5, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]]
+    )
+    assert leading_zeros([ids]).tolist() == [2, 1, 3, 3]
+    assert leading_zeros([ids, values]).tolist() == [1, 1, 3, 3]
+    assert leading_zeros([ids[:0], values[:0]]).tolist() == []

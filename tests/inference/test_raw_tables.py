@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from seqjax.config.metadata import Statistics
-from seqjax.data import chunks
+from seqjax.data import sorting
 from seqjax.data.columns import Encoding, encode
 from seqjax.data.table_files import FrameFile
 from seqjax.data.tables import open_files
@@ -70,7 +70,7 @@ def test_windows_a_stride_apart_end_each_sequence() -> None:
 @pytest.mark.parametrize("stride", [None, 1])
 def test_neither_order_nor_chunks_nor_the_file_matter(tmp_path: Path, monkeypatch, stride) -> None:
     expected = windows_of(TABLE, stride=stride)
-    monkeypatch.setattr(chunks, "ROWS_PER_CHUNK", 2)
+    monkeypatch.setattr(sorting, "ROWS_PER_CHUNK", 2)
     shuffled = TABLE.sample(fraction=1, shuffle=True, seed=3)
     shuffled.write_csv(tmp_path / "table.csv")
     TABLE[:4].write_parquet(tmp_path / "1.parquet")

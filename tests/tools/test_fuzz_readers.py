@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from seqjax.config.resolve import load_metadata
-from seqjax.data import streams, table_files
+from seqjax.data import table_files
+from seqjax.data.fitting import read_id_map
 from seqjax.data.formats import load_windows
-from seqjax.data.id_maps import read_id_map
 from seqjax.errors import DataError, SeqjaxError
 from tests.tables import read_table
 from tools import fuzz_readers
@@ -124,16 +124,6 @@ def test_text_that_is_not_utf8_is_refused(tmp_path: Path, name: str) -> None:
         load_windows(path, "parquet", column_kinds={})
     with pytest.raises(DataError, match=r"cannot be read as parquet: .*UTF"):
         read_table(path, "parquet", selected_columns=[name])
-
-
-def test_slots_of_one_name_are_refused_when_they_are_streamed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(streams, "SMALL_CSV", 0)
-    path = tmp_path / "t.csv"
-    path.write_text("sequenceId,subsequenceId,startItemPosition,inputCol,1,1,0\n0,0,0,item,2,2,2\n")
-    with pytest.raises(DataError, match="is not in the long format"):
-        list(streams.window_parts(path, "csv", column_kinds={"item": "categorical"}))
 
 
 def test_windows_of_absurd_length_are_refused(tmp_path: Path) -> None:
