@@ -13,11 +13,11 @@ from seqjax.config.train import TrainConfig
 from seqjax.data.dataset import Windows
 from seqjax.data.loader import epoch_order
 from seqjax.model import functional
-from seqjax.sweep.groups import values_of
 from seqjax.sweep.population import Member
 from seqjax.sweep.runners import Programs
 from seqjax.training.feed import ResidentFeed
 from seqjax.training.setup import Data, prepare
+from seqjax.training.shapes import values_of
 from tests.training.conftest import FAST_TO_COMPILE
 
 LENGTH, BATCH, COUNT = 6, 4, 21

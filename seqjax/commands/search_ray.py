@@ -19,8 +19,8 @@ from seqjax.commands.train_together import End, PopulationTrainer, Task
 from seqjax.config.hyperparameter_search import HyperparameterSearchConfig
 from seqjax.config.train import TrainConfig
 from seqjax.errors import ConfigError, MissingPackageError, Problem, SeqjaxError, TrainingError
-from seqjax.sweep.groups import grouped_by_shape
 from seqjax.sweep.runners import Kind
+from seqjax.training.shapes import grouped_by_shape
 
 if TYPE_CHECKING:
     from ray.util.queue import Queue

@@ -17,7 +17,7 @@ import numpy as np
 
 from seqjax.artifacts.checkpoints import CheckpointWriter, load_info, load_tree, log_saved, newest_intact
 from seqjax.artifacts.layout import Layout, Place
-from seqjax.config.changes import WITHOUT_INFLUENCE, changed_keys
+from seqjax.config.changes import changed_keys, marked_keys
 from seqjax.config.schema import Schema
 from seqjax.config.train import TrainConfig, TrainingSpec
 from seqjax.errors import ArtifactError
@@ -29,28 +29,8 @@ from seqjax.training.step import Report, empty_report
 
 logger = logging.getLogger(__name__)
 
-# Keys that may change between a checkpoint and the run that goes on from it. `epochs` is looked at by itself,
-# and only a new run looks at what it starts from.
-_MAY_CHANGE = (
-    "project_root",
-    "export_generative_model",
-    "export_embedding_model",
-    "embedding_layers",
-    "export_onnx",
-    "export_pt",
-    "export_with_dropout",
-    "inference_batch_size",
-    *(
-        f"training_spec.{key}"
-        for key in (
-            *WITHOUT_INFLUENCE,
-            "early_stopping_epochs",
-            "epochs",
-            "warm_start",
-            "warm_start_strict",
-        )
-    ),
-)
+# Keys that may change between a checkpoint and the run that goes on from it; `epochs` is looked at by itself.
+_MAY_CHANGE = marked_keys(TrainConfig, lambda mark: mark.may_change or not mark.has_influence)
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,6 @@ from seqjax.data.dataset import Windows
 from seqjax.errors import ConfigError, TrainingError
 from seqjax.progress import Advance, progress
 from seqjax.stopping import noted
-from seqjax.sweep.groups import Values, grouped_by_shape, shape_of, values_of
 from seqjax.sweep.population import Member, Population
 from seqjax.sweep.runners import Kind, Programs
 from seqjax.sweep.sizes import bytes_of, fitting, is_too_wide, suited
@@ -45,6 +44,8 @@ from seqjax.training.memory import is_out_of_memory
 from seqjax.training.objective import weighing
 from seqjax.training.placement import Placement
 from seqjax.training.setup import Data, Run, evaluate_baselines
+from seqjax.training.shapes import grouped_by_shape, shape_of, values_of
+from seqjax.training.step import Values
 
 logger = logging.getLogger(__name__)
 

@@ -21,7 +21,6 @@ from jaxtyping import Float
 
 from seqjax.errors import SeqjaxError, TrainingError
 from seqjax.stopping import stop_error
-from seqjax.sweep.groups import Values
 from seqjax.sweep.runners import Kind, Order, Programs, Runner, Work, build_runner
 from seqjax.training.epoch import Setup, Tally, learning_rates, momenta
 from seqjax.training.evaluate import Evaluation
@@ -38,7 +37,7 @@ from seqjax.training.loop import is_finished, next_standing
 from seqjax.training.memory import is_out_of_memory
 from seqjax.training.setup import Run
 from seqjax.training.state import TrainState
-from seqjax.training.step import Constants, Report
+from seqjax.training.step import Constants, Report, Values
 from seqjax.training.threads import Threads
 
 logger = logging.getLogger(__name__)

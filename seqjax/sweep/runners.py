@@ -22,15 +22,14 @@ import numpy as np
 from jaxtyping import Array, Bool, Int
 
 from seqjax.cores import available_cores
-from seqjax.sweep.groups import Values
 from seqjax.training.batch import Batch, Tree
 from seqjax.training.epoch import grouped
 from seqjax.training.evaluate import Evaluator, Found, dispatches
 from seqjax.training.feed import Feed, ResidentFeed, Step
-from seqjax.training.objective import Target
+from seqjax.training.objective import with_numbers, without_smoothing
 from seqjax.training.placement import Placement
 from seqjax.training.state import TrainState, to_host
-from seqjax.training.step import Constants, Recipe, Report, build_step, empty_report
+from seqjax.training.step import Constants, Recipe, Report, Values, build_step, empty_report
 from seqjax.training.threads import Threads
 
 Kind: TypeAlias = Literal["vmap", "map", "loop"]
@@ -322,7 +321,8 @@ def evaluation_step(evaluator: Evaluator) -> Step[Found]:
 
     def step(found: Found, batch: Batch, index: Int[Array, ""], constants: tuple[Tree, Values]) -> Found:
         params, values = constants
-        own = replace(evaluator, targets=_weighted(evaluator.targets, values.get("class_weights", {})))
+        targets = without_smoothing(with_numbers(evaluator.targets, values.get("targets", {})))
+        own = replace(evaluator, targets=targets)
         return own.step(found, batch, index, params)
 
     return step
@@ -362,13 +362,6 @@ def _batched(step: Step[Any], kind: Kind, *, own_batches: bool) -> Step[Any]:
         return jax.lax.map(one_if_there, (occupied, parts)) if kind == "map" else jax.vmap(one)(parts)
 
     return all_of_them
-
-
-def _weighted(targets: tuple[Target, ...], class_weights: Mapping[str, Array]) -> tuple[Target, ...]:
-    return tuple(
-        replace(target, class_weights=class_weights.get(target.name, target.class_weights))
-        for target in targets
-    )
 
 
 def _arrays(values: Values) -> Tree:

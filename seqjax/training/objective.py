@@ -9,7 +9,7 @@ mean. A loss is a row of `CRITERIA`: a function of outputs and truth without any
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -87,6 +87,16 @@ def build_targets(schema: Schema, spec: TrainingSpec) -> tuple[Target, ...]:
         )
         for name, kind in schema.targets.items()
     )
+
+
+def with_numbers(targets: Sequence[Target], numbers: Mapping[str, Mapping[str, Any]]) -> tuple[Target, ...]:
+    """The targets with other numbers, which may be traced.
+
+    Args:
+      targets: What counts.
+      numbers: By target and the name of a `Target`'s field; what is not there stays.
+    """
+    return tuple(replace(target, **numbers.get(target.name, {})) for target in targets)
 
 
 def without_smoothing(targets: Sequence[Target]) -> tuple[Target, ...]:

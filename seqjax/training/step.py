@@ -10,7 +10,7 @@ states) trains a population whose members differ in
 
 * learning rates (and a cycled momentum), by update;
 * dropout rate, gradient clip, weight decay, betas and the optimizer's other numbers;
-* loss weights, class weights and label smoothing;
+* the numbers of targets: loss weights, class weights, label smoothing, thresholds;
 * the key, and so the seed.
 """
 
@@ -31,7 +31,14 @@ from seqjax.optim.rule import Number, is_off
 from seqjax.training.batch import Batch, inputs_of, valid_mask
 from seqjax.training.feed import Step
 from seqjax.training.metrics import Sums, added, no_sums
-from seqjax.training.objective import Outputs, Target, loss_sums, total_weights, weighted_loss
+from seqjax.training.objective import (
+    Outputs,
+    Target,
+    loss_sums,
+    total_weights,
+    weighted_loss,
+    with_numbers,
+)
 from seqjax.training.precision import FLOAT32, Precision, next_scale, rounded
 from seqjax.training.state import Params, TrainState
 
@@ -52,9 +59,8 @@ class Constants(NamedTuple):
     key: Key[Array, ""]
     """The run's key, from its seed; dropout and rounding draw from it."""
     values: Values | None = None
-    """Numbers to use in place of the recipe's: `dropout` and `clip`, a scalar each; `loss_weight`,
-    `class_weights` and `label_smoothing`, a mapping from target to scalar (classes: a vector) each;
-    `optimizer`, a mapping from keyword argument to scalar (betas: a tuple of scalars)."""
+    """Numbers to use in place of the recipe's: `dropout` and `clip`, a scalar each; `targets`, the
+    numbers of a `Target` by its name; `optimizer`, a scalar (betas: a tuple) by keyword argument."""
     momenta: Float[Array, "n"] | None = None
     """Momentum of each update of the epoch, in place of the optimizer's."""
 
@@ -86,21 +92,12 @@ class Recipe:
 
     def with_values(self, values: Values) -> "Recipe":
         """The same recipe with other numbers, which may be traced: see `Constants.values`."""
-        own = {name: values[name] for name in ("dropout", "clip") if name in values}
-        by_target = {
-            name: values[name]
-            for name in ("loss_weight", "class_weights", "label_smoothing")
-            if name in values
-        }
-        targets = tuple(
-            replace(
-                target,
-                **{name: given[target.name] for name, given in by_target.items() if target.name in given},
-            )
-            for target in self.targets
-        )
+        own = {name: value for name, value in values.items() if name not in ("targets", "optimizer")}
         return replace(
-            self, **own, targets=targets, optimizer=self.optimizer.with_values(values.get("optimizer", {}))
+            self,
+            **own,
+            targets=with_numbers(self.targets, values.get("targets", {})),
+            optimizer=self.optimizer.with_values(values.get("optimizer", {})),
         )
 
 

@@ -20,7 +20,8 @@ from seqjax.training.loop import fit
 from seqjax.training.metrics import Losses
 from tests.populations import config, members, quick, solo
 
-BASE = {"dropout": 0.1, "gradient_clip": 0.5, "label_smoothing": 0.1}
+HUBER = {"criterion": {"item": "CrossEntropyLoss", "value": "HuberLoss"}}
+BASE = {"dropout": 0.1, "gradient_clip": 0.5, "label_smoothing": 0.1, **HUBER}
 VARIED = {
     "nothing": {},
     "learning_rate": {"learning_rate": 0.01},
@@ -35,6 +36,7 @@ VARIED = {
     "gradient_clip": {"gradient_clip": 0.05},
     "no clip": {"gradient_clip": None},
     "label_smoothing": {"label_smoothing": 0.3},
+    "huber_delta": {"huber_delta": 0.2},
     "loss_weights": {"loss_weights": {"item": 0.2, "value": 2.0}},
     "class_weights": {"class_weights": {"item": [1.0, 0.5, 2.0, 3.0, 0.25]}},
     "weight_decay": {"optimizer": {"name": "AdamW", "weight_decay": 0.5}},
@@ -81,7 +83,13 @@ def alone(settings):
     """The parameters of a run that is trained by itself, with its numbers compiled in."""
     spec = settings.training_spec
     run, params = solo(settings, beside=quick(settings))
-    compiled_in = (spec.dropout, spec.gradient_clip, spec.label_smoothing, spec.loss_weights)
+    compiled_in = (
+        spec.dropout,
+        spec.gradient_clip,
+        spec.label_smoothing,
+        spec.loss_weights,
+        spec.huber_delta,
+    )
     key = repr((*compiled_in, spec.class_weights, spec.optimizer))
     first = FOLDS.setdefault(key, run)
     nothing = Evaluation(Losses({"item": 1.0}, {"item": 1.0}), {})

@@ -195,9 +195,14 @@ def test_a_population_differs_in_traced_values_and_each_member_trains_as_it_woul
         {
             "dropout": jnp.float32(dropout),
             "clip": jnp.float32(clip),
-            "loss_weight": {"item": jnp.float32(0.7 + dropout), "value": jnp.float32(1.3)},
-            "class_weights": {"item": jnp.asarray(case.targets[0].class_weights) + dropout},
-            "label_smoothing": {"item": jnp.float32(dropout)},
+            "targets": {
+                "item": {
+                    "loss_weight": jnp.float32(0.7 + dropout),
+                    "class_weights": jnp.asarray(case.targets[0].class_weights) + dropout,
+                    "label_smoothing": jnp.float32(dropout),
+                },
+                "value": {"loss_weight": jnp.float32(1.3)},
+            },
             "optimizer": {"weight_decay": jnp.float32(decay), "betas": (jnp.float32(0.9), jnp.float32(b2))},
         }
         for dropout, clip, decay, b2 in [(0.0, 0.5, 0.0, 0.999), (0.3, 1e-3, 0.1, 0.9)]
@@ -227,7 +232,7 @@ def test_traced_values_are_those_that_are_compiled_in(case):
     traced = {
         "dropout": jnp.float32(0.2),
         "clip": jnp.float32(0.3),
-        "label_smoothing": {"item": jnp.float32(0.1)},
+        "targets": {"item": {"label_smoothing": jnp.float32(0.1)}},
         "optimizer": {"weight_decay": jnp.float32(0.3)},
     }
     fixed = dataclasses.replace(
