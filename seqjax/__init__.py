@@ -6,6 +6,8 @@ The public names are listed here and imported on first use, so that `import seqj
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from seqjax.version import __version__
+
 if TYPE_CHECKING:
     from seqjax.api import evaluate, infer, load_model, make, preprocess, search, train, visualize_training
     from seqjax.config.evaluate import EvaluateConfig
@@ -18,8 +20,6 @@ if TYPE_CHECKING:
     from seqjax.config.train import TrainConfig, TrainingSpec
     from seqjax.config.visualize_training import VisualizeTrainingConfig
     from seqjax.errors import SeqjaxError
-
-__version__ = "0.1.0"
 
 __all__ = [
     "EvaluateConfig",

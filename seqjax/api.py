@@ -19,7 +19,7 @@ from seqjax.config.metadata import Metadata
 from seqjax.config.preprocess import PreprocessConfig
 from seqjax.config.train import TrainConfig
 from seqjax.config.visualize_training import VisualizeTrainingConfig
-from seqjax.progress import log_lines
+from seqjax.console import log_lines
 
 if TYPE_CHECKING:
     from seqjax.commands.train import TrainResult

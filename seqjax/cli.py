@@ -22,12 +22,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Union
 
 import tyro
 
-from seqjax import __version__
-from seqjax.allocator import keep_freed_memory
-from seqjax.compilation_cache import keep_compilations
+from seqjax.console import configure_logging
 from seqjax.errors import ConfigError, Problem, SeqjaxError
-from seqjax.progress import configure_logging
+from seqjax.runtime import keep_compilations, keep_freed_memory
 from seqjax.stopping import Stopped, stoppable
+from seqjax.version import __version__
 
 if TYPE_CHECKING:
     from seqjax.config.base import ConfigModel

@@ -17,26 +17,26 @@ MAX_FILE_LINES = 500
 MAX_FUNCTION_LINES = 60
 MAX_POSITIONAL_ARGUMENTS = 5
 
-# What every layer may import.
-BASE = {"config", "errors", "progress", "stopping", "__init__"}
+# What every layer that stands above them may import.
+BASE = {"version", "errors", "stopping", "console", "config"}
 
-# Who may import whom, besides BASE and itself. A file at the top of the package is a layer of its own.
+# From the ground up: what a layer may import besides BASE, all of it named in rows before its own.
 LAYERS: dict[str, set[str]] = {
+    "version": set(),
     "errors": set(),
-    "progress": set(),
     "stopping": set(),
-    "allocator": set(),
-    "compilation_cache": set(),
-    "cores": set(),
-    "baselines": set(),
+    "console": set(),
     "config": set(),
-    # Sequifier's shards are torch files, which interop reads and writes.
-    "data": {"interop"},
+    "runtime": set(),
+    "baselines": set(),
+    "reports": set(),
     "model": set(),
     "optim": set(),
-    "training": {"model", "optim", "baselines"},
-    "sweep": {"training", "model", "optim", "cores"},
     "interop": set(),
+    # Sequifier's shards are torch files, which interop reads and writes.
+    "data": {"interop"},
+    "training": {"model", "optim", "baselines"},
+    "sweep": {"training", "model", "optim", "runtime"},
     # An export is a model that is written down: it traces the model, inside the function that does it.
     "artifacts": {"interop", "model"},
     "inference": {"model", "data", "artifacts", "interop"},
@@ -53,16 +53,15 @@ LAYERS: dict[str, set[str]] = {
         "evaluation",
         "baselines",
         "reports",
-        "allocator",
-        "cores",
+        "runtime",
     },
-    "reports": set(),
     "options": set(),
     "api": {"commands", "inference", "evaluation"},
-    "cli": {"options", "allocator", "compilation_cache", "commands", "evaluation"},
+    "cli": {"options", "runtime", "commands", "evaluation"},
     "__init__": {"api"},
     "__main__": {"cli"},
 }
+FLOORS = list(LAYERS)
 
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax", "jax2onnx"}
 TABLES = {"polars", "pyarrow", "grain"}
@@ -71,9 +70,7 @@ HEAVY = JAX | TABLES | GRAPHS
 
 # Third-party packages that a layer never imports, not in a function either.
 NEVER: dict[str, set[str]] = {
-    **dict.fromkeys(
-        ["errors", "progress", "stopping", "allocator", "compilation_cache", "cores", "config"], HEAVY
-    ),
+    **dict.fromkeys(["version", "errors", "stopping", "console", "config", "runtime"], HEAVY),
     **dict.fromkeys(["options", "api", "cli", "__init__", "__main__"], HEAVY),
     "data": JAX | GRAPHS,
     "evaluation": JAX | GRAPHS,
@@ -159,10 +156,14 @@ def _layering(layer: str, imports: list[Import], package: str) -> Iterator[Findi
         return
     for item in imports:
         parts = item.module.split(".")
-        if parts[0] != package or len(parts) < 2:
+        if parts[0] != package:
             continue
-        other = parts[1] if parts[1] in LAYERS else "__init__"
-        if other != layer and other not in LAYERS[layer] | BASE:
+        other = parts[1] if len(parts) > 1 and parts[1] in LAYERS else "__init__"
+        if other == layer:
+            continue
+        if FLOORS.index(other) > FLOORS.index(layer):
+            yield "layer", item.line, f"{layer} imports {item.module}, which stands above it"
+        elif other not in LAYERS[layer] | BASE:
             yield "layer", item.line, f"{layer} imports {item.module}"
         elif not item.lazy and layer in LAZY_LAYERS.get(other, set()):
             yield "lazy", item.line, f"{layer} imports {item.module} outside a function"
@@ -230,6 +231,17 @@ def _pickles(tree: ast.Module) -> Iterator[Finding]:
             yield "pickle", node.value.lineno, "allow_pickle"
 
 
+def test_no_row_of_the_table_of_layers_looks_up():
+    upward = [
+        (layer, other)
+        for layer, others in LAYERS.items()
+        for other in others
+        if FLOORS.index(other) >= FLOORS.index(layer)
+    ]
+    assert upward == []
+    assert set(FLOORS[: len(BASE)]) == BASE
+
+
 def test_seqjax_keeps_the_rules():
     assert violations(PACKAGE) == []
 
@@ -243,6 +255,10 @@ FAULTS = [
     ("layer", "optim/schedules.py", "from seqjax.model.norm import Norm"),
     ("layer", "config/train.py", "from seqjax.data.dataset import Batch"),
     ("layer", "commands/train.py", "from seqjax.cli import main"),
+    ("layer", "artifacts/card.py", "import seqjax"),
+    ("layer", "inference/engine.py", "from seqjax import __version__"),
+    ("layer", "errors.py", "from seqjax.config.base import ConfigModel"),
+    ("layer", "version.py", "def f():\n    from seqjax.errors import SeqjaxError"),
     ("layer", "newcomer/thing.py", "x = 1"),
     ("package", "config/train.py", "def f():\n    import jax.numpy as jnp"),
     ("package", "config/train.py", "from polars import DataFrame"),
@@ -283,7 +299,7 @@ ALLOWED = [
     ("commands/train.py", "from seqjax.training.loop import fit\nfrom seqjax.data.loader import batches"),
     (
         "training/loop.py",
-        "import jax\nfrom seqjax.model.functional import init\nfrom seqjax import __version__",
+        "import jax\nfrom seqjax.model.functional import init\nfrom seqjax.version import __version__",
     ),
     ("cli.py", "import sys\ntry:\n    print()\nexcept SeqjaxError:\n    sys.exit(1)"),
     ("cli.py", "def f():\n    from seqjax.commands.train import train"),

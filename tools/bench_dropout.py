@@ -42,7 +42,7 @@ def seconds_of_epochs(name: str, dropout: float) -> Iterator[float]:
 
 def measure(name: str, repeats: int) -> dict[str, Any]:
     """CPU seconds of epochs without and with dropout, and their ratios, in this process."""
-    from seqjax.allocator import keep_freed_memory
+    from seqjax.runtime import keep_freed_memory
 
     keep_freed_memory()
     without, dropped = seconds_of_epochs(name, 0.0), seconds_of_epochs(name, RATE)

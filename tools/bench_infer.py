@@ -288,7 +288,7 @@ def measure_start(project: Path) -> float:
 
 def measure_cache(project: Path) -> dict[str, Any]:
     """Trains a rotary model in this process and compares both forms of generation."""
-    from seqjax.allocator import keep_freed_memory
+    from seqjax.runtime import keep_freed_memory
 
     keep_freed_memory()
     import numpy as np

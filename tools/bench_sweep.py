@@ -56,7 +56,7 @@ SOLO = "one after the other"
 WAYS = ("vmap", "map", "loop", SOLO)
 CHILD = """
 import json, sys
-from seqjax.allocator import keep_freed_memory
+from seqjax.runtime import keep_freed_memory
 keep_freed_memory()
 from tools.bench_sweep import population
 print(json.dumps(population(*json.loads(sys.argv[1]))))

@@ -86,7 +86,7 @@ def measure(config: dict[str, Any], batches: int, epochs: int) -> dict[str, floa
       batches: Batches of an epoch.
       epochs: Timed epochs; one more comes before them.
     """
-    from seqjax.allocator import keep_freed_memory
+    from seqjax.runtime import keep_freed_memory
 
     keep_freed_memory()
     from seqjax.training.events import BatchEvent

@@ -10,7 +10,6 @@ from typing import Any, Literal, Self
 
 from pydantic import ConfigDict, Field, ValidationError
 
-import seqjax
 from seqjax.config.base import ConfigModel
 from seqjax.config.metadata import Metadata, Statistics
 from seqjax.config.model import ModelSpec
@@ -18,6 +17,7 @@ from seqjax.config.schema import Schema
 from seqjax.config.train import TrainConfig
 from seqjax.errors import ArtifactError
 from seqjax.interop.graph_names import free_name
+from seqjax.version import __version__
 
 ModelKind = Literal["generative", "embedding"]
 
@@ -29,7 +29,7 @@ _OUTPUT_SUFFIX = {"categorical": "_log_probs", "real": "_value"}
 
 def installed_versions() -> dict[str, str]:
     """The versions of seqjax and of the packages that shape a model file, as far as they are installed."""
-    versions = {"seqjax": seqjax.__version__}
+    versions = {"seqjax": __version__}
     for package in _PACKAGES:
         try:
             versions[package] = version(package)
@@ -116,7 +116,7 @@ class ModelCard(ConfigModel):
             first = error.errors()[:3]
             found = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in first)
             raise ArtifactError(
-                f"{source}: its description of itself cannot be read by seqjax {seqjax.__version__} "
+                f"{source}: its description of itself cannot be read by seqjax {__version__} "
                 f"({found}). Export the model again, or use the version of seqjax that wrote it."
             ) from None
 

@@ -14,7 +14,6 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
-import seqjax
 from seqjax.artifacts.atomic import replacing
 from seqjax.artifacts.card import ModelCard
 from seqjax.artifacts.layout import Layout
@@ -37,6 +36,7 @@ from seqjax.inference.engine import Engine
 from seqjax.inference.engines import open_engine
 from seqjax.inference.inputs import data_path_of, metadata_of, read_format_of, source_of
 from seqjax.inference.sequifier import card_from_training
+from seqjax.version import __version__
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ def evaluate(config: EvaluateConfig) -> Report:
     places = _places(config, list(engines))
     report = Report(
         format=FORMAT,
-        seqjax_version=seqjax.__version__,
+        seqjax_version=__version__,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         files=[str(place) for place in places.values()],
         data=str(data_path),

@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-import seqjax
 from seqjax.artifacts.data_layout import (
     data_name,
     foreign_file,
@@ -39,7 +38,7 @@ from seqjax.config.metadata import Metadata
 from seqjax.config.preprocess import PreprocessConfig
 from seqjax.config.resolve import load_metadata
 from seqjax.config.schema import ColumnKind, kind_of
-from seqjax.cores import available_cores
+from seqjax.console import Advance, progress
 from seqjax.data import shards
 from seqjax.data.chunks import Unsorted, chunks, in_order, sort_on_disk, sorted_tables
 from seqjax.data.columns import OTHER, id_dtype
@@ -51,7 +50,8 @@ from seqjax.data.splits import Between, ByValue, Splitting, Within
 from seqjax.data.table_files import CsvFiles, TypesWidened
 from seqjax.data.tables import CutOffs, Table, TableReader, Wanted, open_files
 from seqjax.errors import DataError
-from seqjax.progress import Advance, progress
+from seqjax.runtime import available_cores
+from seqjax.version import __version__
 
 logger = logging.getLogger(__name__)
 
@@ -403,7 +403,7 @@ def _fingerprint(config: PreprocessConfig, reader: TableReader) -> dict[str, Any
     return {
         **config.model_dump(mode="json", exclude=set(WITHOUT_EFFECT)),
         "files": {name: f"{size.st_size} bytes of {size.st_mtime_ns}" for name, size in sizes.items()},
-        "seqjax": seqjax.__version__,
+        "seqjax": __version__,
     }
 
 
@@ -470,5 +470,5 @@ def _metadata(config: PreprocessConfig, name: str, found: Survey, earlier: Metad
         missing_real=config.missing_real,
         write_format=config.write_format,
         padding="null",
-        seqjax_version=seqjax.__version__,
+        seqjax_version=__version__,
     )

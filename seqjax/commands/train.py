@@ -38,10 +38,10 @@ from seqjax.config.metadata import Metadata
 from seqjax.config.resolve import load_metadata, resolve_schema
 from seqjax.config.schema import Schema
 from seqjax.config.train import TrainConfig
+from seqjax.console import Advance, configure_logging, progress
 from seqjax.data.columns import OTHER, class_labels
 from seqjax.errors import TrainingError
 from seqjax.model.functional import GraphDef, abstract, init
-from seqjax.progress import Advance, configure_logging, progress
 from seqjax.stopping import noted
 from seqjax.training.agreement import Wishes
 from seqjax.training.devices import find_device

@@ -27,9 +27,9 @@ from seqjax.commands.train_checkpoints import (
     run_info,
 )
 from seqjax.config.train import TrainConfig
+from seqjax.console import Advance, progress
 from seqjax.data.dataset import Windows
 from seqjax.errors import ConfigError, TrainingError
-from seqjax.progress import Advance, progress
 from seqjax.stopping import noted
 from seqjax.sweep.population import Member, Population
 from seqjax.sweep.runners import Kind, Programs

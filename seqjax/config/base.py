@@ -15,10 +15,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from seqjax.errors import ConfigError, Problem
+
+Share = Annotated[float, Field(ge=0, le=1)]
+"""A fraction of a whole, none and all of it included."""
+ShareBelowOne = Annotated[float, Field(ge=0, lt=1)]
+"""A fraction that is never the whole, such as a probability of dropping, or a decay."""
+PositiveShare = Annotated[float, Field(gt=0, le=1)]
+"""A fraction that is never nothing."""
 
 
 class ConfigModel(BaseModel):

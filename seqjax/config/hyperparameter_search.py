@@ -20,8 +20,12 @@ from pydantic import (
     field_validator,
 )
 
+<<<<<<< HEAD
 from seqjax.config.base import ConfigModel, Problems
 from seqjax.config.changes import FREE, LOCAL
+=======
+from seqjax.config.base import ConfigModel, Problems, ShareBelowOne
+>>>>>>> 0582d5baf66fc2ddd3157897f3af4c31ab7ccd33
 from seqjax.config.model import (
     Activation,
     AttentionType,
@@ -29,7 +33,6 @@ from seqjax.config.model import (
     Normalization,
     PositionalEncoding,
 )
-from seqjax.config.numbers import ShareBelowOne
 from seqjax.config.optimization import NamedSpec, optimizer_settings, scheduler_settings
 from seqjax.config.sampling import Range, Values, WholeRange, check_key, check_range
 from seqjax.config.schema import ColumnType

@@ -4,9 +4,8 @@ from typing import Literal
 
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, ValidationInfo, field_validator
 
-from seqjax.config.base import ConfigModel
+from seqjax.config.base import ConfigModel, PositiveShare
 from seqjax.config.formats import TableFormat, WindowFormat
-from seqjax.config.numbers import PositiveShare
 from seqjax.config.schema import ColumnKind, ColumnType
 
 

@@ -4,8 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationInfo, field_validator
 
-from seqjax.config.base import ConfigModel
-from seqjax.config.numbers import ShareBelowOne
+from seqjax.config.base import ConfigModel, ShareBelowOne
 
 
 class OptimizerSettings(ConfigModel):

@@ -5,9 +5,8 @@ from typing import Annotated, ClassVar, Literal, TypeVar
 
 from pydantic import Field, NonNegativeInt, PositiveInt, ValidationInfo, field_validator
 
-from seqjax.config.base import ConfigModel
+from seqjax.config.base import ConfigModel, PositiveShare
 from seqjax.config.formats import TableFormat, WindowFormat
-from seqjax.config.numbers import PositiveShare
 from seqjax.config.schema import ColumnKind, SeqLength
 
 Ratios = Annotated[list[PositiveShare], Field(min_length=1)]

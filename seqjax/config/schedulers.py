@@ -12,8 +12,7 @@ from pydantic import (
     field_validator,
 )
 
-from seqjax.config.base import ConfigModel
-from seqjax.config.numbers import PositiveShare, Share, ShareBelowOne
+from seqjax.config.base import ConfigModel, PositiveShare, Share, ShareBelowOne
 
 
 class SchedulerSettings(ConfigModel):

@@ -13,12 +13,15 @@ from pydantic import (
     field_validator,
 )
 
+<<<<<<< HEAD
 from seqjax.config.base import ConfigModel, Problems, suggestion
 from seqjax.config.changes import FREE, LOCAL, RESUMABLE, TRACED
+=======
+from seqjax.config.base import ConfigModel, Problems, ShareBelowOne, suggestion
+>>>>>>> 0582d5baf66fc2ddd3157897f3af4c31ab7ccd33
 from seqjax.config.formats import WindowFormat
 from seqjax.config.layers import DTypeName, LayerType
 from seqjax.config.model import ModelSpec
-from seqjax.config.numbers import ShareBelowOne
 from seqjax.config.optimization import (
     CATEGORICAL_CRITERIA,
     REAL_CRITERIA,

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float64, Int64
 from seqjax.artifacts.card import ModelCard
 from seqjax.baselines import Fitted
 from seqjax.config.evaluate import EvaluateConfig
+from seqjax.console import progress
 from seqjax.data.columns import FIRST_ID, OTHER, UNKNOWN, class_labels
 from seqjax.data.dataset import Batch, Windows
 from seqjax.errors import ArtifactError
@@ -25,7 +26,6 @@ from seqjax.evaluation.tally import ENOUGH_SEQUENCES, Pieces, Unit, unit_for
 from seqjax.evaluation.targets import CategoricalRun, Items, RealRun, TargetRun, scored_pieces
 from seqjax.inference.engine import Engine, Outputs
 from seqjax.inference.predict import chunks
-from seqjax.progress import progress
 
 _LIKELY = 100_000
 """Windows that are looked at to find the commonest of very many classes."""

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from jaxtyping import Float, Float32, Int64, Shaped
 
+from seqjax.console import Advance
 from seqjax.data.dataset import Windows
 from seqjax.inference.engine import Engine, Outputs
 from seqjax.inference.generate import GenerationCache, generate, last_windows
 from seqjax.inference.predict import positions_predicted, positions_seen, predict, window_feed
 from seqjax.inference.sample import SPREAD, Reader, Readout
-from seqjax.progress import Advance
 
 
 @dataclass(frozen=True)

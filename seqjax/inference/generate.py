@@ -13,12 +13,12 @@ from typing import Literal, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Float32, Int64, Shaped
 
+from seqjax.console import Advance, progress
 from seqjax.data.dataset import Windows
 from seqjax.inference.engine import Engine
 from seqjax.inference.predict import Feed
 from seqjax.inference.sample import Reader, Reading, Readout, joined
 from seqjax.inference.scan import Scan, steps_at_once
-from seqjax.progress import Advance, progress
 
 GenerationCache = Literal["exact", "rolling"]
 

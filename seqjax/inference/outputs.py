@@ -11,6 +11,7 @@ import polars as pl
 
 from seqjax.artifacts.card import ModelCard
 from seqjax.config.infer import InferConfig
+from seqjax.console import progress
 from seqjax.inference.engine import Engine
 from seqjax.inference.forecast import Forecast, embed, forecast
 from seqjax.inference.sample import Reader, SamplingRule
@@ -22,7 +23,6 @@ from seqjax.inference.tables import (
     probability_table,
     quantile_table,
 )
-from seqjax.progress import progress
 
 
 class Output(NamedTuple):

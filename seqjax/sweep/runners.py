@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
-from seqjax.cores import available_cores
+from seqjax.runtime import available_cores
 from seqjax.training.batch import Batch, Tree
 from seqjax.training.epoch import grouped
 from seqjax.training.evaluate import Evaluator, Found, dispatches

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from seqjax.progress import Advance
+from seqjax.console import Advance
 from seqjax.training.events import BatchEvent, EpochEvent, Event, Hook
 
 _MANY_TARGETS = 3
@@ -14,7 +14,7 @@ def live_view(bar: Advance, memory: Callable[[], int]) -> Hook:
     """A hook that moves a bar of batches, and shows how the run does.
 
     Args:
-      bar: From `seqjax.progress.progress`.
+      bar: From `seqjax.console.progress`.
       memory: Says how many bytes are in use.
     """
 

@@ -1,4 +1,4 @@
-from seqjax.progress import Advance
+from seqjax.console import Advance
 from seqjax.training.evaluate import Evaluation
 from seqjax.training.events import BatchEvent, EpochEvent
 from seqjax.training.live import live_view, size

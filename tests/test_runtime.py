@@ -1,10 +1,15 @@
-"""Compiled programs are kept where the user can write, and nowhere else."""
+"""What a process asks of its machine: options of glibc's allocator, a place for compiled programs."""
 
 import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-from seqjax.compilation_cache import keep_compilations
+from seqjax import runtime
+from seqjax.runtime import keep_compilations, keep_freed_memory
 
 VARIABLE = "JAX_COMPILATION_CACHE_DIR"
 LEAST = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
@@ -57,3 +62,17 @@ def test_a_folder_that_cannot_be_made_is_no_failure(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert keep_compilations() is None
     assert VARIABLE not in os.environ
+
+
+PROGRAM = "import runpy, sys; print(runpy.run_path(sys.argv[1])['keep_freed_memory']())"
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the options are glibc's")
+def test_glibc_accepts_the_options():
+    words = [sys.executable, "-c", PROGRAM, str(Path(runtime.__file__))]
+    assert subprocess.run(words, capture_output=True, text=True, check=True).stdout == "True\n"
+
+
+def test_other_systems_are_left_alone(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert keep_freed_memory() is False

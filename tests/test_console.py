@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from seqjax import progress as module
-from seqjax.progress import configure_logging, log_lines, progress
+from seqjax import console as module
+from seqjax.console import configure_logging, log_lines, progress
 
 
 class Terminal(io.StringIO):
