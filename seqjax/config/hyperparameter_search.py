@@ -20,12 +20,8 @@ from pydantic import (
     field_validator,
 )
 
-<<<<<<< HEAD
-from seqjax.config.base import ConfigModel, Problems
-from seqjax.config.changes import FREE, LOCAL
-=======
 from seqjax.config.base import ConfigModel, Problems, ShareBelowOne
->>>>>>> 0582d5baf66fc2ddd3157897f3af4c31ab7ccd33
+from seqjax.config.changes import FREE, LOCAL
 from seqjax.config.model import (
     Activation,
     AttentionType,
@@ -181,9 +177,9 @@ class HyperparameterSearchConfig(FixedRun):
     other; ray does as vmap does on the machines of a Ray cluster."""
     population_size: Annotated[PositiveInt | None, FREE] = None
     """Largest number of runs that are trained together; null takes as many as fit into memory."""
-    population_runner: Annotated[Literal["auto", "vmap", "map", "loop"], FREE] = "auto"
-    """How a device works on runs that are trained together: vmap all at once, map one after the other in one
-    program, loop with a program for one; auto goes by the device and by where the data is."""
+    population_runner: Annotated[Literal["auto", "vmap", "loop"], FREE] = "auto"
+    """How a device works on runs that are trained together: vmap all at once, loop with a program for one; auto
+    goes by the device and by where the data is."""
     ray_address: Annotated[str | None, FREE] = None
     """Address of the Ray cluster; null takes RAY_ADDRESS, or starts one on this machine."""
     ray_resources: Annotated[dict[str, NonNegativeFloat], FREE] = Field(default_factory=lambda: {"CPU": 1.0})

@@ -13,12 +13,8 @@ from pydantic import (
     field_validator,
 )
 
-<<<<<<< HEAD
-from seqjax.config.base import ConfigModel, Problems, suggestion
-from seqjax.config.changes import FREE, LOCAL, RESUMABLE, TRACED
-=======
 from seqjax.config.base import ConfigModel, Problems, ShareBelowOne, suggestion
->>>>>>> 0582d5baf66fc2ddd3157897f3af4c31ab7ccd33
+from seqjax.config.changes import FREE, LOCAL, RESUMABLE, TRACED
 from seqjax.config.formats import WindowFormat
 from seqjax.config.layers import DTypeName, LayerType
 from seqjax.config.model import ModelSpec
@@ -125,7 +121,7 @@ class FixedTraining(ConfigModel):
     """A .pt file, or the folder of a checkpoint, whose parameters a new run starts from."""
     warm_start_strict: Annotated[bool, RESUMABLE] = True
     """Whether the file must hold exactly the parameters of this model; false takes what fits by name."""
-    log_interval: Annotated[PositiveInt, LOCAL] = 10
+    log_interval: Annotated[PositiveInt, FREE] = 10
     """Log every so many batches."""
     log_to: Annotated[tuple[Literal["tensorboard"], ...], FREE] = ()
     """Where the log goes besides text and JSON lines: tensorboard (event files in logs/tensorboard)."""

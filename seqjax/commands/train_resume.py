@@ -1,13 +1,12 @@
 """When `seqjax train` saves, and how it goes on from what was saved.
 
-A checkpoint holds the arrays of a run, and as JSON all that is counted: epochs, the score, what the epoch
-that is under way has found so far, and how long the log files were. A run that goes on cuts its logs to that
-length, so that what was logged after the checkpoint, and will be logged again, is there once.
+A checkpoint holds the arrays of a run, and as JSON all that is counted: epochs, the score, and what the epoch
+that is under way has found so far.
 """
 
 import logging
-import os
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,17 +14,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from seqjax.artifacts.checkpoints import CheckpointWriter, load_info, load_tree, log_saved, newest_intact
+from seqjax.artifacts.checkpoints import CheckpointWriter, load_info, load_tree, newest_intact
 from seqjax.artifacts.layout import Layout, Place
 from seqjax.config.changes import changed_keys, marked_keys
 from seqjax.config.schema import Schema
 from seqjax.config.train import TrainConfig, TrainingSpec
 from seqjax.errors import ArtifactError
-from seqjax.training.distributed import agree
-from seqjax.training.events import BackEvent, EpochPart, Event, PauseEvent, Standing, StandingEvent
+from seqjax.training.events import Event, PauseEvent, Progress, RunState, StateEvent
+from seqjax.training.processes import agree
 from seqjax.training.setup import Run
-from seqjax.training.state import Params, TrainState, to_host
-from seqjax.training.step import Report, empty_report
+from seqjax.training.state import Params
 
 logger = logging.getLogger(__name__)
 
@@ -35,19 +33,19 @@ _MAY_CHANGE = marked_keys(TrainConfig, lambda mark: mark.may_change or not mark.
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What there is to go on from."""
+    """A checkpoint to go on from."""
 
     path: Path | None
-    """The newest intact checkpoint; null if there is none."""
+    """The newest intact one; None if there is none."""
     info: dict[str, Any]
     """Its JSON object."""
     damaged: tuple[str, ...] = ()
     """What is wrong with those that were passed over."""
 
     @property
-    def parts(self) -> int:
-        """Micro-batches a batch."""
-        return self.info.get("parts", 1)
+    def micro_batches(self) -> int:
+        """Micro-batches into which the run cuts each batch."""
+        return self.info.get("micro_batches", 1)
 
     def is_finished(self, spec: TrainingSpec) -> bool:
         """Whether nothing is left to train."""
@@ -114,7 +112,7 @@ def check_until(checkpoint: Checkpoint, until: int | None) -> None:
         )
 
 
-def restore(checkpoint: Checkpoint, run: Run, shapes: Params) -> Standing:
+def restore(checkpoint: Checkpoint, run: Run, shapes: Params) -> RunState:
     """The run as it was.
 
     Args:
@@ -123,27 +121,19 @@ def restore(checkpoint: Checkpoint, run: Run, shapes: Params) -> Standing:
       shapes: Shapes and types of the model's parameters.
     """
     assert checkpoint.path is not None
-    state, best = jax.eval_shape(lambda params: (run.begin(params), run.precision.keep(params)), shapes)
-    report = to_host(empty_report(run.setup.targets))
-    state, best, report = load_tree(checkpoint.path, (state, best, report))
+    like = jax.eval_shape(lambda params: (run.new_state(params), run.precision.keep(params)), shapes)
+    state, best = load_tree(checkpoint.path, like)
     info = checkpoint.info
-    loss = float("inf") if info["best_loss"] is None else info["best_loss"]
-    part = None if info["part"] is None else _part(info["part"], report)
-    losses = tuple(info["losses"])
-    return Standing(info["epoch"], state, best, info["best_epoch"], loss, info["stale"], losses, part)
-
-
-def cut_logs(layout: Layout, info: dict[str, Any]) -> None:
-    """Removes from the logs what was written after a checkpoint."""
-    for path in _logs(layout):
-        length = info["logs"].get(path.name)
-        if length is not None and path.exists() and path.stat().st_size > length:
-            os.truncate(path, length)
-
-
-def log_lengths(layout: Layout) -> dict[str, int]:
-    """How long the logs are, in bytes."""
-    return {path.name: path.stat().st_size for path in _logs(layout) if path.exists()}
+    return RunState(
+        info["epoch"],
+        state,
+        best,
+        info["best_epoch"],
+        float("inf") if info["best_loss"] is None else info["best_loss"],
+        info["stale"],
+        tuple(info["losses"]),
+        None if info["progress"] is None else _progress(info["progress"]),
+    )
 
 
 class Saver:
@@ -151,28 +141,28 @@ class Saver:
 
     Args:
       layout: Where the run's files lie.
-      info: What each checkpoint says about the run.
+      info: Says what each checkpoint tells about the run.
       spec: When to save, and how many checkpoints to keep.
       run: The run.
-      start: Its new state, or what its checkpoint holds.
+      start: What it begins with.
     """
 
     def __init__(
-        self, layout: Layout, info: dict[str, Any], spec: TrainingSpec, run: Run, start: TrainState | Standing
+        self,
+        layout: Layout,
+        info: Callable[[], dict[str, Any]],
+        spec: TrainingSpec,
+        run: Run,
+        start: RunState,
     ) -> None:
-        self._layout = layout
         self._info = info
         self._spec = spec
-        self._accumulation = run.setup.accumulation
-        self._batches = len(run.setup.order(1))
-        self._nothing = to_host(empty_report(run.setup.targets))
-        fresh = isinstance(start, TrainState)
-        self._writer = CheckpointWriter(layout, keep=spec.keep_checkpoints, fresh=fresh)
+        self._accumulation = run.recipe.accumulation
+        self._batches = len(run.order(1))
+        is_new = start.epoch == 0 and start.progress is None
+        self._writer = CheckpointWriter(layout, keep=spec.keep_checkpoints, fresh=is_new)
         self._saved_at = time.monotonic()
-        self._saved_epoch = None if isinstance(start, TrainState) or start.part is not None else start.epoch
-        self._note_lengths(wait=False)
-        self.has_saved = False
-        """Whether a checkpoint was begun."""
+        self._saved_epoch = None if is_new or start.progress is not None else start.epoch
 
     @property
     def is_due(self) -> bool:
@@ -185,30 +175,20 @@ class Saver:
         """Begins to save, if it is time. Waits for that only where a signal ends the run."""
         self._writer.tell()
         match event:
-            case StandingEvent():
-                is_its_turn = event.standing.epoch % self._spec.save_interval_epochs == 0
-                is_saved = event.finished or is_its_turn or self.is_due
-                self._note_lengths(wait=is_saved)
-                if is_saved:
-                    self._save(event.standing)
+            case StateEvent(state=state):
+                if event.finished or state.epoch % self._spec.save_interval_epochs == 0 or self.is_due:
+                    self._save(state)
             case PauseEvent():
-                self.pause(event.standing)
+                self.pause(event.state)
                 if event.signal:
                     self._writer.finish()
-            case BackEvent():
-                cut_logs(self._layout, {"logs": self._lengths})
-                if self._writer.told is not None and self._writer.told != self._told:
-                    log_saved(self._writer.told)
             case _:
                 pass
 
-    def pause(self, standing: Standing) -> None:
+    def pause(self, state: RunState) -> None:
         """Saves a run in the middle of an epoch; or as it was after one, unless that is saved already."""
-        if standing.part is not None:
-            self._note_lengths(wait=True)
-            self._save(standing)
-        elif standing.epoch != self._saved_epoch:
-            self._save(standing)
+        if state.progress is not None or state.epoch != self._saved_epoch:
+            self._save(state)
 
     def finish(self) -> None:
         """Waits until everything is on disk.
@@ -222,43 +202,22 @@ class Saver:
         """Waits for what is being written."""
         self._writer.close()
 
-    def _note_lengths(self, *, wait: bool) -> None:
-        """Notes to which lengths the logs are cut if the run goes on from here.
-
-        Args:
-          wait: Whether the line of a checkpoint that is being written is to be among what stays.
-        """
-        if wait:
-            self._writer.make_way()
-        self._lengths, self._told = log_lengths(self._layout), self._writer.told
-
-    def _save(self, standing: Standing) -> None:
-        part = standing.part
-        batch = 0 if part is None else min(part.updates * self._accumulation, self._batches)
+    def _save(self, state: RunState) -> None:
+        progress = state.progress
+        batch = 0 if progress is None else min(progress.updates * self._accumulation, self._batches)
         counted = {
-            "epoch": standing.epoch,
-            "best_epoch": standing.best_epoch,
-            "best_loss": standing.best_loss if np.isfinite(standing.best_loss) else None,
-            "stale": standing.stale,
-            "losses": list(standing.losses),
-            "part": None if part is None else {**asdict(part), "report": None},
-            "logs": self._lengths,
+            "epoch": state.epoch,
+            "best_epoch": state.best_epoch,
+            "best_loss": state.best_loss if np.isfinite(state.best_loss) else None,
+            "stale": state.stale,
+            "losses": list(state.losses),
+            "progress": None if progress is None else asdict(progress),
         }
-        report = self._nothing if part is None else part.report
-        tree = (standing.state, standing.best, report)
-        self._writer.start(Place(standing.epoch, batch), tree, self._info | counted)
-        self._saved_at, self.has_saved = time.monotonic(), True
-        self._saved_epoch = standing.epoch if part is None else None
+        self._writer.start(Place(state.epoch, batch), (state.state, state.best), self._info() | counted)
+        self._saved_at = time.monotonic()
+        self._saved_epoch = state.epoch if progress is None else None
 
 
-def _part(values: dict[str, Any], report: Report) -> EpochPart:
-    totals = {
-        name: {target: (pair[0], pair[1]) for target, pair in values[name].items()}
-        for name in ("interval", "epoch")
-    }
-    return EpochPart(**{**values, **totals, "report": report})
-
-
-def _logs(layout: Layout) -> tuple[Path, ...]:
-    """The logs that tell of events; those of other processes than the first do not."""
-    return (layout.debug_log(), layout.info_log(), layout.json_log())
+def _progress(values: dict[str, Any]) -> Progress:
+    sums = {name: tuple(values[name]) for name in ("interval", "epoch")}
+    return Progress(**{**values, **sums})
