@@ -10,14 +10,17 @@ import numpy as np
 from seqjax.config.base import validate
 from seqjax.config.schema import Schema
 from seqjax.config.train import TrainConfig
-from seqjax.data.dataset import Windows
-from seqjax.data.loader import epoch_order
 from seqjax.model import functional
 from seqjax.sweep.population import Member
 from seqjax.sweep.runners import Programs
 from seqjax.training.feed import ResidentFeed
 from seqjax.training.setup import Data, prepare
+<<<<<<< ours
 from seqjax.training.shapes import values_of
+=======
+from seqjax.windows.order import Order
+from seqjax.windows.windows import listed
+>>>>>>> theirs
 from tests.training.conftest import FAST_TO_COMPILE
 
 LENGTH, BATCH, COUNT = 6, 4, 21
@@ -76,13 +79,12 @@ def data(settings: TrainConfig) -> Data:
         "value": rng.normal(size=60).astype(np.float32),
     }
     start, length = rng.integers(0, 60 - LENGTH - 1, COUNT), rng.integers(1, LENGTH + 2, COUNT)
-    none = np.zeros(COUNT, np.int64)
-    windows = Windows(columns, start, length.astype(np.int32), none, none, none, None, LENGTH)
+    windows = listed(columns, start=start, length=length, seq_length=LENGTH)
 
-    def order(epoch: int) -> np.ndarray:
-        return epoch_order(COUNT, BATCH, seed=settings.seed, epoch=epoch, shuffle=True)
+    def order(epoch: int) -> Order:
+        return Order(COUNT, BATCH, seed=settings.seed, epoch=epoch)
 
-    return Data(windows, windows, order, epoch_order(COUNT, BATCH, seed=0, epoch=0, shuffle=False))
+    return Data(windows, windows, order, Order(COUNT, BATCH, shuffle=False))
 
 
 def solo(settings: TrainConfig, *, beside=None):

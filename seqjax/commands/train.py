@@ -51,8 +51,8 @@ logger = logging.getLogger(__name__)
 Ended: TypeAlias = Callable[[Task, End, float], None]
 """Called with each task, its end, and the seconds since it was begun."""
 FAILURES = (TrainingError, ConfigError)
-"""Errors with which a run fails by itself. Others, of data, files and devices, are no fault of its settings: they
-end the search, and leave the run to be trained when they are mended."""
+"""Errors with which a run fails by itself. Others, of data, files and devices, are no fault of its settings:
+they end the search, and leave the run to be trained when they are mended."""
 
 
 def train(config: TrainConfig) -> TrainResult:
@@ -320,7 +320,7 @@ def _explaining_short_memory() -> Iterator[None]:
 
 
 def _attempt(run: TrainingRun, step: Callable[[], Member | End]) -> Member | End:
-    """A step of a run; the error with which it fails by itself, or closes its files where another ends all."""
+    """Makes a step of a run; an error of its own is its end, and another one ends all, so that files close."""
     try:
         return step()
     except FAILURES as error:

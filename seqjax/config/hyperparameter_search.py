@@ -178,8 +178,8 @@ class HyperparameterSearchConfig(FixedRun):
     population_size: Annotated[PositiveInt | None, FREE] = None
     """Largest number of runs that are trained together; null takes as many as fit into memory."""
     population_runner: Annotated[Literal["auto", "vmap", "loop"], FREE] = "auto"
-    """How a device works on runs that are trained together: vmap all at once, loop with a program for one; auto
-    goes by the device and by where the data is."""
+    """How a device works on runs that are trained together: vmap all at once, loop with a program for one;
+    auto goes by the device and by where the data is."""
     ray_address: Annotated[str | None, FREE] = None
     """Address of the Ray cluster; null takes RAY_ADDRESS, or starts one on this machine."""
     ray_resources: Annotated[dict[str, NonNegativeFloat], FREE] = Field(default_factory=lambda: {"CPU": 1.0})

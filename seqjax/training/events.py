@@ -48,8 +48,8 @@ class EpochEvent:
 class Progress:
     """What is done of an epoch that is under way, and what it found so far.
 
-    Rows of the loss table are added in float64 and in their order, so that sums are the same to the bit wherever
-    the work was cut.
+    Rows of the loss table are added in float64 and in their order, so that sums are the same to the bit
+    wherever the work was cut.
     """
 
     updates: int

@@ -62,8 +62,8 @@ def skipped_line(event: BatchEvent) -> str:
 def resume_line(event: ResumeEvent) -> str:
     """The line of a run that goes on."""
     return (
-        f"[INFO] Resumed at epoch {event.epoch}, batch {event.batch} of {event.batches} | What was logged after "
-        "that is logged again."
+        f"[INFO] Resumed at epoch {event.epoch}, batch {event.batch} of {event.batches} | What was logged "
+        "after that is logged again."
     )
 
 

@@ -1,13 +1,14 @@
-"""The loop around the epochs, of one run or of several in step: train, evaluate, keep the score, tell the hooks.
+"""The loop around the epochs, of one run or of several: train, evaluate, keep the score, call hooks.
 
-The members of a `Population` have the same compiled programs and the same number of batches, so that they go
-through an epoch in step; a run by itself is a population of one. The host sends about half a second of work at
-a time, so that a signal is soon noticed, and reads what it found one dispatch later. The events of each member
-go to its own hooks: logs, checkpoints and progress bars are functions of an event.
+The members of a `Population` have the same compiled programs and the same number of batches, so that they
+go through an epoch in step; a run by itself is a population of one. The host sends about half a second of
+work at a time, so that a signal is soon noticed, and reads what it found one dispatch later. The events of
+each member go to its own hooks: logs, checkpoints and progress bars are functions of an event.
 
-After an epoch each member goes its own way. One that is finished, or whose loss is not finite, leaves its slot
-to the next run; the others do not notice. A run that joins in begins at its own first epoch beside others that
-are at their tenth, and one that goes on in the middle of an epoch joins when the others have come there.
+After an epoch each member goes its own way. One that is finished, or whose loss is not finite, leaves its
+slot to the next run; the others do not notice. A run that joins in begins at its own first epoch beside
+others that are at their tenth, and one that goes on in the middle of an epoch joins when the others have come
+there.
 """
 
 import gc
@@ -153,8 +154,8 @@ class Member:
         if not math.isfinite(found.losses.total):
             self.error = TrainingError(
                 f"The validation loss is {found.losses.total} after epoch {epoch}. Nothing was exported; "
-                "checkpoints of earlier epochs are kept. Try a lower learning_rate, or look for extreme values "
-                "in real columns."
+                "checkpoints of earlier epochs are kept. Try a lower learning_rate, or look for extreme "
+                "values in real columns."
             )
             return False
         self.tell(EpochEvent(epoch, found, rate, seconds, self.epoch.losses if epoch else None))
@@ -192,13 +193,14 @@ class Population:
     """
 
     def __init__(self, run: Run, *, kind: Kind = "loop", slots: int = 1, micro_batches: int = 1) -> None:
-        self._run = run
+        self.run = run
+        """One of the runs."""
         self._kind: Kind = kind
         self.size = slots
         """The number of slots."""
         self.micro_batches = micro_batches
         """Into how many parts each batch is cut."""
-        self._runner: Runner | None = None
+        self.runner: Runner | None = None
         self._compiler = Threads(1, "compiler")
         self._compiling: Future[None] | None = None
         self._agreement = Agreement(run.placement)
@@ -249,9 +251,9 @@ class Population:
             raise
 
     def _at_work(self) -> Runner:
-        if self._runner is None:
-            self._runner = build_runner(self._kind, self._run, self.size, self.micro_batches)
-        return self._runner
+        if self.runner is None:
+            self.runner = build_runner(self._kind, self.run, self.size, self.micro_batches)
+        return self.runner
 
     def _fill(self, waiting: Iterator[Member]) -> None:
         """Gives free slots to the runs that wait."""
@@ -373,7 +375,7 @@ class Population:
         if not slots:
             return {}
         evaluate = self._at_work().evaluate
-        if self._run.placement.processes == 1:  # No other process waits for this one, so that it can be left.
+        if self.run.placement.processes == 1:  # No other process waits for this one, so that it can be left.
             evaluate = self._note.raising(evaluate)
         found = evaluate({slot: self._members[slot].values for slot in slots})
         return {slot: self._members[slot].run.evaluator.result(sums) for slot, sums in found.items()}
@@ -393,7 +395,7 @@ class Population:
         self._close()
         gc.collect()
         jax.clear_caches()
-        size = self._run.order(1).batch_size
+        size = self.run.order(1).batch_size
         if self.size > 1:
             self.size //= 2
             logger.warning("[WARNING] Out of memory: from now on %d runs are trained together.", self.size)
@@ -418,6 +420,6 @@ class Population:
         return back
 
     def _close(self) -> None:
-        runner, self._runner, self._compiling = self._runner, None, None
+        runner, self.runner, self._compiling = self.runner, None, None
         if runner is not None:
             runner.close()

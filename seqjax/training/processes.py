@@ -44,7 +44,8 @@ _SUMS = ("Gloo", "NCCL")
 class Agreement:
     """Lets the processes of a run do the same after a dispatch.
 
-    What each asks for travels through the devices. Nobody waits for it: like everything, it is read one dispatch late.
+    What each asks for travels through the devices. Nobody waits for it: like everything, it is read one
+    dispatch late.
     """
 
     def __init__(self, placement: Placement) -> None:

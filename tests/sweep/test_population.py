@@ -322,11 +322,7 @@ for devices in (1, count):
     placement = Placement(jax.devices()[:devices])
     windows, columns = data(some[0]).training, tuple(SCHEMA.columns)
     feed = ResidentFeed(windows, columns, compiler_options=FAST_TO_COMPILE, placement=placement)
-    order = programs.validation_order
-    order = np.pad(order, ((0, 0), (0, -order.shape[1] % devices)), constant_values=-1)
-    programs = replace(
-        programs, training=feed, validation=feed, validation_order=order, placement=placement
-    )
+    programs = replace(programs, training=feed, validation=feed, placement=placement)
     found = {}
     def leave(member, end):
         found[group.index(member)] = end

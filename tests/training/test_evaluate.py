@@ -2,10 +2,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from seqjax.windows.order import Order
+from seqjax.windows.windows import Batch
 
-from seqjax.data.loader import epoch_order
-from seqjax.training.batch import Batch
-from seqjax.training.evaluate import Evaluator, build_evaluate
+from seqjax.training.evaluate import CompiledEvaluator, Evaluator
 from seqjax.training.feed import ResidentFeed, StreamedFeed
 from seqjax.training.metrics import Measured, mean_losses
 from seqjax.training.objective import loss_sums, loss_weights
@@ -19,15 +19,11 @@ MEASURED = {
 
 def evaluated(case, size, *, feed: type[ResidentFeed | StreamedFeed] = ResidentFeed):
     apply = forward(case.graphdef, case.schema.inputs)
-    order = epoch_order(len(case.windows), size, seed=0, epoch=0, shuffle=False)
-    evaluate = build_evaluate(
-        Evaluator(
-            lambda params, batch: apply(params, batch, None), tuple(case.targets), {"item": 5}, MEASURED
-        ),
-        case.feed(feed),
-        order,
+    order = Order(len(case.windows), size, shuffle=False)
+    evaluator = Evaluator(
+        lambda params, batch: apply(params, batch, None), tuple(case.targets), {"item": 5}, MEASURED
     )
-    return evaluate(case.params)
+    return evaluator.result(CompiledEvaluator(evaluator, case.feed(feed), order)(case.params, {}))
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,8 @@
+from seqjax.training.live import live_view, size
+
 from seqjax.console import Advance
 from seqjax.training.evaluate import Evaluation
 from seqjax.training.events import BatchEvent, EpochEvent
-from seqjax.training.live import live_view, size
 from seqjax.training.metrics import Losses
 
 LOSSES = Losses({"item": 1.23456, "price": 0.5}, {"item": 1.0, "price": 2.0})

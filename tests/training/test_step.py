@@ -7,39 +7,46 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import yaml
+from seqjax.windows.order import Order
+from seqjax.windows.windows import Batch, listed, taken
 
 from seqjax.config.base import validate
 from seqjax.config.optimization import NamedSpec
 from seqjax.config.schema import Schema
 from seqjax.config.train import TrainConfig
-from seqjax.data.dataset import Windows
 from seqjax.interop.names import from_sequifier, to_sequifier
 from seqjax.model import functional
 from seqjax.optim.optimizers import build_optimizer
-from seqjax.training.batch import Batch
-from seqjax.training.epoch import grouped
 from seqjax.training.feed import ResidentFeed, StreamedFeed
-from seqjax.training.metrics import mean_losses
-from seqjax.training.objective import Target, build_targets, loss_weights
+from seqjax.training.objective import Target, build_targets
 from seqjax.training.state import new_state, to_host
-from seqjax.training.step import Constants, Recipe, build_step, empty_report, forward
+from seqjax.training.step import Constants, Recipe, build_step, empty_table, forward
 from tests.architectures import architectures
-from tests.training.conftest import FAST_TO_COMPILE
+from tests.training.conftest import FAST_TO_COMPILE, report
 
 KEY = jax.random.key(5, impl="rbg")
 
 
-def run(case, recipe, order, *, feed: type[ResidentFeed | StreamedFeed] = ResidentFeed, cuts=None, rate=0.01):
+def run(
+    case,
+    recipe,
+    order,
+    *,
+    feed: type[ResidentFeed | StreamedFeed] = ResidentFeed,
+    cuts=None,
+    rate=0.01,
+    accumulation=1,
+):
     """Trains over an order; returns the state and the mean losses."""
     source = case.feed(feed)
-    fold, placed = source.fold(build_step(recipe)), source.place(order)
-    constants = Constants(jnp.full(len(order), rate), KEY)
-    state, parts = case.state(recipe), []
-    borders = [0, *(cuts or []), len(order)]
+    fold, placed = source.fold(build_step(recipe)), source.place(order, accumulation=accumulation)
+    n_updates = -(-len(order) // accumulation)
+    constants = Constants(jnp.full(n_updates, rate), KEY)
+    state, table = case.state(recipe), empty_table(case.targets)
+    borders = [0, *(cuts or []), n_updates]
     for low, high in itertools.pairwise(borders):
-        state, report = fold((state, empty_report(case.targets)), constants, placed, low, high)
-        parts.append(report.sums)
-    return to_host(state), mean_losses(parts, loss_weights(case.targets))
+        state, table = fold((state, table), constants, placed, low, high)
+    return to_host(state), report(table, case.targets, 0, n_updates).losses
 
 
 def assert_close(one, other, **tolerance):
@@ -49,8 +56,8 @@ def assert_close(one, other, **tolerance):
 def test_accumulated_batches_are_one_large_batch(case):
     order = case.order(4)
     # SGD moves by the gradient itself, and three epochs let a wrong one be seen.
-    large, _ = run(case, case.recipe(optimizer="SGD"), grouped(order, 3), rate=0.3)
-    parts, _ = run(case, case.recipe(accumulation=3, optimizer="SGD"), grouped(order, 3), rate=0.3)
+    large, _ = run(case, case.recipe(optimizer="SGD"), order, rate=0.3, accumulation=3)
+    parts, _ = run(case, case.recipe(accumulation=3, optimizer="SGD"), order, rate=0.3, accumulation=3)
     assert_close(large.params, parts.params, rtol=1e-5, atol=1e-6)
     assert large.step == 2
 
@@ -76,10 +83,11 @@ def test_an_order_of_any_bounds_is_compiled_once(case, caplog):
 
 
 def test_dropout_changes_with_the_step_and_not_with_the_run(case):
-    recipe, order = case.recipe(dropout=0.4, optimizer="SGD"), np.tile(case.order(8)[:1], (2, 1))
+    recipe, order = case.recipe(dropout=0.4, optimizer="SGD"), Order(16, 8, shuffle=False)
+    case = dataclasses.replace(case, windows=taken(case.windows, np.tile(np.arange(8), 2)))
     first, losses = run(case, recipe, order, rate=0.0)
     _, again = run(case, recipe, order, rate=0.0)
-    _, single = run(case, recipe, order[:1], rate=0.0)
+    _, single = run(case, recipe, Order(8, 8, shuffle=False), rate=0.0)
     assert losses == again
     # Without learning, two updates on one batch differ in nothing but their dropout.
     assert losses.total != pytest.approx(single.total, rel=1e-6)
@@ -87,7 +95,7 @@ def test_dropout_changes_with_the_step_and_not_with_the_run(case):
 
 
 def test_the_gradient_is_clipped_by_its_global_norm(case):
-    order = case.order(8)[:1]
+    order = Order(8, 8)
     free, _ = run(case, case.recipe(optimizer="SGD"), order, rate=1.0)
     clipped, _ = run(case, case.recipe(optimizer="SGD", clip=0.01), order, rate=1.0)
     steps = [
@@ -107,9 +115,9 @@ def test_a_value_that_is_not_finite_is_reported_with_its_update(case):
     }
     source, order = case.feed(), case.order(4)
     fold = source.fold(build_step(recipe))
-    carry = new_state(bad, recipe.optimizer), empty_report(case.targets)
-    _, report = fold(carry, Constants(jnp.zeros(len(order)), KEY), source.place(order), 2, 5)
-    assert report.first_bad == 2
+    carry = new_state(bad, recipe.optimizer), empty_table(case.targets)
+    _, table = fold(carry, Constants(jnp.zeros(len(order)), KEY), source.place(order), 2, 5)
+    assert report(table, case.targets, 2, 5).first_bad == 2
 
 
 @pytest.mark.parametrize("architecture", architectures(), ids=lambda architecture: architecture.id)
@@ -121,18 +129,9 @@ def test_every_architecture_trains_a_step(architecture):
         else rng.normal(size=40).astype(np.float32)
         for name, kind in schema.columns.items()
     }
-    zeros = np.zeros(4, np.int64)
     slots = schema.seq_length + 1
-    windows = Windows(
-        columns,
-        np.arange(4),
-        np.asarray([slots, 1, 3, slots], np.int32),
-        zeros,
-        zeros,
-        zeros,
-        None,
-        schema.seq_length,
-    )
+    length = np.asarray([slots, 1, 3, slots])
+    windows = listed(columns, start=np.arange(4), length=length, seq_length=schema.seq_length)
     graphdef, params = functional.init(schema, architecture.spec, seed=0)
     before = to_host(params)
     criteria = {"categorical": "CrossEntropyLoss", "real": "MSELoss"}
@@ -141,11 +140,12 @@ def test_every_architecture_trains_a_step(architecture):
         forward(graphdef, schema.inputs), targets, build_optimizer(NamedSpec.of("Adam")), 1, 0.5, 0.1
     )
     source = ResidentFeed(windows, tuple(schema.columns), compiler_options=FAST_TO_COMPILE)
-    fold, order = source.fold(build_step(recipe)), source.place(np.asarray([[0, 1, 2, 3, -1]]))
-    carry = new_state(params, recipe.optimizer), empty_report(targets)
-    state, report = fold(carry, Constants(jnp.full(1, 1e-2), KEY), order, 0, 1)
-    assert report.first_bad == -1
-    assert np.isfinite(mean_losses([report.sums], loss_weights(targets)).total)
+    fold, order = source.fold(build_step(recipe)), source.place(Order(4, 5, shuffle=False))
+    carry = new_state(params, recipe.optimizer), empty_table(targets)
+    state, table = fold(carry, Constants(jnp.full(1, 1e-2), KEY), order, 0, 1)
+    found = report(table, targets, 0, 1)
+    assert found.first_bad == -1
+    assert np.isfinite(found.losses.total)
     moved = jax.tree.map(lambda a, b: bool((a != b).any()), before, to_host(state.params))
     assert all(jax.tree.leaves(moved)), moved
 
@@ -173,14 +173,13 @@ def test_weights_follow_those_of_sequifier(shared):
     recipe = Recipe(
         forward(graphdef, schema.inputs), targets, build_optimizer(spec.optimizer), 1, spec.gradient_clip
     )
-    source = ResidentFeed(windows, tuple(schema.columns))
     batches = len(golden["perm"]) // 32  # sequifier drops the rest
-    order = golden["perm"][: batches * 32].reshape(batches, 32)
-    fold, placed = source.fold(build_step(recipe)), source.place(order)
+    source = ResidentFeed(taken(windows, golden["perm"][: batches * 32]), tuple(schema.columns))
+    fold, placed = source.fold(build_step(recipe)), source.place(Order(batches * 32, 32, shuffle=False))
     state = new_state(jax.tree.map(jnp.asarray, params), recipe.optimizer)
     for epoch in (1, 2):
         rates = jnp.full(batches, spec.learning_rate * 0.9 ** (epoch - 1))
-        state, _ = fold((state, empty_report(targets)), Constants(rates, KEY), placed, 0, batches)
+        state, _ = fold((state, empty_table(targets)), Constants(rates, KEY), placed, 0, batches)
         found = to_sequifier(to_host(state.params), schema, config.model_spec)
         for name, expected in _weights(golden, f"epoch{epoch}__").items():
             np.testing.assert_allclose(
@@ -189,7 +188,10 @@ def test_weights_follow_those_of_sequifier(shared):
 
 
 def test_a_population_differs_in_traced_values_and_each_member_trains_as_it_would_alone(case):
-    recipe, batch = case.recipe(dropout=0.1, clip=0.5), case.windows.gather(case.order(8)[0], case.columns)
+    recipe, batch = (
+        case.recipe(dropout=0.1, clip=0.5),
+        case.windows.gather(case.order(8).batch(0), case.columns),
+    )
     batch = Batch(jax.tree.map(jnp.asarray, {**batch.columns}), jnp.asarray(batch.padding))
     members = [
         {
@@ -212,7 +214,7 @@ def test_a_population_differs_in_traced_values_and_each_member_trains_as_it_woul
     step = build_step(recipe)
 
     def one(state, constants):
-        carry = state, empty_report(case.targets)
+        carry = state, jnp.asarray(empty_table(case.targets))
         return step(step(carry, batch, jnp.int32(0), constants), batch, jnp.int32(0), constants)
 
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *constants)
@@ -222,7 +224,7 @@ def test_a_population_differs_in_traced_values_and_each_member_trains_as_it_woul
         alone = jax.jit(one)(case.state(recipe), constants[index])
         member = jax.tree.map(lambda leaf, index=index: leaf[index], together)
         assert_close(alone[0].params, member[0].params, rtol=1e-4, atol=1e-6)
-        assert_close(alone[1].sums, member[1].sums, rtol=1e-5)
+        assert_close(alone[1], member[1], rtol=1e-5)
     first, second = together[0].params["decoder"]["0"]["bias"]
     assert not np.allclose(first, second)
 
@@ -243,10 +245,10 @@ def test_traced_values_are_those_that_are_compiled_in(case):
     found = []
     for recipe, values in ((fixed, None), (case.recipe(), traced)):
         feed = case.feed()
-        fold, carry = feed.fold(build_step(recipe)), (case.state(recipe), empty_report(case.targets))
+        fold, carry = feed.fold(build_step(recipe)), (case.state(recipe), empty_table(case.targets))
         found.append(fold(carry, constants._replace(values=values), feed.place(order), 0, 6))
     assert_close(found[0][0].params, found[1][0].params, rtol=1e-4, atol=1e-5)
-    assert_close(found[0][1].sums, found[1][1].sums, rtol=1e-5)
+    assert_close(found[0][1], found[1][1], rtol=1e-5)
 
 
 def _weights(golden, prefix):
@@ -259,10 +261,9 @@ def _sequifier_windows(golden):
     count, slots = columns["cat1"].shape
     first = (columns["cat1"] != 0).argmax(axis=1)
     # A first real item in slot 0 is an input only; one in slot k is the target of slot k - 1.
-    length = (slots - first).astype(np.int32)
+    length = slots - first
     flat = {
         name: values.reshape(-1).astype(np.float32 if name == "val" else np.int8)
         for name, values in columns.items()
     }
-    zeros = np.zeros(count, np.int64)
-    return Windows(flat, np.arange(count) * slots + first, length, zeros, zeros, zeros, None, slots - 1)
+    return listed(flat, start=np.arange(count) * slots + first, length=length, seq_length=slots - 1)
