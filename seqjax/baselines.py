@@ -11,13 +11,13 @@ device) and of `seqjax.evaluation.baselines` (in numpy) return what they say.
 """
 
 import logging
-from collections.abc import Mapping
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Num, Shaped
+from jaxtyping import Float, Num
 
 from seqjax.config.schema import Schema
+from seqjax.windows.windows import Windows
 
 logger = logging.getLogger(__name__)
 
@@ -28,37 +28,6 @@ _MAX_POSITIONS = 1_000_000
 _MAX_CLASSES = 4096
 
 
-@runtime_checkable
-class Gathered(Protocol):
-    """Some windows, as arrays."""
-
-    @property
-    def columns(self) -> Mapping[str, Shaped[np.ndarray, "B slots"]]:
-        """(B, L + 1) ids or standardised values, by column."""
-        ...
-
-    @property
-    def padding(self) -> Shaped[np.ndarray, "B"]:
-        """Leading slots that hold no item."""
-        ...
-
-
-@runtime_checkable
-class TrainingWindows(Protocol):
-    """The windows of a training split."""
-
-    @property
-    def seq_length(self) -> int:
-        """L, the number of input items."""
-        ...
-
-    def __len__(self) -> int: ...
-
-    def gather(self, indices: Shaped[np.ndarray, "B"], columns: tuple[str, ...] | None = None) -> Gathered:
-        """The windows at `indices`."""
-        ...
-
-
 class Pairs(NamedTuple):
     """Neighbouring items of a column: n real items, and the k of them that follow one."""
 
@@ -67,7 +36,7 @@ class Pairs(NamedTuple):
     following: Num[np.ndarray, "k"]
 
 
-def fit_baselines(windows: TrainingWindows, schema: Schema) -> dict[str, Fitted]:
+def fit_baselines(windows: Windows, schema: Schema) -> dict[str, Fitted]:
     """The parameters of each baseline that fits the data.
 
     Args:
@@ -103,7 +72,7 @@ def fit_baselines(windows: TrainingWindows, schema: Schema) -> dict[str, Fitted]
     return fitted
 
 
-def _pairs(windows: TrainingWindows, columns: tuple[str, ...]) -> dict[str, Pairs]:
+def _pairs(windows: Windows, columns: tuple[str, ...]) -> dict[str, Pairs]:
     slots = windows.seq_length + 1
     count = min(len(windows), max(1, _MAX_POSITIONS // slots))
     batch = windows.gather(np.linspace(0, len(windows) - 1, count).astype(np.int64), columns)

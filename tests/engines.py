@@ -8,7 +8,7 @@ from seqjax.artifacts.card import ModelCard
 from seqjax.config.metadata import Statistics
 from seqjax.config.model import ModelSpec
 from seqjax.config.schema import ColumnKind, Schema
-from seqjax.data.dataset import Windows
+from seqjax.windows.windows import Windows, listed
 
 Outputs = dict[str, np.ndarray]
 
@@ -90,13 +90,13 @@ def windows_of(
             subsequence_id.append(index)
             first_position.append(positions[number][first] - (seq_length + 1 - length[-1]))
         offset += count
-    return Windows(
-        columns={
+    return listed(
+        {
             name: values.astype(np.float32 if values.dtype.kind == "f" else np.int8)
             for name, values in columns.items()
         },
         start=np.array(start, np.int64),
-        length=np.array(length, np.int32),
+        length=np.array(length),
         sequence_id=np.array(sequence_id, np.int64),
         subsequence_id=np.array(subsequence_id, np.int64),
         start_item_position=np.array(first_position, np.int64),

@@ -28,19 +28,20 @@ LAYERS: dict[str, set[str]] = {
     "console": set(),
     "config": set(),
     "runtime": set(),
-    "baselines": set(),
+    "windows": set(),
+    "baselines": {"windows"},
     "reports": set(),
     "model": set(),
     "optim": set(),
     "interop": set(),
     # Sequifier's shards are torch files, which interop reads and writes.
-    "data": {"interop"},
-    "training": {"model", "optim", "baselines"},
-    "sweep": {"training", "model", "optim", "runtime"},
+    "data": {"interop", "windows"},
+    "training": {"model", "optim", "baselines", "windows"},
+    "sweep": {"training", "model", "optim", "runtime", "windows"},
     # An export is a model that is written down: it traces the model, inside the function that does it.
-    "artifacts": {"interop", "model"},
-    "inference": {"model", "data", "artifacts", "interop"},
-    "evaluation": {"baselines", "data", "artifacts", "inference", "reports"},
+    "artifacts": {"interop", "model", "windows"},
+    "inference": {"model", "data", "artifacts", "interop", "windows"},
+    "evaluation": {"baselines", "data", "artifacts", "inference", "reports", "windows"},
     "commands": {
         "data",
         "model",
@@ -54,6 +55,7 @@ LAYERS: dict[str, set[str]] = {
         "baselines",
         "reports",
         "runtime",
+        "windows",
     },
     "options": set(),
     "api": {"commands", "inference", "evaluation"},
@@ -72,6 +74,8 @@ HEAVY = JAX | TABLES | GRAPHS
 NEVER: dict[str, set[str]] = {
     **dict.fromkeys(["version", "errors", "stopping", "console", "config", "runtime"], HEAVY),
     **dict.fromkeys(["options", "api", "cli", "__init__", "__main__"], HEAVY),
+    # Numpy alone; Grain is imported where batches are read ahead.
+    "windows": (HEAVY - {"grain"}) | {"pydantic", "tyro", "rich", "yaml"},
     "data": JAX | GRAPHS,
     "evaluation": JAX | GRAPHS,
     "reports": HEAVY,
@@ -88,7 +92,7 @@ LAZY_LAYERS = {
 }
 
 # Packages that are imported inside functions only, wherever they are used: slow, or missing on some machines.
-LAZY_PACKAGES = {"jax2onnx", "onnx", "plotly", "rich", "tensorboardX"}
+LAZY_PACKAGES = {"grain", "jax2onnx", "onnx", "plotly", "rich", "tensorboardX"}
 
 # Formats that run code when they are read.
 PICKLES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "torch"}
@@ -247,13 +251,13 @@ def test_seqjax_keeps_the_rules():
 
 
 FAULTS = [
-    ("layer", "data/loader.py", "import seqjax.model.transformer"),
-    ("layer", "data/loader.py", "from seqjax import model"),
-    ("layer", "model/attention.py", "def f():\n    from seqjax.data.dataset import Batch"),
+    ("layer", "data/streams.py", "import seqjax.model.transformer"),
+    ("layer", "data/streams.py", "from seqjax import model"),
+    ("layer", "model/attention.py", "def f():\n    from seqjax.windows.windows import Batch"),
     ("layer", "training/loop.py", "from seqjax.artifacts.layout import Layout"),
     ("layer", "artifacts/layout.py", "from seqjax.inference.engine import Engine"),
     ("layer", "optim/schedules.py", "from seqjax.model.norm import Norm"),
-    ("layer", "config/train.py", "from seqjax.data.dataset import Batch"),
+    ("layer", "config/train.py", "from seqjax.windows.windows import Batch"),
     ("layer", "commands/train.py", "from seqjax.cli import main"),
     ("layer", "artifacts/card.py", "import seqjax"),
     ("layer", "inference/engine.py", "from seqjax import __version__"),
@@ -262,7 +266,7 @@ FAULTS = [
     ("layer", "newcomer/thing.py", "x = 1"),
     ("package", "config/train.py", "def f():\n    import jax.numpy as jnp"),
     ("package", "config/train.py", "from polars import DataFrame"),
-    ("package", "data/loader.py", "def f():\n    from flax import nnx"),
+    ("package", "data/streams.py", "def f():\n    from flax import nnx"),
     ("package", "model/attention.py", "import polars"),
     ("package", "training/loop.py", "import pyarrow.ipc"),
     ("package", "optim/schedules.py", "def f():\n    import grain"),
@@ -272,17 +276,17 @@ FAULTS = [
     ("lazy", "interop/export.py", "class A:\n    import onnx"),
     ("pickle", "interop/files.py", "def f():\n    import pickle"),
     ("pickle", "interop/files.py", "import numpy as np\nx = np.load('a', allow_pickle=True)"),
-    ("cli only", "data/loader.py", "print('hello')"),
+    ("cli only", "data/streams.py", "print('hello')"),
     ("cli only", "commands/train.py", "import sys\nsys.exit(1)"),
     ("cli only", "commands/train.py", "raise SystemExit(1)"),
     ("cli only", "commands/train.py", "try:\n    x = 1\nexcept (SeqjaxError, ValueError):\n    x = 2"),
     ("cli only", "commands/train.py", "try:\n    x = 1\nexcept:\n    x = 2"),
     ("name", "data/utils.py", "x = 1"),
-    ("re-export", "data/__init__.py", "from seqjax.data.dataset import Batch as Batch"),
-    ("size", "data/loader.py", "x = 1\n" * MAX_FILE_LINES),
-    ("size", "data/loader.py", "def f():\n" + "    x = 1\n" * (MAX_FUNCTION_LINES - 1)),
-    ("size", "data/loader.py", "def f(a, b, c, d, e, f): ..."),
-    ("size", "data/loader.py", "class A:\n    def f(self, a, b, c, d, e, f): ..."),
+    ("re-export", "data/__init__.py", "from seqjax.windows.windows import Batch as Batch"),
+    ("size", "data/streams.py", "x = 1\n" * MAX_FILE_LINES),
+    ("size", "data/streams.py", "def f():\n" + "    x = 1\n" * (MAX_FUNCTION_LINES - 1)),
+    ("size", "data/streams.py", "def f(a, b, c, d, e, f): ..."),
+    ("size", "data/streams.py", "class A:\n    def f(self, a, b, c, d, e, f): ..."),
 ]
 
 
@@ -296,7 +300,7 @@ def test_a_planted_fault_is_found(tmp_path, rule, place, code):
 
 
 ALLOWED = [
-    ("commands/train.py", "from seqjax.training.loop import fit\nfrom seqjax.data.loader import batches"),
+    ("commands/train.py", "from seqjax.training.loop import fit\nfrom seqjax.windows.batches import batches"),
     (
         "training/loop.py",
         "import jax\nfrom seqjax.model.functional import init\nfrom seqjax.version import __version__",
@@ -306,8 +310,8 @@ ALLOWED = [
     ("interop/export.py", "def f():\n    import jax2onnx"),
     ("config/load.py", "try:\n    x = 1\nexcept ConfigError:\n    x = 2"),
     ("commands/search_engines.py", "try:\n    x = 1\nexcept SeqjaxError:\n    x = 2"),
-    ("data/loader.py", "class A:\n    def f(self, a, b, c, d, e, *, g, h): ..."),
-    ("data/loader.py", "def f():\n" + "    x = 1\n" * (MAX_FUNCTION_LINES - 2)),
+    ("data/streams.py", "class A:\n    def f(self, a, b, c, d, e, *, g, h): ..."),
+    ("data/streams.py", "def f():\n" + "    x = 1\n" * (MAX_FUNCTION_LINES - 2)),
 ]
 
 

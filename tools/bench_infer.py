@@ -222,8 +222,8 @@ def write_models(project: Path) -> None:
     from seqjax.config.base import validate
     from seqjax.config.resolve import load_metadata, resolve_schema
     from seqjax.config.train import TrainConfig
-    from seqjax.data.dataset import Batch
     from seqjax.model.functional import init
+    from seqjax.windows.windows import Batch
 
     for model, columns in MODELS.items():
         config = validate(TrainConfig, train_config(model), "the benchmark")

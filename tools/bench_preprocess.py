@@ -32,10 +32,11 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from seqjax.config.schema import ColumnKind
-from seqjax.data.dataset import Windows
 from seqjax.data.formats import load_windows
-from seqjax.data.loader import Loader, epoch_order
-from seqjax.data.spliced import spliced
+from seqjax.windows.batches import Loader
+from seqjax.windows.order import Order
+from seqjax.windows.spliced import spliced
+from seqjax.windows.windows import Windows
 
 ROWS_PER_WRITE = 500_000
 SHARDS = 16
@@ -193,7 +194,7 @@ def measure_case(name: str, folder: Path, peer: Path | None) -> list[dict[str, A
 
 def cut_up(windows: Windows) -> Windows:
     """The same memory-mapped rows in several parts, as other programs may write them in several shards."""
-    begins = windows.start[windows.subsequence_id == 0]
+    begins = windows.runs.first_row
     cuts = begins[np.arange(1, SHARDS) * len(begins) // SHARDS]
     parts = {name: np.split(np.asarray(column), cuts) for name, column in windows.columns.items()}
     return replace(windows, columns={name: spliced(part) for name, part in parts.items()})
@@ -202,10 +203,10 @@ def cut_up(windows: Windows) -> Windows:
 def reading_speed(windows: Windows) -> int:
     """Windows per CPU second in shuffled batches of 128."""
     loader, n = Loader(windows), len(windows)
-    for _ in loader.batches(epoch_order(n, 128, seed=0, epoch=0, shuffle=True)):
+    for _ in loader.batches(Order(n, 128, epoch=0)):
         pass
     begin, read = time.process_time(), 0
-    for batch in loader.batches(epoch_order(n, 128, seed=0, epoch=1, shuffle=True)):
+    for batch in loader.batches(Order(n, 128, epoch=1)):
         read += int((batch.padding <= windows.seq_length).sum())
     return round(read / (time.process_time() - begin))
 

@@ -131,9 +131,9 @@ def _run_parts(values: dict[str, Any], batches: int) -> tuple[Any, Any, Any]:
     from seqjax.config.base import validate
     from seqjax.config.schema import Schema
     from seqjax.config.train import TrainConfig
-    from seqjax.data.dataset import Windows
-    from seqjax.data.loader import epoch_order
     from seqjax.training.setup import Data
+    from seqjax.windows.order import Order
+    from seqjax.windows.windows import listed
 
     config = validate(TrainConfig, values, "the benchmark")
     schema = Schema(
@@ -151,11 +151,10 @@ def _run_parts(values: dict[str, Any], batches: int) -> tuple[Any, Any, Any]:
         column: rng.integers(2, classes, rows, np.uint8) for column, classes in N_CLASSES.items()
     }
     columns["size"] = rng.normal(size=rows).astype(np.float32)
-    number = np.arange(count)
-    lengths = np.full(count, length + 1, np.int32)
-    windows = Windows(columns, number, lengths, number, number, number, None, length)
-    order = [epoch_order(count, size, seed=0, epoch=epoch, shuffle=True) for epoch in range(2)]
-    return config, schema, Data(windows, windows, lambda epoch: order[epoch % 2], order[0][:1])
+    lengths = np.full(count, length + 1)
+    windows = listed(columns, start=np.arange(count), length=lengths, seq_length=length)
+    known = Order(size, size, shuffle=False)
+    return config, schema, Data(windows, windows, lambda epoch: Order(count, size, epoch=epoch), known)
 
 
 def measure_apart(name: str, dropout: float, threads: int, epochs: int) -> dict[str, float]:

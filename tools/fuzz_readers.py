@@ -45,15 +45,14 @@ from seqjax.config.schema import ColumnKind
 from seqjax.config.train import TrainConfig
 from seqjax.config.yaml_text import parse_yaml
 from seqjax.data import shards, streams
-from seqjax.data.dataset import Windows
 from seqjax.data.formats import FORMATS, Files, Padding, load_windows
 from seqjax.data.id_maps import read_id_map
 from seqjax.data.splits import sequences
 from seqjax.data.table_files import TypesWidened
 from seqjax.data.tables import MissingReal, TableReader, Wanted, open_files
-from seqjax.data.windows import cut
 from seqjax.errors import SeqjaxError
 from seqjax.interop.torch_writer import write_torch_file
+from seqjax.windows.windows import Windows, cut
 from tools import fuzz_inputs
 from tools.fuzz_mutations import csv_in_a_dialect, json_of, mutated_bytes, mutated_tree, odd_value
 

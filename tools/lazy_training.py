@@ -33,8 +33,9 @@ BYTES_PER_ROW = 2 + 1 + 4 + 4 + 8 + 8  # Two categories, two real columns, posit
 
 def write_data(folder: Path, gigabytes: float) -> int:
     """Writes random shards; returns the number of windows."""
-    from seqjax.data.dataset import Windows
     from seqjax.data.formats import FORMATS, Files
+    from seqjax.data.splits import sequences
+    from seqjax.windows.windows import cut
 
     rows = int(gigabytes * 1e9 / BYTES_PER_ROW)
     rng = np.random.default_rng(0)
@@ -44,19 +45,8 @@ def write_data(folder: Path, gigabytes: float) -> int:
         "price": rng.standard_normal(rows, np.float32),
         "weight": rng.standard_normal(rows, np.float32),
     }
-    start = np.arange(0, rows - LENGTH - 1, 4 * LENGTH, dtype=np.int64)
-    start = start[start % SEQUENCE_ITEMS + LENGTH + 1 <= SEQUENCE_ITEMS]
-    number = np.arange(len(start), dtype=np.int64)
-    windows = Windows(
-        columns=columns,
-        start=start,
-        length=np.full(len(start), LENGTH + 1, np.int32),
-        sequence_id=start // SEQUENCE_ITEMS,
-        subsequence_id=number,
-        start_item_position=start % SEQUENCE_ITEMS,
-        item_position=np.arange(rows, dtype=np.int64) % SEQUENCE_ITEMS,
-        seq_length=LENGTH,
-    )
+    slices = sequences(np.arange(rows) // SEQUENCE_ITEMS)
+    windows = cut(slices, columns, np.arange(rows) % SEQUENCE_ITEMS, seq_length=LENGTH, stride=4 * LENGTH)
     FORMATS["arrow"].write(folder, windows, Files())
     return len(windows)
 
@@ -80,12 +70,14 @@ def measure(folder: Path, batches: int, workers: int, max_ram_gb: float) -> dict
     from seqjax.config.schema import Schema
     from seqjax.config.train import TrainConfig
     from seqjax.data.formats import load_windows
-    from seqjax.data.loader import Loader, epoch_order
     from seqjax.model.functional import init
     from seqjax.training.events import BatchEvent, EpochEvent
     from seqjax.training.feed import StreamedFeed
     from seqjax.training.loop import run_epochs
     from seqjax.training.setup import Data, prepare
+    from seqjax.windows.batches import Loader
+    from seqjax.windows.order import Order
+    from seqjax.windows.windows import taken
 
     config = validate(TrainConfig, training(workers, max_ram_gb), "the measurement")
     spec = config.training_spec
@@ -100,14 +92,18 @@ def measure(folder: Path, batches: int, workers: int, max_ram_gb: float) -> dict
     windows = load_windows(
         folder, "arrow", column_kinds=schema.columns, n_classes=categories, max_ram_gb=spec.max_ram_gb
     )
-    order = epoch_order(len(windows), spec.batch_size, seed=1, epoch=1, shuffle=True)[: batches + 1]
+    size, few = spec.batch_size, (batches + 1) * spec.batch_size
+    windows = taken(windows, Order(len(windows), size, seed=1).batches(0, batches + 1).ravel())
+    order = Order(few, size, shuffle=False)
     loader = Loader(windows, tuple(schema.columns), num_workers=workers, max_ram_gb=spec.max_ram_gb)
-    data = Data(windows, windows, lambda _: order, order[:1], reader=lambda *_: loader.batches)
+    known = Order(size, size, shuffle=False)
+    data = Data(windows, windows, lambda _: order, known, loader=lambda *_: loader)
     graphdef, params = init(schema, config.model_spec, seed=0)
     run = prepare(config, schema, graphdef, data, jax.devices()[0])
     feed = run.setup.feed
     assert isinstance(feed, StreamedFeed)
-    read = np.unique(order[order >= 0] * PARTS // len(windows))
+    starts = windows.start()
+    read = np.unique(starts * PARTS // (starts.max() + 1))
     highest, done = 0.0, threading.Event()
 
     def watch() -> None:

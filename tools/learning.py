@@ -31,12 +31,11 @@ import numpy as np
 from seqjax.config.base import validate
 from seqjax.config.schema import Schema
 from seqjax.config.train import TrainConfig
-from seqjax.data.dataset import Windows
-from seqjax.data.loader import epoch_order
 from seqjax.model.functional import init
-from seqjax.training.batch import Batch
 from seqjax.training.loop import fit
 from seqjax.training.setup import Data, prepare
+from seqjax.windows.order import Order
+from seqjax.windows.windows import Batch, Windows, listed
 
 CLASSES = 8
 """Values of a categorical column; as in preprocessed data they are ids from 2 on."""
@@ -169,16 +168,16 @@ def learn(task: Task, seed: int, *, epochs: int | None = None, count: int | None
     training, validation, test = (_windows(columns, task.length) for columns in sets)
     size = config.training_spec.batch_size
 
-    def order(epoch: int) -> np.ndarray:
-        return epoch_order(len(training), size, seed=seed, epoch=epoch, shuffle=True)
+    def order(epoch: int) -> Order:
+        return Order(len(training), size, seed=seed, epoch=epoch)
 
-    known = epoch_order(len(validation), size, seed=0, epoch=0, shuffle=False)
+    known = Order(len(validation), size, shuffle=False)
     graphdef, params = init(schema, config.model_spec, seed=seed)
     run = prepare(config, schema, graphdef, Data(training, validation, order, known), jax.devices()[0])
     standing = fit(run.setup, run.begin(params), epochs=config.training_spec.epochs)
     predict = jax.jit(lambda params, batch: run.recipe.apply(params, batch, None)[task.target])
     best, parts = jax.tree.map(jnp.asarray, standing.best), []
-    for rows in epoch_order(len(test), 250, seed=0, epoch=0, shuffle=False):
+    for rows in Order(len(test), 250, shuffle=False).batches():
         host = test.gather(rows)
         batch = Batch(jax.tree.map(jnp.asarray, {**host.columns}), jnp.asarray(host.padding))
         parts.append(np.asarray(predict(best, batch)))
@@ -208,8 +207,13 @@ def _windows(columns: dict[str, np.ndarray], length: int) -> Windows:
         for name, values in columns.items()
     }
     number = np.arange(count)
-    items = np.full(count, length + 1, np.int32)
-    return Windows(flat, number * (length + 1), items, number, number, number * 0, None, length)
+    return listed(
+        flat,
+        start=number * (length + 1),
+        length=np.full(count, length + 1),
+        seq_length=length,
+        sequence_id=number,
+    )
 
 
 def _config(task: Task, columns: dict[str, np.ndarray], seed: int, epochs: int) -> tuple[TrainConfig, Schema]:

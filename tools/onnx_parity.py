@@ -40,6 +40,7 @@ from seqjax.config.model import ModelSpec
 from seqjax.config.schema import ColumnKind, Schema
 from seqjax.interop.onnx_session import open_session
 from seqjax.model import functional
+from seqjax.windows.windows import Batch
 from tools.wide import in_float64
 
 TOLERANCE = 1e-5
@@ -81,13 +82,6 @@ class Errors(NamedTuple):
     def is_rounding(self) -> bool:
         """Whether rounding explains it, of a model that magnifies that."""
         return self.between <= TOLERANCE or self.of_graph <= FARTHER * max(self.of_jax, self.of_rounding)
-
-
-class Windows(NamedTuple):
-    """What `write_onnx` checks on: (B, L + 1) columns and the padding of each window."""
-
-    columns: dict[str, np.ndarray]
-    padding: np.ndarray
 
 
 @st.composite
@@ -225,7 +219,7 @@ def _narrow(feed: dict[str, np.ndarray]) -> list[np.ndarray]:
     return [values.astype(np.int32) if values.dtype == np.int64 else values for values in feed.values()]
 
 
-def draw_windows(schema: Schema, count: int, rng: np.random.Generator) -> Windows:
+def draw_windows(schema: Schema, count: int, rng: np.random.Generator) -> Batch:
     """Left-padded windows; the first is full."""
     slots = schema.seq_length + 1
     padding = rng.integers(0, slots, count).astype(np.int32)
@@ -237,10 +231,10 @@ def draw_windows(schema: Schema, count: int, rng: np.random.Generator) -> Window
         else np.where(real, rng.normal(size=real.shape), 0).astype(np.float32)
         for name, kind in schema.columns.items()
     }
-    return Windows(columns, padding)
+    return Batch(columns, padding)
 
 
-def _feed(schema: Schema, card: ModelCard, windows: Windows) -> dict[str, np.ndarray]:
+def _feed(schema: Schema, card: ModelCard, windows: Batch) -> dict[str, np.ndarray]:
     inputs = {name: windows.columns[name][:, :-1] for name in schema.inputs}
     return graph_feed(card, inputs, np.arange(schema.seq_length) >= windows.padding[:, None])
 

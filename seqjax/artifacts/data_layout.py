@@ -4,7 +4,9 @@ import re
 import zlib
 from pathlib import Path
 
-_OWN_FILES = re.compile(r"manifest\.json|metadata\.json|(rows|windows)-\d+\.arrow|.*-\d+\.(pt|parquet)")
+_OWN_FILES = re.compile(
+    r"manifest\.json|metadata\.json|(rows|runs|positions|windows)-\d+\.arrow|.*-\d+\.(pt|parquet)"
+)
 
 
 def data_name(data_path: str) -> str:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from seqjax.config.train import TrainConfig
 from seqjax.errors import ArtifactError
 from seqjax.interop.onnx_export import GraphInput, LiveDropout, data_beside, drop_live, export_onnx
 from seqjax.interop.onnx_session import open_session
+from seqjax.windows.windows import Batch
 
 if TYPE_CHECKING:
     import jax
@@ -42,20 +43,6 @@ Params = Mapping[str, Any]
 Forward = Callable[..., tuple["jax.Array", ...]]
 
 
-class Sample(Protocol):
-    """Some windows of data, such as a `Batch`."""
-
-    @property
-    def columns(self) -> Mapping[str, np.ndarray]:
-        """(B, L + 1) ids or standardised values, by column."""
-        ...
-
-    @property
-    def padding(self) -> np.ndarray:
-        """(B,) leading slots that hold no item."""
-        ...
-
-
 def export_models(
     layout: Layout,
     *,
@@ -65,7 +52,7 @@ def export_models(
     config: TrainConfig,
     which: Literal["best", "last"],
     epoch: int,
-    sample: Sample,
+    sample: Batch,
 ) -> list[Path]:
     """Writes the model files that a training configuration asks for.
 
@@ -80,7 +67,7 @@ def export_models(
       config: The run's configuration.
       which: Which parameters these are.
       epoch: The epoch in the files' names.
-      sample: A `Batch` of real windows: `columns` (B, L + 1) each, `padding` (B,).
+      sample: Real windows.
 
     Returns:
       The files.
@@ -119,7 +106,7 @@ def exported_files(
 
 
 def write_onnx(
-    path: Path, *, params: Params, graphdef: "nnx.GraphDef[Any]", card: ModelCard, sample: Sample
+    path: Path, *, params: Params, graphdef: "nnx.GraphDef[Any]", card: ModelCard, sample: Batch
 ) -> float:
     """Writes one model as ONNX, and returns its largest difference from JAX.
 
@@ -128,7 +115,7 @@ def write_onnx(
       params: Parameters; exported as float32.
       graphdef: What `params` belong to.
       card: What the file says about itself, `of_kind` already.
-      sample: A `Batch` of real windows to compare on.
+      sample: Real windows to compare on.
 
     Raises:
       ArtifactError: The file does not compute what JAX computes; there is no file then.
@@ -280,7 +267,7 @@ def forward_function(
     return apply
 
 
-def _sample_feed(card: ModelCard, sample: Sample) -> dict[str, np.ndarray]:
+def _sample_feed(card: ModelCard, sample: Batch) -> dict[str, np.ndarray]:
     """The sample's windows as a graph takes them."""
     length = card.column_schema.seq_length
     columns = {name: np.asarray(sample.columns[name]) for name in card.inputs}

@@ -24,7 +24,6 @@ from seqjax.config.infer import InferConfig
 from seqjax.config.load import resolve_path, resolve_split
 from seqjax.config.metadata import Metadata
 from seqjax.config.resolve import load_metadata
-from seqjax.data.dataset import Windows, joined
 from seqjax.errors import ConfigError, MissingPackageError, Problem
 from seqjax.evaluation.compare import compare
 from seqjax.evaluation.page import report_page
@@ -37,6 +36,7 @@ from seqjax.inference.engines import open_engine
 from seqjax.inference.inputs import data_path_of, metadata_of, read_format_of, source_of
 from seqjax.inference.sequifier import card_from_training
 from seqjax.version import __version__
+from seqjax.windows.windows import Windows, joined
 
 logger = logging.getLogger(__name__)
 
@@ -246,7 +246,7 @@ def _training_windows(
     ) as source:
         for part in source.parts():
             parts.append(part)
-            rows += int(part.length.sum())
+            rows += int(part.length().sum())
             if rows > _FITTED_ROWS:
                 break
     return parts[0] if len(parts) == 1 else joined(parts)

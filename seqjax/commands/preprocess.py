@@ -265,8 +265,7 @@ class _Run:
         if noted.get("finished"):
             return
         with ExitStack() as open_files:
-            done = noted["done"] and [(n_rows, n_windows) for n_rows, n_windows in noted["done"]]
-            writers = self._writers(found, done, open_files)
+            writers = self._writers(found, noted["done"], open_files)
             unseen = self._encode(plan, found, writers, noted)
             for writer in writers:
                 writer.finish()
@@ -299,18 +298,25 @@ class _Run:
         return unseen
 
     def _writers(
-        self, found: Survey, done: list[tuple[int, int]] | None, open_files: ExitStack
+        self, found: Survey, done: list[dict[str, int]] | None, open_files: ExitStack
     ) -> list[shards.ShardWriter]:
         types = {
             name: str(id_dtype(found.encoding.n_classes[name] - 1)) if name in found.id_maps else "float32"
             for name in found.column_types
         }
         writers = []
-        for split, size in enumerate(found.splits):
+        for split, (size, stride) in enumerate(zip(found.splits, self.config.strides, strict=True)):
             folder = self._shard_folder(split)
             if done is None and folder.exists():
                 shutil.rmtree(folder)
-            whole = shards.DataSize(self.config.seq_length, types, size.rows, size.windows)
+            whole = shards.DataSize(
+                self.config.seq_length,
+                stride,
+                types,
+                rows=size.rows,
+                runs=size.sequences,
+                positions=size.positions,
+            )
             writer = shards.ShardWriter(folder, whole, done=None if done is None else done[split])
             open_files.callback(writer.close)
             writers.append(writer)

@@ -9,13 +9,12 @@ from seqjax.config.load import resolve_path, resolve_split
 from seqjax.config.metadata import Metadata
 from seqjax.config.schema import Schema
 from seqjax.config.train import TrainConfig
-from seqjax.data.dataset import Windows
 from seqjax.data.formats import load_windows
-from seqjax.data.loader import Loader, epoch_order
 from seqjax.errors import ConfigError, Problem
-from seqjax.training.batch import WindowSource
-from seqjax.training.feed import Reader
 from seqjax.training.setup import Data
+from seqjax.windows.batches import Loader
+from seqjax.windows.order import Order
+from seqjax.windows.windows import Windows
 
 logger = logging.getLogger(__name__)
 
@@ -55,34 +54,34 @@ class TrainingData:
 
     def batches(self, training: Windows, validation: Windows) -> Data:
         """The windows in the batches of this run."""
-        config, count = self._config, len(training)
-        size = config.training_spec.batch_size
+        config = self._config
+        size, known = config.training_spec.batch_size, len(validation)
 
-        def order(epoch: int) -> np.ndarray:
-            return epoch_order(count, min(size, max(count, 1)), seed=config.seed, epoch=epoch, shuffle=True)
+        def order(epoch: int) -> Order:
+            count = len(training)
+            return Order(count, min(size, max(count, 1)), seed=config.seed, epoch=epoch)
 
-        known = epoch_order(
-            len(validation), min(size, max(len(validation), 1)), seed=config.seed, epoch=0, shuffle=False
-        )
         statistics = self._metadata.selected_columns_statistics
-        std = {name: row.std for name, row in statistics.items()}
         return Data(
-            *(training, validation, order, known, std),
-            reader=self._reader,
+            training,
+            validation,
+            order,
+            Order(known, min(size, max(known, 1)), shuffle=False),
+            {name: row.std for name, row in statistics.items()},
+            loader=self._loader,
             describe=lambda rows: described(training, rows),
         )
 
-    def _reader(self, windows: WindowSource, columns: tuple[str, ...]) -> Reader:
-        """What cuts batches of data that stays on disk."""
-        assert isinstance(windows, Windows)
+    def _loader(self, windows: Windows, columns: tuple[str, ...]) -> Loader:
+        """What gathers batches of data that stays on disk."""
         spec = self._config.training_spec
-        loader = Loader(
-            *(windows, columns),
+        return Loader(
+            windows,
+            columns,
             in_ram=spec.load_full_data_to_ram,
             num_workers=spec.num_workers,
             max_ram_gb=spec.max_ram_gb,
         )
-        return loader.batches
 
     def _load(self, name: str) -> Windows:
         config, metadata, spec = self._config, self._metadata, self._config.training_spec
@@ -102,10 +101,9 @@ class TrainingData:
 def described(windows: Windows, rows: Int[np.ndarray, "n"]) -> str:
     """Which windows these are, by sequence and item positions; the first few of them."""
     names = []
-    for row in rows[:_WINDOWS_TO_NAME]:
-        one = np.asarray([row])
-        padding = windows.seq_length + 1 - int(windows.length[row])
-        first, last = windows.positions(one, np.asarray([padding, windows.seq_length]))[0]
-        names.append(f"sequence {windows.sequence_id[row]} items {first} to {last}")
+    for row in rows[:_WINDOWS_TO_NAME, None]:
+        slots = np.asarray([windows.seq_length + 1 - int(windows.length(row)[0]), windows.seq_length])
+        first, last = windows.positions(row, slots)[0]
+        names.append(f"sequence {windows.sequence_id(row)[0]} items {first} to {last}")
     more = len(rows) - len(names)
     return "; ".join(names) + (f"; and {more} more" if more else "")

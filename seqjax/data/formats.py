@@ -22,11 +22,11 @@ from jaxtyping import Float64, Int64, Shaped
 from seqjax.config.schema import ColumnKind
 from seqjax.data import shards, torch_shards
 from seqjax.data.columns import id_dtype
-from seqjax.data.dataset import Windows, orders_of_files
 from seqjax.data.padding import leading_zeros
-from seqjax.data.spliced import parts_of
 from seqjax.data.table_files import REFUSED, unreadable
 from seqjax.errors import DataError
+from seqjax.windows.spliced import parts_of
+from seqjax.windows.windows import Windows, listed, orders_of_files
 
 logger = logging.getLogger(__name__)
 
@@ -201,7 +201,7 @@ def _range(windows: Windows, name: str) -> tuple[np.number, np.number]:
 def _write_csv(path: Path, windows: Windows, files: Files) -> None:
     del files  # There is one.
     with path.open("wb") as file:
-        for number, block in enumerate(_blocks(windows, windows.order())):
+        for number, block in enumerate(_blocks(windows, windows.by_sequence())):
             frame = pl.from_arrow(block)
             assert isinstance(frame, pl.DataFrame)
             frame.write_csv(file, include_header=number == 0)
@@ -209,7 +209,7 @@ def _write_csv(path: Path, windows: Windows, files: Files) -> None:
 
 def _write_parquet(path: Path, windows: Windows, files: Files) -> None:
     if files.merged:
-        _write_parquet_file(path, windows, windows.order())
+        _write_parquet_file(path, windows, windows.by_sequence())
         return
     path.mkdir()
     for number, order in enumerate(orders_of_files(windows, files.sequences)):
@@ -242,8 +242,7 @@ def _block(windows: Windows, indices: Int64[np.ndarray, "B"]) -> pa.Table:
     for number, name in enumerate(names):
         values[:, :, number] = batch.columns[name].T
     padded = np.repeat(np.arange(n_slots)[:, None] < batch.padding, len(names), axis=1)
-    keys = (windows.sequence_id, windows.subsequence_id, windows.start_item_position)
-    arrays = [pa.array(np.repeat(key[indices], len(names))) for key in keys]
+    arrays = [pa.array(np.repeat(key, len(names))) for key in windows.keys(indices)]
     arrays.append(pa.array(names * len(indices), pa.large_string()))
     arrays += [pa.array(values[slot].reshape(-1), mask=padded[slot]) for slot in range(n_slots)]
     return pa.table(arrays, names=[*KEYS, *map(str, range(windows.seq_length, -1, -1))])
@@ -316,15 +315,14 @@ def from_long(
     first = parts[names[0]]
     n_padded = (_null_padding if padding == "null" else _zero_padding)(path, values)
     real = np.arange(len(slots)) >= n_padded[:, None]
-    length = (len(slots) - n_padded).astype(np.int32)
-    return Windows(
-        columns={name: _typed(path, name, kind, values[name][real]) for name, kind in column_kinds.items()},
-        start=np.cumsum(length, dtype=np.int64) - length,
+    length = len(slots) - n_padded
+    return listed(
+        {name: _typed(path, name, kind, values[name][real]) for name, kind in column_kinds.items()},
+        start=np.cumsum(length) - length,
         length=length,
         sequence_id=first["sequenceId"].to_numpy().astype(np.int64),
         subsequence_id=first["subsequenceId"].to_numpy().astype(np.int64),
         start_item_position=first["startItemPosition"].to_numpy().astype(np.int64),
-        item_position=None,
         seq_length=len(slots) - 1,
     )
 

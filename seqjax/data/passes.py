@@ -17,12 +17,13 @@ import polars as pl
 from seqjax.config.base import ConfigModel
 from seqjax.config.metadata import Statistics
 from seqjax.data.columns import OTHER, Encoding, encode
-from seqjax.data.dataset import Windows
 from seqjax.data.fitting import Findings, Learner
-from seqjax.data.splits import Slices, Splitting, sequences
+from seqjax.data.splits import Splitting, sequences
 from seqjax.data.tables import Table
-from seqjax.data.windows import StartMode, check_exact, cut, n_windows
+from seqjax.windows.index import Slices, check_exact, kept_positions, n_windows
+from seqjax.windows.windows import Windows, cut
 
+StartMode = Literal["distribute", "exact"]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -45,12 +46,15 @@ class SplitSize(ConfigModel):
     rows: int = 0
     sequences: int = 0
     windows: int = 0
+    positions: int = 0
+    """Rows of sequences whose positions are not consecutive."""
 
     def __add__(self, other: "SplitSize") -> "SplitSize":
         return SplitSize(
             rows=self.rows + other.rows,
             sequences=self.sequences + other.sequences,
             windows=self.windows + other.windows,
+            positions=self.positions + other.positions,
         )
 
 
@@ -109,7 +113,7 @@ def survey(
         assert learning is not None, "made before the first chunk is looked at"
         parts = plan.splitting.parts(slices, first, table.part)
         rows = table.features[parts[0].rows()] if plan.fit_on == "train" else table.features
-        return len(table), len(slices), _sizes(parts, plan), learning.look(rows)
+        return len(table), len(slices), _sizes(table, parts, plan), learning.look(rows)
 
     def prepared() -> Iterator[tuple[int, Slices, Table]]:
         nonlocal learning
@@ -188,13 +192,18 @@ def _numbered(chunks: Iterable[Table]) -> Iterator[tuple[int, Slices, Table]]:
         first += len(slices)
 
 
-def _sizes(parts: list[Slices], plan: Plan) -> list[SplitSize]:
+def _sizes(table: Table, parts: list[Slices], plan: Plan) -> list[SplitSize]:
     sizes = []
     for number, (part, stride) in enumerate(zip(parts, plan.strides, strict=True)):
         if plan.start_mode == "exact":
             check_exact(part, seq_length=plan.seq_length, stride=stride, split=number)
         count = int(n_windows(part.length, seq_length=plan.seq_length, stride=stride).sum())
-        sizes.append(SplitSize(rows=int(part.length.sum()), sequences=len(part), windows=count))
+        kept = kept_positions(part, table.item_position[part.rows()])
+        sizes.append(
+            SplitSize(
+                rows=int(part.length.sum()), sequences=len(part), windows=count, positions=int(kept.sum())
+            )
+        )
     return sizes
 
 

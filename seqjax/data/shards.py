@@ -1,22 +1,22 @@
 """The native format: a folder of uncompressed Arrow IPC files, mapped into memory as they are.
 
-    rows-00000.arrow      each item once: sequenceId, itemPosition (int64), then the encoded columns (the
-                          smallest signed integer type that holds the ids, or float32)
-    windows-00000.arrow   sequenceId, subsequenceId, start (row of the first real item, in this shard's
-                          rows), length (number of real items; int32), startItemPosition (int64 unless said
-                          otherwise)
-    manifest.json         written last: version, seq_length, column types, counts, and each file's size and
+    rows-00000.arrow      each item once: the encoded columns (the smallest signed integer type that holds the
+                          ids, or float32)
+    runs-00000.arrow      where sequences lie in the rows, a line a run of rows: the arrays of
+                          `seqjax.windows.index.Runs`, from which any window is computed
+    positions-00000.arrow itemPosition (int64) of the rows of those runs whose positions are not consecutive,
+                          where there are any
+    manifest.json         written last: version, seq_length, stride, column types, and each file's size and
                           SHA-256
 
-A shard holds whole sequences. Each file is one record batch without nulls. In the windows, a sequence's
-number 0 starts at its first row.
+A shard holds whole runs. Each file is one record batch without nulls.
 
-One record batch means one contiguous buffer a column, so that a column of any size is one memory-mapped array
-and a batch is gathered by plain indexing. Such a file can still be written bit by bit: its numbers of rows
-and windows are known beforehand, so it is laid out at full size, and every chunk is written to its place in
-each buffer. That also makes an interrupted run easy to take up, since writing a chunk twice does no harm. So
-`ShardWriter` makes a single shard whatever its size; several, as other programs may write, are mapped too and
-read as one (see `spliced.py`); only their index of windows is copied.
+One record batch means one contiguous buffer a column, so that a column of any size is one memory-mapped
+array and a batch is gathered by plain indexing. Such a file can still be written bit by bit: its number of
+records is known beforehand, so it is laid out at full size, and every chunk is written to its place in each
+buffer. That also makes an interrupted run easy to take up, since writing a chunk twice does no harm. So
+`ShardWriter` makes a single shard whatever its size; several, as other programs may write, are mapped too
+and read as one (see `seqjax/windows/spliced.py`); only their runs are copied.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ import mmap
 import os
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -35,18 +35,26 @@ from pydantic import Field
 
 from seqjax.config.base import ConfigModel, validate
 from seqjax.config.schema import ColumnKind, SeqLength
-from seqjax.data.dataset import Windows, joined
+from seqjax.data.columns import id_dtype
 from seqjax.errors import ConfigError, DataError
+from seqjax.windows.index import CONSECUTIVE, RUN_ARRAYS, Runs, n_windows
+from seqjax.windows.windows import Windows, joined
 
 MANIFEST = "manifest.json"
-INDEX_TYPES = {
+RUN_TYPES: dict[str, str | None] = {
     "sequenceId": "int64",
-    "subsequenceId": "int64",
-    "start": "int64",
-    "length": "int32",
-    "startItemPosition": "int64",
+    "firstSubsequence": None,
+    "firstRow": None,
+    "rows": None,
+    "firstPosition": "int64",
+    "positionsAt": None,
+    "firstTarget": None,
+    "firstWindow": "int64",
 }
-"""The columns of a file of windows."""
+"""The columns of a file of runs; None is any signed integer type."""
+POSITION_TYPES: dict[str, str | None] = {"itemPosition": "int64"}
+RUNS_PER_CHECK = 1 << 20
+"""How many runs are checked at a time."""
 DIGEST_LIMIT = 1 << 25
 """Files up to so many bytes are compared with their digest whenever they are read."""
 
@@ -59,7 +67,7 @@ class ShardFile(ConfigModel):
     path: Annotated[str, Field(pattern=r"^[\w.-]+$")]
     """Its name in the folder."""
     records: Count
-    """Number of rows or windows."""
+    """Number of rows, runs or positions."""
     bytes: Count
     """Its size."""
     sha256: str
@@ -67,84 +75,26 @@ class ShardFile(ConfigModel):
 
 
 class Shard(ConfigModel):
-    """Whole sequences, and the windows over them."""
+    """Whole runs, and where they lie."""
 
     rows: ShardFile
-    windows: ShardFile
+    runs: ShardFile
+    positions: ShardFile | None
+    """None where those of every run are consecutive."""
 
 
 class Manifest(ConfigModel):
     """What a data set consists of."""
 
     format: Literal["seqjax-arrow"]
-    version: Literal[1]
+    version: Literal[2]
     seq_length: SeqLength
     """L, the number of input items of a window."""
+    stride: Annotated[int, Field(ge=1)]
+    """The largest step between window starts."""
     column_types: dict[str, Literal["int8", "int16", "int32", "int64", "float32"]]
     """Arrow type of each encoded column, in order (`float32` is Arrow's `float`)."""
     shards: Annotated[list[Shard], Field(min_length=1)]
-
-
-class ShardWriter:
-    """Writes a data set, the windows of some sequences at a time."""
-
-    def __init__(self, path: Path, size: "DataSize", *, done: tuple[int, int] | None = None) -> None:
-        """Lays the files out, or opens those of a writer that did not finish.
-
-        Args:
-          path: Where nothing is yet, or the folder of the earlier writer.
-          size: What will be written.
-          done: Rows and windows that are already there and stay; null starts a new folder.
-        """
-        row_types = {"sequenceId": "int64", "itemPosition": "int64", **size.column_types}
-        rows, windows = path / "rows-00000.arrow", path / "windows-00000.arrow"
-        if done is None:
-            path.mkdir(parents=True)
-            _lay_out(rows, row_types, size.n_rows)
-            _lay_out(windows, INDEX_TYPES, size.n_windows)
-        n_rows, n_windows = done or (0, 0)
-        self._path = path
-        self._size = size
-        self._rows = _ColumnFile(rows, row_types, size.n_rows, n_rows)
-        self._windows = _ColumnFile(windows, INDEX_TYPES, size.n_windows, n_windows)
-
-    @property
-    def done(self) -> tuple[int, int]:
-        """Rows and windows written so far."""
-        return self._rows.done, self._windows.done
-
-    def append(self, windows: Windows) -> None:
-        """Writes whole sequences, which follow those before.
-
-        Args:
-          windows: Windows with item positions, in the order of their rows; number 0 of each sequence starts
-            at its first.
-        """
-        first_row = self._rows.done
-        self._rows.append(_row_arrays(windows))
-        self._windows.append(_window_arrays(windows, first_row))
-
-    def sync(self) -> None:
-        """Returns when all that was written is on disk."""
-        self._rows.sync()
-        self._windows.sync()
-
-    def close(self) -> None:
-        """Closes the files, finished or not."""
-        self._rows.close()
-        self._windows.close()
-
-    def finish(self) -> None:
-        """Writes the manifest."""
-        shard = Shard(rows=self._rows.finish(), windows=self._windows.finish())
-        manifest = {
-            "format": "seqjax-arrow",
-            "version": 1,
-            "seq_length": self._size.seq_length,
-            "column_types": dict(self._size.column_types),
-            "shards": [shard.model_dump()],
-        }
-        (self._path / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -152,10 +102,99 @@ class DataSize:
     """What a data set will hold."""
 
     seq_length: int
+    stride: int
     column_types: Mapping[str, str]
     """NumPy type of each encoded column, in order."""
-    n_rows: int
-    n_windows: int
+    rows: int
+    runs: int
+    positions: int
+    """Rows of runs whose positions are not consecutive."""
+
+    @property
+    def files(self) -> dict[str, tuple[dict[str, str], int]]:
+        """The types of the columns of each file, and its number of records."""
+        row, position = str(id_dtype(self.rows)), str(id_dtype(self.positions))
+        narrow = {"firstSubsequence": "int8", "positionsAt": position, "firstTarget": "int8"}
+        runs = {name: kind or narrow.get(name, row) for name, kind in RUN_TYPES.items()}
+        files = {"rows": (dict(self.column_types), self.rows), "runs": (runs, self.runs)}
+        return files | ({"positions": (POSITION_TYPES, self.positions)} if self.positions else {})
+
+
+class ShardWriter:
+    """Writes a data set, some runs at a time."""
+
+    def __init__(self, path: Path, size: DataSize, *, done: Mapping[str, int] | None = None) -> None:
+        """Lays the files out, or opens those of a writer that did not finish.
+
+        Args:
+          path: Where nothing is yet, or the folder of the earlier writer.
+          size: What will be written.
+          done: Records of each file that are already there and stay; None starts a new folder.
+        """
+        places = {name: path / f"{name}-00000.arrow" for name in size.files}
+        if done is None:
+            path.mkdir(parents=True)
+            for name, (types, records) in size.files.items():
+                _lay_out(places[name], types, records)
+        self._path = path
+        self._size = size
+        self._n_windows = 0 if done is None else done["windows"]
+        self._files = {
+            name: _ColumnFile(places[name], types, records, 0 if done is None else done[name])
+            for name, (types, records) in size.files.items()
+        }
+
+    @property
+    def done(self) -> dict[str, int]:
+        """Records of each file written so far, and windows."""
+        return {name: file.done for name, file in self._files.items()} | {"windows": self._n_windows}
+
+    def append(self, windows: Windows) -> None:
+        """Writes whole runs, which follow those before.
+
+        Args:
+          windows: Windows as they were cut: their runs cover their rows, in order.
+        """
+        runs, done = windows.runs, self.done
+        positions_at = np.where(
+            runs.positions_at == CONSECUTIVE, CONSECUTIVE, runs.positions_at + done.get("positions", 0)
+        )
+        self._files["rows"].append({name: np.asarray(column) for name, column in windows.columns.items()})
+        arrays = replace(
+            runs,
+            first_row=runs.first_row + done["rows"],
+            positions_at=positions_at,
+            first_window=runs.first_window + self._n_windows,
+        )
+        self._files["runs"].append(
+            {name: getattr(arrays, field) for name, field in zip(RUN_TYPES, RUN_ARRAYS, strict=True)}
+        )
+        if "positions" in self._files:
+            self._files["positions"].append({"itemPosition": np.asarray(windows.item_position)})
+        self._n_windows += len(windows)
+
+    def sync(self) -> None:
+        """Returns when all that was written is on disk."""
+        for file in self._files.values():
+            file.sync()
+
+    def close(self) -> None:
+        """Closes the files, finished or not."""
+        for file in self._files.values():
+            file.close()
+
+    def finish(self) -> None:
+        """Writes the manifest."""
+        shard = Shard(**{"positions": None} | {name: file.finish() for name, file in self._files.items()})
+        manifest = Manifest(
+            format="seqjax-arrow",
+            version=2,
+            seq_length=self._size.seq_length,
+            stride=self._size.stride,
+            column_types=dict(self._size.column_types),
+            shards=[shard],
+        )
+        (self._path / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
 def write(path: Path, windows: Windows) -> None:
@@ -165,9 +204,15 @@ def write(path: Path, windows: Windows) -> None:
       path: Where nothing is yet.
       windows: What `ShardWriter.append` takes.
     """
-    types = {name: str(column.dtype) for name, column in windows.columns.items()}
-    n_rows = len(next(iter(windows.columns.values())))
-    writer = ShardWriter(path, DataSize(windows.seq_length, types, n_rows, len(windows)))
+    size = DataSize(
+        windows.runs.seq_length,
+        windows.runs.stride,
+        {name: str(column.dtype) for name, column in windows.columns.items()},
+        rows=len(next(iter(windows.columns.values()))),
+        runs=len(windows.runs),
+        positions=len(windows.item_position),
+    )
+    writer = ShardWriter(path, size)
     with closing(writer):
         writer.append(windows)
         writer.finish()
@@ -253,27 +298,6 @@ def _offsets(path: Path) -> dict[str, int]:
         return {name: batch.column(name).buffers()[1].address - begin for name in batch.schema.names}
 
 
-def _row_arrays(windows: Windows) -> dict[str, np.ndarray]:
-    first = windows.subsequence_id == 0
-    assert windows.item_position is not None, "shards keep the position of every item"
-    length = np.diff(windows.start[first], append=len(windows.item_position))
-    return {
-        "sequenceId": np.repeat(windows.sequence_id[first], length),
-        "itemPosition": np.asarray(windows.item_position),
-        **{name: np.asarray(column) for name, column in windows.columns.items()},
-    }
-
-
-def _window_arrays(windows: Windows, first_row: int) -> dict[str, np.ndarray]:
-    return {
-        "sequenceId": windows.sequence_id,
-        "subsequenceId": windows.subsequence_id,
-        "start": windows.start + first_row,
-        "length": windows.length,
-        "startItemPosition": windows.start_item_position,
-    }
-
-
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -286,7 +310,10 @@ def _manifest(path: Path) -> Manifest:
             f"{path} has no {MANIFEST}, so it is no complete arrow data set. Run preprocess again."
         )
     try:
-        return validate(Manifest, json.loads(file.read_text(encoding="utf-8")), str(file))
+        content = json.loads(file.read_text(encoding="utf-8"))
+        if isinstance(content, dict) and content.get("version") == 1:
+            raise DataError(f"{file} is of version 1 of the format, and this is 2. Run preprocess again.")
+        return validate(Manifest, content, str(file))
     except ConfigError as error:
         raise DataError(f"{error}\nRun preprocess again.") from error
     except (ValueError, TypeError, RecursionError) as error:
@@ -310,38 +337,49 @@ def _check_columns(path: Path, manifest: Manifest, column_kinds: Mapping[str, Co
 def _read_shard(
     path: Path, shard: Shard, manifest: Manifest, column_kinds: Mapping[str, ColumnKind]
 ) -> Windows:
-    row_types = {"itemPosition": "int64", **{name: manifest.column_types[name] for name in column_kinds}}
-    rows, mapped = _read_file(path, shard.rows, row_types)
-    index, _ = _read_file(path, shard.windows, INDEX_TYPES)
-    start, length = index["start"], index["length"]
-    beyond = (
-        (start < 0)
-        | (length < 1)
-        | (length > manifest.seq_length + 1)
-        | (start > shard.rows.records - length)
-    )
-    if beyond.any():
-        window = int(np.argmax(beyond))
-        raise DataError(
-            f"{path / shard.windows.path}: window {window} (start {start[window]}, length {length[window]}) "
-            f"is not within {shard.rows.records} rows or longer than {manifest.seq_length + 1} items. Run "
-            "preprocess again."
+    rows, row_map = _read_file(path, shard.rows, {name: manifest.column_types[name] for name in column_kinds})
+    arrays, _ = _read_file(path, shard.runs, RUN_TYPES)
+    positions, mapped = np.zeros(0, np.int64), (row_map,)
+    if shard.positions is not None:
+        kept, position_map = _read_file(path, shard.positions, POSITION_TYPES)
+        positions, mapped = kept["itemPosition"], (row_map, position_map)
+    by_field = {field: arrays[name] for name, field in zip(RUN_TYPES, RUN_ARRAYS, strict=True)}
+    runs = Runs(**by_field, seq_length=manifest.seq_length, stride=manifest.stride)
+    _check_runs(path / shard.runs.path, runs, shard.rows.records, len(positions))
+    return Windows(rows, runs, positions, manifest.seq_length, mapped)
+
+
+def _check_runs(place: Path, runs: Runs, n_rows: int, n_positions: int) -> None:
+    """Raises a `DataError` unless every run lies within the rows and has the windows that follow from it."""
+    expected = 0
+    for begin in range(0, len(runs), RUNS_PER_CHECK):
+        some = slice(begin, begin + RUNS_PER_CHECK)
+        rows, first_row, at, target, first_window = (
+            array[some].astype(np.int64)
+            for array in (runs.rows, runs.first_row, runs.positions_at, runs.first_target, runs.first_window)
         )
-    return Windows(
-        columns={name: rows[name] for name in column_kinds},
-        start=start,
-        length=length,
-        sequence_id=index["sequenceId"],
-        subsequence_id=index["subsequenceId"],
-        start_item_position=index["startItemPosition"],
-        item_position=rows["itemPosition"],
-        seq_length=manifest.seq_length,
-        mapped=(mapped,),
-    )
+        counts = n_windows(rows, seq_length=runs.seq_length, stride=runs.stride)
+        ends = expected + np.cumsum(counts)
+        wrong = {
+            f"is not within {n_rows} rows": (rows < 1) | (first_row < 0) | (first_row > n_rows - rows),
+            f"is not within {n_positions} positions": (at < CONSECUTIVE)
+            | ((at != CONSECUTIVE) & (at > n_positions - rows)),
+            "shows items that are no targets, which this version of seqjax cannot train on": target != 0,
+            "does not begin with the window that follows those before": first_window != ends - counts,
+        }
+        for what, mask in wrong.items():
+            if mask.any():
+                run = int(np.argmax(mask))
+                raise DataError(
+                    f"{place}: run {begin + run} (firstRow {first_row[run]}, rows {rows[run]}, positionsAt "
+                    f"{at[run]}, firstTarget {target[run]}, firstWindow {first_window[run]}) {what}. Run "
+                    "preprocess again."
+                )
+        expected = int(ends[-1])
 
 
 def _read_file(
-    path: Path, file: ShardFile, types: Mapping[str, str]
+    path: Path, file: ShardFile, types: Mapping[str, str | None]
 ) -> tuple[dict[str, np.ndarray], mmap.mmap]:
     """Arrays over the mapped file, checked as far as is possible without reading it all; and the map."""
     place = path / file.path
@@ -372,12 +410,13 @@ def _read_file(
         raise DataError(f"{place} cannot be read as an Arrow file: {error}. Run preprocess again.") from error
 
 
-def _array(place: Path, batch: pa.RecordBatch, name: str, dtype: str) -> np.ndarray:
+def _array(place: Path, batch: pa.RecordBatch, name: str, dtype: str | None) -> np.ndarray:
     if name not in batch.schema.names:
         raise DataError(f"{place} has no column {name!r} (columns: {', '.join(batch.schema.names)}).")
     column = batch.column(name)
-    expected = pa.from_numpy_dtype(np.dtype(dtype))
-    if column.type != expected or column.null_count:
+    expected = "a signed integer type" if dtype is None else pa.from_numpy_dtype(np.dtype(dtype))
+    fits = pa.types.is_signed_integer(column.type) if dtype is None else column.type == expected
+    if not fits or column.null_count:
         raise DataError(
             f"{place}: column {name!r} must be {expected} without nulls (found {column.type}, "
             f"{column.null_count} nulls)."

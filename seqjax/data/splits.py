@@ -11,31 +11,7 @@ import numpy as np
 from jaxtyping import Int16, Int64
 
 from seqjax.errors import DataError
-
-
-@dataclass(frozen=True)
-class Slices:
-    """Non-empty runs of consecutive rows, each of one sequence."""
-
-    sequence_id: Int64[np.ndarray, "S"]
-    """The sequence that the rows belong to."""
-    start: Int64[np.ndarray, "S"]
-    """Index of the first row in the table."""
-    length: Int64[np.ndarray, "S"]
-    """Number of rows, at least 1."""
-
-    def __len__(self) -> int:
-        return len(self.start)
-
-    def rows(self) -> Int64[np.ndarray, "N"]:
-        """Indices of all rows in the table, slice after slice."""
-        return ranges(self.start, self.length)
-
-
-def ranges(start: Int64[np.ndarray, "S"], length: Int64[np.ndarray, "S"]) -> Int64[np.ndarray, "N"]:
-    """The integers start, start + 1, ... of each range (`length` of them), range after range."""
-    before = np.cumsum(length) - length
-    return np.repeat(start - before, length) + np.arange(length.sum())
+from seqjax.windows.index import Slices
 
 
 def sequences(sequence_id: Int64[np.ndarray, "N"]) -> Slices:

@@ -15,10 +15,9 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jaxtyping import Int64, Integer
+from jaxtyping import Int64
 
 from seqjax.config.schema import ColumnKind
-from seqjax.data.dataset import Windows
 from seqjax.data.formats import (
     Padding,
     check_values,
@@ -29,6 +28,7 @@ from seqjax.data.formats import (
     parquet_files,
 )
 from seqjax.data.table_files import CsvFiles, TypesWidened, unreadable
+from seqjax.windows.windows import Windows
 
 logger = logging.getLogger(__name__)
 
@@ -74,31 +74,19 @@ def in_parts(windows: Windows, most: int) -> Iterator[Windows]:
       windows: Windows; where those of a sequence do not lie together, they are one part.
       most: How many a part.
     """
-    ids = windows.sequence_id
-    begins = np.flatnonzero(np.append(True, ids[1:] != ids[:-1]))
-    if len(windows) <= most or len(np.unique(ids[begins])) < len(begins):
+    runs = windows.runs
+    begins = np.flatnonzero(np.append(True, runs.sequence_id[1:] != runs.sequence_id[:-1]))
+    if len(windows) <= most or len(np.unique(runs.sequence_id[begins])) < len(begins):
         yield windows
         return
-    ends = [*begins[1:].tolist(), len(windows)]
-    first = 0
+    run_ends = [*begins[1:].tolist(), len(runs)]
+    ends = [*runs.first_window[begins[1:]].tolist(), len(windows)]
+    first = run = 0
     while first < len(windows):
         # The last sequence that ends in time, or else the next one.
-        place = bisect.bisect_right(ends, first + most) - 1
-        end = ends[max(place, bisect.bisect_right(ends, first))]
-        yield taken(windows, np.arange(first, end))
-        first = end
-
-
-def taken(windows: Windows, indices: Integer[np.ndarray, "B"]) -> Windows:
-    """Some of the windows, over the same rows."""
-    return replace(
-        windows,
-        start=windows.start[indices],
-        length=windows.length[indices],
-        sequence_id=windows.sequence_id[indices],
-        subsequence_id=windows.subsequence_id[indices],
-        start_item_position=windows.start_item_position[indices],
-    )
+        place = max(bisect.bisect_right(ends, first + most) - 1, bisect.bisect_right(ends, first))
+        yield replace(windows, runs=runs.taken(slice(run, run_ends[place])))
+        first, run = ends[place], run_ends[place]
 
 
 def whole_sequences(frames: Frames, rows: int) -> Iterator[pl.DataFrame]:

@@ -27,12 +27,12 @@ from pydantic import ConfigDict, Field
 from seqjax.config.base import ConfigModel, validate
 from seqjax.config.schema import ColumnKind
 from seqjax.data.columns import id_dtype
-from seqjax.data.dataset import Windows, joined, orders_of_files
 from seqjax.data.padding import leading_zeros
 from seqjax.errors import ArtifactError, ConfigError, DataError
 from seqjax.interop.torch_files import read_torch_file
 from seqjax.interop.torch_writer import write_torch_file
 from seqjax.interop.unpickle import Value
+from seqjax.windows.windows import Windows, joined, listed, orders_of_files
 
 logger = logging.getLogger(__name__)
 
@@ -97,8 +97,7 @@ def _write_file(path: Path, windows: Windows, indices: Int64[np.ndarray, "B"]) -
     }
     inputs = {name: values[:, :-1] for name, values in columns.items()}
     targets = {name: values[:, 1:] for name, values in columns.items()}
-    keys = (windows.sequence_id, windows.subsequence_id, windows.start_item_position)
-    write_torch_file(path, (inputs, targets, *(key[indices] for key in keys)))
+    write_torch_file(path, (inputs, targets, *windows.keys(indices)))
     padded = np.flatnonzero(batch.padding)
     return [
         [window, slots] for window, slots in zip(padded.tolist(), batch.padding[padded].tolist(), strict=True)
@@ -183,16 +182,15 @@ def _read_file(
         leading_zeros(columns.values()) if padding is None else _counted(path, padding, samples, n_slots)
     )
     real = np.arange(n_slots) >= n_padded[:, None]
-    length = (n_slots - n_padded).astype(np.int32)
+    length = n_slots - n_padded
     sequence_id, subsequence_id, start_item_position = keys
-    return Windows(
-        columns={name: _typed(path, name, kind, columns[name][real]) for name, kind in column_kinds.items()},
-        start=np.cumsum(length, dtype=np.int64) - length,
+    return listed(
+        {name: _typed(path, name, kind, columns[name][real]) for name, kind in column_kinds.items()},
+        start=np.cumsum(length) - length,
         length=length,
         sequence_id=sequence_id,
         subsequence_id=subsequence_id,
         start_item_position=start_item_position,
-        item_position=None,
         seq_length=n_slots - 1,
     )
 

@@ -7,9 +7,9 @@ from jaxtyping import Float32, Int64, Shaped
 
 from seqjax.artifacts.card import ModelCard
 from seqjax.data.columns import class_labels, denormalise
-from seqjax.data.dataset import Batch, Windows
 from seqjax.evaluation.draw import RandomRows
 from seqjax.evaluation.result import Example, Guess, Value
+from seqjax.windows.windows import Batch, Windows
 
 SHOWN_ITEMS = 8
 """Newest items of a window that are shown."""
@@ -40,9 +40,9 @@ class Examples:
         """Adds the windows at `indices`, which are `batch`, and the model's outputs."""
         shown = min(SHOWN_ITEMS, windows.seq_length)
         rows: dict[str, Shaped[np.ndarray, "B ..."]] = {
-            "sequence": windows.sequence_id[indices],
+            "sequence": windows.sequence_id(indices),
             "position": windows.positions(indices, np.array([windows.seq_length]))[:, 0],
-            "real": np.minimum(windows.length[indices] - 1, shown),
+            "real": np.minimum(windows.length(indices) - 1, shown),
         }
         for name, values in batch.columns.items():
             rows[f"column {name}"] = values[:, -1 - shown :]

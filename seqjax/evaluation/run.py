@@ -18,7 +18,6 @@ from seqjax.baselines import Fitted
 from seqjax.config.evaluate import EvaluateConfig
 from seqjax.console import progress
 from seqjax.data.columns import FIRST_ID, OTHER, UNKNOWN, class_labels
-from seqjax.data.dataset import Batch, Windows
 from seqjax.errors import ArtifactError
 from seqjax.evaluation.examples import Examples
 from seqjax.evaluation.result import Example, TargetResult
@@ -26,6 +25,7 @@ from seqjax.evaluation.tally import ENOUGH_SEQUENCES, Pieces, Unit, unit_for
 from seqjax.evaluation.targets import CategoricalRun, Items, RealRun, TargetRun, scored_pieces
 from seqjax.inference.engine import Engine, Outputs
 from seqjax.inference.predict import chunks
+from seqjax.windows.windows import Batch, Windows
 
 _LIKELY = 100_000
 """Windows that are looked at to find the commonest of very many classes."""
@@ -81,12 +81,12 @@ def run_model(
     targets = config.target_columns or list(engine.card.column_schema.targets)
     parts = iter(parts)
     first = _enough_to_choose(parts)
-    unit = unit_for(np.concatenate([part.sequence_id for part in first]), first[0].seq_length)
+    unit = unit_for(np.concatenate([part.sequence_id() for part in first]), first[0].seq_length)
     scorer = _Scorer(engine, first[0], unit, baselines, config, targets=targets)
     sequences, count = 0, 0
     with progress(f"Evaluating {name}", total, "windows") as bar:
         for windows in chain(first, parts):
-            sequences += len(np.unique(windows.sequence_id))
+            sequences += len(np.unique(windows.runs.sequence_id))
             count += len(windows)
             for chunk in chunks(len(windows), config.inference_batch_size):
                 scorer.add(windows, chunk)
@@ -99,7 +99,7 @@ def _enough_to_choose(parts: Iterator[Windows]) -> list[Windows]:
     taken, sequences = [], 0
     for part in parts:
         taken.append(part)
-        sequences += len(np.unique(part.sequence_id))
+        sequences += len(np.unique(part.runs.sequence_id))
         if sequences >= ENOUGH_SEQUENCES:
             break
     return taken
@@ -144,7 +144,7 @@ class _Scorer:
         slots = np.arange(windows.seq_length + 1 - self._count, windows.seq_length + 1)
         batch = _Batch(
             gathered,
-            self._pieces.numbers(windows.sequence_id[indices], windows.subsequence_id[indices]),
+            self._pieces.numbers(windows.sequence_id(indices), windows.subsequence_id(indices)),
             slots,
             slots >= gathered.padding[:, None],
         )

@@ -11,11 +11,11 @@ import numpy as np
 from jaxtyping import Float, Float32, Int64, Shaped
 
 from seqjax.console import Advance
-from seqjax.data.dataset import Windows
 from seqjax.inference.engine import Engine, Outputs
 from seqjax.inference.generate import GenerationCache, generate, last_windows
 from seqjax.inference.predict import positions_predicted, positions_seen, predict, window_feed
 from seqjax.inference.sample import SPREAD, Reader, Readout
+from seqjax.windows.windows import Windows
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def forecast(
     readout = predict(engine, windows, read, batch_size=batch_size, latest=latest, bar=bar)
     count = engine.card.model_spec.prediction_length
     positions = positions_predicted(windows, np.arange(len(windows)), count, latest=latest)
-    result = _flat(np.repeat(windows.sequence_id, count), positions, readout)
+    result = _flat(np.repeat(windows.sequence_id(), count), positions, readout)
     if not extra_steps and samples is None:
         return result
     last = last_windows(windows)
@@ -98,7 +98,7 @@ def forecast(
         cache=cache,
     )
     further_positions = positions[rows] + np.arange(extra_steps + 1 - steps, extra_steps + 1)
-    continued = _flat(np.repeat(windows.sequence_id[rows], steps), further_positions, further)
+    continued = _flat(np.repeat(windows.sequence_id(rows), steps), further_positions, further)
     owners = np.concatenate([np.arange(len(windows)), np.repeat(rows, steps)])
     if samples is None:
         return _joined(result, continued, np.argsort(owners, kind="stable"))
@@ -130,8 +130,8 @@ def embed(
     count = vectors.shape[1]
     positions = positions_seen(windows, np.arange(len(windows)), count, latest=latest)
     return Embeddings(
-        np.repeat(windows.sequence_id, count),
-        np.repeat(windows.subsequence_id, count),
+        np.repeat(windows.sequence_id(), count),
+        np.repeat(windows.subsequence_id(), count),
         positions.reshape(-1),
         vectors.reshape(-1, vectors.shape[-1]),
         None if spread is None else spread.reshape(-1, vectors.shape[-1]),

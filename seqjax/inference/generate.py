@@ -14,11 +14,11 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int64, Shaped
 
 from seqjax.console import Advance, progress
-from seqjax.data.dataset import Windows
 from seqjax.inference.engine import Engine
 from seqjax.inference.predict import Feed
 from seqjax.inference.sample import Reader, Reading, Readout, joined
 from seqjax.inference.scan import Scan, steps_at_once
+from seqjax.windows.windows import Windows
 
 GenerationCache = Literal["exact", "rolling"]
 
@@ -39,8 +39,8 @@ class Scanner(Protocol):
 
 def last_windows(windows: Windows) -> Int64[np.ndarray, "S"]:
     """The number of each sequence's last window, in ascending order."""
-    order = windows.order()
-    ends = np.append(np.diff(windows.sequence_id[order]) != 0, True)
+    order = windows.by_sequence()
+    ends = np.append(np.diff(windows.sequence_id(order)) != 0, True)
     return np.sort(order[ends])
 
 

@@ -23,7 +23,6 @@ from seqjax.config.base import validate
 from seqjax.config.formats import WindowFormat
 from seqjax.config.infer import InferConfig
 from seqjax.config.metadata import Metadata
-from seqjax.data.streams import taken
 from seqjax.data.table_files import FrameFile
 from seqjax.errors import ConfigError, Problem
 from seqjax.inference.assertions import contradictions
@@ -36,6 +35,7 @@ from seqjax.inference.outputs import Output, Outputs, outputs
 from seqjax.inference.raw_tables import raw_source
 from seqjax.inference.sequifier import card_from_training
 from seqjax.inference.sources import Source
+from seqjax.windows.windows import taken
 
 Table = pl.DataFrame | str | PathLike[str]
 """A frame, or the path of a file or folder; raw or preprocessed."""

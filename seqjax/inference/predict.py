@@ -6,9 +6,9 @@ import numpy as np
 from jaxtyping import Bool, Int64
 
 from seqjax.console import Advance
-from seqjax.data.dataset import Windows
 from seqjax.inference.engine import Columns, Engine, Outputs
 from seqjax.inference.sample import Readout, joined
+from seqjax.windows.windows import Windows
 
 Feed = tuple[Columns, Bool[np.ndarray, "B L"]]
 Read = Callable[[Outputs], Readout]

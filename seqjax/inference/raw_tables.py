@@ -23,14 +23,14 @@ from seqjax.artifacts.card import ModelCard
 from seqjax.config.schema import ColumnKind
 from seqjax.data import chunks
 from seqjax.data.columns import OTHER, Encoding, encode
-from seqjax.data.dataset import Windows
-from seqjax.data.splits import Slices, sequences
+from seqjax.data.splits import sequences
 from seqjax.data.streams import in_parts
 from seqjax.data.table_files import CsvFiles, TableFiles, TypesWidened
 from seqjax.data.tables import KEYS, MissingReal, Table, TableReader, Wanted
-from seqjax.data.windows import cut, n_windows
 from seqjax.errors import DataError
 from seqjax.inference.sources import Source, windows_at_once
+from seqjax.windows.index import Slices, n_windows
+from seqjax.windows.windows import Windows, cut
 
 logger = logging.getLogger(__name__)
 

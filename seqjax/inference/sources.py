@@ -6,10 +6,10 @@ from pathlib import Path
 
 from seqjax.artifacts.card import ModelCard
 from seqjax.config.schema import ColumnKind
-from seqjax.data.dataset import Windows
 from seqjax.data.formats import Padding, is_by_file
 from seqjax.data.streams import in_parts, window_parts
 from seqjax.errors import DataError
+from seqjax.windows.windows import Windows
 
 NUMBERS_AT_ONCE = 1 << 25
 """Numbers that a model may return before they are written."""

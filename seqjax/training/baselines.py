@@ -9,8 +9,8 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Num
 
-from seqjax.training.batch import Batch, valid_mask
 from seqjax.training.objective import Outputs
+from seqjax.windows.windows import Batch, valid_mask
 
 
 def predict_baseline(fitted: Mapping[str, Mapping[str, Array]], batch: Batch) -> Outputs:

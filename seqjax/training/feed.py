@@ -3,22 +3,27 @@
 A *fold* runs a pure function `step(carry, batch, index, constants) -> carry` over some batches of an order.
 Training and evaluation are both folds. Two feeds run the same steps with the same numbers:
 
-* `ResidentFeed` keeps the data on the device: one compiled loop cuts each batch there and runs any number
-  of steps a dispatch, since the bounds of the loop are values.
-* `StreamedFeed` cuts each batch on the host, for data that does not fit, or has it cut ahead by a `Reader`;
-  the device computes meanwhile. Each process cuts the rows of its own devices alone.
+* `ResidentFeed` keeps the data on the device: one compiled loop computes the order there, cuts each batch and
+  runs any number of steps a dispatch, since the bounds of the loop are values.
+* `StreamedFeed` has a `Loader` cut each batch on the host, for data that does not fit; the device computes
+  meanwhile. Each process cuts the rows of its own devices alone.
 """
 
 import time
-from collections.abc import Callable, Mapping
-from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar, runtime_checkable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, NamedTuple, ParamSpec, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int
+from jaxtyping import Array, Int, Num, UInt
 
-from seqjax.training.batch import Batch, HostBatch, Rows, Tree, WindowSource, take
-from seqjax.training.placement import Placement
+from seqjax.training.placement import Placement, Tree
+from seqjax.windows.batches import BatchIterator, Loader
+from seqjax.windows.order import Grouping, Order, Updates, windows_at
+from seqjax.windows.windows import Batch, Windows
 
 Carry = TypeVar("Carry")
 P = ParamSpec("P")
@@ -27,29 +32,24 @@ Index: TypeAlias = Any
 Step = Callable[[Carry, Batch, Index, Tree], Carry]
 Fold = Callable[[Carry, Tree, Tree, int, int], Carry]
 """(carry, constants, placed order, first batch, end) -> carry; the carry that is given is consumed."""
-Order: TypeAlias = Int[np.ndarray, "n B"]
 
-
-class Batches(Protocol):
-    """Batches of an order, one after the other."""
-
-    def __next__(self) -> HostBatch: ...
-
-    def close(self) -> None:
-        """Ends what reads ahead."""
-        ...
-
-
-Reader: TypeAlias = Callable[[Order, int], Batches]
-"""(order, first batch) -> its batches from there on."""
+_MOST_ROWS = 2**31 - 2**24
+"""A device counts rows, and the places of an order with what fills it up, in 32 bits."""
 
 
 @runtime_checkable
 class Feed(Protocol):
     """A source of batches."""
 
-    def place(self, order: Int[np.ndarray, "n B"]) -> Tree:
-        """Makes an order (numbers of windows by batch, -1 for a row of padding) ready for folds."""
+    def place(self, order: Order | Sequence[Order], *, accumulation: int = 1, micro_batches: int = 1) -> Tree:
+        """Makes the batches of an order ready for folds, which see those of an update as one.
+
+        Args:
+          order: The batches. Of several orders, one for each member of a population, a batch has the rows of
+            one member after those of the other; devices share members then rather than rows.
+          accumulation: Batches an update.
+          micro_batches: Micro-batches a batch.
+        """
         ...
 
     def fold(self, step: Step[Carry], *, by_rows: bool = False) -> Fold[Carry]:
@@ -62,12 +62,71 @@ class Feed(Protocol):
         ...
 
 
+def _updates(order: Order | Sequence[Order], devices: int, **sizes: int) -> Updates:
+    alone = isinstance(order, Order)
+    orders = (order,) if alone else tuple(order)
+    return Updates(orders, Grouping(orders[0].batch_size, devices=devices if alone else 1, **sizes))
+
+
+class Rows(NamedTuple):
+    """A data set on the device."""
+
+    columns: dict[str, Num[Array, "N"]]
+    """Encoded rows; ids in the smallest integer type."""
+    start: Int[Array, "W"]
+    """Row of each window's first item."""
+    length: Int[Array, "W"]
+    """Number of items of each window, 1 to L + 1; they end it."""
+
+
+def take(rows: Rows, indices: Int[Array, "B"], slots: int) -> Batch:
+    """Cuts windows out of the rows.
+
+    Args:
+      rows: The data.
+      indices: Numbers of windows; -1 gives a row that is all padding.
+      slots: L + 1.
+    """
+    length = jnp.where(indices < 0, 0, rows.length[indices]).astype(jnp.int32)
+    padding = slots - length
+    slot = jnp.arange(slots)[None] - padding[:, None]
+    row = rows.start[indices][:, None] + jnp.maximum(slot, 0)
+    columns = {name: _widened(jnp.where(slot < 0, 0, column[row])) for name, column in rows.columns.items()}
+    return Batch(columns, padding)
+
+
+def _widened(values: Num[Array, "B slots"]) -> Num[Array, "B slots"]:
+    return values.astype(jnp.int32 if jnp.issubdtype(values.dtype, jnp.integer) else jnp.float32)
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["n", "keys"], meta_fields=["grouping", "members"])
+@dataclass(frozen=True)
+class PlacedOrder:
+    """What a compiled loop computes an order from."""
+
+    n: Int[Array, ""]
+    """Number of windows."""
+    keys: UInt[Array, "members rounds 2"] | None
+    """Keys of each member's shuffle; None without one."""
+    grouping: Grouping
+    """How batches make updates; compiled in."""
+    members: int
+    """Number of orders whose rows an update has."""
+
+    def batch(self, number: Index) -> Int[Array, "B"]:
+        """The windows of an update; -1 in rows that fill up."""
+        places = self.grouping.places(jnp.asarray(number), jnp.arange(self.grouping.width), self.n)
+        if self.keys is None:
+            return jnp.tile(windows_at(places, self.n, None), self.members)
+        return jax.vmap(lambda keys: windows_at(places, self.n, keys))(self.keys).reshape(-1)
+
+
 class ResidentFeed:
     """Batches that are cut on the device."""
 
     def __init__(
         self,
-        windows: WindowSource,
+        windows: Windows,
         columns: tuple[str, ...],
         *,
         compiler_options: Mapping[str, Any] | None = None,
@@ -77,9 +136,9 @@ class ResidentFeed:
         self._placement = placement or Placement()
         self._slots = windows.seq_length + 1
         self._rows = Rows(
-            self._placement.copied({name: np.asarray(windows.columns[name]) for name in columns}),
-            self._placement.copied(windows.start.astype(np.int32)),
-            self._placement.copied(windows.length.astype(np.int32)),
+            self._placement.replicate({name: np.asarray(windows.columns[name]) for name in columns}),
+            self._placement.replicate(windows.start().astype(np.int32)),
+            self._placement.replicate(windows.length().astype(np.int32)),
         )
 
     @property
@@ -87,18 +146,27 @@ class ResidentFeed:
         """Bytes of data that stay on the device, on each if there are several."""
         return sum(leaf.nbytes for leaf in jax.tree.leaves(self._rows))
 
-    def place(self, order: Order) -> Int[Array, "n B"]:
-        """The order on the device."""
-        return self._placement.cut(order)
+    def place(
+        self, order: Order | Sequence[Order], *, accumulation: int = 1, micro_batches: int = 1
+    ) -> PlacedOrder:
+        """The few numbers from which the order is computed on the device."""
+        updates = _updates(
+            order, self._placement.size, accumulation=accumulation, micro_batches=micro_batches
+        )
+        first = updates.orders[0]
+        keys = np.stack([one.keys for one in updates.orders]) if first.shuffle else None
+        n, keys = self._placement.replicate((np.asarray(first.n, np.int32), keys))
+        return PlacedOrder(n, keys, updates.grouping, len(updates.orders))
 
     def fold(self, step: Step[Carry], *, by_rows: bool = False) -> Fold[Carry]:
         """A compiled loop over batches; its bounds are values, so that it is compiled once."""
 
         def loop(
-            carry: Carry, constants: Tree, rows: Rows, order: Int[Array, "n B"], bounds: tuple[Index, Index]
+            carry: Carry, constants: Tree, rows: Rows, order: PlacedOrder, bounds: tuple[Index, Index]
         ) -> Carry:
             def body(index: Int[Array, ""], carry: Carry) -> Carry:
-                return step(carry, take(rows, order[index], self._slots), index, constants)
+                indices = jax.lax.with_sharding_constraint(order.batch(index), self._placement.rows)
+                return step(carry, take(rows, indices, self._slots), index, constants)
 
             return jax.lax.fori_loop(bounds[0], bounds[1], body, carry)
 
@@ -106,7 +174,7 @@ class ResidentFeed:
 
         def fold(carry: Carry, constants: Tree, order: Tree, begin: int, end: int) -> Carry:
             bounds = np.int32(begin), np.int32(end)
-            placed = carry if by_rows else self._placement.placed(carry)
+            placed = carry if by_rows else self._placement.ensure_replicated(carry)
             return compiled(placed, constants, self._rows, order, bounds)
 
         return fold
@@ -120,43 +188,49 @@ class StreamedFeed:
       columns: Which columns a batch holds.
       compiler_options: XLA's, for the compiled step.
       placement: The devices.
-      reader: What cuts batches ahead; null cuts each when it is needed.
+      loader: What gathers batches; None gathers each when it is needed.
     """
 
     def __init__(
         self,
-        windows: WindowSource,
+        windows: Windows,
         columns: tuple[str, ...],
         *,
         compiler_options: Mapping[str, Any] | None = None,
         placement: Placement | None = None,
-        reader: Reader | None = None,
+        loader: Loader | None = None,
     ) -> None:
         self._options = dict(compiler_options or {})
         self._placement = placement or Placement()
-        self._reader = reader or (lambda order, begin: _InTurn(windows, columns, order, begin))
+        self._loader = loader or Loader(windows, columns)
         self.nbytes = 0
         """Bytes of data that stay on the device: none."""
         self.waited = 0.0
         """Seconds that the host has spent on getting batches."""
 
-    def place(self, order: Order) -> "Stream":
-        """The part of the order that this process reads."""
-        return Stream(self._placement.own_columns(order), self._reader)
+    def place(
+        self, order: Order | Sequence[Order], *, accumulation: int = 1, micro_batches: int = 1
+    ) -> "Stream":
+        """The rows of the updates that this process reads."""
+        updates = _updates(
+            order, self._placement.size, accumulation=accumulation, micro_batches=micro_batches
+        )
+        own = self._placement.own_rows(updates.batch_size)
+        return Stream(replace(updates, rows=own), self._loader)
 
     def fold(self, step: Step[Carry], *, by_rows: bool = False) -> Fold[Carry]:
         """A loop on the host over a compiled step."""
         compiled = _compiled(step, self._placement, self._options, by_rows=by_rows)
 
         def fold(carry: Carry, constants: Tree, stream: "Stream", begin: int, end: int) -> Carry:
-            carry = carry if by_rows else self._placement.placed(carry)
+            carry = carry if by_rows else self._placement.ensure_replicated(carry)
             for index in range(begin, end):
                 before = time.perf_counter()
                 own = stream.batch(index)
                 self.waited += time.perf_counter() - before
                 batch = Batch(
-                    {name: self._placement.joined(column) for name, column in own.columns.items()},
-                    self._placement.joined(own.padding),
+                    {name: self._placement.from_local_rows(column) for name, column in own.columns.items()},
+                    self._placement.from_local_rows(own.padding),
                 )
                 carry = compiled(carry, batch, np.int32(index), constants)
             return carry
@@ -167,20 +241,20 @@ class StreamedFeed:
 class Stream:
     """Batches of an order by number; going through them in turn is what it is fast at."""
 
-    def __init__(self, order: Order, reader: Reader) -> None:
-        self._order = order
-        self._reader = reader
+    def __init__(self, updates: Updates, loader: Loader) -> None:
+        self._updates = updates
+        self._loader = loader
         self._next = 0
-        self._batches: Batches | None = None
+        self._batches: BatchIterator | None = None
 
-    def batch(self, number: int) -> HostBatch:
+    def batch(self, number: int) -> Batch:
         """A batch."""
         if self._batches is None or number != self._next:
             self._close()
-            self._batches = self._reader(self._order, number)
+            self._batches = self._loader.batches(self._updates, number)
         found = next(self._batches)
         self._next = number + 1
-        if self._next == len(self._order):
+        if self._next == len(self._updates):
             self._close()
         return found
 
@@ -188,21 +262,6 @@ class Stream:
         if self._batches is not None:
             self._batches.close()
             self._batches = None
-
-
-class _InTurn:
-    """Cuts a batch when it is asked for."""
-
-    def __init__(self, windows: WindowSource, columns: tuple[str, ...], order: Order, begin: int) -> None:
-        self._windows = windows
-        self._columns = columns
-        self._rest = iter(order[begin:])
-
-    def __next__(self) -> HostBatch:
-        return self._windows.gather(next(self._rest), self._columns)
-
-    def close(self) -> None:
-        """There is nothing to end."""
 
 
 def _compiled(
@@ -218,13 +277,13 @@ def _compiled(
 
 
 def build_feed(
-    windows: WindowSource,
+    windows: Windows,
     columns: tuple[str, ...],
     *,
     limit: float | None,
     compiler_options: Mapping[str, Any] | None = None,
     placement: Placement | None = None,
-    reader: Reader | None = None,
+    loader: Loader | None = None,
 ) -> ResidentFeed | StreamedFeed:
     """A resident feed where the data fits, else a streamed one.
 
@@ -234,12 +293,12 @@ def build_feed(
       limit: Bytes that the data may take on the device; null knows no limit.
       compiler_options: XLA's, for the compiled loops.
       placement: The devices; null is jax's default device.
-      reader: What cuts batches ahead for a streamed feed.
+      loader: What gathers the batches of a streamed feed.
     """
     size = sum(windows.columns[name].nbytes for name in columns) + 8 * len(windows)
     rows = max(len(windows.columns[name]) for name in columns)
-    if rows < 2**31 and (limit is None or size <= limit):
+    if rows < _MOST_ROWS and (limit is None or size <= limit):
         return ResidentFeed(windows, columns, compiler_options=compiler_options, placement=placement)
     return StreamedFeed(
-        windows, columns, compiler_options=compiler_options, placement=placement, reader=reader
+        windows, columns, compiler_options=compiler_options, placement=placement, loader=loader
     )

@@ -18,7 +18,7 @@ import optax
 from jaxtyping import Array, Float, Num
 
 from seqjax.config.schema import ColumnKind, Schema
-from seqjax.training.batch import Batch, target_mask, targets_of
+from seqjax.windows.windows import Batch, target_mask, targets_of
 
 
 class Sums(NamedTuple):

@@ -19,8 +19,8 @@ from jaxtyping import Array, Float, Num
 from seqjax.config.schema import Schema
 from seqjax.config.train import TrainingSpec
 from seqjax.optim.rule import Number, is_off
-from seqjax.training.batch import Batch, target_mask, targets_of
 from seqjax.training.metrics import Sums, Value, absolute, cross_entropy, squared
+from seqjax.windows.windows import Batch, target_mask, targets_of
 
 Outputs = dict[str, Float[Array, "B T _"]]
 

@@ -6,15 +6,16 @@ one way through the code. Under several processes each holds its own devices' pa
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Int, Shaped
+from jaxtyping import Array, Shaped
 
-from seqjax.training.batch import Tree
+Tree: TypeAlias = Any
+"""A nested structure of arrays."""
 
 _ROWS = "data"
 
@@ -23,7 +24,7 @@ class Placement:
     """A mesh of devices.
 
     Args:
-      devices: The devices of all processes; null is jax's default device.
+      devices: The devices of all processes; None is jax's default device.
     """
 
     def __init__(self, devices: Sequence[Any] | None = None) -> None:
@@ -34,7 +35,6 @@ class Placement:
         """The sharding of what is on all devices alike."""
         self.rows = NamedSharding(self._mesh, PartitionSpec(_ROWS))
         """The sharding of what is cut by its first axis."""
-        self._columns = NamedSharding(self._mesh, PartitionSpec(None, _ROWS))
         mine = [place for place, one in enumerate(ordered) if one.process_index == jax.process_index()]
         self._mine = slice(mine[0], mine[-1] + 1)
         self.processes = len({device.process_index for device in ordered})
@@ -55,34 +55,31 @@ class Placement:
         """Number of devices of this process."""
         return self._mine.stop - self._mine.start
 
-    def copied(self, tree: Tree) -> Tree:
-        """A tree on all devices alike, in buffers of its own; keys of jax.random included."""
-        return jax.tree.map(self._copied, tree)
+    def replicate(self, tree: Tree) -> Tree:
+        """Puts a tree on all devices alike, in buffers of its own; keys of jax.random included."""
+        return jax.tree.map(self._replicated, tree)
 
-    def placed(self, tree: Tree) -> Tree:
-        """A tree on all devices alike: itself if it is there, going by its first and its last leaf."""
+    def ensure_replicated(self, tree: Tree) -> Tree:
+        """Replicates a tree, unless it is on all devices already, going by its first and its last leaf."""
         leaves = jax.tree.leaves(tree)
         ends = (leaves[0], leaves[-1]) if leaves else ()
         there = all(isinstance(leaf, jax.Array) and leaf.sharding == self.everywhere for leaf in ends)
-        return tree if there else self.copied(tree)
+        return tree if there else self.replicate(tree)
 
-    def cut(self, order: Int[np.ndarray, "n B"]) -> Int[Array, "n filled"]:
-        """An order of batches, each cut by rows."""
-        return self._put(_filled_up(np.asarray(order, np.int32), self.size), self._columns)
+    def own_rows(self, count: int) -> slice:
+        """The rows of a batch that this process's devices take; `count` is a multiple of `size`."""
+        share = count // self.size
+        return slice(self._mine.start * share, self._mine.stop * share)
 
-    def own_columns(self, order: Int[np.ndarray, "n B"]) -> Int[np.ndarray, "n own"]:
-        """The rows of each batch that this process's devices take."""
-        return device_columns(order, self._mine, self.size)
-
-    def joined(self, own: Shaped[np.ndarray, "own ..."]) -> Shaped[Array, "B ..."]:
-        """An array that is cut by its first axis, from this process's part of it."""
+    def from_local_rows(self, own: Shaped[np.ndarray, "own ..."]) -> Shaped[Array, "B ..."]:
+        """An array that is sharded by its first axis, from this process's rows."""
         if self.processes == 1:
             return jax.device_put(own, self.rows)
         return jax.make_array_from_process_local_data(self.rows, own)
 
-    def _copied(self, leaf: Shaped[Array, "..."] | np.ndarray) -> Shaped[Array, "..."]:
+    def _replicated(self, leaf: Shaped[Array, "..."] | np.ndarray) -> Shaped[Array, "..."]:
         if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            words = self._copied(np.asarray(jax.random.key_data(leaf)))
+            words = self._replicated(np.asarray(jax.random.key_data(leaf)))
             return jax.random.wrap_key_data(words, impl=jax.random.key_impl(leaf))
         return self._put(np.asarray(leaf), self.everywhere)
 
@@ -90,22 +87,3 @@ class Placement:
         if self.processes == 1:
             return jax.device_put(array, sharding, may_alias=False)
         return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
-
-
-def device_columns(
-    order: Int[np.ndarray, "n B"], places: slice, devices: int
-) -> Int[np.ndarray, "n columns"]:
-    """The rows of each batch that some devices take; every row is one device's.
-
-    Args:
-      order: Numbers of windows by batch.
-      places: The places of the devices among all.
-      devices: Number of all devices; where it does not divide the batch size, batches are filled up with -1.
-    """
-    filled = _filled_up(order, devices)
-    share = filled.shape[1] // devices
-    return filled[:, places.start * share : places.stop * share]
-
-
-def _filled_up(order: Int[np.ndarray, "n B"], devices: int) -> Int[np.ndarray, "n filled"]:
-    return np.pad(order, ((0, 0), (0, -order.shape[1] % devices)), constant_values=-1)

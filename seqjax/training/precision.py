@@ -23,8 +23,8 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from seqjax.config.layers import DTypeName, LayerType, layer_type
 from seqjax.errors import TrainingError
 from seqjax.model.dropout import random_words
-from seqjax.training.batch import Tree
 from seqjax.training.devices import Device
+from seqjax.training.placement import Tree
 
 FIRST_SCALE = 2.0**16
 GROWTH_INTERVAL = 2000

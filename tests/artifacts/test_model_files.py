@@ -3,7 +3,6 @@
 import logging
 import os
 from pathlib import Path
-from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -19,6 +18,7 @@ from seqjax.config.resolve import resolve_schema
 from seqjax.config.train import TrainConfig
 from seqjax.errors import ArtifactError
 from seqjax.interop.onnx_session import open_session
+from seqjax.windows.windows import Batch
 from tests.models import random_model, read_card
 
 METADATA = Metadata.model_validate(
@@ -30,11 +30,6 @@ METADATA = Metadata.model_validate(
         "selected_columns_statistics": {"price": {"std": 2.0, "mean": 10.0}},
     }
 )
-
-
-class Sample(NamedTuple):
-    columns: dict[str, np.ndarray]
-    padding: np.ndarray
 
 
 def config(**changes) -> TrainConfig:
@@ -76,14 +71,14 @@ def card(**training) -> ModelCard:
     return describe_run(config(), SCHEMA, METADATA, **training)
 
 
-def sample(rows: int) -> Sample:
+def sample(rows: int) -> Batch:
     rng = np.random.default_rng(2)
     padding = rng.integers(0, 5, rows).astype(np.int32)
     columns = {
         "item": rng.integers(0, 5, (rows, 5)).astype(np.int32),
         "price": rng.normal(size=(rows, 5)).astype(np.float32),
     }
-    return Sample(columns, padding)
+    return Batch(columns, padding)
 
 
 def export(root: Path, settings: TrainConfig, params=None, rows: int = 6) -> list[Path]:

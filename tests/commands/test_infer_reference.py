@@ -4,7 +4,6 @@ import shutil
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +22,7 @@ from seqjax.config.resolve import load_metadata
 from seqjax.interop.names import from_sequifier
 from seqjax.interop.torch_files import read_torch_file
 from seqjax.model.functional import abstract
+from seqjax.windows.windows import Batch
 from tests.reference import PROJECT_CASES, reference_case
 
 RUNS = {
@@ -35,11 +35,6 @@ RELATIVE = {"predictions": 1e-4, "probabilities": 0, "embeddings": 1e-4}
 """The largest relative difference by kind of result, beyond an absolute one of 1e-5."""
 CASES = [(name, run) for name, runs in RUNS.items() for run in runs]
 CASES_OF_BOTH_FORMATS = [*CASES, *((name, "pt_input") for name in RUNS)]
-
-
-class Sample(NamedTuple):
-    columns: dict[str, np.ndarray]
-    padding: np.ndarray
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +58,7 @@ def project(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[
             column_types=metadata.column_types,
         ).of_kind(kind)
         length = case.schema.seq_length
-        sample = Sample(
+        sample = Batch(
             {column: np.zeros((2, length + 1), np.float32) for column in case.schema.inputs},
             np.zeros(2, np.int32),
         )

@@ -19,10 +19,10 @@ from seqjax.config.preprocess import PreprocessConfig
 from seqjax.config.resolve import load_metadata
 from seqjax.config.schema import ColumnKind
 from seqjax.data import shards
-from seqjax.data.dataset import Windows
 from seqjax.data.formats import FORMATS, load_windows
 from seqjax.errors import ConfigError, DataError
 from seqjax.interop.torch_files import read_torch_file
+from seqjax.windows.windows import Windows
 
 DOCUMENTED = ["n_classes", "id_maps", "split_paths", "column_types", "selected_columns_statistics"]
 GOLDEN = [f"{name}{suffix}" for name in ("shop", "clicks", "sensors") for suffix in ("", "_csv", "_pt")]
@@ -75,8 +75,8 @@ def _load(metadata: Metadata, split: int, root: Path = Path()) -> Windows:
 
 def _assert_same(found: Windows, expected: Windows, tolerance: float = 0.0) -> None:
     assert found.seq_length == expected.seq_length
-    assert found.sequence_id.tolist() == expected.sequence_id.tolist()
-    assert found.subsequence_id.tolist() == expected.subsequence_id.tolist()
+    assert found.sequence_id().tolist() == expected.sequence_id().tolist()
+    assert found.subsequence_id().tolist() == expected.subsequence_id().tolist()
     one, other = found.gather(np.arange(len(found))), expected.gather(np.arange(len(expected)))
     assert one.padding.tolist() == other.padding.tolist()
     assert list(one.columns) == list(other.columns)
@@ -159,7 +159,7 @@ def test_sequifiers_shards_hold_the_windows_of_its_files(shared: Path) -> None:
             parquet = _load(files.model_copy(update={"write_format": "parquet"}), split, source)
             shards = _load(folders.model_copy(update={"write_format": "pt"}), split, source)
             _assert_same(shards, parquet)
-            assert shards.start_item_position.tolist() == parquet.start_item_position.tolist()
+            assert shards.start_item_position().tolist() == parquet.start_item_position().tolist()
 
 
 @pytest.mark.parametrize("write_format", FORMATS)

@@ -20,9 +20,9 @@ from seqjax.config.metadata import Metadata
 from seqjax.config.preprocess import PreprocessConfig
 from seqjax.config.schema import ColumnKind
 from seqjax.data import chunks, table_files
-from seqjax.data.dataset import Windows
 from seqjax.data.formats import load_windows
 from seqjax.errors import ConfigError, DataError, SeqjaxError
+from seqjax.windows.windows import Windows
 
 BASE = {
     "project_root": ".",
@@ -56,12 +56,19 @@ def _windows(metadata: Metadata, split: int = 0) -> Windows:
     return load_windows(Path(metadata.split_paths[split]), metadata.write_format, column_kinds=kinds)
 
 
+def _positions(windows: Windows) -> list[int]:
+    """Those of all items, as often as windows hold them."""
+    numbers, slots = np.arange(len(windows)), np.arange(windows.seq_length + 1)
+    real = slots >= windows.gather(numbers).padding[:, None]
+    return windows.positions(numbers, slots)[real].tolist()
+
+
 def _column(metadata: Metadata, name: str, split: int = 0) -> np.ndarray:
     return np.asarray(_windows(metadata, split).columns[name])
 
 
 def _sequences(metadata: Metadata) -> list[set[int]]:
-    return [set(_windows(metadata, k).sequence_id.tolist()) for k in range(len(metadata.split_paths))]
+    return [set(_windows(metadata, k).sequence_id().tolist()) for k in range(len(metadata.split_paths))]
 
 
 def _content(root: Path = Path()) -> dict[str, bytes]:
@@ -189,7 +196,7 @@ def test_by_value_divides_by_a_column(column: str, values: list | None, cut_offs
         split_ratios="absent",
         selected_columns=["item"],
     )
-    positions = [set(np.asarray(_windows(metadata, k).item_position).tolist()) for k in range(3)]
+    positions = [set(_positions(_windows(metadata, k))) for k in range(3)]
     assert positions == [{0, 1, 2, 3, 4}, {5, 6, 7}, {8, 9}]
     assert list(metadata.column_types) == ["item"]
     assert (metadata.split_column, metadata.split_values) == (column, cut_offs)
@@ -435,4 +442,4 @@ def test_a_changed_table_is_not_continued(monkeypatch: pytest.MonkeyPatch) -> No
         _run(continue_preprocessing=True)
     _run()
     assert len(json.loads(Path("data/t-split0/manifest.json").read_text())["shards"]) == 1
-    assert set(_windows(_run()).sequence_id.tolist()) == set(range(11))
+    assert set(_windows(_run()).sequence_id().tolist()) == set(range(11))

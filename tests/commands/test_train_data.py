@@ -14,9 +14,9 @@ from seqjax.commands.train import train
 from seqjax.config.base import validate
 from seqjax.config.preprocess import PreprocessConfig
 from seqjax.config.train import TrainConfig
-from seqjax.data.dataset import Windows
 from seqjax.errors import DataError
 from seqjax.training import setup
+from seqjax.windows.windows import Windows
 
 
 def _preprocessed(root: str, write_format: str) -> None:

@@ -8,11 +8,10 @@ import pytest
 
 from seqjax.config.schema import ColumnKind
 from seqjax.data import formats
-from seqjax.data.dataset import Windows
 from seqjax.data.formats import FORMATS, Files, format_of, is_by_file, load_window_files, load_windows
 from seqjax.data.splits import sequences
-from seqjax.data.windows import cut
 from seqjax.errors import DataError
+from seqjax.windows.windows import Windows, cut
 
 KINDS: dict[str, ColumnKind] = {"item": "categorical", "größe, cm": "real", "items": "categorical"}
 LONG = ("csv", "parquet")
@@ -50,7 +49,7 @@ def test_what_is_written_is_read(tmp_path: Path, name: str, names: list[str]) ->
         np.testing.assert_array_equal(batch.columns[column], expected.columns[column])
         assert found.columns[column].dtype == windows.columns[column].dtype
     for key in ("sequence_id", "subsequence_id", "start_item_position"):
-        assert getattr(found, key).tolist() == getattr(windows, key).tolist()
+        assert getattr(found, key)().tolist() == getattr(windows, key)().tolist()
     slots = np.arange(4)
     assert found.positions(indices, slots).tolist() == windows.positions(indices, slots).tolist()
     assert found.seq_length == 3
@@ -106,8 +105,8 @@ def test_zeros_are_padding_where_every_column_is_zero(tmp_path: Path, name: str)
     ]
     path = _long(tmp_path, name, rows)
     kinds: dict[str, ColumnKind] = {"a": "categorical"}
-    assert load_windows(path, name, column_kinds=kinds, padding="zero").length.tolist() == [3, 1]
-    assert load_windows(path, name, column_kinds=kinds, padding="null").length.tolist() == [4, 4]
+    assert load_windows(path, name, column_kinds=kinds, padding="zero").length().tolist() == [3, 1]
+    assert load_windows(path, name, column_kinds=kinds, padding="null").length().tolist() == [4, 4]
 
 
 @pytest.mark.parametrize("name", LONG)
@@ -118,7 +117,7 @@ def test_rows_may_come_in_any_order(tmp_path: Path, name: str) -> None:
     frame = frame.sample(fraction=1.0, shuffle=True, seed=3)
     _save(path, name, frame)
     found = load_windows(path, name, column_kinds=KINDS)
-    assert found.sequence_id.tolist() == windows.sequence_id.tolist()
+    assert found.sequence_id().tolist() == windows.sequence_id().tolist()
     np.testing.assert_array_equal(
         found.gather(np.arange(len(windows))).columns["items"],
         windows.gather(np.arange(len(windows))).columns["items"],
@@ -260,7 +259,7 @@ def test_files_together_are_the_whole(tmp_path: Path, name: str) -> None:
     FORMATS[name].write(tmp_path / "x", windows, Files(sequences=2))
     parts = list(load_window_files(tmp_path / "x", name, column_kinds=KINDS))
     assert [len(part) for part in parts] == [5, 3]
-    assert np.concatenate([part.sequence_id for part in parts]).tolist() == windows.sequence_id.tolist()
+    assert np.concatenate([part.sequence_id() for part in parts]).tolist() == windows.sequence_id().tolist()
     with pytest.raises(DataError, match="column 'item' holds id"):
         list(load_window_files(tmp_path / "x", name, column_kinds=KINDS, n_classes={"item": 3}))
 

@@ -13,11 +13,10 @@ import pytest
 
 from seqjax.config.schema import ColumnKind
 from seqjax.data import shards
-from seqjax.data.dataset import Windows
-from seqjax.data.spliced import parts_of
 from seqjax.data.splits import sequences
-from seqjax.data.windows import cut
 from seqjax.errors import DataError
+from seqjax.windows.spliced import parts_of
+from seqjax.windows.windows import Windows, cut
 
 KINDS: dict[str, ColumnKind] = {"price": "real", "item": "categorical"}
 
@@ -31,13 +30,19 @@ def windows() -> Windows:
         "price": np.linspace(-1, 1, n, dtype=np.float32),
     }
     ids = np.repeat([-4, 2, 3, 9, 2**60], lengths)
-    return cut(sequences(ids), columns, np.arange(n) ** 2, seq_length=4, stride=3)
+    return cut(sequences(ids), columns, _positions(), seq_length=4, stride=3)
+
+
+def _positions() -> np.ndarray:
+    """Those of the third sequence are not consecutive."""
+    return np.where((np.arange(54) >= 8) & (np.arange(54) < 38), np.arange(54) ** 2, np.arange(54) + 5)
 
 
 def _assert_same(found: Windows, expected: Windows) -> None:
-    for name in ("start", "length", "sequence_id", "subsequence_id", "start_item_position", "item_position"):
-        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), err_msg=name)
-        assert getattr(found, name).dtype == getattr(expected, name).dtype
+    for name in ("start", "length", "sequence_id", "subsequence_id", "start_item_position"):
+        np.testing.assert_array_equal(getattr(found, name)(), getattr(expected, name)(), err_msg=name)
+    numbers, slots = np.arange(len(expected)), np.arange(expected.seq_length + 1)
+    np.testing.assert_array_equal(found.positions(numbers, slots), expected.positions(numbers, slots))
     for name, column in found.columns.items():
         np.testing.assert_array_equal(column, expected.columns[name])
         assert column.dtype == expected.columns[name].dtype
@@ -45,23 +50,16 @@ def _assert_same(found: Windows, expected: Windows) -> None:
 
 def _chunk(windows: Windows, sequences_of: range) -> Windows:
     """Some of the sequences alone."""
-    first = np.flatnonzero(windows.subsequence_id == 0)
-    begin, end = first[sequences_of.start], [*first, len(windows)][sequences_of.stop]
-    rows = slice(windows.start[begin], ([*windows.start, len(windows.columns["item"])])[end])
-    return Windows(
-        {name: np.asarray(column)[rows] for name, column in windows.columns.items()},
-        windows.start[begin:end] - windows.start[begin],
-        windows.length[begin:end],
-        windows.sequence_id[begin:end],
-        windows.subsequence_id[begin:end],
-        windows.start_item_position[begin:end],
-        np.asarray(windows.item_position)[rows],
-        windows.seq_length,
-    )
+    ends = [*windows.runs.first_row, len(windows.columns["item"])]
+    rows = slice(ends[sequences_of.start], ends[sequences_of.stop])
+    columns = {name: np.asarray(column)[rows] for name, column in windows.columns.items()}
+    ids = np.repeat(windows.runs.sequence_id, windows.runs.rows)[rows]
+    return cut(sequences(ids), columns, _positions()[rows], seq_length=4, stride=3)
 
 
 def _size(windows: Windows) -> shards.DataSize:
-    return shards.DataSize(4, {"item": "int8", "price": "float32"}, 54, len(windows))
+    types = {"item": "int8", "price": "float32"}
+    return shards.DataSize(4, 3, types, rows=54, runs=len(windows.runs), positions=len(windows.item_position))
 
 
 def test_round_trip(tmp_path: Path, windows: Windows) -> None:
@@ -103,7 +101,7 @@ def _write_several(folder: Path, windows: Windows, parts: list[range]) -> None:
         shards.write(folder / "part", _chunk(windows, part))
         manifest = manifest or {**json.loads((folder / "part" / "manifest.json").read_text()), "shards": []}
         shard = json.loads((folder / "part" / "manifest.json").read_text())["shards"][0]
-        for file in shard.values():
+        for file in filter(None, shard.values()):
             name = file["path"].replace("00000", f"{number:05d}")
             (folder / "part" / file["path"]).rename(folder / name)
             file["path"] = name
@@ -139,10 +137,23 @@ def test_a_shard_holds_each_row_once_and_says_what_it_is(tmp_path: Path, windows
     shards.write(tmp_path / "x", windows)
     with pa.ipc.open_file(tmp_path / "x" / "rows-00000.arrow") as reader:
         table = reader.read_all()
-    assert table.schema.names == ["sequenceId", "itemPosition", "item", "price"]
-    assert [str(kind) for kind in table.schema.types] == ["int64", "int64", "int8", "float"]
-    assert table["sequenceId"].to_pylist() == np.repeat([-4, 2, 3, 9, 2**60], [7, 1, 30, 4, 12]).tolist()
-    assert table["itemPosition"].to_pylist() == (np.arange(54) ** 2).tolist()
+    assert table.schema.names == ["item", "price"]
+    assert [str(kind) for kind in table.schema.types] == ["int8", "float"]
+    with pa.ipc.open_file(tmp_path / "x" / "runs-00000.arrow") as reader:
+        runs = reader.read_all().to_pydict()
+    assert runs == {
+        "sequenceId": [-4, 2, 3, 9, 2**60],
+        "firstSubsequence": [0] * 5,
+        "firstRow": [0, 7, 8, 38, 42],
+        "rows": [7, 1, 30, 4, 12],
+        "firstPosition": [5, 12, 64, 43, 47],
+        "positionsAt": [-1, -1, 0, -1, -1],
+        "firstTarget": [0] * 5,
+        "firstWindow": [0, 2, 3, 13, 14],
+    }
+    with pa.ipc.open_file(tmp_path / "x" / "positions-00000.arrow") as reader:
+        positions = reader.read_all().to_pydict()
+    assert positions == {"itemPosition": [place**2 for place in range(8, 38)]}
 
 
 def test_data_stays_on_disk(tmp_path: Path, windows: Windows) -> None:
@@ -196,9 +207,13 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda folder: (folder / "manifest.json").write_text("[]"),
         "must be a section of keys and values",
     ),
+    "earlier version": (
+        lambda folder: _edit_manifest(folder, lambda manifest: manifest.update(version=1)),
+        "is of version 1 of the format, and this is 2. Run preprocess again",
+    ),
     "later version": (
-        lambda folder: _edit_manifest(folder, lambda manifest: manifest.update(version=2)),
-        "version: must be 1",
+        lambda folder: _edit_manifest(folder, lambda manifest: manifest.update(version=3)),
+        "version: must be 2",
     ),
     "path elsewhere": (
         lambda folder: _edit_manifest(
@@ -208,7 +223,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "missing": (lambda folder: (folder / "rows-00000.arrow").unlink(), "rows-00000.arrow is missing"),
     "truncated": (
-        lambda folder: (folder / "windows-00000.arrow").write_bytes(b"ARROW1"),
+        lambda folder: (folder / "runs-00000.arrow").write_bytes(b"ARROW1"),
         "has 6 bytes, but was",
     ),
     "changed": (_flip_a_byte, "rows-00000.arrow is not what was written"),
@@ -239,19 +254,34 @@ def _rewrite(folder: Path, name: str, arrays: dict[str, np.ndarray]) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"start": np.array([50])}, r"window 0 \(start 50, length 5\) is not within 54 rows"),
-        ({"start": np.array([-1])}, "start -1"),
-        ({"length": np.array([6], np.int32)}, "length 6"),
-        ({"length": np.array([0], np.int32)}, "length 0"),
-        ({"length": np.array([5])}, "'length' must be int32 without nulls .found int64"),
+        ({"firstRow": [0, 40]}, r"run 1 \(firstRow 40, rows 15, .* is not within 54 rows"),
+        ({"firstRow": [-1, 39]}, r"firstRow -1.* is not within 54 rows"),
+        ({"rows": [39, 0]}, "rows 0.* is not within 54 rows"),
+        ({"positionsAt": [0, -1]}, "positionsAt 0.* is not within 30 positions"),
+        ({"positionsAt": [-2, -1]}, "positionsAt -2.* is not within 30 positions"),
+        ({"firstTarget": [0, 3]}, "firstTarget 3.* shows items that are no targets"),
+        ({"firstWindow": [0, 12]}, "firstWindow 12.* does not begin with the window that follows"),
+        ({"firstWindow": [1, 14]}, "firstWindow 1.* does not begin with the window that follows"),
+        ({"firstRow": [0.0, 39.0]}, "'firstRow' must be a signed integer type without nulls .found double"),
+        ({"sequenceId": None}, "no column 'sequenceId'"),
     ],
 )
-def test_windows_beyond_the_rows_are_refused(
-    tmp_path: Path, windows: Windows, change: dict[str, np.ndarray], message: str
+def test_runs_that_cannot_be_are_refused(
+    tmp_path: Path, windows: Windows, change: dict[str, list | None], message: str
 ) -> None:
     shards.write(tmp_path / "x", windows)
-    index = dict.fromkeys(("sequenceId", "subsequenceId", "start", "startItemPosition"), np.array([0]))
-    _rewrite(tmp_path / "x", "windows-00000.arrow", {**index, "length": np.array([5], np.int32), **change})
+    runs = {
+        "sequenceId": [1, 2],
+        "firstSubsequence": [0, 0],
+        "firstRow": [0, 39],
+        "rows": [39, 15],
+        "firstPosition": [0, 0],
+        "positionsAt": [-1, -1],
+        "firstTarget": [0, 0],
+        "firstWindow": [0, 13],
+    }
+    arrays = {name: np.array(values) for name, values in (runs | change).items() if values is not None}
+    _rewrite(tmp_path / "x", "runs-00000.arrow", arrays)
     with pytest.raises(DataError, match=message):
         shards.read(tmp_path / "x", KINDS)
 

@@ -9,10 +9,10 @@ import pytest
 
 from seqjax.config.schema import ColumnKind
 from seqjax.data import streams, table_files
-from seqjax.data.dataset import Windows, joined
 from seqjax.data.formats import FORMATS, Files, load_windows
 from seqjax.data.streams import in_parts, window_parts
 from seqjax.errors import DataError
+from seqjax.windows.windows import Windows, joined, taken
 from tests.engines import windows_of
 
 KINDS: dict[str, ColumnKind] = {"item": "categorical", "price": "real"}
@@ -40,7 +40,7 @@ def assert_same(found: Windows, expected: Windows) -> None:
     assert len(found) == len(expected)
     every = np.arange(len(expected))
     for name in ("sequence_id", "subsequence_id", "start_item_position"):
-        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+        np.testing.assert_array_equal(getattr(found, name)(), getattr(expected, name)())
     for one, other in zip(found.gather(every), expected.gather(every), strict=True):
         if isinstance(one, dict):
             for name, values in one.items():
@@ -64,7 +64,7 @@ def test_the_long_format_comes_in_parts(tmp_path: Path, windows: Windows, read_f
     parts = parts_of(path, read_format)
     assert len(parts) > 2
     for one, other in itertools.pairwise(parts):
-        assert one.sequence_id[-1] < other.sequence_id[0]
+        assert one.sequence_id()[-1] < other.sequence_id()[0]
     assert_same(joined(parts), windows)
 
 
@@ -86,7 +86,7 @@ def test_what_is_not_in_order_is_read_whole(tmp_path: Path, windows: Windows, re
     getattr(frame.reverse(), f"write_{read_format}")(path)
     (whole,) = parts_of(path, read_format)
     assert len(whole) == len(windows)
-    assert whole.sequence_id.tolist() == sorted(windows.sequence_id.tolist())
+    assert whole.sequence_id().tolist() == sorted(windows.sequence_id().tolist())
 
 
 @pytest.mark.usefixtures("small_parts")
@@ -129,13 +129,13 @@ def test_parts_of_windows_are_whole_sequences(windows: Windows, most: int) -> No
     parts = list(in_parts(windows, most))
     assert_same(joined(parts), windows)
     for part in parts:
-        assert len(part) <= most or len(set(part.sequence_id.tolist())) == 1
+        assert len(part) <= most or len(set(part.sequence_id().tolist())) == 1
     for one, other in itertools.pairwise(parts):
-        assert one.sequence_id[-1] != other.sequence_id[0]
-        assert len(one) + (other.sequence_id == other.sequence_id[0]).sum() > most
+        assert one.sequence_id()[-1] != other.sequence_id()[0]
+        assert len(one) + (other.sequence_id() == other.sequence_id()[0]).sum() > most
 
 
 def test_windows_of_a_sequence_that_lie_apart_are_one_part(windows: Windows) -> None:
-    order = np.argsort(windows.subsequence_id, kind="stable")
-    (whole,) = in_parts(streams.taken(windows, order), 1)
+    order = np.argsort(windows.subsequence_id(), kind="stable")
+    (whole,) = in_parts(taken(windows, order), 1)
     assert len(whole) == len(windows)

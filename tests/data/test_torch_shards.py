@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 
 from seqjax.config.schema import ColumnKind
-from seqjax.data.dataset import Windows
 from seqjax.data.splits import sequences
 from seqjax.data.torch_shards import read, read_files, write
-from seqjax.data.windows import cut
 from seqjax.errors import DataError
 from seqjax.interop.torch_files import read_torch_file
 from seqjax.interop.torch_writer import write_torch_file
+from seqjax.windows.windows import Windows, cut
 
 KINDS: dict[str, ColumnKind] = {"item": "categorical", "price": "real"}
 
@@ -81,16 +80,16 @@ def test_an_item_of_zeros_is_no_padding_in_our_files(folder: Path) -> None:
     np.asarray(windows.columns["price"])[9:11] = 0
     ours = folder.with_name("zeros")
     write(ours, windows, stem="zeros", sequences_per_file=9)
-    assert read(ours, KINDS).length.tolist() == windows.length.tolist()
+    assert read(ours, KINDS).length().tolist() == windows.length().tolist()
     _index(ours, padding=None)
-    assert read(ours, KINDS).length.tolist() == [4, 4, 4, 4, 1, 1, 4, 4]
+    assert read(ours, KINDS).length().tolist() == [4, 4, 4, 4, 1, 1, 4, 4]
 
 
 def test_every_column_of_the_file_tells_padding(folder: Path) -> None:
     _index(folder, padding=None)
     expected = _windows()
     only_item = read(folder, {"item": "categorical"})
-    assert only_item.length.tolist() == expected.length.tolist()
+    assert only_item.length().tolist() == expected.length().tolist()
     assert list(only_item.columns) == ["item"]
 
 

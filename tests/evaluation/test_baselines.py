@@ -8,7 +8,7 @@ from seqjax.baselines import fit_baselines
 from seqjax.config.schema import Schema
 from seqjax.evaluation.baselines import baseline_log_probs, baseline_values
 from seqjax.training.baselines import predict_baseline
-from seqjax.training.batch import Batch
+from seqjax.windows.windows import Batch
 from tests.training.conftest import make_windows
 
 SCHEMA = Schema(

@@ -9,11 +9,11 @@ from seqjax.baselines import fit_baselines
 from seqjax.config.base import validate
 from seqjax.config.evaluate import EvaluateConfig
 from seqjax.config.metadata import Statistics
-from seqjax.data.dataset import Windows
 from seqjax.errors import ArtifactError
 from seqjax.evaluation.bootstrap import Estimate
 from seqjax.evaluation.run import Found, run_model
 from seqjax.evaluation.tally import ENOUGH_SEQUENCES
+from seqjax.windows.windows import Windows, taken
 from tests.engines import FakeEngine, fake_card, windows_of
 
 ITEMS = {"apple": 2, "fig": 3, "kiwi": 4}
@@ -67,15 +67,9 @@ def run(data: Windows | None = None, *, positions=1, **changes) -> Found:
     model = engine(positions)
     fitted = fit_baselines(windows(seed=9), model.card.column_schema)
     half = len(data) // 2
-    cut = int(np.flatnonzero(data.sequence_id == data.sequence_id[half])[0])
-    parts = [part(data, np.arange(cut)), part(data, np.arange(cut, len(data)))] if cut else [data]
+    cut = int(np.flatnonzero(data.sequence_id() == data.sequence_id()[half])[0])
+    parts = [taken(data, np.arange(cut)), taken(data, np.arange(cut, len(data)))] if cut else [data]
     return run_model(model, parts, fitted, config(**changes), name="m", total=len(data))
-
-
-def part(data: Windows, chosen: np.ndarray) -> Windows:
-    names = ("start", "length", "sequence_id", "subsequence_id", "start_item_position")
-    fields = {name: getattr(data, name)[chosen] for name in names}
-    return Windows(data.columns, **fields, item_position=data.item_position, seq_length=data.seq_length)
 
 
 def items(data: Windows, positions: int):
@@ -149,7 +143,7 @@ def test_baselines_are_scored_on_the_same_items():
     data = windows()
     found = run(data)
     last_value = [10 * float(last["price"] - truth["price"]) for _, _, last, truth in items(data, 1) if True]
-    known = data.length >= 2
+    known = data.length() >= 2
     assert known.sum() < len(data)
     price = found.targets["price"].metrics
     assert list(price) == ["model", "last value", "marginal", "first-order Markov"]
@@ -158,7 +152,7 @@ def test_baselines_are_scored_on_the_same_items():
         np.concatenate(
             [
                 training.gather(np.array([at])).columns["price"][0, LENGTH + 1 - length :]
-                for at, length in enumerate(training.length)
+                for at, length in enumerate(training.length())
             ]
         )
     )
@@ -186,7 +180,7 @@ def test_windows_and_sequences_are_counted():
     assert found.resampled == "sequences"
     assert found.targets["price"].pieces == 30
     assert found.sums["price"].shape == (30, 6)
-    assert found.sums["price"][:, 0].tolist() == np.unique(data.sequence_id, return_counts=True)[1].tolist()
+    assert found.sums["price"][:, 0].tolist() == np.unique(data.sequence_id(), return_counts=True)[1].tolist()
 
 
 def test_few_long_sequences_are_resampled_in_blocks():

@@ -5,7 +5,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -23,6 +22,7 @@ from seqjax.inference.engines import open_engine
 from seqjax.inference.jax_engine import JaxEngine
 from seqjax.inference.sequifier import SequifierOnnxEngine
 from seqjax.interop.names import to_sequifier
+from seqjax.windows.windows import Batch
 from tests.models import card_of, random_model
 from tests.reference import PROJECT_CASES, reference_case
 
@@ -44,18 +44,13 @@ SPEC = ModelSpec(
 )
 
 
-class Sample(NamedTuple):
-    columns: dict[str, np.ndarray]
-    padding: np.ndarray
-
-
-def make_sample(rows: int) -> Sample:
+def make_sample(rows: int) -> Batch:
     rng = np.random.default_rng(2)
     columns = {
         "item": rng.integers(0, 5, (rows, 5)).astype(np.int32),
         "price": rng.normal(size=(rows, 5)).astype(np.float32),
     }
-    return Sample(columns, rng.integers(0, 5, rows).astype(np.int32))
+    return Batch(columns, rng.integers(0, 5, rows).astype(np.int32))
 
 
 def _no_description(kind: ModelKind) -> ModelCard:

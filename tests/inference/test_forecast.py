@@ -1,7 +1,5 @@
 """Predictions over windows, and autoregression against a loop that does it the slow way."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 
@@ -9,6 +7,7 @@ from seqjax.config.metadata import Statistics
 from seqjax.config.schema import ColumnKind
 from seqjax.inference.forecast import embed, forecast
 from seqjax.inference.sample import Reader
+from seqjax.windows.windows import taken
 from tests.engines import FakeEngine, fake_card, windows_of
 
 UNIT = Statistics(mean=0.0, std=1.0)
@@ -154,13 +153,7 @@ def test_drawn_values_are_the_ones_that_are_fed_back() -> None:
 def test_the_last_window_is_found_whatever_the_order() -> None:
     windows = windows_of(SEQUENCES, POSITIONS)
     order = np.array([2, 4, 0, 5, 3, 1])
-    mixed = dataclasses.replace(
-        windows,
-        **{
-            name: getattr(windows, name)[order]
-            for name in ("start", "length", "sequence_id", "subsequence_id", "start_item_position")
-        },
-    )
+    mixed = taken(windows, order)
     result = forecast(mixed_engine(), mixed, Reader(MIXED), batch_size=64, extra_steps=1)
     assert result.sequence_id.tolist() == [7, 7, 3, 7, 3, 3, 1, 1, 7]
     assert result.item_position.tolist() == [11, 12, 6, 3, 8, 9, 6, 7, 10]

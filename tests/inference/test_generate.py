@@ -5,7 +5,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple, get_args
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -21,6 +21,7 @@ from seqjax.inference.jax_engine import JaxEngine
 from seqjax.inference.sample import Reader, Reading, Readout, SamplingRule
 from seqjax.inference.scan import MOST_STEPS, steps_at_once
 from seqjax.interop.names import to_sequifier
+from seqjax.windows.windows import Batch
 from tests.models import card_of, random_model
 
 SCHEMA = Schema(
@@ -45,11 +46,6 @@ ROWS, STEPS = 7, 9
 PADDING = np.array([0, 4, 1, 0, 3, 2, 0])
 
 
-class Sample(NamedTuple):
-    columns: dict[str, np.ndarray]
-    padding: np.ndarray
-
-
 class ByStep:
     """An engine that only predicts."""
 
@@ -68,7 +64,7 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Engine]:
     path = tmp_path_factory.mktemp("model") / "x.onnx"
     columns = {name: np.zeros((2, 6), np.float32) for name in SCHEMA.inputs}
     write_onnx(
-        path, params=params, graphdef=graphdef, card=card, sample=Sample(columns, np.zeros(2, np.int32))
+        path, params=params, graphdef=graphdef, card=card, sample=Batch(columns, np.zeros(2, np.int32))
     )
     jax_engine = in_jax()
     graph = open_engine(path, lambda kind: card)

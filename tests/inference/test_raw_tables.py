@@ -9,11 +9,11 @@ import pytest
 from seqjax.config.metadata import Statistics
 from seqjax.data import chunks
 from seqjax.data.columns import Encoding, encode
-from seqjax.data.dataset import Windows, joined
 from seqjax.data.table_files import FrameFile
 from seqjax.data.tables import open_files
 from seqjax.errors import DataError
 from seqjax.inference.raw_tables import is_raw, raw_source
+from seqjax.windows.windows import Windows, joined
 from tests.engines import fake_card
 
 CARD = fake_card(
@@ -43,7 +43,7 @@ def windows_of(table: pl.DataFrame, card=CARD, **options) -> Windows:
 def test_the_newest_window_of_each_sequence() -> None:
     windows = windows_of(TABLE)
     batch = windows.gather(np.arange(3))
-    assert windows.sequence_id.tolist() == [1, 2, 3]
+    assert windows.sequence_id().tolist() == [1, 2, 3]
     assert batch.padding.tolist() == [0, 2, 3]
     assert batch.columns["item"].tolist() == [[2, 0, 1, 3], [0, 0, 3, 2], [0, 0, 0, 3]]
     assert batch.columns["shop"].tolist() == [[2, 2, 3, 1], [0, 0, 2, 3], [0, 0, 0, 2]]
@@ -57,8 +57,8 @@ def test_the_newest_window_of_each_sequence() -> None:
 
 def test_windows_a_stride_apart_end_each_sequence() -> None:
     windows = windows_of(TABLE, stride=2)
-    assert windows.sequence_id.tolist() == [1, 1, 2, 3]
-    assert windows.subsequence_id.tolist() == [0, 1, 0, 0]
+    assert windows.sequence_id().tolist() == [1, 1, 2, 3]
+    assert windows.subsequence_id().tolist() == [0, 1, 0, 0]
     assert windows.gather(np.arange(4)).columns["item"].tolist() == [
         [2, 3, 2, 0],
         [2, 0, 1, 3],
@@ -86,7 +86,7 @@ def test_neither_order_nor_chunks_nor_the_file_matter(tmp_path: Path, monkeypatc
             found = joined(parts)
             again = joined(list(source.parts()))
         for windows in (found, again):
-            assert windows.sequence_id.tolist() == expected.sequence_id.tolist()
+            assert windows.sequence_id().tolist() == expected.sequence_id().tolist()
             every = np.arange(len(expected))
             for name, values in expected.gather(every).columns.items():
                 np.testing.assert_array_equal(windows.gather(every).columns[name], values)

@@ -23,17 +23,13 @@ from seqjax.interop import onnx_export
 from seqjax.interop.onnx_export import GraphInput, LiveDropout, data_beside, drop_live, export_onnx
 from seqjax.interop.onnx_session import open_session
 from seqjax.model.functional import merge
+from seqjax.windows.windows import Batch
 from tests.architectures import Architecture, RandomBatch, architectures, random_batch
 from tests.models import card_of, random_model
 
 ARCHITECTURES = {architecture.id: architecture for architecture in architectures()}
 KINDS: tuple[Literal["generative", "embedding"], ...] = ("generative", "embedding")
 TOLERANCE = 1e-5
-
-
-class Sample(NamedTuple):
-    columns: dict[str, np.ndarray]
-    padding: np.ndarray
 
 
 class Exported(NamedTuple):
@@ -71,10 +67,10 @@ def export_architecture(
     return Exported(architecture, card, onnx.load(path), open_session(path))
 
 
-def sample_of(architecture: Architecture) -> Sample:
+def sample_of(architecture: Architecture) -> Batch:
     batch = random_batch(architecture, 3, seed=7)
     columns = {name: np.pad(values, ((0, 0), (0, 1))) for name, values in batch.inputs.items()}
-    return Sample(columns, (~batch.valid_mask).sum(axis=1).astype(np.int32))
+    return Batch(columns, (~batch.valid_mask).sum(axis=1).astype(np.int32))
 
 
 def in_jax(architecture: Architecture, model, batch: RandomBatch) -> dict[str, np.ndarray]:

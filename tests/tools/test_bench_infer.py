@@ -42,7 +42,7 @@ def test_the_data_can_be_read(tmp_path):
             n_classes=metadata["n_classes"],
         )
         assert len(windows) == case.sequences * case.windows
-        assert len(np.unique(windows.sequence_id)) == case.sequences
+        assert len(np.unique(windows.sequence_id())) == case.sequences
         assert case.items == len(windows) + case.sequences * case.steps
 
 

@@ -6,8 +6,6 @@ from typing import NamedTuple
 import jax
 import numpy as np
 import pytest
-from seqjax.windows.order import Order
-from seqjax.windows.windows import Windows, listed
 
 from seqjax.config.model import ModelSpec
 from seqjax.config.optimization import NamedSpec
@@ -21,6 +19,8 @@ from seqjax.training.metrics import Losses
 from seqjax.training.objective import Target, loss_weights
 from seqjax.training.state import new_state
 from seqjax.training.step import NOT_FINITE, SKIPPED, Recipe, forward
+from seqjax.windows.order import Order
+from seqjax.windows.windows import Windows, listed
 
 LENGTH = 6
 FAST_TO_COMPILE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}

@@ -10,7 +10,6 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
-from seqjax.windows.order import Order
 
 from seqjax.training.evaluate import Evaluator
 from seqjax.training.events import BatchEvent, EpochEvent
@@ -19,6 +18,7 @@ from seqjax.training.loop import Population
 from seqjax.training.placement import Placement
 from seqjax.training.processes import agree, connect, is_first, wait_for_all
 from seqjax.training.setup import Run
+from seqjax.windows.order import Order
 from tests.training.conftest import FAST_TO_COMPILE, fit, make_case, make_windows
 
 SIZE, EPOCHS = 11, 25

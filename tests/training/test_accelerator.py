@@ -15,9 +15,11 @@ from seqjax.training.feed import ResidentFeed, StreamedFeed
 from seqjax.training.precision import build_precision
 from seqjax.training.state import to_host
 from seqjax.training.step import Constants, build_step, empty_table, forward
+from seqjax.windows.order import Order
+from seqjax.windows.windows import taken
+from tests.training.conftest import report
 
 UPDATES = 20
-from tests.training.conftest import report
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -35,8 +37,9 @@ def accelerator():
 def trained(case, recipe, device, *, kind=ResidentFeed, options=None):
     """The state and the report after some updates on a device."""
     with jax.default_device(device):
-        feed = kind(case.windows, case.columns, compiler_options=options)
-        order = np.concatenate([case.order(4, epoch=epoch) for epoch in range(1, 6)])[:UPDATES]
+        windows = taken(case.windows, np.arange(4 * UPDATES) % len(case.windows))
+        feed = kind(windows, case.columns, compiler_options=options)
+        order = Order(4 * UPDATES, 4)
         constants = Constants(jnp.full(UPDATES, 0.01), jax.random.key(0))
         carry = case.state(recipe), empty_table(case.targets)
         state, table = feed.fold(build_step(recipe))(carry, constants, feed.place(order), 0, UPDATES)

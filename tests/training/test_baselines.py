@@ -5,12 +5,12 @@ import pytest
 
 from seqjax.baselines import fit_baselines
 from seqjax.config.schema import Schema
-from seqjax.data.loader import epoch_order
 from seqjax.training.baselines import predict_baseline
-from seqjax.training.batch import Batch
 from seqjax.training.evaluate import Evaluator, evaluate_side_by_side
 from seqjax.training.feed import ResidentFeed
 from seqjax.training.objective import Target
+from seqjax.windows.order import Order
+from seqjax.windows.windows import Batch
 from tests.training.conftest import make_windows
 
 
@@ -31,7 +31,7 @@ def entropy_rate(transitions):
 
 
 def losses(windows, schema, targets):
-    order = epoch_order(len(windows), 50, seed=0, epoch=0, shuffle=False)
+    order = Order(len(windows), 50, shuffle=False)
     feed = ResidentFeed(windows, tuple(schema.columns))
     found = evaluate_side_by_side(
         Evaluator(predict_baseline, tuple(targets)), feed, order, fit_baselines(windows, schema)

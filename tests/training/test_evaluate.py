@@ -2,14 +2,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from seqjax.windows.order import Order
-from seqjax.windows.windows import Batch
 
 from seqjax.training.evaluate import CompiledEvaluator, Evaluator
 from seqjax.training.feed import ResidentFeed, StreamedFeed
 from seqjax.training.metrics import Measured, mean_losses
 from seqjax.training.objective import loss_sums, loss_weights
 from seqjax.training.step import forward
+from seqjax.windows.order import Order
+from seqjax.windows.windows import Batch
 
 MEASURED = {
     "item": Measured(("perplexity", "top_1_accuracy", "top_3_accuracy")),

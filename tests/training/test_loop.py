@@ -7,7 +7,6 @@ import jax
 import numpy as np
 import pytest
 from jax import monitoring
-from seqjax.windows.order import Order
 
 from seqjax.config.model import ModelSpec
 from seqjax.config.optimization import NamedSpec
@@ -26,6 +25,7 @@ from seqjax.training.metrics import Losses
 from seqjax.training.objective import Target
 from seqjax.training.setup import Run
 from seqjax.training.step import Recipe, forward
+from seqjax.windows.order import Order
 from tests.training.conftest import fit, make_windows
 from tests.training.test_baselines import chain, entropy_rate
 

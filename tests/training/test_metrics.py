@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from seqjax.config.schema import Schema
-from seqjax.training.batch import Batch
 from seqjax.training.metrics import (
     METRICS,
     Measured,
@@ -18,6 +17,7 @@ from seqjax.training.metrics import (
     metric_values,
     no_metric_sums,
 )
+from seqjax.windows.windows import Batch
 
 RNG = np.random.default_rng(2)
 PADDING = np.asarray([0, 3, 7, 6])

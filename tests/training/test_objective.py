@@ -6,7 +6,6 @@ import pytest
 from seqjax.config.optimization import CATEGORICAL_CRITERIA, REAL_CRITERIA
 from seqjax.config.schema import Schema
 from seqjax.config.train import TrainingSpec
-from seqjax.training.batch import Batch
 from seqjax.training.objective import (
     CRITERIA,
     Target,
@@ -18,6 +17,7 @@ from seqjax.training.objective import (
     weighted_loss,
     without_smoothing,
 )
+from seqjax.windows.windows import Batch
 
 RNG = np.random.default_rng(1)
 IDS = RNG.integers(0, 4, (3, 6)).astype(np.int32)

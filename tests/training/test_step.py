@@ -7,8 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import yaml
-from seqjax.windows.order import Order
-from seqjax.windows.windows import Batch, listed, taken
 
 from seqjax.config.base import validate
 from seqjax.config.optimization import NamedSpec
@@ -21,6 +19,8 @@ from seqjax.training.feed import ResidentFeed, StreamedFeed
 from seqjax.training.objective import Target, build_targets
 from seqjax.training.state import new_state, to_host
 from seqjax.training.step import Constants, Recipe, build_step, empty_table, forward
+from seqjax.windows.order import Order
+from seqjax.windows.windows import Batch, listed, taken
 from tests.architectures import architectures
 from tests.training.conftest import FAST_TO_COMPILE, report
 

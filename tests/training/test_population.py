@@ -11,9 +11,9 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from seqjax.sweep.population import Population
 
 from seqjax.errors import ArtifactError, TrainingError
-from seqjax.sweep.population import Population
 from seqjax.training.evaluate import Evaluation
 from seqjax.training.events import BatchEvent, EpochEvent, PauseEvent, StandingEvent
 from seqjax.training.loop import fit

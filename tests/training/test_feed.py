@@ -1,8 +1,8 @@
 import jax
 import numpy as np
 
-from seqjax.training.batch import inputs_of, take, target_mask, targets_of, valid_mask
-from seqjax.training.feed import ResidentFeed
+from seqjax.training.feed import ResidentFeed, take
+from seqjax.windows.windows import inputs_of, target_mask, targets_of, valid_mask
 
 INDICES = np.asarray([0, 5, -1, 20, 3])
 

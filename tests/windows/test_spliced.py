@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seqjax.data.spliced import Spliced, parts_of, runs, spliced
+from seqjax.windows.spliced import Spliced, consecutive, parts_of, spliced
 
 LENGTHS = st.lists(st.integers(0, 9), min_size=1, max_size=6).filter(any)
 
@@ -61,7 +61,7 @@ def test_runs_are_rows_that_follow_each_other_in_one_part(lengths: list[int], n:
     part = np.repeat(np.arange(len(lengths)), lengths)
     for last in range(len(whole)):
         begin = last - n + 1
-        found = runs(column, np.array([begin]), n)
+        found = consecutive(column, np.array([begin]), n)
         if begin < 0 or part[begin] != part[last]:
             assert found is None
         else:
@@ -71,10 +71,10 @@ def test_runs_are_rows_that_follow_each_other_in_one_part(lengths: list[int], n:
 
 def test_runs_are_of_their_own() -> None:
     column = np.arange(10)
-    found = runs(column, np.array([3, 0, 3]), 4)
+    found = consecutive(column, np.array([3, 0, 3]), 4)
     assert found is not None
     found[0] = 0
     assert found.tolist() == [[0, 0, 0, 0], [0, 1, 2, 3], [3, 4, 5, 6]]
     assert column.tolist() == list(range(10))
-    assert runs(column[::2], np.array([0]), 2) is None
-    assert runs(column, np.array([-1, 3]), 4) is None
+    assert consecutive(column[::2], np.array([0]), 2) is None
+    assert consecutive(column, np.array([-1, 3]), 4) is None

@@ -5,18 +5,19 @@ import dataclasses
 import numpy as np
 import pytest
 
-from seqjax.data.dataset import Windows, orders_of_files
-from seqjax.data.spliced import spliced
 from seqjax.errors import DataError
+from seqjax.windows.index import CONSECUTIVE
+from seqjax.windows.spliced import spliced
+from seqjax.windows.windows import Windows, listed, orders_of_files
 
 
 @pytest.fixture
 def windows() -> Windows:
     """L = 3: a full window of rows 0-3, one of rows 2-5, and a short one of rows 6-7."""
-    return Windows(
-        columns={"item": np.arange(2, 10, dtype=np.int8), "price": np.arange(8, dtype=np.float32) / 2},
+    return listed(
+        {"item": np.arange(2, 10, dtype=np.int8), "price": np.arange(8, dtype=np.float32) / 2},
         start=np.array([0, 2, 6]),
-        length=np.array([4, 4, 2], np.int32),
+        length=np.array([4, 4, 2]),
         sequence_id=np.array([1, 1, 5]),
         subsequence_id=np.array([0, 1, 0]),
         start_item_position=np.array([10, 14, 98]),
@@ -43,11 +44,11 @@ def test_gather_leaves_the_rows_alone(windows: Windows) -> None:
 def test_crop_keeps_the_newest_slots(windows: Windows) -> None:
     cropped = windows.crop(1)
     assert cropped.gather(np.array([0, 1, 2])).columns["item"].tolist() == [[4, 5], [6, 7], [8, 9]]
-    assert cropped.length.tolist() == [2, 2, 2]
-    assert cropped.start_item_position.tolist() == [12, 16, 100]
+    assert cropped.length().tolist() == [2, 2, 2]
+    assert cropped.start_item_position().tolist() == [14, 18, 100]
     short = windows.crop(2)
     assert short.gather(np.array([2])).padding.tolist() == [1]
-    assert short.start_item_position.tolist() == [11, 15, 99]
+    assert short.start_item_position().tolist() == [12, 16, 99]
 
 
 def test_crop_cannot_lengthen(windows: Windows) -> None:
@@ -61,12 +62,13 @@ def test_positions_are_the_rows_own_and_count_back_into_the_padding(windows: Win
 
 
 def test_positions_count_on_where_the_format_keeps_none(windows: Windows) -> None:
-    without = Windows(**{**windows.__dict__, "item_position": None})
+    at = np.full(3, CONSECUTIVE)
+    without = dataclasses.replace(windows, runs=dataclasses.replace(windows.runs, positions_at=at))
     assert without.positions(np.array([1, 2]), np.array([0, 3])).tolist() == [[14, 17], [98, 101]]
 
 
 def test_in_ram_copies_what_is_elsewhere(windows: Windows) -> None:
-    mapped = Windows(**{**windows.__dict__, "columns": {"item": np.asarray(windows.columns["item"])[:]}})
+    mapped = dataclasses.replace(windows, columns={"item": np.asarray(windows.columns["item"])[:]})
     copied = mapped.in_ram()
     for name, column in mapped.columns.items():
         assert np.array_equal(np.asarray(copied.columns[name]), np.asarray(column))
@@ -80,14 +82,15 @@ def test_in_ram_copies_what_is_elsewhere(windows: Windows) -> None:
     [(1, [[3, 1], [4, 0], [2]]), (2, [[3, 1, 4, 0], [2]]), (3, [[3, 1, 4, 0, 2]]), (9, [[3, 1, 4, 0, 2]])],
 )
 def test_files_hold_whole_sequences(windows: Windows, sequences: int, files: list[list[int]]) -> None:
-    of_windows = {
-        "start": np.zeros(5, np.int64),
-        "length": np.ones(5, np.int32),
-        "sequence_id": np.array([5, 1, 9, 1, 5]),
-        "subsequence_id": np.array([1, 1, 0, 0, 0]),
-        "start_item_position": np.zeros(5, np.int64),
-    }
-    found = orders_of_files(dataclasses.replace(windows, **of_windows), sequences)
+    of_files = listed(
+        windows.columns,
+        start=np.zeros(5, np.int64),
+        length=np.ones(5, np.int64),
+        seq_length=3,
+        sequence_id=np.array([5, 1, 9, 1, 5]),
+        subsequence_id=np.array([1, 1, 0, 0, 0]),
+    )
+    found = orders_of_files(of_files, sequences)
     assert [order.tolist() for order in found] == files
 
 
@@ -99,16 +102,8 @@ def test_every_batch_is_what_its_rows_say(parts: int) -> None:
     ends = np.cumsum(lengths)
     values = rng.integers(2, 99, ends[-1]).astype(np.int8)
     cuts = ends[np.arange(1, parts) * 10 - 1]
-    windows = Windows(
-        columns={"item": spliced([part.copy() for part in np.split(values, cuts)])},
-        start=ends - lengths,
-        length=lengths.astype(np.int32),
-        sequence_id=np.arange(40),
-        subsequence_id=np.zeros(40, np.int64),
-        start_item_position=np.zeros(40, np.int64),
-        item_position=None,
-        seq_length=5,
-    )
+    columns = {"item": spliced([part.copy() for part in np.split(values, cuts)])}
+    windows = listed(columns, start=ends - lengths, length=lengths, seq_length=5)
     expected = [[0] * (6 - n) + values[end - n : end].tolist() for n, end in zip(lengths, ends, strict=True)]
     for size in (1, 3, 40):
         indices = rng.permutation(40)[:size]

@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seqjax.data.splits import Slices, sequences
-from seqjax.data.windows import check_exact, cut, window_index
+from seqjax.data.splits import sequences
 from seqjax.errors import DataError
+from seqjax.windows.index import Slices, check_exact, runs_of
+from seqjax.windows.windows import cut
 
 
 def _starts(n: int, seq_length: int, stride: int) -> list[int]:
@@ -18,8 +19,11 @@ def _starts(n: int, seq_length: int, stride: int) -> list[int]:
 
 
 def _all_starts(lengths: np.ndarray, seq_length: int, stride: int) -> list[list[int]]:
-    index = window_index(lengths, seq_length=seq_length, stride=stride)
-    return [part.tolist() for part in np.split(index.offset, np.flatnonzero(np.diff(index.slice)) + 1)]
+    first = np.cumsum(lengths) - lengths
+    slices = Slices(np.arange(len(lengths)), first, lengths)
+    runs, _ = runs_of(slices, np.arange(lengths.sum()), seq_length=seq_length, stride=stride)
+    place = runs.places(np.arange(runs.n_windows))
+    return [part.tolist() for part in np.split(place.offset, np.flatnonzero(np.diff(place.run)) + 1)]
 
 
 @pytest.mark.parametrize("seq_length", [1, 4, 13, 48])
@@ -71,13 +75,15 @@ def test_windows_invert_to_the_rows(lengths: list[int], seq_length: int, stride:
     assert (seen[~real] == 0).all()
     assert set(seen[real].tolist()) == set(value.tolist())
     assert (np.diff(seen, axis=1)[real[:, :-1]] == 1).all()
-    np.testing.assert_array_equal(sequence_id[seen[real] - 1], np.repeat(windows.sequence_id, windows.length))
+    np.testing.assert_array_equal(
+        sequence_id[seen[real] - 1], np.repeat(windows.sequence_id(), windows.length())
+    )
     np.testing.assert_array_equal(
         windows.positions(np.arange(len(windows)), slots)[real], position[seen[real] - 1]
     )
     first_real = position[seen[np.arange(len(windows)), batch.padding] - 1]
-    np.testing.assert_array_equal(windows.start_item_position, first_real - batch.padding)
+    np.testing.assert_array_equal(windows.start_item_position(), first_real - batch.padding)
     for sequence, length in enumerate(lengths):
-        mine = windows.sequence_id == sequence
-        assert windows.subsequence_id[mine].tolist() == list(range(mine.sum()))
+        mine = windows.sequence_id() == sequence
+        assert windows.subsequence_id()[mine].tolist() == list(range(mine.sum()))
         assert (batch.padding[mine] > 0).any() == (length < seq_length + 1)

@@ -55,12 +55,14 @@ class Spliced:
             raise ValueError("Parts cannot be one array without a copy.")
         return np.concatenate(self.parts, dtype=dtype)
 
-    def runs(self, begin: Int64[np.ndarray, "B"], length: int) -> Shaped[np.ndarray, "B length"] | None:
-        """See `runs`."""
+    def consecutive(
+        self, begin: Int64[np.ndarray, "B"], length: int
+    ) -> Shaped[np.ndarray, "B length"] | None:
+        """`consecutive` of these rows."""
         part = np.searchsorted(self._first_row, begin + (length - 1), side="right") - 1
         if (begin < self._first_row[part]).any():
             return None
-        return _runs(self._memory, begin + self._distance[part], length)
+        return _lines(self._memory, begin + self._distance[part], length)
 
     def take(self, rows: Int64[np.ndarray, "B slots"]) -> Shaped[np.ndarray, "B slots"]:
         """The values at `rows`; those of each line must lie in one part."""
@@ -68,10 +70,10 @@ class Spliced:
         return self._memory.take(rows + self._distance[part][:, None])
 
 
-def runs(
+def consecutive(
     column: Shaped[np.ndarray, "N"] | Spliced, begin: Int64[np.ndarray, "B"], length: int
 ) -> Shaped[np.ndarray, "B length"] | None:
-    """Consecutive rows of a column; null if some do not exist, or do not lie in the part of the last one.
+    """Consecutive rows of a column; None if some do not exist, or do not lie in the part of the last one.
 
     Args:
       column: The column.
@@ -79,12 +81,12 @@ def runs(
       length: Rows a run.
     """
     if isinstance(column, Spliced):
-        return column.runs(begin, length)
+        return column.consecutive(begin, length)
     fine = begin.min(initial=0) >= 0 and column.flags.c_contiguous
-    return _runs(column, begin, length) if fine else None
+    return _lines(column, begin, length) if fine else None
 
 
-def _runs(
+def _lines(
     memory: Shaped[np.ndarray, "N"], begin: Int64[np.ndarray, "B"], length: int
 ) -> Shaped[np.ndarray, "B length"]:
     # Line k of this array begins at element k, so that lines overlap.

@@ -1,0 +1,234 @@
+"""Where windows lie in rows, by arithmetic.
+
+A window is L + 1 consecutive items of one run of rows: L inputs, and the same shifted by one as targets. A
+run that is shorter gives a single window, padded on the left. The windows of a run are spread evenly: the
+first starts it, the last ends it, and steps are at most the stride. So a window follows from its number and
+the run it is in, and nothing is stored for each window or row. Windows that a format lists one by one are
+runs of a single window each.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int, Int64, Integer
+
+from seqjax.errors import DataError
+
+CONSECUTIVE = -1
+"""In place of where a run's positions are kept: they count on from its first."""
+
+
+@dataclass(frozen=True)
+class Slices:
+    """Non-empty runs of consecutive rows, each of one sequence."""
+
+    sequence_id: Int64[np.ndarray, "S"]
+    """The sequence that the rows belong to."""
+    start: Int64[np.ndarray, "S"]
+    """Index of the first row in the table."""
+    length: Int64[np.ndarray, "S"]
+    """Number of rows, at least 1."""
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    def rows(self) -> Int64[np.ndarray, "N"]:
+        """Indices of all rows in the table, slice after slice."""
+        return ranges(self.start, self.length)
+
+
+def ranges(start: Int64[np.ndarray, "S"], length: Int64[np.ndarray, "S"]) -> Int64[np.ndarray, "N"]:
+    """The integers start, start + 1, ... of each range (`length` of them), range after range."""
+    before = np.cumsum(length) - length
+    return np.repeat(start - before, length) + np.arange(length.sum())
+
+
+class Place(NamedTuple):
+    """Where some windows lie."""
+
+    run: Int64[np.ndarray, "B"]
+    """Number of the run."""
+    number: Int64[np.ndarray, "B"]
+    """Number of the window in its run."""
+    offset: Int64[np.ndarray, "B"]
+    """The window's first item, counted from the run's first."""
+    length: Int64[np.ndarray, "B"]
+    """Number of items, 1 to L + 1."""
+
+
+@dataclass(frozen=True)
+class Runs:
+    """R runs of consecutive rows of one sequence each, and the windows over them."""
+
+    sequence_id: Int64[np.ndarray, "R"]
+    """The sequence that the rows belong to."""
+    first_subsequence: Int[np.ndarray, "R"]
+    """Number of the run's first window in its sequence."""
+    first_row: Int[np.ndarray, "R"]
+    """The run's first row."""
+    rows: Int[np.ndarray, "R"]
+    """Number of rows, at least 1."""
+    first_position: Int64[np.ndarray, "R"]
+    """Position of the run's first item."""
+    positions_at: Int[np.ndarray, "R"]
+    """Where the run's positions are kept, among those that are; -1 where they count on from the first."""
+    first_target: Int[np.ndarray, "R"]
+    """The first row, counted in the run, whose item is a target; those before it are only shown."""
+    first_window: Int64[np.ndarray, "R"]
+    """Number of the run's first window among all."""
+    seq_length: int
+    """L, the number of input items of the windows that runs are cut into."""
+    stride: int
+    """The largest step between window starts."""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def n_windows(self) -> int:
+        """Number of windows of all runs."""
+        last = n_windows(self.rows[-1:].astype(np.int64), seq_length=self.seq_length, stride=self.stride)
+        return int((self.first_window[-1:] + last).sum())
+
+    def places(self, numbers: Integer[np.ndarray, "B"]) -> Place:
+        """Finds windows, each in O(log R).
+
+        Args:
+          numbers: Numbers of windows, from 0; a negative one is taken for 0.
+        """
+        numbers = np.maximum(numbers, 0)
+        run = np.searchsorted(self.first_window, numbers, side="right") - 1
+        number = numbers - self.first_window[run]
+        rows = self.rows[run].astype(np.int64)
+        offset = window_starts(rows, number, seq_length=self.seq_length, stride=self.stride)
+        return Place(run, number, offset, np.minimum(rows, self.seq_length + 1))
+
+    def taken(self, runs: slice) -> "Runs":
+        """Some neighbouring runs alone, over the same rows; their windows are counted from 0."""
+        some = replace(self, **{name: getattr(self, name)[runs] for name in RUN_ARRAYS})
+        return replace(some, first_window=some.first_window - some.first_window[:1])
+
+
+RUN_ARRAYS = [field.name for field in fields(Runs) if field.name not in ("seq_length", "stride")]
+"""The fields of `Runs` that hold a number a run."""
+
+
+def joined_runs(parts: Sequence[Runs], n_rows: Sequence[int], n_positions: Sequence[int]) -> Runs:
+    """The runs of several data sets of one seq_length and stride whose rows are put one after the other.
+
+    Args:
+      parts: The runs of each data set.
+      n_rows: Number of its rows.
+      n_positions: Number of positions that it keeps.
+    """
+    arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in RUN_ARRAYS}
+    before = {
+        "first_row": n_rows,
+        "positions_at": n_positions,
+        "first_window": [part.n_windows for part in parts],
+    }
+    for name, counts in before.items():
+        arrays[name] += np.repeat(np.cumsum([0, *counts[:-1]]), list(map(len, parts)))
+    kept = np.concatenate([part.positions_at for part in parts]) != CONSECUTIVE
+    arrays["positions_at"] = np.where(kept, arrays["positions_at"], CONSECUTIVE)
+    return replace(parts[0], **arrays)
+
+
+def n_windows(rows: Int64[np.ndarray, "R"], *, seq_length: int, stride: int) -> Int64[np.ndarray, "R"]:
+    """The number of windows of runs of so many rows."""
+    last = np.maximum(rows - (seq_length + 1), 0)
+    return -(-last // stride) + 1
+
+
+def window_starts(
+    rows: Int64[np.ndarray, "B"], number: Int64[np.ndarray, "B"], *, seq_length: int, stride: int
+) -> Int64[np.ndarray, "B"]:
+    """Where windows start in their runs.
+
+    Args:
+      rows: Rows of the run of each window, at least 1.
+      number: Number of each window in its run.
+      seq_length: L, the number of input items.
+      stride: The largest step between window starts; it is the step wherever it divides the way from the
+        first start to the last.
+    """
+    last = np.maximum(rows - (seq_length + 1), 0)
+    steps = n_windows(rows, seq_length=seq_length, stride=stride) - 1
+    # The operations of np.linspace(0, last, steps + 1, dtype=int), in its order, so that rounding is the same
+    # too. The step is at least 1, hence the starts differ.
+    offset = np.floor(number * (last / np.maximum(steps, 1))).astype(np.int64)
+    return np.where(number == steps, last, offset)
+
+
+def runs_of(
+    slices: Slices,
+    item_position: Int64[np.ndarray, "N"],
+    *,
+    seq_length: int,
+    stride: int,
+) -> tuple[Runs, Int64[np.ndarray, "K"]]:
+    """The slices of a split as runs over the split's own rows.
+
+    Args:
+      slices: The slices, as rows of the table.
+      item_position: The position of each row of the split.
+      seq_length: L, the number of input items.
+      stride: The largest step between window starts.
+
+    Returns:
+      The runs, and the positions of those whose positions are not consecutive.
+    """
+    rows, zeros = slices.length, np.zeros(len(slices), np.int64)
+    first_row = np.cumsum(rows) - rows
+    kept = kept_positions(slices, item_position)
+    scattered = kept > 0
+    windows = n_windows(rows, seq_length=seq_length, stride=stride)
+    runs = Runs(
+        sequence_id=slices.sequence_id,
+        first_row=first_row,
+        rows=rows,
+        first_position=item_position[first_row],
+        positions_at=np.where(scattered, np.cumsum(kept) - kept, CONSECUTIVE),
+        first_target=zeros,
+        first_subsequence=zeros,
+        first_window=np.cumsum(windows) - windows,
+        seq_length=seq_length,
+        stride=stride,
+    )
+    return runs, item_position[np.repeat(scattered, rows)]
+
+
+def kept_positions(slices: Slices, item_position: Int64[np.ndarray, "N"]) -> Int64[np.ndarray, "S"]:
+    """How many positions are kept of each slice: all, unless they are consecutive.
+
+    Args:
+      slices: The slices.
+      item_position: The position of each of their rows, slice after slice.
+    """
+    first = np.cumsum(slices.length) - slices.length
+    jump = np.diff(item_position, prepend=item_position[:1]) != 1
+    jump[first] = False
+    is_scattered = np.logical_or.reduceat(jump, first) if len(first) else np.zeros(0, np.bool_)
+    return np.where(is_scattered, slices.length, 0)
+
+
+def check_exact(slices: Slices, *, seq_length: int, stride: int, split: int) -> None:
+    """Raises a `DataError` unless windows at every `stride`-th item end each slice exactly.
+
+    Args:
+      slices: The slices of one split.
+      seq_length: L, the number of input items.
+      stride: The step between window starts.
+      split: Number of the split, for the message.
+    """
+    surplus = np.maximum(slices.length - (seq_length + 1), 0) % stride
+    if surplus.any():
+        first = int(np.argmax(surplus > 0))
+        raise DataError(
+            f"subsequence_start_mode: exact needs (rows - {seq_length + 1}) to be a multiple of the stride, "
+            f"{stride}, in split {split}; sequence {slices.sequence_id[first]} has {slices.length[first]} "
+            f"rows there, {surplus[first]} too many. Use subsequence_start_mode: distribute, or "
+            "another stride_by_split."
+        )
