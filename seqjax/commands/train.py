@@ -320,7 +320,7 @@ def _explaining_short_memory() -> Iterator[None]:
 
 
 def _attempt(run: TrainingRun, step: Callable[[], Member | End]) -> Member | End:
-    """Makes a step of a run; an error of its own is its end, and another one ends all, so that files close."""
+    """Makes a step of a run; an error of its own is its end, another one ends all, and closes its files."""
     try:
         return step()
     except FAILURES as error:

@@ -57,7 +57,13 @@ class Placement:
 
     def replicate(self, tree: Tree) -> Tree:
         """Puts a tree on all devices alike, in buffers of its own; keys of jax.random included."""
-        return jax.tree.map(self._replicated, tree)
+        leaves, structure = jax.tree.flatten(tree)
+        words = [np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf) for leaf in leaves]
+        placed = [
+            jax.random.wrap_key_data(new, impl=jax.random.key_impl(old)) if _is_key(old) else new
+            for old, new in zip(leaves, self._put(words), strict=True)
+        ]
+        return structure.unflatten(placed)
 
     def ensure_replicated(self, tree: Tree) -> Tree:
         """Replicates a tree, unless it is on all devices already, going by its first and its last leaf."""
@@ -77,13 +83,14 @@ class Placement:
             return jax.device_put(own, self.rows)
         return jax.make_array_from_process_local_data(self.rows, own)
 
-    def _replicated(self, leaf: Shaped[Array, "..."] | np.ndarray) -> Shaped[Array, "..."]:
-        if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            words = self._replicated(np.asarray(jax.random.key_data(leaf)))
-            return jax.random.wrap_key_data(words, impl=jax.random.key_impl(leaf))
-        return self._put(np.asarray(leaf), self.everywhere)
-
-    def _put(self, array: np.ndarray, sharding: NamedSharding) -> Array:
+    def _put(self, arrays: list[np.ndarray]) -> list[Array]:
         if self.processes == 1:
-            return jax.device_put(array, sharding, may_alias=False)
-        return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+            return jax.device_put(arrays, self.everywhere, may_alias=False)
+        return [
+            jax.make_array_from_callback(array.shape, self.everywhere, array.__getitem__) for array in arrays
+        ]
+
+
+def _is_key(leaf: object) -> bool:
+    """Whether a leaf is a key of jax.random."""
+    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)

@@ -1,4 +1,4 @@
-"""Trains on all devices there are and prints, as JSON, what was found; `test_distributed` starts it.
+"""Trains on all devices there are and prints, as JSON, what was found; `test_processes` starts it.
 
 Devices must be there when jax is first used, and processes are what they are, so that neither can be had in
 the process that runs the tests.

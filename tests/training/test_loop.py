@@ -216,9 +216,10 @@ def test_a_signal_in_the_evaluation_keeps_the_updates(case, population, monkeypa
             raise stop_error(signal.SIGUSR1)
         return evaluate(slots)
 
-    with monkeypatch.context() as patched, pytest.raises(Stopped):
+    with monkeypatch.context() as patched:
         patched.setattr(population, "_evaluate", interrupted)
-        fit(population, start(case), epochs=2, hooks=[events.append])
+        with pytest.raises(Stopped):
+            fit(population, start(case), epochs=2, hooks=[events.append])
     assert events[-1].state.progress.updates == 6
     resumed = fit(population, events[-1].state, epochs=1)
     through = fit(population, start(case), epochs=1)
