@@ -25,7 +25,7 @@ from seqjax.training.events import BatchEvent
 from seqjax.training.feed import ResidentFeed
 from seqjax.training.state import new_state
 from tests.event_files import scalars
-from tests.run_logs import told_last
+from tools.run_logs import told_last
 
 LENGTH = 5
 

@@ -24,8 +24,8 @@ from seqjax.training.logs import JsonLog, log_files
 from seqjax.training.loop import Population
 from seqjax.training.runners import Kind, Loop, Stacked
 from tests.commands.test_hyperparameter_search import project
-from tests.run_logs import told_last
 from tests.searches import METADATA, search
+from tools.run_logs import told_last
 
 __all__ = ["project"]
 
