@@ -187,23 +187,33 @@ class Group:
         """Trains some of the runs, as many at a time as there is room for."""
         values = self._values([task.config for task in tasks])
         self._resize(len(tasks), values[0])
-        begun: dict[Member, TrainingRun] = {}
+        runs: dict[Member, TrainingRun] = {}
+        under_way: set[TrainingRun] = set()
+
+        def end(run: TrainingRun, step: Callable[[], Member | End]) -> Member | None:
+            """Makes a step of a run, with which it may end: by itself, or with an error of its own."""
+            try:
+                found = step()
+            except FAILURES as error:
+                found = run.failed(error)
+            if isinstance(found, Member):
+                return found
+            under_way.remove(run)
+            ended(run.task, found, run.seconds)
+            return None
 
         def members() -> Iterator[Member]:
             for task, own in zip(tasks, values, strict=True):
                 run = TrainingRun(task, self)
-                end = _attempt(run, lambda run=run, own=own: run.begin(own))
-                if isinstance(end, Member):
-                    begun[end] = run
-                    yield end
-                else:
-                    ended(task, end, run.seconds)
+                under_way.add(run)
+                member = end(run, partial(run.begin, own))
+                if member is not None:
+                    runs[member] = run
+                    yield member
 
         def leave(member: Member) -> None:
-            run = begun[member]
-            end = _attempt(run, lambda: run.end(member))
-            del begun[member]  # Until then it is closed with the others, whatever happens.
-            ended(run.task, end, run.seconds)
+            run = runs.pop(member)
+            end(run, partial(run.end, member))
 
         try:
             waiting = members()
@@ -211,8 +221,8 @@ class Group:
                 assert self._population is not None
                 with self._progress(tasks, first), noted() as note:
                     self._population.train(itertools.chain([first], waiting), leave, note)
-        finally:
-            for run in begun.values():
+        finally:  # Whatever happens.
+            for run in under_way:
                 run.close()
 
     def prepare(self, config: TrainConfig) -> tuple[Run, Data]:
@@ -317,17 +327,6 @@ def _explaining_short_memory() -> Iterator[None]:
             "The device has too little memory for the data and one batch of it. Set load_full_data_to_ram: "
             f"false and a smaller max_ram_gb, or a smaller batch_size. ({str(error)[:200]})"
         ) from error
-
-
-def _attempt(run: TrainingRun, step: Callable[[], Member | End]) -> Member | End:
-    """Makes a step of a run; an error of its own is its end, another one ends all, and closes its files."""
-    try:
-        return step()
-    except FAILURES as error:
-        return run.failed(error)
-    except BaseException:
-        run.close()
-        raise
 
 
 def _labels(config: TrainConfig, metadata: Metadata) -> dict[str, dict[int, str]]:

@@ -182,6 +182,6 @@ def _class_counts(logits_BTC: Float[Array, "B T C"], mask_BT: Array) -> Int[Arra
     return jnp.zeros(logits_BTC.shape[-1], jnp.int32).at[chosen_BT].add(mask_BT.astype(jnp.int32))
 
 
-def _shares(counts: Sequence[Int[Array, "C"]]) -> Float[np.ndarray, "C"]:
+def _shares(counts: Sequence[Int[Array, "C"] | Int[np.ndarray, "C"]]) -> Float[np.ndarray, "C"]:
     total = np.sum(jax.device_get(list(counts)), axis=0, dtype=np.float64)
     return total / max(total.sum(), 1.0)

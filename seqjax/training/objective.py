@@ -51,7 +51,8 @@ def _plain(value: Value) -> Criterion:
 def _huber(
     values_BT1: Float[Array, "B T 1"], truth_BT: Num[Array, "B T"], target: Target
 ) -> Float[Array, "B T"]:
-    error_BT, delta = absolute(values_BT1, truth_BT), target.threshold
+    error_BT = absolute(values_BT1, truth_BT)
+    delta = jnp.asarray(target.threshold, error_BT.dtype)  # A traced number would widen the losses.
     small_BT = jnp.minimum(error_BT, delta)
     return 0.5 * small_BT * small_BT + delta * (error_BT - small_BT)
 
