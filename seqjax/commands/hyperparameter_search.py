@@ -29,8 +29,8 @@ from seqjax.errors import ArtifactError, ConfigError, MissingPackageError, Probl
 from seqjax.sweep.halving import budgets, kept
 from seqjax.sweep.space import Candidate, Plan, Skipped, Space, candidate_of, identity, plan, space_of
 from seqjax.sweep.summary import LOSS, csv_text, ranked, table_lines
-from seqjax.training.distributed import find_devices
 from seqjax.training.logs import log_files
+from seqjax.training.processes import find_devices
 from seqjax.training.shapes import shape_of
 
 logger = logging.getLogger(__name__)

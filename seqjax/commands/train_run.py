@@ -24,7 +24,7 @@ from seqjax.errors import ConfigError, TrainingError
 from seqjax.model.functional import init
 from seqjax.training.evaluate import Evaluation
 from seqjax.training.events import Event, Hook, RunState
-from seqjax.training.logs import TextLog, baseline_lines, evaluation_values, json_log, log_files, number
+from seqjax.training.logs import LogFiles, TextLog, baseline_lines, evaluation_values, json_log, number
 from seqjax.training.loop import Member
 from seqjax.training.processes import is_first, wait_for_all
 from seqjax.training.setup import Run, parameter_count
@@ -99,6 +99,7 @@ class TrainingRun:
         self._config = task.config
         self._layout = Layout(Path(task.config.project_root), task.config.model_name)
         self._started = time.perf_counter()
+        self._files = LogFiles(self._layout.debug_log(), self._layout.info_log())
         self._open = ExitStack()
         self._saver: Saver | None = None
 
@@ -161,6 +162,7 @@ class TrainingRun:
         """Waits for what is being written, and closes the files."""
         with self._logging():
             self._open.close()
+        self._files.close()
 
     def _announce(self, checkpoint: Checkpoint) -> None:
         config, group = self._config, self._group
@@ -252,7 +254,7 @@ class TrainingRun:
         """Sends what is logged to this run's files, unless those of a run by itself are open all the time."""
         if self._group.on_screen:
             return nullcontext()
-        return log_files(self._layout.debug_log(), self._layout.info_log(), alone=True)
+        return self._files.attached(alone=True)
 
     def _finish(self, state: RunState, *, finished: bool) -> TrainResult:
         """Exports the best and the last parameters.

@@ -31,8 +31,7 @@ from seqjax.training.objective import (
     with_numbers,
     without_smoothing,
 )
-from seqjax.training.placement import Tree
-from seqjax.training.state import to_host
+from seqjax.training.placement import Placement, Tree
 from seqjax.windows.order import Order
 from seqjax.windows.windows import Batch, target_mask
 
@@ -110,12 +109,13 @@ class CompiledEvaluator:
       evaluator: What is evaluated, and by what.
       feed: The data.
       order: Its batches.
+      placement: The devices.
     """
 
-    def __init__(self, evaluator: Evaluator, feed: Feed, order: Order) -> None:
+    def __init__(self, evaluator: Evaluator, feed: Feed, order: Order, placement: Placement) -> None:
         self._fold = feed.fold(evaluation_step(evaluator))
         self._placed = feed.place(order)
-        self._nothing = to_host(evaluator.empty())
+        self._empty = jax.jit(evaluator.empty, out_shardings=placement.everywhere)
         self._dispatches = dispatches(len(order))
 
     def __call__(self, params: Tree, values: Tree) -> list[Found]:
@@ -126,12 +126,12 @@ class CompiledEvaluator:
           values: Numbers that are used in place of the evaluator's: see `Constants.values`.
         """
         return [
-            self._fold(self._nothing, (params, values), self._placed, *bounds) for bounds in self._dispatches
+            self._fold(self._empty(), (params, values), self._placed, *bounds) for bounds in self._dispatches
         ]
 
     def compile(self, params: Tree, values: Tree) -> None:
         """Compiles what is needed for parameters and numbers of these shapes."""
-        self._fold(self._nothing, (params, values), self._placed, 0, 0)
+        self._fold(self._empty(), (params, values), self._placed, 0, 0)
 
 
 def evaluation_step(evaluator: Evaluator) -> Step[Found]:

@@ -114,42 +114,55 @@ def baseline_lines(baselines: Mapping[str, Evaluation]) -> list[str]:
 
 
 @contextmanager
-def log_files(debug: Path, info: Path, *, alone: bool = False) -> Iterator[None]:
-    """Appends what seqjax logs to two files while the block runs: all of it, and from INFO up.
+def log_files(debug: Path, info: Path) -> Iterator[None]:
+    """Appends what seqjax logs to two files while the block runs, and shows it as before: see `LogFiles`."""
+    files = LogFiles(debug, info)
+    try:
+        with files.attached():
+            yield
+    finally:
+        files.close()
 
-    An exception that ends the block is told there too.
+
+class LogFiles:
+    """Two files that what seqjax logs is appended to: all of it, and from INFO up.
 
     Args:
       debug: The file of everything.
       info: The other one.
-      alone: Whether it goes to these files alone, and neither to the screen nor to other files.
     """
-    package = logging.getLogger(_LOGGER)
-    level, propagate = package.level, package.propagate
-    files = [_file_handler(debug, logging.DEBUG), _file_handler(info, logging.INFO)]
-    # The files want more than others may have asked for, who go on to be told of as much as before.
-    others = [_Forward(package.getEffectiveLevel())] if propagate and not alone else []
-    handlers = [*files, *others]
-    left_out = package.handlers[:] if alone else []
-    package.setLevel(logging.DEBUG)
-    package.propagate = False
-    for handler in left_out:
-        package.removeHandler(handler)
-    for handler in handlers:
-        package.addHandler(handler)
-    try:
-        yield
-    except BaseException as error:
-        _tell_end(error, files)
-        raise
-    finally:
-        package.setLevel(level)
-        package.propagate = propagate
-        for handler in left_out:
-            package.addHandler(handler)
-        for handler in handlers:
-            package.removeHandler(handler)
-            handler.close()
+
+    def __init__(self, debug: Path, info: Path) -> None:
+        self._files = [_file_handler(debug, logging.DEBUG), _file_handler(info, logging.INFO)]
+
+    def close(self) -> None:
+        """Closes the files; what is logged later opens them again."""
+        for file in self._files:
+            file.close()
+
+    @contextmanager
+    def attached(self, *, alone: bool = False) -> Iterator[None]:
+        """Appends what is logged while the block runs. An exception that ends the block is told there too.
+
+        Args:
+          alone: Whether it goes to these files alone, and neither to the screen nor to other files.
+        """
+        package = logging.getLogger(_LOGGER)
+        level, propagate, handlers = package.level, package.propagate, package.handlers[:]
+        # The files want more than others may have asked for, who go on to be told of as much as before.
+        others = [_Forward(package.getEffectiveLevel())] if propagate and not alone else []
+        package.setLevel(logging.DEBUG)
+        package.propagate = False
+        package.handlers[:] = [*([] if alone else handlers), *self._files, *others]
+        try:
+            yield
+        except BaseException as error:
+            _tell_end(error, self._files)
+            raise
+        finally:
+            package.setLevel(level)
+            package.propagate = propagate
+            package.handlers[:] = handlers
 
 
 class _Forward(logging.Handler):
@@ -311,7 +324,7 @@ def _metric_words(metrics: Mapping[str, float]) -> list[str]:
 
 def _file_handler(path: Path, level: int) -> logging.Handler:
     path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = logging.FileHandler(path, encoding="utf-8", delay=True)
     handler.setLevel(level)
     handler.setFormatter(_LINE)
     return handler

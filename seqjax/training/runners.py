@@ -15,6 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
@@ -136,13 +137,14 @@ class Loop(Runner):
     def __init__(self, run: Run, slots: int, micro_batches: int) -> None:
         super().__init__(run, slots, micro_batches)
         self._update = run.training.fold(self._step)
-        self._evaluator = CompiledEvaluator(run.evaluator, run.validation, self._known)
+        self._evaluator = CompiledEvaluator(run.evaluator, run.validation, self._known, run.placement)
         self._threads = Threads(_at_once(run) if slots > 1 else 0, "members")
         self._states: dict[int, TrainState] = {}
         # A table is read while the next updates fill the other one.
         self._tables: dict[int, list[Array]] = {}
         self._work: dict[int, tuple[Tree, Constants]] = {}
         self._sent: dict[int, Future[Any]] = {}
+        self._kept: dict[tuple[int, str], tuple[Tree, Tree]] = {}
 
     @override
     def compile(self, state: TrainState, work: Work) -> None:
@@ -160,14 +162,21 @@ class Loop(Runner):
 
     @override
     def begin(self, work: Mapping[int, Work]) -> None:
-        self._work = {
-            slot: (
-                self._run.training.place(one.order, **self._sizes),
-                self._run.placement.replicate(one.constants),
-            )
-            for slot, one in work.items()
-        }
-        self._sent = {}
+        place, self._sent = partial(self._run.training.place, **self._sizes), {}
+        self._work = {slot: (place(one.order), self._placed(slot, one)) for slot, one in work.items()}
+
+    def _placed(self, slot: int, work: Work) -> Constants:
+        rates, key, values, moved = work.constants
+        rates, moved = self._run.placement.replicate((rates, moved))
+        return Constants(rates, self._once(slot, "key", key), self._once(slot, "values", values), moved)
+
+    def _once(self, slot: int, name: str, tree: Tree) -> Tree:
+        """Replicates what stays the same from epoch to epoch, unless that was done."""
+        known, placed = self._kept.get((slot, name), (None, None))
+        if known is not tree:
+            placed = self._run.placement.replicate(tree)
+            self._kept[slot, name] = tree, placed
+        return placed
 
     @override
     def train(self, slots: Sequence[int], low: int, high: int) -> Sent:
@@ -194,7 +203,7 @@ class Loop(Runner):
         return {slot: to_host(sums.result()) for slot, sums in found.items()}
 
     def _evaluated(self, slot: int, values: Values) -> list[Found]:
-        found = self._evaluator(self._states[slot].params, self._run.placement.replicate(values))
+        found = self._evaluator(self._states[slot].params, self._once(slot, "values", values))
         return jax.block_until_ready(found) if self._threads.count else found
 
     @override
@@ -204,7 +213,7 @@ class Loop(Runner):
     @override
     def close(self) -> None:
         self._threads.close()
-        self._states, self._tables, self._work, self._sent = {}, {}, {}, {}
+        self._states, self._tables, self._work, self._sent, self._kept = {}, {}, {}, {}, {}
 
 
 class Stacked(Runner):

@@ -7,6 +7,7 @@ from seqjax.training.evaluate import CompiledEvaluator, Evaluator
 from seqjax.training.feed import ResidentFeed, StreamedFeed
 from seqjax.training.metrics import Measured, mean_losses
 from seqjax.training.objective import loss_sums, loss_weights
+from seqjax.training.placement import Placement
 from seqjax.training.step import forward
 from seqjax.windows.order import Order
 from seqjax.windows.windows import Batch
@@ -23,7 +24,9 @@ def evaluated(case, size, *, feed: type[ResidentFeed | StreamedFeed] = ResidentF
     evaluator = Evaluator(
         lambda params, batch: apply(params, batch, None), tuple(case.targets), {"item": 5}, MEASURED
     )
-    return evaluator.result(CompiledEvaluator(evaluator, case.feed(feed), order)(case.params, {}))
+    return evaluator.result(
+        CompiledEvaluator(evaluator, case.feed(feed), order, Placement())(case.params, {})
+    )
 
 
 @pytest.fixture(scope="module")
