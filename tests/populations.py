@@ -11,11 +11,10 @@ from seqjax.config.base import validate
 from seqjax.config.schema import Schema
 from seqjax.config.train import TrainConfig
 from seqjax.model import functional
-from seqjax.sweep.groups import values_of
-from seqjax.sweep.population import Member
-from seqjax.sweep.runners import Programs
 from seqjax.training.feed import ResidentFeed
-from seqjax.training.setup import Data, prepare
+from seqjax.training.loop import Member
+from seqjax.training.setup import Data, Run, prepare
+from seqjax.training.shapes import values_of
 from seqjax.windows.order import Order
 from seqjax.windows.windows import listed
 from tests.training.conftest import FAST_TO_COMPILE
@@ -84,32 +83,27 @@ def data(settings: TrainConfig) -> Data:
     return Data(windows, windows, order, Order(COUNT, BATCH, shuffle=False))
 
 
-def solo(settings: TrainConfig, *, beside=None):
+def solo(settings: TrainConfig, *, like: Run | None = None):
     """A run, its first parameters."""
     graphdef, params = functional.init(SCHEMA, settings.model_spec, seed=settings.seed)
     if jax.config.read("jax_enable_x64"):
         params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
-    return prepare(settings, SCHEMA, graphdef, data(settings), jax.devices("cpu")[0], beside=beside), params
+    return prepare(settings, SCHEMA, graphdef, data(settings), jax.devices("cpu")[0], like=like), params
 
 
-def quick(settings: TrainConfig):
+def quick(settings: TrainConfig) -> Run:
     """A run whose data on the device goes through programs that are quickly compiled."""
-    run = solo(settings)[0]
     feed = ResidentFeed(data(settings).training, tuple(SCHEMA.columns), compiler_options=FAST_TO_COMPILE)
-    return replace(run, setup=replace(run.setup, feed=feed), validation=feed)
+    return replace(solo(settings)[0], training=feed, validation=feed)
 
 
-def members(configs: list[TrainConfig]) -> tuple[Programs, list[Member]]:
-    """A population."""
-    first = solo(configs[0], beside=quick(configs[0]))[0]
-    programs = Programs(
-        first.recipe, first.evaluator, first.setup.feed, first.validation, data(configs[0]).validation_order
-    )
+def members(configs: list[TrainConfig]) -> tuple[Run, list[Member]]:
+    """The first run of a population, and all of them."""
+    first = solo(configs[0], like=quick(configs[0]))[0]
     result = []
     for settings, values in zip(configs, values_of(configs, SCHEMA), strict=True):
-        run, params = solo(settings, beside=first)
+        run, params = solo(settings, like=first)
         spec = settings.training_spec
-        result.append(
-            Member(run, values, run.begin(params), spec.epochs, patience=spec.early_stopping_epochs)
-        )
-    return programs, result
+        patience = spec.early_stopping_epochs
+        result.append(Member(run, run.begin(params), spec.epochs, patience=patience, values=values))
+    return first, result

@@ -39,8 +39,8 @@ LAYERS: dict[str, set[str]] = {
     "interop": set(),
     # Sequifier's shards are torch files, which interop reads and writes.
     "data": {"interop", "windows"},
-    "training": {"model", "optim", "baselines", "windows", "metrics"},
-    "sweep": {"training", "model", "optim", "runtime", "windows"},
+    "training": {"model", "optim", "baselines", "windows", "metrics", "runtime"},
+    "sweep": set(),
     # An export is a model that is written down: it traces the model, inside the function that does it.
     "artifacts": {"interop", "model", "windows"},
     "inference": {"model", "data", "artifacts", "interop", "windows"},
@@ -103,7 +103,7 @@ LAZY_PACKAGES = {"grain", "jax2onnx", "onnx", "plotly", "rich", "tensorboardX"}
 PICKLES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "torch"}
 
 # Besides cli.py: a search records why one of its runs failed, and goes on with the next.
-CATCHES_ERRORS = {"commands/search_engines.py", "commands/train_together.py", "sweep/population.py"}
+CATCHES_ERRORS = {"commands/search_engines.py", "training/loop.py"}
 
 # Layers whose words follow the rules; the others follow as they are gone through.
 CLEAN = {

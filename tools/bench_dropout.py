@@ -29,15 +29,23 @@ LIMIT = 1.03
 def seconds_of_epochs(name: str, dropout: float) -> Iterator[float]:
     """Trains a model on and on; yields the CPU seconds of each epoch's updates."""
     from seqjax.training.events import BatchEvent
-    from seqjax.training.loop import run_epochs
+    from seqjax.training.loop import Member, Population
 
-    run, start = prepared_run(training_config(SHAPES[name], dropout), BATCHES[name])
-    begin = time.process_time()
-    for event in run_epochs(run.setup, start, 1, 1000):
+    run, state = prepared_run(training_config(SHAPES[name], dropout), BATCHES[name])
+    population, begin, seconds = Population(run), 0.0, 0.0
+
+    def clock(event: object) -> None:
+        nonlocal begin, seconds
         if isinstance(event, BatchEvent):
-            yield time.process_time() - begin
-        elif isinstance(event, tuple):
+            seconds = time.process_time() - begin
+        else:
             begin = time.process_time()
+
+    for epoch in range(1, 1001):
+        member = Member(run, state, 1000, until=epoch, hooks=[clock])
+        population.train([member], lambda _: None)
+        state = member.state
+        yield seconds
 
 
 def measure(name: str, repeats: int) -> dict[str, Any]:

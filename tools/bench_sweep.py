@@ -11,7 +11,7 @@ model. Three things are measured:
   of everything from the first batch to the last checkpoint: updates, evaluation after each epoch, logs,
   checkpoints. Nothing is exported. `default` is the runner that is chosen where none is set. With
   `--device cuda` it is the wall time that counts.
-* `runners`: the same with smaller models, which gain the most by being joined (`seqjax.sweep.sizes`).
+* `runners`: the same with smaller models, which gain the most by being joined (`seqjax.training.runners`).
 * `searches`: the command as a user starts it, a process from its start to its summary, with one torch file
   of the best and one of the last model of each run, since sequifier's search cannot do without. Nothing that
   was compiled before is used. sequifier starts a process for each run; its configuration needs four keys
@@ -41,7 +41,7 @@ from tools import small_search
 from tools.bench_train import machine
 
 if TYPE_CHECKING:
-    from seqjax.commands.train_together import PopulationTrainer
+    from seqjax.commands.train import Trainer
 
 BATCHES, EPOCHS, TAIL = 25, 4, 0.2
 SHAPE = {"dim": 64, "heads": 4, "layers": 2, "feedforward": 256, "length": 24, "batch": 32}
@@ -53,7 +53,7 @@ SIZES = (
 )
 PARTS = ("population", "runners", "searches")
 SOLO = "one after the other"
-WAYS = ("vmap", "map", "loop", SOLO)
+WAYS = ("vmap", "loop", SOLO)
 CHILD = """
 import json, sys
 from seqjax.runtime import keep_freed_memory
@@ -124,9 +124,9 @@ def population(
       rounds: How often each is measured.
       device: As in a training configuration.
     """
-    from seqjax.commands.train_together import PopulationTrainer
-    from seqjax.sweep.sizes import suited
+    from seqjax.commands.train import Trainer
     from seqjax.training.devices import find_device
+    from seqjax.training.runners import suited
 
     steps = count * EPOCHS * BATCHES
     seconds: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
@@ -139,12 +139,12 @@ def population(
             return _runs(root, search(count, shape, epochs=epochs, device=device), name)
 
         known = runs("known")
-        default = suited(find_device(device), is_resident=True)
-        trainers: dict[str, PopulationTrainer] = {}
+        default = suited(find_device(device), is_resident=True, runs=count)
+        trainers: dict[str, Trainer] = {}
         for way in ways:
             alone = way == SOLO
             runner: Any = "loop" if alone else way
-            trainers[way] = PopulationTrainer(known, runner=runner, size=1 if alone else None)
+            trainers[way] = Trainer(known, runner=runner, size=1 if alone else None)
             first[way] = _trained(trainers[way], runs(f"first {way}", epochs=1))[0]
         for turn in range(rounds):
             for way in ways:
@@ -180,9 +180,9 @@ def _runs(root: Path, values: dict[str, Any], name: str) -> list[Any]:
     return [candidate.config for candidate in found.candidates]
 
 
-def _trained(trainer: "PopulationTrainer", configs: Sequence[Any]) -> tuple[float, float]:
+def _trained(trainer: "Trainer", configs: Sequence[Any]) -> tuple[float, float]:
     """Wall and CPU seconds of training some runs."""
-    from seqjax.commands.train_together import Task
+    from seqjax.commands.train_run import Task
     from seqjax.errors import SeqjaxError
 
     def ended(task: Task, end: object, seconds: float) -> None:

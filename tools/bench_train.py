@@ -90,18 +90,21 @@ def measure(config: dict[str, Any], batches: int, epochs: int) -> dict[str, floa
 
     keep_freed_memory()
     from seqjax.training.events import BatchEvent
-    from seqjax.training.loop import run_epochs
+    from seqjax.training.loop import Member, Population
 
     run, start = prepared_run(config, batches)
     cpu = wall = 0.0
     begin = time.process_time(), time.perf_counter()
-    for event in run_epochs(run.setup, start, 1, epochs + 1):
-        if isinstance(event, BatchEvent):
-            if event.epoch > 1:
-                cpu += time.process_time() - begin[0]
-                wall += time.perf_counter() - begin[1]
-        elif isinstance(event, tuple):
+
+    def clock(event: object) -> None:
+        nonlocal begin, cpu, wall
+        if not isinstance(event, BatchEvent):
             begin = time.process_time(), time.perf_counter()
+        elif event.epoch > 1:
+            cpu += time.process_time() - begin[0]
+            wall += time.perf_counter() - begin[1]
+
+    Population(run).train([Member(run, start, epochs + 1, hooks=[clock])], lambda _: None)
     samples = batches * config["training_spec"]["batch_size"] * epochs
     return {"per_cpu_second": samples / cpu, "per_second": samples / wall}
 

@@ -24,6 +24,7 @@ import numpy as np
 import polars as pl
 
 from tools import small_search
+from tools.run_logs import told_last
 
 NAME, LENGTH, ROUNDING = "s", 8, 1e-5
 SEARCH = small_search.search(
@@ -74,8 +75,7 @@ def faults(root: Path, expected: list[tuple[str, str, int, float]]) -> list[str]
     ):
         found.append(f"the ranking is {came}, not {expected}")
     for run, _, last, _ in expected:
-        lines = (root / f"logs/sequifier-{run}-rank0.jsonl").read_text().splitlines()
-        events = [json.loads(line) for line in lines]
+        events = told_last(root / f"logs/sequifier-{run}-rank0.jsonl")
         epochs = [event["epoch"] for event in events if event["event"] == "validation"]
         begun = len(epochs) - 1 - epochs[::-1].index(0)
         if epochs[begun:] != list(range(last + 1)):

@@ -73,7 +73,7 @@ def measure(folder: Path, batches: int, workers: int, max_ram_gb: float) -> dict
     from seqjax.model.functional import init
     from seqjax.training.events import BatchEvent, EpochEvent
     from seqjax.training.feed import StreamedFeed
-    from seqjax.training.loop import run_epochs
+    from seqjax.training.loop import Member, Population
     from seqjax.training.setup import Data, prepare
     from seqjax.windows.batches import Loader
     from seqjax.windows.order import Order
@@ -100,7 +100,7 @@ def measure(folder: Path, batches: int, workers: int, max_ram_gb: float) -> dict
     data = Data(windows, windows, lambda _: order, known, loader=lambda *_: loader)
     graphdef, params = init(schema, config.model_spec, seed=0)
     run = prepare(config, schema, graphdef, data, jax.devices()[0])
-    feed = run.setup.feed
+    feed = run.training
     assert isinstance(feed, StreamedFeed)
     starts = windows.start()
     read = np.unique(starts * PARTS // (starts.max() + 1))
@@ -115,11 +115,15 @@ def measure(folder: Path, batches: int, workers: int, max_ram_gb: float) -> dict
     watcher.start()
     seconds = waited = 0.0
     begin = time.perf_counter(), feed.waited
-    for event in run_epochs(run.setup, run.begin(params), 1, 2):
+
+    def clock(event: object) -> None:
+        nonlocal begin, seconds, waited
         if isinstance(event, BatchEvent):
             seconds, waited = time.perf_counter() - begin[0], feed.waited - begin[1]
         elif isinstance(event, EpochEvent) and event.epoch == 1:  # It compiled, and is not timed.
             begin = time.perf_counter(), feed.waited
+
+    Population(run).train([Member(run, run.begin(params), 2, hooks=[clock])], lambda _: None)
     done.set()
     watcher.join()
     return {

@@ -32,7 +32,7 @@ from seqjax.config.base import validate
 from seqjax.config.schema import Schema
 from seqjax.config.train import TrainConfig
 from seqjax.model.functional import init
-from seqjax.training.loop import fit
+from seqjax.training.loop import Member, Population
 from seqjax.training.setup import Data, prepare
 from seqjax.windows.order import Order
 from seqjax.windows.windows import Batch, Windows, listed
@@ -174,9 +174,10 @@ def learn(task: Task, seed: int, *, epochs: int | None = None, count: int | None
     known = Order(len(validation), size, shuffle=False)
     graphdef, params = init(schema, config.model_spec, seed=seed)
     run = prepare(config, schema, graphdef, Data(training, validation, order, known), jax.devices()[0])
-    standing = fit(run.setup, run.begin(params), epochs=config.training_spec.epochs)
+    member = Member(run, run.begin(params), config.training_spec.epochs)
+    Population(run).train([member], lambda _: None)
     predict = jax.jit(lambda params, batch: run.recipe.apply(params, batch, None)[task.target])
-    best, parts = jax.tree.map(jnp.asarray, standing.best), []
+    best, parts = jax.tree.map(jnp.asarray, member.state.best), []
     for rows in Order(len(test), 250, shuffle=False).batches():
         host = test.gather(rows)
         batch = Batch(jax.tree.map(jnp.asarray, {**host.columns}), jnp.asarray(host.padding))
@@ -187,7 +188,9 @@ def learn(task: Task, seed: int, *, epochs: int | None = None, count: int | None
         "seconds": time.perf_counter() - begin[1],
     }
     return (
-        found | {"best_epoch": standing.best_epoch} | {key: round(value, 1) for key, value in seconds.items()}
+        found
+        | {"best_epoch": member.state.best_epoch}
+        | {key: round(value, 1) for key, value in seconds.items()}
     )
 
 

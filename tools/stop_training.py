@@ -32,9 +32,9 @@ from seqjax.artifacts.atomic import check_manifest
 from seqjax.artifacts.checkpoints import load_info, load_leaves, newest_intact
 from seqjax.artifacts.layout import Layout
 from seqjax.errors import ArtifactError
+from tools.run_logs import told_last
 
 LENGTH, WINDOWS, NAME = 12, 3000, "demo"
-TIMES = {"time", "seconds", "samples_per_second", "memory_bytes"}
 CHILD = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -149,11 +149,8 @@ def _free_port() -> int:
 
 
 def told(root: Path) -> list[dict[str, Any]]:
-    """What the log tells of losses and the score, times apart."""
-    lines = Layout(root, NAME).json_log().read_text(encoding="utf-8").splitlines()
-    kinds = {"batch", "validation", "standing"}
-    events = [values for values in map(json.loads, lines) if values["event"] in kinds]
-    return [{key: value for key, value in values.items() if key not in TIMES} for values in events]
+    """What the log tells of losses and the score, times apart; of what it tells twice, the last counts."""
+    return told_last(Layout(root, NAME).json_log())
 
 
 def last_state(root: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

@@ -60,8 +60,6 @@ class CheckpointWriter:
         self._old_ones_remain = fresh
         self._pool = ThreadPoolExecutor(1, "checkpoint")
         self._writing: Future[Path] | None = None
-        self.told: Path | None = None
-        """The last checkpoint of which the log says that it is written."""
         self._remove_unfinished()  # A killed program left them.
 
     @property
@@ -77,15 +75,11 @@ class CheckpointWriter:
           tree: Nested numpy arrays, which nobody changes any more.
           info: A JSON object; comes back from `load_info`.
         """
-        self.make_way()
-        self._writing = self._pool.submit(self._write, place, tree, info)
-
-    def make_way(self) -> None:
-        """Waits for the checkpoint that is being written, and says so if that fails."""
         try:
             self.finish()
         except ArtifactError as error:
             logger.warning("[WARNING] %s The run goes on.", error)
+        self._writing = self._pool.submit(self._write, place, tree, info)
 
     def tell(self) -> None:
         """Logs that a checkpoint is written, if one is that was not told of."""
@@ -109,8 +103,7 @@ class CheckpointWriter:
                 f"No checkpoint could be written to {self._layout.checkpoints} ({type(error).__name__}: "
                 f"{str(error)[:200]}). Look for free space and for the rights to write there."
             ) from error
-        self.told = path
-        log_saved(path)
+        logger.info("[INFO] Saved model to %s", path)
 
     def close(self) -> None:
         """Waits for the thread to end."""
@@ -132,11 +125,6 @@ class CheckpointWriter:
     def _remove_unfinished(self) -> None:
         for path in self._layout.checkpoints.glob(".epoch-*"):
             shutil.rmtree(path, ignore_errors=True)
-
-
-def log_saved(path: Path) -> None:
-    """Logs that a checkpoint is written."""
-    logger.info("[INFO] Saved model to %s", path)
 
 
 def save_checkpoint(layout: Layout, place: Place, tree: Tree, info: Mapping[str, Any]) -> Path:

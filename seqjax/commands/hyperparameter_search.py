@@ -18,7 +18,7 @@ from seqjax.artifacts.search_files import SearchFiles, SearchState, load_state
 from seqjax.commands.search_engines import Engine, Part, Record, sequential, together
 from seqjax.commands.search_page import search_page
 from seqjax.commands.search_study import Study
-from seqjax.config.changes import WITHOUT_INFLUENCE, changed_keys
+from seqjax.config.changes import changed_keys, marked_keys
 from seqjax.config.hyperparameter_search import HyperparameterSearchConfig
 from seqjax.config.load import resolve_path
 from seqjax.config.metadata import Metadata
@@ -26,11 +26,11 @@ from seqjax.config.resolve import load_metadata
 from seqjax.config.sampling import SECTIONS, parts_of
 from seqjax.config.train import TrainConfig
 from seqjax.errors import ArtifactError, ConfigError, MissingPackageError, Problem, TrainingError
-from seqjax.sweep.groups import shape_of
 from seqjax.sweep.space import Candidate, Plan, Skipped, Space, candidate_of, identity, plan, space_of
 from seqjax.sweep.summary import LOSS, budgets, csv_text, kept, ranked, table_lines
-from seqjax.training.distributed import find_devices
 from seqjax.training.logs import log_files
+from seqjax.training.processes import find_devices
+from seqjax.training.shapes import shape_of
 
 logger = logging.getLogger(__name__)
 
@@ -42,15 +42,8 @@ Row: TypeAlias = Mapping[str, Any]
 
 _TRIALS_AT_ONCE = 8
 
-# Keys that may change between the start of a search and its continuation: a larger sample begins with a
-# smaller one, and the others change no result.
-_MAY_CHANGE = (
-    "project_root",
-    "override_input",
-    "n_samples",
-    *("engine", "population_size", "population_runner", "ray_address", "ray_resources", "ray_retries"),
-    *(f"training_hyperparameter_sampling.{key}" for key in WITHOUT_INFLUENCE),
-)
+# Keys that may change between the start of a search and its continuation.
+_MAY_CHANGE = marked_keys(HyperparameterSearchConfig, lambda mark: not mark.has_influence)
 
 
 def hyperparameter_search(config: HyperparameterSearchConfig, confirm: Confirm | None = None) -> list[Row]:
@@ -224,12 +217,12 @@ def _state(files: SearchFiles, config: HyperparameterSearchConfig, metadata: Met
     if before is None:
         _refuse_lone_study(files, config)
         return now
-    # Of more runs, halving would keep others than it kept.
-    fixed = {"n_samples"} if config.search_strategy == "halving" else set()
+    # A larger sample begins with a smaller one; but of more runs, halving would keep others than it kept.
+    grows = [] if config.search_strategy == "halving" else ["n_samples"]
     changed = changed_keys(
         {**before.config, "the metadata's digest": before.metadata_sha256},
         {**now.config, "the metadata's digest": digest},
-        ignored=[key for key in _MAY_CHANGE if key not in fixed],
+        ignored=[*_MAY_CHANGE, *grows],
     )
     if changed and not (before.outcomes or before.paused or files.study(config.study_storage).exists()):
         return now  # Nothing came of it yet.

@@ -13,8 +13,8 @@ from typing import Any, TypeAlias
 
 from seqjax.artifacts.atomic import write_text
 from seqjax.artifacts.search_files import Outcome, SearchFiles, SearchState, save_state
-from seqjax.commands.train import TrainResult
-from seqjax.commands.train_together import End, Paused, PopulationTrainer, Task, train_alone
+from seqjax.commands.train import FAILURES, Trainer, train_until
+from seqjax.commands.train_run import End, Paused, Task, TrainResult
 from seqjax.config.base import validate
 from seqjax.config.hyperparameter_search import HyperparameterSearchConfig
 from seqjax.config.train import TrainConfig
@@ -139,7 +139,10 @@ def sequential(record: Record) -> Engine:
         for place, part in enumerate(parts, start=1):
             record.begin(part)
             begin = time.perf_counter()
-            end = train_alone(part.task)
+            try:
+                end: End = train_until(part.task)
+            except FAILURES as error:
+                end = error
             record.add(part, end, time.perf_counter() - begin, left=len(parts) - place)
 
     return train_all
@@ -153,7 +156,7 @@ def together(config: HyperparameterSearchConfig, record: Record, known: Sequence
       record: Is told of each run.
       known: Runs that tell in which numbers those to come will differ.
     """
-    trainer = PopulationTrainer(known, runner=config.population_runner, size=config.population_size)
+    trainer = Trainer(known, runner=config.population_runner, size=config.population_size)
 
     def train_all(parts: Sequence[Part]) -> None:
         waiting = {part.candidate.run: part for part in parts}

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from seqjax.commands.search_engines import Engine, Part, Record
-from seqjax.commands.train_together import End, PopulationTrainer, Task
+from seqjax.commands.train import Trainer
+from seqjax.commands.train_run import End, Task
 from seqjax.config.hyperparameter_search import HyperparameterSearchConfig
 from seqjax.config.train import TrainConfig
 from seqjax.errors import ConfigError, MissingPackageError, Problem, SeqjaxError, TrainingError
-from seqjax.sweep.groups import grouped_by_shape
-from seqjax.sweep.runners import Kind
+from seqjax.training.runners import Kind
+from seqjax.training.shapes import grouped_by_shape
 
 if TYPE_CHECKING:
     from ray.util.queue import Queue
@@ -181,7 +182,7 @@ def train_group(
         came.append((task.number, TrainingError(str(end)) if isinstance(end, SeqjaxError) else end, seconds))
         tell(came[-1])
 
-    PopulationTrainer(known, runner=runner, size=None).train(tasks, ended)
+    Trainer(known, runner=runner, size=None).train(tasks, ended)
     return came
 
 

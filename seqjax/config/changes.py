@@ -1,29 +1,55 @@
-"""What differs between two configurations of the same command."""
+"""What a key means to a run, and what differs between two configurations of the same command.
 
-from collections.abc import Collection, Mapping
+A field says by a mark what depends on it: `dropout: Annotated[ShareBelowOne, TRACED]`. Which runs share
+compiled programs, and with which changes a checkpoint may be continued, follows from the marks. A key without
+a mark is compiled in, and what is learnt depends on it.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-WITHOUT_INFLUENCE = (
-    "backend",
-    "class_share_log_columns",
-    "continue_training",
-    "device",
-    "device_max_concat_length",
-    "distributed",
-    "enforce_determinism",
-    "keep_checkpoints",
-    "load_full_data_to_ram",
-    "log_interval",
-    "log_to",
-    "max_ram_gb",
-    "num_workers",
-    "save_interval_epochs",
-    "save_interval_minutes",
-    "save_interval_steps",
-    "world_size",
-)
-"""Keys of `training_spec`, and of a search's `training_hyperparameter_sampling`, that change where, when and
-how a training computes, saves and logs, but not what it learns."""
+from seqjax.config.base import ConfigModel, closed_section_of
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What depends on a key."""
+
+    is_compiled: bool = True
+    """Whether compiled programs, or the data that they run on, are others for another value."""
+    has_influence: bool = True
+    """Whether what is learnt depends on it."""
+    may_change: bool = False
+    """Whether a run may go on from a checkpoint with another value, although what is learnt depends on it."""
+
+
+FREE = Mark(is_compiled=False, has_influence=False)
+"""Neither programs nor results depend on it."""
+LOCAL = Mark(has_influence=False)
+"""Where and by which programs is computed, but not what is learnt."""
+TRACED = Mark(is_compiled=False)
+"""Programs take it in as a value, or never see it; what is learnt depends on it."""
+RESUMABLE = Mark(is_compiled=False, may_change=True)
+"""As `TRACED`; and it concerns only what comes before or after what a checkpoint holds."""
+
+
+def mark_of(model: type[ConfigModel], name: str) -> Mark:
+    """The mark of a field."""
+    marks = [mark for mark in model.model_fields[name].metadata if isinstance(mark, Mark)]
+    return marks[0] if marks else Mark()
+
+
+def marked_keys(model: type[ConfigModel], accepts: Callable[[Mark], bool], prefix: str = "") -> list[str]:
+    """The dotted keys of a configuration, those of its sections too, whose mark is accepted."""
+    found = []
+    for name, field in model.model_fields.items():
+        section = closed_section_of(field.annotation)
+        if accepts(mark_of(model, name)):
+            found.append(f"{prefix}{name}")
+        elif section is not None:
+            found += marked_keys(section, accepts, f"{prefix}{name}.")
+    return found
 
 
 def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -37,17 +63,25 @@ def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def without(flat: Mapping[str, Any], ignored: Collection[str]) -> dict[str, Any]:
+    """Flattened values, less those of the `ignored` keys and of all that is below them."""
+    return {
+        key: value
+        for key, value in flat.items()
+        if not any(key == name or key.startswith(f"{name}.") for name in ignored)
+    }
+
+
 def changed_keys(
     before: Mapping[str, Any], after: Mapping[str, Any], *, ignored: Collection[str] = ()
 ) -> dict[str, tuple[Any, Any]]:
-    """The dotted keys whose values differ: (before, after), null where a key is missing.
+    """The dotted keys whose values differ: (before, after), None where a key is missing.
 
     Args:
       before: Nested values, as JSON holds them.
       after: Likewise.
       ignored: Dotted keys that may differ, with all that is below them.
     """
-    old, new = flattened(before), flattened(after)
+    old, new = (without(flattened(values), ignored) for values in (before, after))
     keys = [key for key in dict.fromkeys((*old, *new)) if old.get(key) != new.get(key)]
-    free = [key for key in keys if any(key == one or key.startswith(f"{one}.") for one in ignored)]
-    return {key: (old.get(key), new.get(key)) for key in keys if key not in free}
+    return {key: (old.get(key), new.get(key)) for key in keys}

@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from seqjax.config.base import ConfigModel, Problems, ShareBelowOne
+from seqjax.config.changes import FREE, LOCAL
 from seqjax.config.model import (
     Activation,
     AttentionType,
@@ -147,7 +148,7 @@ class TrainingAxes(ConfigModel):
 class TrainingSampling(FixedTraining, TrainingAxes):
     """The ways of training to try, and what is the same in all runs."""
 
-    device: TrainingDevice = "auto"
+    device: Annotated[TrainingDevice, LOCAL] = "auto"
     """auto (an accelerator where there is one), cpu, cuda, or mps."""
 
 
@@ -171,21 +172,21 @@ class HyperparameterSearchConfig(FixedRun):
     """How Optuna's study is kept: a SQLite file, or a journal, which shared file systems can hold (tpe)."""
     seed: int = 1010
     """Random seed, of drawing combinations and of every run."""
-    engine: Literal["vmap", "sequential", "ray"] = "vmap"
+    engine: Annotated[Literal["vmap", "sequential", "ray"], FREE] = "vmap"
     """How runs are trained: vmap trains those of one architecture together; sequential trains one after the
     other; ray does as vmap does on the machines of a Ray cluster."""
-    population_size: PositiveInt | None = None
+    population_size: Annotated[PositiveInt | None, FREE] = None
     """Largest number of runs that are trained together; null takes as many as fit into memory."""
-    population_runner: Literal["auto", "vmap", "map", "loop"] = "auto"
-    """How a device works on runs that are trained together: vmap all at once, map one after the other in one
-    program, loop with a program for one; auto goes by the device and by where the data is."""
-    ray_address: str | None = None
+    population_runner: Annotated[Literal["auto", "vmap", "loop"], FREE] = "auto"
+    """How a device works on runs that are trained together: vmap all at once, loop with a program for one;
+    auto goes by the device and by where the data is."""
+    ray_address: Annotated[str | None, FREE] = None
     """Address of the Ray cluster; null takes RAY_ADDRESS, or starts one on this machine."""
-    ray_resources: dict[str, NonNegativeFloat] = Field(default_factory=lambda: {"CPU": 1.0})
+    ray_resources: Annotated[dict[str, NonNegativeFloat], FREE] = Field(default_factory=lambda: {"CPU": 1.0})
     """What each group of runs needs on a Ray machine, such as {CPU: 4, GPU: 1}."""
-    ray_retries: NonNegativeInt = 3
+    ray_retries: Annotated[NonNegativeInt, FREE] = 3
     """How often a group is started again whose Ray machine was lost."""
-    override_input: bool = False
+    override_input: Annotated[bool, FREE] = False
     """Do not ask before starting."""
     input_columns: Annotated[list[Annotated[list[str], Some]], Some]
     """Sets of columns that the model sees; column_types belongs to it, place by place."""

@@ -14,6 +14,7 @@ from pydantic import (
 )
 
 from seqjax.config.base import ConfigModel, Problems, ShareBelowOne, suggestion
+from seqjax.config.changes import FREE, LOCAL, RESUMABLE, TRACED
 from seqjax.config.formats import WindowFormat
 from seqjax.config.model import DTypeName, LayerType, ModelSpec
 from seqjax.config.optimization import (
@@ -44,18 +45,18 @@ TrainingDevice = Annotated[str, AfterValidator(_known_device)]
 class VariedTraining(ConfigModel):
     """How one run is trained: the keys of which a search tries several values."""
 
-    epochs: PositiveInt
+    epochs: Annotated[PositiveInt, RESUMABLE]
     """Maximum number of epochs."""
     batch_size: PositiveInt
     """Windows per batch."""
-    learning_rate: PositiveFloat
+    learning_rate: Annotated[PositiveFloat, TRACED]
     """Initial learning rate."""
-    optimizer: NamedSpec = NamedSpec.of("Adam")
+    optimizer: Annotated[NamedSpec, TRACED] = NamedSpec.of("Adam")
     """Optimizer by its torch name, with its keyword arguments: Adam, AdamW, SGD, AdEMAMix, and others."""
-    scheduler: NamedSpec = NamedSpec.of("StepLR", step_size=1, gamma=1.0)
+    scheduler: Annotated[NamedSpec, TRACED] = NamedSpec.of("StepLR", step_size=1, gamma=1.0)
     """Learning-rate schedule by its torch name, with its keyword arguments: StepLR (the default keeps the
     rate constant), CosineAnnealingLR, OneCycleLR, and others."""
-    dropout: ShareBelowOne = 0.0
+    dropout: Annotated[ShareBelowOne, TRACED] = 0.0
     """Dropout probability."""
     accumulation_steps: PositiveInt | None = None
     """Batches that are averaged, as one large batch, into one update."""
@@ -81,68 +82,68 @@ class VariedTraining(ConfigModel):
 class FixedTraining(ConfigModel):
     """How runs are trained: the keys that are the same in all runs of a search."""
 
-    device: TrainingDevice
+    device: Annotated[TrainingDevice, LOCAL]
     """auto (an accelerator where there is one), cpu, cuda, or mps."""
     criterion: dict[str, str]
     """Loss of each target column, such as CrossEntropyLoss (categorical) or MSELoss (real)."""
-    save_interval_epochs: PositiveInt
+    save_interval_epochs: Annotated[PositiveInt, FREE]
     """Save a checkpoint every so many epochs."""
-    save_interval_minutes: PositiveFloat | None = None
+    save_interval_minutes: Annotated[PositiveFloat | None, FREE] = None
     """Save one every so many minutes too, in the middle of an epoch; null does not."""
-    save_interval_steps: PositiveInt | None = None
+    save_interval_steps: Annotated[PositiveInt | None, FREE] = None
     """Save one every so many updates too; null does not."""
-    keep_checkpoints: PositiveInt | None = 3
+    keep_checkpoints: Annotated[PositiveInt | None, FREE] = 3
     """How many of a run's newest checkpoints are kept (each holds the best parameters so far); null keeps
     all."""
-    continue_training: bool = True
+    continue_training: Annotated[bool, FREE] = True
     """Continue a run from its newest checkpoint, if there is one; false starts it anew."""
-    early_stopping_epochs: PositiveInt | None = None
+    early_stopping_epochs: Annotated[PositiveInt | None, RESUMABLE] = None
     """Stop when the validation loss has not improved for so many epochs."""
-    scheduler_step_on: Literal["epoch", "batch"] = "epoch"
+    scheduler_step_on: Annotated[Literal["epoch", "batch"], TRACED] = "epoch"
     """Step the schedule after every epoch, or after every batch."""
-    gradient_clip: PositiveFloat | None = 0.5
+    gradient_clip: Annotated[PositiveFloat | None, TRACED] = 0.5
     """Largest global gradient norm; null does not clip."""
-    loss_weights: dict[str, NonNegativeFloat] | None = None
+    loss_weights: Annotated[dict[str, NonNegativeFloat] | None, TRACED] = None
     """Weight of each target's loss in the sum; null weighs all by 1."""
-    class_weights: dict[str, list[NonNegativeFloat]] | None = None
+    class_weights: Annotated[dict[str, list[NonNegativeFloat]] | None, TRACED] = None
     """Weight of each class (ids 0 and 1 included) of categorical targets."""
-    label_smoothing: ShareBelowOne | dict[str, ShareBelowOne] = 0.0
+    label_smoothing: Annotated[ShareBelowOne | dict[str, ShareBelowOne], TRACED] = 0.0
     """Share of the truth that training spreads over all classes: for all categorical targets, or for each."""
-    huber_delta: PositiveFloat | dict[str, PositiveFloat] = 1.0
+    huber_delta: Annotated[PositiveFloat | dict[str, PositiveFloat], TRACED] = 1.0
     """Error from which HuberLoss is linear: for all such targets, or for each."""
-    smooth_l1_beta: PositiveFloat | dict[str, PositiveFloat] = 1.0
+    smooth_l1_beta: Annotated[PositiveFloat | dict[str, PositiveFloat], TRACED] = 1.0
     """Error from which SmoothL1Loss is linear: for all such targets, or for each."""
     freeze: tuple[str, ...] = ()
     """Parameters that are not trained, by sequifier's names, such as encoder.price.weight; * is anything."""
-    warm_start: Annotated[str, Field(min_length=1)] | None = None
+    warm_start: Annotated[Annotated[str, Field(min_length=1)] | None, RESUMABLE] = None
     """A .pt file, or the folder of a checkpoint, whose parameters a new run starts from."""
-    warm_start_strict: bool = True
+    warm_start_strict: Annotated[bool, RESUMABLE] = True
     """Whether the file must hold exactly the parameters of this model; false takes what fits by name."""
-    log_interval: PositiveInt = 10
+    log_interval: Annotated[PositiveInt, FREE] = 10
     """Log every so many batches."""
-    log_to: tuple[Literal["tensorboard"], ...] = ()
+    log_to: Annotated[tuple[Literal["tensorboard"], ...], FREE] = ()
     """Where the log goes besides text and JSON lines: tensorboard (event files in logs/tensorboard)."""
-    class_share_log_columns: tuple[str, ...] = ()
+    class_share_log_columns: Annotated[tuple[str, ...], LOCAL] = ()
     """Categorical targets whose predicted class shares are logged after each validation."""
-    enforce_determinism: bool = False
+    enforce_determinism: Annotated[bool, LOCAL] = False
     """Insist on deterministic operations (slower on accelerators)."""
-    load_full_data_to_ram: bool = True
+    load_full_data_to_ram: Annotated[bool, LOCAL] = True
     """Load the data into memory; false reads windows from disk as they are needed."""
-    max_ram_gb: PositiveFloat = 16
+    max_ram_gb: Annotated[PositiveFloat, LOCAL] = 16
     """Memory limit in GB for cached data when it is not loaded in full."""
-    num_workers: NonNegativeInt = 0
+    num_workers: Annotated[NonNegativeInt, LOCAL] = 0
     """Threads that prepare batches."""
-    distributed: bool = False
+    distributed: Annotated[bool, LOCAL] = False
     """Train on all devices, of all hosts where the run was started on several."""
-    world_size: PositiveInt | None = None
+    world_size: Annotated[PositiveInt | None, FREE] = None
     """Number of devices that a distributed run expects; null takes all there are."""
     layer_type_dtypes: dict[LayerType, DTypeName] | None = None
     """Number format in which each kind of layer keeps its parameters and computes; null is float32."""
     layer_autocast: bool = True
     """Compute in bfloat16 on accelerators that have it where layer_type_dtypes does not say otherwise."""
-    backend: str = "nccl"
+    backend: Annotated[str, FREE] = "nccl"
     """Has no effect: read so that sequifier's files are accepted."""
-    device_max_concat_length: int = 12
+    device_max_concat_length: Annotated[int, FREE] = 12
     """Has no effect: read so that sequifier's files are accepted."""
 
 
@@ -168,7 +169,7 @@ class TrainingSpec(FixedTraining, VariedTraining):
 class FixedRun(ConfigModel):
     """Where a run's data and its models lie: the keys that are the same in all runs of a search."""
 
-    project_root: str
+    project_root: Annotated[str, LOCAL]
     """Root folder of the project; relative paths start here. Usually '.'."""
     metadata_config_path: str
     """The JSON file that preprocess wrote: configs/metadata_configs/[NAME].json."""
@@ -182,17 +183,17 @@ class FixedRun(ConfigModel):
     """Columns that the model learns to predict."""
     target_column_types: dict[str, ColumnKind]
     """Kind of each target column: categorical or real."""
-    export_generative_model: bool
+    export_generative_model: Annotated[bool, FREE]
     """Export the model that predicts the next item."""
-    export_embedding_model: bool
+    export_embedding_model: Annotated[bool, FREE]
     """Export the model that returns the last hidden state."""
-    export_onnx: bool = True
+    export_onnx: Annotated[bool, FREE] = True
     """Export as .onnx."""
-    export_pt: bool = False
+    export_pt: Annotated[bool, FREE] = False
     """Export as a torch .pt file, which sequifier reads too."""
-    export_with_dropout: bool = False
+    export_with_dropout: Annotated[bool, FREE] = False
     """Export ONNX models that can drop, for Monte Carlo estimates (infer_with_dropout)."""
-    inference_batch_size: PositiveInt
+    inference_batch_size: Annotated[PositiveInt, FREE]
     """Batch size with which exported models are checked; they take any."""
 
     @field_validator("target_column_types")
@@ -209,7 +210,7 @@ class FixedRun(ConfigModel):
 class TrainConfig(FixedRun):
     """Trains a causal transformer on preprocessed data and exports it."""
 
-    model_name: Annotated[str, Field(min_length=1)]
+    model_name: Annotated[str, Field(min_length=1), FREE]
     """Name of this run: the models, checkpoints and logs carry it."""
     input_columns: list[str] | None = None
     """Columns that the model sees; null takes all of the metadata."""
@@ -221,10 +222,10 @@ class TrainConfig(FixedRun):
     """Value to id of each categorical column; null takes the metadata's."""
     seq_length: PositiveInt
     """Length of the context window; at most that of the preprocessed data."""
-    embedding_layers: Annotated[list[int], Field(min_length=1)] | None = None
+    embedding_layers: Annotated[Annotated[list[int], Field(min_length=1)] | None, FREE] = None
     """Layers whose outputs the embedding model returns side by side, 0 (what the first layer reads) to
     num_layers, or -1 (the last) down; null returns what the heads read, as the last layer does."""
-    seed: int = 1010
+    seed: Annotated[int, TRACED] = 1010
     """Random seed."""
     model_spec: ModelSpec
     """Architecture."""

@@ -1,7 +1,7 @@
 """Losses over all windows of a data set, of anything that returns a model's outputs: a model, a baseline."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from seqjax.training.feed import Feed
+from seqjax.training.feed import Feed, Step
 from seqjax.training.metrics import (
     Losses,
     Measured,
@@ -23,8 +23,15 @@ from seqjax.training.metrics import (
     no_metric_sums,
     no_sums,
 )
-from seqjax.training.objective import Outputs, Target, loss_sums, loss_weights
-from seqjax.training.placement import Tree
+from seqjax.training.objective import (
+    Outputs,
+    Target,
+    loss_sums,
+    loss_weights,
+    with_numbers,
+    without_smoothing,
+)
+from seqjax.training.placement import Placement, Tree
 from seqjax.windows.order import Order
 from seqjax.windows.windows import Batch, target_mask
 
@@ -95,22 +102,47 @@ class Evaluator:
         return Evaluation(losses, shares, metric_values(self.measured, [part.metrics for part in parts]))
 
 
-def build_evaluate(evaluator: Evaluator, feed: Feed, order: Order) -> Callable[[Tree], Evaluation]:
-    """A function of parameters that evaluates them; compiled once.
+class CompiledEvaluator:
+    """An evaluation of parameters, compiled once.
 
     Args:
       evaluator: What is evaluated, and by what.
       feed: The data.
-      order: Which windows make up which batch.
+      order: Its batches.
+      placement: The devices.
     """
-    fold, placed, n_batches = feed.fold(evaluator.step), feed.place(order), len(order)
 
-    def evaluate(params: Tree) -> Evaluation:
-        return evaluator.result(
-            [fold(evaluator.empty(), params, placed, *bounds) for bounds in dispatches(n_batches)]
-        )
+    def __init__(self, evaluator: Evaluator, feed: Feed, order: Order, placement: Placement) -> None:
+        self._fold = feed.fold(evaluation_step(evaluator))
+        self._placed = feed.place(order)
+        self._empty = jax.jit(evaluator.empty, out_shardings=placement.everywhere)
+        self._dispatches = dispatches(len(order))
 
-    return evaluate
+    def __call__(self, params: Tree, values: Tree) -> list[Found]:
+        """Sums of each dispatch on the device, which `Evaluator.result` reads.
+
+        Args:
+          params: The parameters.
+          values: Numbers that are used in place of the evaluator's: see `Constants.values`.
+        """
+        return [
+            self._fold(self._empty(), (params, values), self._placed, *bounds) for bounds in self._dispatches
+        ]
+
+    def compile(self, params: Tree, values: Tree) -> None:
+        """Compiles what is needed for parameters and numbers of these shapes."""
+        self._fold(self._empty(), (params, values), self._placed, 0, 0)
+
+
+def evaluation_step(evaluator: Evaluator) -> Step[Found]:
+    """A step of an evaluation whose constants are (parameters, a run's own numbers)."""
+
+    def step(found: Found, batch: Batch, index: Int[Array, ""], constants: tuple[Tree, Tree]) -> Found:
+        params, values = constants
+        targets = without_smoothing(with_numbers(evaluator.targets, values.get("targets", {})))
+        return replace(evaluator, targets=targets).step(found, batch, index, params)
+
+    return step
 
 
 def evaluate_side_by_side(
@@ -150,6 +182,6 @@ def _class_counts(logits_BTC: Float[Array, "B T C"], mask_BT: Array) -> Int[Arra
     return jnp.zeros(logits_BTC.shape[-1], jnp.int32).at[chosen_BT].add(mask_BT.astype(jnp.int32))
 
 
-def _shares(counts: Sequence[Int[Array, "C"]]) -> Float[np.ndarray, "C"]:
+def _shares(counts: Sequence[Int[Array, "C"] | Int[np.ndarray, "C"]]) -> Float[np.ndarray, "C"]:
     total = np.sum(jax.device_get(list(counts)), axis=0, dtype=np.float64)
     return total / max(total.sum(), 1.0)

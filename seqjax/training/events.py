@@ -1,16 +1,12 @@
 """What happens in a run, as it is told to the hooks: logs, checkpoints, progress bars."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from seqjax.training.evaluate import Evaluation
 from seqjax.training.metrics import Losses
 from seqjax.training.state import Params, TrainState
-from seqjax.training.step import Report
-
-Totals: TypeAlias = Mapping[str, tuple[float, float]]
-"""Sum of weight * loss and sum of weights, of each target."""
 
 
 @dataclass(frozen=True)
@@ -49,49 +45,51 @@ class EpochEvent:
 
 
 @dataclass(frozen=True)
-class EpochPart:
-    """The part of an epoch that is done, and what it found so far."""
+class Progress:
+    """What is done of an epoch that is under way, and what it found so far.
+
+    Rows of the loss table are added in float64 and in their order, so that sums are the same to the bit
+    wherever the work was cut.
+    """
 
     updates: int
     """Updates that are done."""
-    logged: int
-    """Updates that were told of in batch events."""
-    report: Report
-    """What the updates since the last one that was read found; in host memory."""
-    interval: Totals
-    """What was read since the last batch event."""
-    epoch: Totals
-    """What was read in this epoch."""
     seconds: float
-    """How long the epoch took so far."""
-    skipped: int = 0
-    """Updates that were left out since the last batch event."""
+    """How long they took."""
+    interval: tuple[float, ...]
+    """Sum of the table's rows since the last batch event: skipped updates in the last place."""
+    epoch: tuple[float, ...]
+    """Sum of all rows of the epoch."""
 
 
 @dataclass(frozen=True)
-class Standing:
-    """A run after an epoch: all that is needed to go on, or to end. Its arrays are in host memory."""
+class RunState:
+    """A run between two dispatches: all that is needed to go on, or to end. Its arrays are in host memory."""
 
     epoch: int
     """Whole epochs that are done."""
     state: TrainState
     best: Params
-    best_epoch: int
-    best_loss: float
+    best_epoch: int = 0
+    best_loss: float = float("inf")
     """Validation loss of the best parameters."""
     stale: int = 0
     """Epochs since the best."""
     losses: tuple[float, ...] = ()
     """Validation loss of each epoch, which a schedule may go by."""
-    part: EpochPart | None = None
+    progress: Progress | None = None
     """What is done of the next epoch, if `state` is in the middle of it."""
+
+    def is_finished(self, *, epochs: int, patience: int | None) -> bool:
+        """Whether no epoch follows."""
+        return self.epoch >= epochs or (patience is not None and self.stale >= patience)
 
 
 @dataclass(frozen=True)
-class StandingEvent:
+class StateEvent:
     """The score after an epoch."""
 
-    standing: Standing
+    state: RunState
     finished: bool
     """Whether no epoch follows."""
 
@@ -100,18 +98,22 @@ class StandingEvent:
 class PauseEvent:
     """A moment at which the run may be saved in the middle of an epoch, or as it was before that epoch."""
 
-    standing: Standing
+    state: RunState
     signal: int
     """The number of the signal that ends the run here; 0 if it goes on."""
 
 
 @dataclass(frozen=True)
-class BackEvent:
-    """The run is back where it stood; what was told since then will be told again."""
+class ResumeEvent:
+    """The run goes on from a place; what was told of later ones will be told again."""
 
-    standing: Standing
-    """As in the last `StandingEvent`; where there was none, as the run was begun."""
+    epoch: int
+    """The epoch that it goes on with."""
+    batch: int
+    """Batches of that epoch that are done."""
+    batches: int
+    """Batches of an epoch."""
 
 
-Event = BatchEvent | EpochEvent | StandingEvent | PauseEvent | BackEvent
-Hook = Callable[[Event], None]
+Event: TypeAlias = BatchEvent | EpochEvent | StateEvent | PauseEvent | ResumeEvent
+Hook: TypeAlias = Callable[[Event], None]

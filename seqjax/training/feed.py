@@ -162,7 +162,7 @@ class ResidentFeed:
         self._options = dict(compiler_options or {})
         self._placement = placement or Placement()
         self._slots = windows.seq_length + 1
-        self._rows = self._placement.copied(rows_of(windows, columns))
+        self._rows = self._placement.replicate(rows_of(windows, columns))
 
     @property
     def nbytes(self) -> int:
@@ -178,7 +178,7 @@ class ResidentFeed:
         )
         first = updates.orders[0]
         keys = np.stack([one.keys for one in updates.orders]) if first.shuffle else None
-        n, keys = self._placement.copied((np.asarray(first.n, np.int32), keys))
+        n, keys = self._placement.replicate((np.asarray(first.n, np.int32), keys))
         return PlacedOrder(n, keys, updates.grouping, len(updates.orders))
 
     def fold(self, step: Step[Carry], *, by_rows: bool = False) -> Fold[Carry]:
@@ -197,7 +197,7 @@ class ResidentFeed:
 
         def fold(carry: Carry, constants: Tree, order: Tree, begin: int, end: int) -> Carry:
             bounds = np.int32(begin), np.int32(end)
-            placed = carry if by_rows else self._placement.placed(carry)
+            placed = carry if by_rows else self._placement.ensure_replicated(carry)
             return compiled(placed, constants, self._rows, order, bounds)
 
         return fold
@@ -246,14 +246,14 @@ class StreamedFeed:
         compiled = _compiled(step, self._placement, self._options, by_rows=by_rows)
 
         def fold(carry: Carry, constants: Tree, stream: "Stream", begin: int, end: int) -> Carry:
-            carry = carry if by_rows else self._placement.placed(carry)
+            carry = carry if by_rows else self._placement.ensure_replicated(carry)
             for index in range(begin, end):
                 before = time.perf_counter()
                 own = stream.batch(index)
                 self.waited += time.perf_counter() - before
                 batch = Batch(
-                    {name: self._placement.joined(column) for name, column in own.columns.items()},
-                    self._placement.joined(own.padding),
+                    {name: self._placement.from_local_rows(column) for name, column in own.columns.items()},
+                    self._placement.from_local_rows(own.padding),
                 )
                 carry = compiled(carry, batch, np.int32(index), constants)
             return carry

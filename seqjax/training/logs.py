@@ -1,7 +1,8 @@
 """What a run writes down: text lines in the documented format, and the same as one JSON object a line.
 
 Text goes through `logging`, and from there to the run's two files and to the screen. `[INFO]` is part of
-the lines, as programs that read sequifier's logs expect it.
+the lines, as programs that read sequifier's logs expect it. A run that goes on from a checkpoint says so with
+a place; what stands in the log after that place is told again, and readers take what was told last.
 """
 
 import json
@@ -15,15 +16,19 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO
 
+from seqjax.console import Advance
 from seqjax.stopping import signal_of
 from seqjax.training.evaluate import Evaluation
-from seqjax.training.events import BatchEvent, EpochEvent, Event, StandingEvent
+from seqjax.training.events import BatchEvent, EpochEvent, Event, Hook, ResumeEvent, StateEvent
 from seqjax.training.metrics import Losses
 
 logger = logging.getLogger(__name__)
 
 RULE = "-" * 89
 _LOGGER = "seqjax"
+_MANY_TARGETS = 3
+_HEADLINES = {"top_1_accuracy": "top-1", "mae": "MAE"}
+"""Of each target's metrics, the one that is shown under the bar, and as what."""
 _LINE = logging.Formatter("%(asctime)s | %(levelname)s | %(message)s", "%Y-%m-%d %H:%M:%S")
 
 
@@ -51,6 +56,14 @@ def skipped_line(event: BatchEvent) -> str:
     return (
         f"[INFO] Epoch {event.epoch:3d} | Skipped updates: {event.skipped} | A float16 gradient overflowed; "
         "the loss scale was halved each time."
+    )
+
+
+def resume_line(event: ResumeEvent) -> str:
+    """The line of a run that goes on."""
+    return (
+        f"[INFO] Resumed at epoch {event.epoch}, batch {event.batch} of {event.batches} | What was logged "
+        "after that is logged again."
     )
 
 
@@ -101,42 +114,55 @@ def baseline_lines(baselines: Mapping[str, Evaluation]) -> list[str]:
 
 
 @contextmanager
-def log_files(debug: Path, info: Path, *, alone: bool = False) -> Iterator[None]:
-    """Appends what seqjax logs to two files while the block runs: all of it, and from INFO up.
+def log_files(debug: Path, info: Path) -> Iterator[None]:
+    """Appends what seqjax logs to two files while the block runs, and shows it as before: see `LogFiles`."""
+    files = LogFiles(debug, info)
+    try:
+        with files.attached():
+            yield
+    finally:
+        files.close()
 
-    An exception that ends the block is told there too.
+
+class LogFiles:
+    """Two files that what seqjax logs is appended to: all of it, and from INFO up.
 
     Args:
       debug: The file of everything.
       info: The other one.
-      alone: Whether it goes to these files alone, and neither to the screen nor to other files.
     """
-    package = logging.getLogger(_LOGGER)
-    level, propagate = package.level, package.propagate
-    files = [_file_handler(debug, logging.DEBUG), _file_handler(info, logging.INFO)]
-    # The files want more than others may have asked for, who go on to be told of as much as before.
-    others = [_Forward(package.getEffectiveLevel())] if propagate and not alone else []
-    handlers = [*files, *others]
-    left_out = package.handlers[:] if alone else []
-    package.setLevel(logging.DEBUG)
-    package.propagate = False
-    for handler in left_out:
-        package.removeHandler(handler)
-    for handler in handlers:
-        package.addHandler(handler)
-    try:
-        yield
-    except BaseException as error:
-        _tell_end(error, files)
-        raise
-    finally:
-        package.setLevel(level)
-        package.propagate = propagate
-        for handler in left_out:
-            package.addHandler(handler)
-        for handler in handlers:
-            package.removeHandler(handler)
-            handler.close()
+
+    def __init__(self, debug: Path, info: Path) -> None:
+        self._files = [_file_handler(debug, logging.DEBUG), _file_handler(info, logging.INFO)]
+
+    def close(self) -> None:
+        """Closes the files; what is logged later opens them again."""
+        for file in self._files:
+            file.close()
+
+    @contextmanager
+    def attached(self, *, alone: bool = False) -> Iterator[None]:
+        """Appends what is logged while the block runs. An exception that ends the block is told there too.
+
+        Args:
+          alone: Whether it goes to these files alone, and neither to the screen nor to other files.
+        """
+        package = logging.getLogger(_LOGGER)
+        level, propagate, handlers = package.level, package.propagate, package.handlers[:]
+        # The files want more than others may have asked for, who go on to be told of as much as before.
+        others = [_Forward(package.getEffectiveLevel())] if propagate and not alone else []
+        package.setLevel(logging.DEBUG)
+        package.propagate = False
+        package.handlers[:] = [*([] if alone else handlers), *self._files, *others]
+        try:
+            yield
+        except BaseException as error:
+            _tell_end(error, self._files)
+            raise
+        finally:
+            package.setLevel(level)
+            package.propagate = propagate
+            package.handlers[:] = handlers
 
 
 class _Forward(logging.Handler):
@@ -181,9 +207,10 @@ class TextLog:
             case EpochEvent():
                 for line in validation_lines(event, self._baseline_loss, self._labels):
                     logger.info(line)
-            case StandingEvent():
-                standing = event.standing
-                logger.debug("best epoch %d, %d epochs since", standing.best_epoch, standing.stale)
+            case StateEvent(state=state):
+                logger.debug("best epoch %d, %d epochs since", state.best_epoch, state.stale)
+            case ResumeEvent():
+                logger.info(resume_line(event))
 
 
 class JsonLog:
@@ -215,17 +242,12 @@ class JsonLog:
                 self.write("batch", _batch_values(event) | memory)
             case EpochEvent():
                 self.write("validation", _epoch_values(event))
-            case StandingEvent():
-                standing = event.standing
-                self.write(
-                    "standing",
-                    {
-                        "epoch": standing.epoch,
-                        "best_epoch": standing.best_epoch,
-                        "best_loss": standing.best_loss,
-                        "finished": event.finished,
-                    },
-                )
+            case StateEvent(state=state):
+                score = {name: getattr(state, name) for name in ("epoch", "best_epoch", "best_loss")}
+                self.write("standing", {**score, "finished": event.finished})
+            case ResumeEvent():
+                place = {"epoch": event.epoch, "batch": event.batch, "batches": event.batches}
+                self.write("resumed", place)
 
 
 @contextmanager
@@ -302,7 +324,51 @@ def _metric_words(metrics: Mapping[str, float]) -> list[str]:
 
 def _file_handler(path: Path, level: int) -> logging.Handler:
     path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = logging.FileHandler(path, encoding="utf-8", delay=True)
     handler.setLevel(level)
     handler.setFormatter(_LINE)
     return handler
+
+
+def live_view(bar: Advance, memory: Callable[[], int]) -> Hook:
+    """A hook that moves a bar of batches, and shows how the run does.
+
+    Args:
+      bar: From `seqjax.console.progress`.
+      memory: Says how many bytes are in use.
+    """
+
+    def hook(event: Event) -> None:
+        match event:
+            case BatchEvent():
+                bar.advance(event.count, **batch_numbers(event), memory=size(memory()))
+            case EpochEvent():
+                bar.advance(0, **validation_numbers(event))
+
+    return hook
+
+
+def batch_numbers(event: BatchEvent) -> dict[str, str]:
+    """What is shown of some batches."""
+    return {
+        "epoch": str(event.epoch),
+        "loss": f"{event.losses.total:.4g}",
+        "lr": f"{event.learning_rate:.3g}",
+        "samples/s": f"{event.samples / max(event.seconds, 1e-9):,.0f}",
+    }
+
+
+def validation_numbers(event: EpochEvent) -> dict[str, str]:
+    """What is shown of an evaluation: the loss, and of a few targets one metric each."""
+    numbers = {"validation": f"{event.evaluation.losses.total:.4g}"}
+    metrics = event.evaluation.metrics
+    if len(metrics) <= _MANY_TARGETS:
+        for target, found in metrics.items():
+            shown = [f"{title} {found[name]:.4g}" for name, title in _HEADLINES.items() if name in found]
+            numbers |= {target: shown[0]} if shown else {}
+    return numbers
+
+
+def size(count: int) -> str:
+    """Bytes as a person reads them."""
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"

@@ -1,172 +1,425 @@
-"""The loop around the epochs: train, evaluate, keep the score, tell the hooks.
+"""The loop around the epochs, of one run or of several: train, evaluate, keep the score, call hooks.
 
-`run_epochs` does the work and yields what happened; `fit` keeps the score (best parameters, patience) and
-tells the hooks. Logs, checkpoints and progress bars are hooks: functions of an event.
+The members of a `Population` have the same compiled programs and the same number of batches, so that they
+go through an epoch in step; a run by itself is a population of one. The host sends about half a second of
+work at a time, so that a signal is soon noticed, and reads what it found one dispatch later. The events of
+each member go to its own hooks: logs, checkpoints and progress bars are functions of an event.
+
+After an epoch each member goes its own way. One that is finished, or whose loss is not finite, leaves its
+slot to the next run; the others do not notice. A run that joins in begins at its own first epoch beside
+others that are at their tenth, and one that goes on in the middle of an epoch joins when the others have come
+there.
 """
 
+import gc
+import itertools
+import logging
+import math
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, TypeAlias
 
+import jax
 import numpy as np
+from jaxtyping import Float
 
-from seqjax.errors import TrainingError
-from seqjax.stopping import signal_of, stop_error
-from seqjax.training.agreement import Control, no_wishes
-from seqjax.training.epoch import Pace, Pause, Setup, train_epoch
+from seqjax.errors import SeqjaxError, TrainingError
+from seqjax.stopping import Note, signal_of, stop_error
+from seqjax.training.devices import is_out_of_memory
+from seqjax.training.epoch import Epoch, next_save
 from seqjax.training.evaluate import Evaluation
 from seqjax.training.events import (
-    BatchEvent,
     EpochEvent,
-    EpochPart,
     Event,
     Hook,
     PauseEvent,
-    Standing,
-    StandingEvent,
+    ResumeEvent,
+    RunState,
+    StateEvent,
 )
-from seqjax.training.state import Params, TrainState, to_host
+from seqjax.training.processes import Agreement
+from seqjax.training.runners import Kind, Runner, Sent, Work, build_runner
+from seqjax.training.setup import Run
+from seqjax.training.state import TrainState
+from seqjax.training.step import TABLE_ROWS, Constants, Values
+from seqjax.training.threads import Threads
+
+logger = logging.getLogger(__name__)
+
+_SECONDS_PER_DISPATCH = 0.5
+_MOST_MICRO_BATCHES = 8
+"""Into how many micro-batches a batch is cut at most where memory is short."""
 
 
-def fit(
-    setup: Setup,
-    start: TrainState | Standing,
-    *,
-    epochs: int,
-    patience: int | None = None,
-    until: int | None = None,
-    hooks: Sequence[Hook] = (),
-    control: Control = no_wishes,
-) -> Standing:
-    """Trains, and keeps the best parameters.
+@dataclass(eq=False)
+class Member:
+    """A run while it is trained."""
 
-    Args:
-      setup: The run.
-      start: A new state, or where to go on.
-      epochs: The last epoch.
-      patience: End after so many epochs without a lower validation loss; null trains all epochs.
-      until: An epoch after which to pause; null goes on to the last.
-      hooks: Told of everything that happens.
-      control: Asked what is wished besides; a signal ends the run after the next dispatch.
+    run: Run
+    state: RunState
+    """Where it is: after its last epoch, or where it was paused last."""
+    epochs: int
+    """Its last epoch."""
+    patience: int | None = None
+    """End after so many epochs without a lower validation loss; None trains all epochs."""
+    until: int | None = None
+    """The epoch after which it leaves its slot, finished or not; None stays."""
+    values: Values = field(default_factory=dict)
+    """Its numbers in which the population differs."""
+    hooks: Sequence[Hook] = ()
+    """Called with everything that happens to it."""
+    is_due: Callable[[], bool] = lambda: False
+    """Says whether it is time to save, whatever the epoch."""
+    error: TrainingError | None = None
+    """Why it cannot go on."""
+    epoch: Epoch = field(init=False)
+    """The epoch that is under way."""
+    _has_begun: bool = False
 
-    Returns:
-      The run after its last epoch, or after `until`.
+    @property
+    def is_over(self) -> bool:
+        """Whether the member leaves."""
+        finished = self.state.is_finished(epochs=self.epochs, patience=self.patience)
+        paused = self.until is not None and self.state.epoch >= self.until
+        return self.error is not None or finished or paused
 
-    Raises:
-      TrainingError: A loss is not finite.
-      KeyboardInterrupt: A signal asked to stop; the hooks were told.
-    """
-    standing = start if isinstance(start, Standing) else _before_training(start)
-    state, first = setup.placement.copied(standing.state), standing.epoch + 1
-    last = epochs if until is None else min(until, epochs)
-    for event in run_epochs(
-        setup, state, first, last, losses=standing.losses, part=standing.part, control=control
-    ):
-        if isinstance(event, BatchEvent | EpochEvent):
-            _tell(hooks, event)
-        elif isinstance(event, Pause):
-            here = replace(standing, state=to_host(event.state), part=event.part)
-            _tell(hooks, PauseEvent(here, event.signal))
-            if event.signal:
-                raise stop_error(event.signal)
-        else:
-            epoch, evaluation, state = event
-            standing = next_standing(standing, epoch, evaluation.losses.total, to_host(state))
-            finished = is_finished(standing, epochs=epochs, patience=patience)
-            _tell(hooks, StandingEvent(standing, finished))
-            if finished:
-                break
-    return standing
+    @property
+    def batches_done(self) -> int:
+        """Batches that the run was trained on, in all epochs."""
+        progress, batches = self.state.progress, len(self.run.order(1))
+        done = 0 if progress is None else progress.updates * self.run.recipe.accumulation
+        return self.state.epoch * batches + min(done, batches)
 
+    def join(self) -> bool:
+        """Takes a slot; returns whether the run is new, and to be evaluated before its first epoch."""
+        is_new = not (self._has_begun or self.state.epoch or self.state.progress)
+        if not is_new:
+            batches = len(self.run.order(1))
+            self.tell(
+                ResumeEvent(self.state.epoch + 1, self.batches_done - self.state.epoch * batches, batches)
+            )
+        self._has_begun = True
+        return is_new
 
-def is_finished(standing: Standing, *, epochs: int, patience: int | None) -> bool:
-    """Whether no epoch follows."""
-    return standing.epoch >= epochs or (patience is not None and standing.stale >= patience)
+    def begin_epoch(self) -> Work:
+        """The work of the next epoch, or of what is left of it."""
+        state = self.state
+        self.epoch = Epoch(self.run, state.epoch + 1, losses=state.losses, progress=state.progress)
+        return self.work(self.epoch)
 
+    def work(self, epoch: Epoch) -> Work:
+        """The updates of an epoch as a runner takes them."""
+        return Work(epoch.order, Constants(epoch.rates, self.run.key, self.values, epoch.momenta))
 
-def batches_left(setup: Setup, begin: TrainState | Standing, last: int) -> int:
-    """How many batches are to be trained on until the end of an epoch."""
-    n_batches = len(setup.order(1))
-    if isinstance(begin, TrainState):
-        return last * n_batches
-    done = 0 if begin.part is None else begin.part.updates * setup.accumulation
-    return (last - begin.epoch) * n_batches - min(done, n_batches)
+    def next_save(self, update: int) -> int:
+        """The first update after `update` before which the run is to be saved."""
+        return next_save(self.run, self.epoch.number, len(self.epoch.rates), update)
 
-
-def evaluate_start(setup: Setup, params: Params) -> EpochEvent:
-    """The event of epoch 0: the parameters before training."""
-    begin = time.perf_counter()
-    evaluation = setup.evaluate(setup.placement.copied(params))
-    _check_evaluation(evaluation, 0)
-    return EpochEvent(0, evaluation, setup.learning_rate(0, ()), time.perf_counter() - begin)
-
-
-def run_epochs(
-    setup: Setup,
-    state: TrainState,
-    first: int,
-    last: int,
-    *,
-    losses: Sequence[float] = (),
-    part: EpochPart | None = None,
-    control: Control = no_wishes,
-) -> Iterator[BatchEvent | EpochEvent | Pause | tuple[int, Evaluation, TrainState]]:
-    """Trains from epoch `first` to `last`.
-
-    Args:
-      setup: The run.
-      state: The state to begin with, which is consumed.
-      first: The first epoch.
-      last: The last one.
-      losses: Validation losses of the epochs before the first.
-      part: What is done of the first epoch already.
-      control: Asked what is wished besides.
-
-    Yields:
-      The events of an epoch with its pauses, then (epoch, evaluation, state); the state is consumed by the
-      next epoch.
-    """
-    pace, known = Pace(), list(losses)
-    for epoch in range(first, last + 1):
-        state, training = yield from train_epoch(
-            setup, state, epoch, losses=known, part=part, control=control, pace=pace
-        )
-        part = None
-        begin = time.perf_counter()
+    def read(self, rows: Float[np.ndarray, "n columns"], seconds: float) -> None:
+        """Takes in what updates found."""
         try:
-            evaluation = setup.evaluate(state.params)
-        except KeyboardInterrupt as stop:  # The updates are done, and need not be done again.
-            yield Pause(state, training.part, signal_of(stop))
-            raise
-        _check_evaluation(evaluation, epoch)
-        known.append(evaluation.losses.total)
-        seconds = training.part.seconds + time.perf_counter() - begin
-        yield EpochEvent(epoch, evaluation, training.learning_rate, seconds, training.losses)
-        yield epoch, evaluation, state
+            for event in self.epoch.read(rows, seconds):
+                self.tell(event)
+        except TrainingError as error:
+            self.error = error
+
+    def evaluated(self, evaluation: Evaluation, seconds: float) -> bool:
+        """Takes in the evaluation before training; returns whether the run can go on."""
+        return self._told_evaluation(0, evaluation, seconds, self.run.learning_rate(0, ()))
+
+    def end_epoch(self, evaluation: Evaluation, state: TrainState, seconds: float) -> None:
+        """Takes in an evaluation and the state after an epoch, and keeps the score."""
+        epoch, loss = self.epoch, evaluation.losses.total
+        if not self._told_evaluation(
+            epoch.number, evaluation, epoch.seconds + seconds, float(epoch.rates[-1])
+        ):
+            return
+        self.state = next_state(self.state, loss, state)
+        finished = self.state.is_finished(epochs=self.epochs, patience=self.patience)
+        self.tell(StateEvent(self.state, finished))
+
+    def pause(self, state: TrainState, signal: int) -> None:
+        """Notes where the run is in the middle of an epoch, at a moment at which it may be saved."""
+        self.state = replace(self.state, state=state, progress=self.epoch.progress)
+        self.tell(PauseEvent(self.state, signal))
+
+    def tell(self, event: Event) -> None:
+        """Calls the hooks."""
+        for hook in self.hooks:
+            hook(event)
+
+    def _told_evaluation(self, epoch: int, found: Evaluation, seconds: float, rate: float) -> bool:
+        if not math.isfinite(found.losses.total):
+            self.error = TrainingError(
+                f"The validation loss is {found.losses.total} after epoch {epoch}. Nothing was exported; "
+                "checkpoints of earlier epochs are kept. Try a lower learning_rate, or look for extreme "
+                "values in real columns."
+            )
+            return False
+        self.tell(EpochEvent(epoch, found, rate, seconds, self.epoch.losses if epoch else None))
+        return True
 
 
-def _before_training(state: TrainState) -> Standing:
-    start = to_host(state)
-    return Standing(0, start, start.params, 0, float("inf"))
+Ended: TypeAlias = Callable[[Member], None]
+"""Called with each member that leaves its slot: over, or with an `error`."""
 
 
-def next_standing(before: Standing, epoch: int, loss: float, state: TrainState) -> Standing:
-    """The score after an epoch, from that before it."""
-    losses = (*before.losses, loss)
+def next_state(before: RunState, loss: float, state: TrainState) -> RunState:
+    """The run after one more epoch, with its score."""
+    epoch, losses = before.epoch + 1, (*before.losses, loss)
     if loss < before.best_loss:
-        return Standing(epoch, state, state.params, epoch, loss, losses=losses)
-    return replace(before, epoch=epoch, state=state, stale=before.stale + 1, losses=losses, part=None)
+        return RunState(epoch, state, state.params, epoch, loss, losses=losses)
+    return replace(before, epoch=epoch, state=state, stale=before.stale + 1, losses=losses, progress=None)
 
 
-def _check_evaluation(evaluation: Evaluation, epoch: int) -> None:
-    if not np.isfinite(evaluation.losses.total):
-        raise TrainingError(
-            f"The validation loss is {evaluation.losses.total} after epoch {epoch}. Nothing was exported; "
-            "checkpoints of earlier epochs are kept. Try a lower learning_rate, or look for extreme values "
-            "in real columns."
-        )
+class _Dispatch(NamedTuple):
+    """Updates that are under way, and what processes ask for meanwhile."""
+
+    sent: Sent
+    answer: Any
+    slots: tuple[int, ...]
 
 
-def _tell(hooks: Sequence[Hook], event: Event) -> None:
-    for hook in hooks:
-        hook(event)
+class Population:
+    """Slots for runs.
+
+    Args:
+      run: One of the runs; its programs are compiled.
+      kind: How the device works on several.
+      slots: How many are trained at once; halved where they do not fit into memory.
+      micro_batches: Into how many parts each batch is cut; doubled where not even one run fits.
+    """
+
+    def __init__(self, run: Run, *, kind: Kind = "loop", slots: int = 1, micro_batches: int = 1) -> None:
+        self.run = run
+        """One of the runs."""
+        self._kind: Kind = kind
+        self.size = slots
+        """The number of slots."""
+        self.micro_batches = micro_batches
+        """Into how many parts each batch is cut."""
+        self.runner: Runner | None = None
+        self._compiler = Threads(1, "compiler")
+        self._compiling: Future[None] | None = None
+        self._agreement = Agreement(run.placement)
+        self._members: dict[int, Member] = {}
+        self._note = Note()
+        self._updates = 1
+        """How many updates to send at once: all processes agree on it."""
+        self._fitting = 1
+        """How many of them suit this process."""
+        self._clock = 0.0
+
+    def compile(self, member: Member) -> None:
+        """Begins to compile what such members need, in a thread; training waits for it."""
+        epoch = Epoch(member.run, 1)
+        state, work = member.state.state, member.work(epoch)
+        self._compiling = self._compiler.submit(self._at_work().compile, state, work)
+
+    def train(self, members: Iterable[Member], ended: Ended, note: Note | None = None) -> None:
+        """Trains runs, as many at a time as there are slots.
+
+        Args:
+          members: The runs; the next one is asked for when a slot is free.
+          ended: Called with each that ends.
+          note: Says which signal asks to stop.
+
+        Raises:
+          KeyboardInterrupt: A signal asked to stop; the members' hooks were called with a `PauseEvent`.
+        """
+        self._members, self._note = {}, note or Note()
+        waiting = iter(members)
+        try:
+            while True:
+                short_of_memory = None
+                try:
+                    self._fill(waiting)
+                    if not self._members:
+                        return
+                    self._epoch()
+                except (MemoryError, jax.errors.JaxRuntimeError) as error:
+                    if not is_out_of_memory(error):
+                        raise
+                    short_of_memory = str(error).partition("\n")[0]
+                if short_of_memory is not None:  # By now the error is gone, and what its frames held.
+                    waiting = itertools.chain(self._shrink(short_of_memory), waiting)
+                self._leave(ended)
+        except BaseException:
+            self._close()
+            raise
+
+    def _at_work(self) -> Runner:
+        if self.runner is None:
+            self.runner = build_runner(self._kind, self.run, self.size, self.micro_batches)
+        return self.runner
+
+    def _fill(self, waiting: Iterator[Member]) -> None:
+        """Gives free slots to the runs that wait."""
+        joined: dict[int, Member] = {}
+        for slot in range(self.size):
+            member = None if slot in self._members else next(waiting, None)
+            if member is not None:
+                self._members[slot] = joined[slot] = member
+        compiling, self._compiling = self._compiling, None
+        if compiling is not None:
+            compiling.result()
+        new = []
+        for slot, member in joined.items():
+            if member.state.progress is None:
+                self._at_work().put(slot, member.state.state)
+            if member.join():
+                new.append(slot)
+        begin = time.perf_counter()
+        for slot, found in self._evaluate(new).items():
+            self._members[slot].evaluated(found, time.perf_counter() - begin)
+
+    def _epoch(self) -> None:
+        """Trains all members for an epoch, and evaluates them."""
+        work = {slot: self._members[slot].begin_epoch() for slot in self._going()}
+        if not work:
+            return
+        self._at_work().begin(work)
+        self._updates_of_an_epoch()
+        begin, going = time.perf_counter(), self._going()
+        if not going:
+            return
+        try:
+            evaluations = self._evaluate(going)
+        except KeyboardInterrupt as stop:  # The updates are done, and need not be done again.
+            self._pause(going, signal_of(stop))
+            raise
+        states = self._at_work().states(going)
+        for slot in going:
+            seconds = time.perf_counter() - begin
+            self._members[slot].end_epoch(evaluations[slot], states[slot], seconds)
+
+    def _updates_of_an_epoch(self) -> None:
+        """Sends the updates of an epoch, reads what they find, and saves or stops where that is asked for."""
+        going = {slot: self._members[slot] for slot in self._going()}
+        first = {slot: member.epoch.updates for slot, member in going.items()}
+        low, end = min(first.values()), len(next(iter(going.values())).epoch.rates)
+        under_way, self._clock = None, time.perf_counter()
+        while True:
+            self._join_epoch(first, low)
+            at_work = tuple(slot for slot in self._going() if first[slot] <= low)
+            if low == end or not self._going():
+                break
+            bounds = [end, *(at for at in first.values() if at > low)]
+            bounds += [going[slot].next_save(low) for slot in at_work]
+            high = min(low + self._updates, *bounds)
+            sent = self._at_work().train(at_work, low, high)
+            answer = self._agreement.ask(self._note.signal, self._fitting)
+            signal = self._read(under_way)
+            under_way, low = _Dispatch(sent, answer, at_work), high
+            due = [slot for slot in at_work if low < end and self._is_due(going[slot], low)]
+            if signal or due:
+                self._read(under_way)
+                under_way = None
+                self._pause(self._going() if signal else due, signal)
+        self._read(under_way)
+        signal, _ = self._agreement.read(self._agreement.ask(self._note.signal, self._fitting))
+        if signal:
+            self._pause(self._going(), signal)
+
+    def _join_epoch(self, first: Mapping[int, int], update: int) -> None:
+        """Hands over the states of members that go on at an update in the middle of the epoch."""
+        for slot, at in first.items():
+            if at == update and self._members[slot].state.progress is not None:
+                self._at_work().put(slot, self._members[slot].state.state)
+
+    @staticmethod
+    def _is_due(member: Member, update: int) -> bool:
+        return member.is_due() or member.next_save(update - 1) == update
+
+    def _read(self, under_way: _Dispatch | None) -> int:
+        """Waits for a dispatch, and hands over what it found; the signal that asks to stop, or 0."""
+        if under_way is None:
+            return 0
+        sent, answer, slots = under_way
+        found = self._at_work().read(sent, slots)
+        signal, size = self._agreement.read(answer)
+        now = time.perf_counter()
+        seconds, self._clock = now - self._clock, now
+        self._updates = size
+        # At most twice as many as now, since the first are no good guide.
+        fitting = int((sent.high - sent.low) * _SECONDS_PER_DISPATCH / max(seconds, 1e-6))
+        self._fitting = max(1, min(fitting, 2 * size, TABLE_ROWS))
+        for slot, rows in found.items():
+            if self._members[slot].error is None:
+                self._members[slot].read(rows, seconds)
+        return signal
+
+    def _pause(self, slots: Sequence[int], signal: int) -> None:
+        """Lets members save what is done of the epoch; a signal then ends the training."""
+        failed: list[SeqjaxError] = []
+        states = self._at_work().states(slots)
+        for slot in slots:
+            member = self._members[slot]
+            try:
+                if member.state.progress == member.epoch.progress:  # It has not joined in yet.
+                    member.tell(PauseEvent(member.state, signal))
+                else:
+                    member.pause(states[slot], signal)
+            except SeqjaxError as error:  # The others are to be saved nevertheless.
+                failed.append(error)
+        for error in failed[1:] if len(failed) == len(slots) else failed:
+            logger.warning("[WARNING] %s", error)
+        if failed and len(failed) == len(slots):
+            raise failed[0]
+        if signal:
+            raise stop_error(signal)
+
+    def _evaluate(self, slots: Sequence[int]) -> dict[int, Evaluation]:
+        if not slots:
+            return {}
+        evaluate = self._at_work().evaluate
+        if self.run.placement.processes == 1:  # No other process waits for this one, so that it can be left.
+            evaluate = self._note.raising(evaluate)
+        found = evaluate({slot: self._members[slot].values for slot in slots})
+        return {slot: self._members[slot].run.evaluator.result(sums) for slot, sums in found.items()}
+
+    def _going(self) -> list[int]:
+        return [slot for slot, member in self._members.items() if member.error is None]
+
+    def _leave(self, ended: Ended) -> None:
+        """Frees the slots of runs that are over."""
+        for slot, member in list(self._members.items()):
+            if member.is_over:
+                del self._members[slot]
+                ended(member)
+
+    def _shrink(self, reason: str) -> list[Member]:
+        """Makes half as many slots, or micro-batches half as large; the members go on where they were."""
+        self._close()
+        gc.collect()
+        jax.clear_caches()
+        size = self.run.order(1).batch_size
+        if self.size > 1:
+            self.size //= 2
+            logger.warning("[WARNING] Out of memory: from now on %d runs are trained together.", self.size)
+        elif 2 * self.micro_batches <= min(_MOST_MICRO_BATCHES, size) and jax.process_count() == 1:
+            self.micro_batches *= 2
+            logger.warning(
+                "[WARNING] The device has too little memory: each batch is computed in %d parts from here "
+                "on, which changes nothing but the time it takes.",
+                self.micro_batches,
+            )
+        else:
+            for member in self._members.values():
+                if member.state.epoch or member.state.progress:
+                    member.tell(PauseEvent(member.state, 0))
+                member.error = TrainingError(
+                    f"The device has too little memory for batches of {size} windows in {self.micro_batches} "
+                    "parts. Set a smaller batch_size with more accumulation_steps, a shorter seq_length or a "
+                    f"smaller model_spec. ({reason[:200]})"
+                )
+        back = [member for member in self._members.values() if not member.is_over]
+        self._members = {slot: member for slot, member in self._members.items() if member.is_over}
+        return back
+
+    def _close(self) -> None:
+        runner, self.runner, self._compiling = self.runner, None, None
+        if runner is not None:
+            runner.close()

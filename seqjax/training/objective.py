@@ -9,7 +9,7 @@ values, so that the members of a population can differ in them.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -46,8 +46,9 @@ PointLoss: TypeAlias = Callable[[Float[Array, "B T"], Number], Float[Array, "B T
 
 
 def _huber(error_BT: Float[Array, "B T"], threshold: Number) -> Float[Array, "B T"]:
-    small_BT = jnp.minimum(error_BT, threshold)
-    return 0.5 * small_BT * small_BT + threshold * (error_BT - small_BT)
+    delta = jnp.asarray(threshold, error_BT.dtype)  # A traced number would widen the losses.
+    small_BT = jnp.minimum(error_BT, delta)
+    return 0.5 * small_BT * small_BT + delta * (error_BT - small_BT)
 
 
 POINT_LOSSES: Mapping[str, PointLoss] = {
@@ -92,6 +93,16 @@ def build_targets(schema: Schema, spec: TrainingSpec) -> tuple[Target, ...]:
         )
         for name in schema.targets
     )
+
+
+def with_numbers(targets: Sequence[Target], numbers: Mapping[str, Mapping[str, Any]]) -> tuple[Target, ...]:
+    """The targets with other numbers, which may be traced.
+
+    Args:
+      targets: What counts.
+      numbers: By target and the name of a `Target`'s field; what is not there stays.
+    """
+    return tuple(replace(target, **numbers.get(target.name, {})) for target in targets)
 
 
 def without_smoothing(targets: Sequence[Target]) -> tuple[Target, ...]:

@@ -24,7 +24,7 @@ class Placement:
     """A mesh of devices.
 
     Args:
-      devices: The devices of all processes; null is jax's default device.
+      devices: The devices of all processes; None is jax's default device.
     """
 
     def __init__(self, devices: Sequence[Any] | None = None) -> None:
@@ -55,35 +55,42 @@ class Placement:
         """Number of devices of this process."""
         return self._mine.stop - self._mine.start
 
-    def copied(self, tree: Tree) -> Tree:
-        """A tree on all devices alike, in buffers of its own; keys of jax.random included."""
-        return jax.tree.map(self._copied, tree)
+    def replicate(self, tree: Tree) -> Tree:
+        """Puts a tree on all devices alike, in buffers of its own; keys of jax.random included."""
+        leaves, structure = jax.tree.flatten(tree)
+        words = [np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf) for leaf in leaves]
+        placed = [
+            jax.random.wrap_key_data(new, impl=jax.random.key_impl(old)) if _is_key(old) else new
+            for old, new in zip(leaves, self._put(words), strict=True)
+        ]
+        return structure.unflatten(placed)
 
-    def placed(self, tree: Tree) -> Tree:
-        """A tree on all devices alike: itself if it is there, going by its first and its last leaf."""
+    def ensure_replicated(self, tree: Tree) -> Tree:
+        """Replicates a tree, unless it is on all devices already, going by its first and its last leaf."""
         leaves = jax.tree.leaves(tree)
         ends = (leaves[0], leaves[-1]) if leaves else ()
         there = all(isinstance(leaf, jax.Array) and leaf.sharding == self.everywhere for leaf in ends)
-        return tree if there else self.copied(tree)
+        return tree if there else self.replicate(tree)
 
     def own_rows(self, count: int) -> slice:
         """The rows of a batch that this process's devices take; `count` is a multiple of `size`."""
         share = count // self.size
         return slice(self._mine.start * share, self._mine.stop * share)
 
-    def joined(self, own: Shaped[np.ndarray, "own ..."]) -> Shaped[Array, "B ..."]:
-        """An array that is cut by its first axis, from this process's part of it."""
+    def from_local_rows(self, own: Shaped[np.ndarray, "own ..."]) -> Shaped[Array, "B ..."]:
+        """An array that is sharded by its first axis, from this process's rows."""
         if self.processes == 1:
             return jax.device_put(own, self.rows)
         return jax.make_array_from_process_local_data(self.rows, own)
 
-    def _copied(self, leaf: Shaped[Array, "..."] | np.ndarray) -> Shaped[Array, "..."]:
-        if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            words = self._copied(np.asarray(jax.random.key_data(leaf)))
-            return jax.random.wrap_key_data(words, impl=jax.random.key_impl(leaf))
-        return self._put(np.asarray(leaf), self.everywhere)
-
-    def _put(self, array: np.ndarray, sharding: NamedSharding) -> Array:
+    def _put(self, arrays: list[np.ndarray]) -> list[Array]:
         if self.processes == 1:
-            return jax.device_put(array, sharding, may_alias=False)
-        return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+            return jax.device_put(arrays, self.everywhere, may_alias=False)
+        return [
+            jax.make_array_from_callback(array.shape, self.everywhere, array.__getitem__) for array in arrays
+        ]
+
+
+def _is_key(leaf: object) -> bool:
+    """Whether a leaf is a key of jax.random."""
+    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)

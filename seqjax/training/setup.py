@@ -1,11 +1,11 @@
-"""From a configuration and windows to a run: feeds, compiled steps, schedule, order."""
+"""From a configuration and windows to a run: feeds, the update, the schedule, the order."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import jax
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Array, Int, Key
 
 from seqjax.baselines import fit_baselines, predict_targets
 from seqjax.config.optimization import schedule_length
@@ -16,16 +16,16 @@ from seqjax.model.functional import GraphDef, abstract, layer_types
 from seqjax.optim.optimizers import Optimizer, build_optimizer
 from seqjax.optim.schedules import Schedule, build_schedule
 from seqjax.training.devices import Device, compiler_options, memory_limit
-from seqjax.training.epoch import Setup
-from seqjax.training.evaluate import Evaluation, Evaluator, build_evaluate, evaluate_side_by_side
+from seqjax.training.evaluate import Evaluation, Evaluator, evaluate_side_by_side
+from seqjax.training.events import RunState
 from seqjax.training.feed import Feed, ResidentFeed, StreamedFeed, build_feed
 from seqjax.training.freezing import frozen_parameters
 from seqjax.training.metrics import measured_targets
 from seqjax.training.objective import Target, build_targets, without_smoothing
 from seqjax.training.placement import Placement
-from seqjax.training.precision import Precision, build_precision
-from seqjax.training.state import Params, TrainState, new_state
-from seqjax.training.step import Apply, Recipe, build_step, forward
+from seqjax.training.precision import FLOAT32, Precision, build_precision
+from seqjax.training.state import Params, TrainState, new_state, to_host
+from seqjax.training.step import Apply, Recipe, forward
 from seqjax.windows.batches import Loader
 from seqjax.windows.order import Order
 from seqjax.windows.windows import Windows
@@ -51,19 +51,43 @@ class Data:
 
 @dataclass(frozen=True)
 class Run:
-    """A run that is ready to start."""
+    """What of a run is compiled, and what does not change from epoch to epoch."""
 
-    setup: Setup
-    optimizer: Optimizer
-    validation: Feed
-    precision: Precision
     recipe: Recipe
+    """An update; its accumulation is in batches."""
     evaluator: Evaluator
+    training: Feed
+    validation: Feed
+    order: Callable[[int], Order]
+    """The training batches of an epoch (counted from 1)."""
+    validation_order: Order
+    learning_rate: Callable[[int, Sequence[float]], float]
+    """The schedule, by its steps from 0 and the validation losses so far."""
+    key: Key[Array, ""]
+    """What dropout and rounding are drawn from."""
+    precision: Precision = FLOAT32
+    log_interval: int = 10
+    """Batches between log lines."""
+    step_on_batch: bool = False
+    """Whether the schedule steps with batches rather than epochs."""
+    momentum: Callable[[int], float] | None = None
+    """The momentum by the schedule's steps, where the schedule moves it."""
+    save_interval: int | None = None
+    """Updates between pauses, at which the run may be saved."""
+    placement: Placement = field(default_factory=Placement)
+    """All devices to compute on."""
+    describe: Callable[[Int[np.ndarray, "n"]], str] | None = None
+    """Says which training windows these are, for messages."""
 
-    def begin(self, params: Params) -> TrainState:
-        """The state before the first update, from float32 parameters."""
+    def new_state(self, params: Params) -> TrainState:
+        """What the first update consumes a copy of, from float32 parameters."""
         kept = self.precision.keep(params)
-        return new_state(kept, self.optimizer, is_scaled=self.precision.is_scaled)
+        return new_state(kept, self.recipe.optimizer, is_scaled=self.precision.is_scaled)
+
+    def begin(self, params: Params) -> RunState:
+        """The run before the first update, from float32 parameters."""
+        state = to_host(self.new_state(params))
+        return RunState(0, state, state.params)
 
 
 def prepare(
@@ -73,11 +97,10 @@ def prepare(
     data: Data,
     device: Device,
     *,
-    beside: Run | None = None,
+    like: Run | None = None,
     placement: Placement | None = None,
-    parts: int = 1,
 ) -> Run:
-    """Puts a run together.
+    """Puts a run together; nothing is compiled yet.
 
     Args:
       config: What to train, and how.
@@ -85,9 +108,8 @@ def prepare(
       graphdef: The model.
       data: The windows.
       device: The device to compute on; must be jax's default device.
-      beside: Another run on the same data, whose copy of it on the device is used.
-      placement: All devices to compute on; null is `device` alone.
-      parts: Micro-batches into which each batch is cut, for want of memory.
+      like: Another run on the same data, whose copy of it on the device is used.
+      placement: All devices to compute on; None is `device` alone.
 
     Raises:
       TrainingError: A split is empty.
@@ -97,34 +119,31 @@ def prepare(
     _check_data(config, data)
     placement = placement or Placement([device])
     targets = build_targets(schema, spec)
-    evaluated = without_smoothing(targets)
     precision = _precision(spec, graphdef, device)
     apply = forward(graphdef, schema.inputs, precision)
-    schedule = _schedule(spec, len(data.order(1)))
+    n_batches = len(data.order(1))
+    schedule = _schedule(spec, n_batches)
     optimizer = _optimizer(config, schema, schedule, graphdef)
-    accumulation = min(spec.accumulation_steps or 1, len(data.order(1)))
-    feeds = (beside.setup.feed, beside.validation) if beside else None
+    accumulation = min(spec.accumulation_steps or 1, n_batches)
+    feeds = (like.training, like.validation) if like else None
     training, validation = feeds or _feeds(spec, schema, data, device, placement=placement)
-    recipe = Recipe(apply, targets, optimizer, accumulation * parts, spec.gradient_clip, spec.dropout)
-    evaluator = _evaluator(apply, evaluated, spec, schema, data)
-    setup = Setup(
-        feed=training,
-        fold=training.fold(build_step(recipe)),
-        order=data.order,
+    return Run(
+        Recipe(apply, targets, optimizer, accumulation, spec.gradient_clip, spec.dropout),
+        _evaluator(apply, without_smoothing(targets), spec, schema, data),
+        training,
+        validation,
+        data.order,
+        validation_order=data.validation_order,
         learning_rate=schedule,
         momentum=schedule.momentum,
-        evaluate=build_evaluate(evaluator, validation, smaller(data.validation_order, parts)),
-        targets=evaluated,
         key=jax.random.key(config.seed % 2**32),
-        accumulation=accumulation,
-        parts=parts,
+        precision=precision,
         log_interval=spec.log_interval,
         step_on_batch=spec.scheduler_step_on == "batch",
         save_interval=spec.save_interval_steps,
         placement=placement,
         describe=data.describe,
     )
-    return Run(setup, optimizer, validation, precision, recipe, evaluator)
 
 
 def _precision(spec: TrainingSpec, graphdef: GraphDef, device: Device) -> Precision:
@@ -159,15 +178,10 @@ def _optimizer(config: TrainConfig, schema: Schema, schedule: Schedule, graphdef
 
 
 def evaluate_baselines(run: Run, schema: Schema, data: Data) -> Mapping[str, Evaluation]:
-    """What simple predictors, fitted on the training data, reach on the validation data, by name."""
-    evaluator = Evaluator(predict_targets, run.setup.targets, measured=measured_targets(schema, data.std))
+    """Evaluates simple predictors, fitted on the training data, on the validation data; by name."""
+    evaluator = Evaluator(predict_targets, run.evaluator.targets, measured=measured_targets(schema, data.std))
     fitted = fit_baselines(data.training, schema)
     return evaluate_side_by_side(evaluator, run.validation, data.validation_order, fitted)
-
-
-def smaller(order: Order, parts: int) -> Order:
-    """An order whose batches are a part as large."""
-    return replace(order, batch_size=-(-order.batch_size // parts))
 
 
 def parameter_count(params: Params) -> int:

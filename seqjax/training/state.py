@@ -31,7 +31,7 @@ def new_state(params: Params, optimizer: Optimizer, *, is_scaled: bool = False) 
     """The state before the first update.
 
     Its leaves may share buffers: an optimizer may start two of its statistics from one array, and the caller
-    keeps `params`. A step consumes a copy (`Placement.copied`).
+    keeps `params`. A step consumes a copy (`Placement.replicate`).
 
     Args:
       params: Parameters, in the formats in which they are kept.

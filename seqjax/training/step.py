@@ -10,7 +10,7 @@ states) trains a population whose members differ in
 
 * learning rates (and a cycled momentum), by update;
 * dropout rate, gradient clip, weight decay, betas and the optimizer's other numbers;
-* loss weights, class weights and label smoothing;
+* the numbers of targets: loss weights, class weights, label smoothing, thresholds;
 * the key, and so the seed.
 """
 
@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int, Key
 
@@ -30,7 +31,14 @@ from seqjax.optim.parts import widened
 from seqjax.optim.rule import Number, is_off
 from seqjax.training.feed import Step
 from seqjax.training.metrics import Sums, added, no_sums
-from seqjax.training.objective import Outputs, Target, loss_sums, total_weights, weighted_loss
+from seqjax.training.objective import (
+    Outputs,
+    Target,
+    loss_sums,
+    total_weights,
+    weighted_loss,
+    with_numbers,
+)
 from seqjax.training.precision import FLOAT32, Precision, next_scale, rounded
 from seqjax.training.state import Params, TrainState
 from seqjax.windows.windows import Batch, inputs_of, valid_mask
@@ -39,7 +47,15 @@ Apply = Callable[[Params, Batch, Dropout | None], Outputs]
 """(params, batch, dropout or None) -> outputs at all L positions."""
 Values: TypeAlias = Mapping[str, Any]
 
-NO_UPDATE = -1
+Table: TypeAlias = Float[Array, "rows columns"]
+"""A row for each update: sum and weight of the losses of each target, and a flag. Update i is in row i modulo
+the number of rows."""
+
+TABLE_ROWS = 64
+"""Rows of a table: how many updates are sent to a device at once at most."""
+FINE, SKIPPED, NOT_FINITE = 0.0, 1.0, 2.0
+"""Flags: SKIPPED is an update that was left out because a scaled gradient overflowed (float16 only)."""
+
 _ROUNDING = 1 << 31
 """Told apart from the numbers of micro-batches, which dropout keys are folded with."""
 
@@ -52,22 +68,10 @@ class Constants(NamedTuple):
     key: Key[Array, ""]
     """The run's key, from its seed; dropout and rounding draw from it."""
     values: Values | None = None
-    """Numbers to use in place of the recipe's: `dropout` and `clip`, a scalar each; `loss_weight`,
-    `class_weights` and `label_smoothing`, a mapping from target to scalar (classes: a vector) each;
-    `optimizer`, a mapping from keyword argument to scalar (betas: a tuple of scalars)."""
+    """Numbers to use in place of the recipe's: `dropout` and `clip`, a scalar each; `targets`, the
+    numbers of a `Target` by its name; `optimizer`, a scalar (betas: a tuple) by keyword argument."""
     momenta: Float[Array, "n"] | None = None
     """Momentum of each update of the epoch, in place of the optimizer's."""
-
-
-class Report(NamedTuple):
-    """What some updates found."""
-
-    sums: dict[str, Sums]
-    """Losses of each target."""
-    first_bad: Int[Array, ""]
-    """First update of the epoch whose loss or gradient was not finite; -1 if none."""
-    skipped: Int[Array, ""]
-    """Updates that were left out because a scaled gradient was not finite (float16 only)."""
 
 
 @dataclass(frozen=True)
@@ -86,21 +90,12 @@ class Recipe:
 
     def with_values(self, values: Values) -> "Recipe":
         """The same recipe with other numbers, which may be traced: see `Constants.values`."""
-        own = {name: values[name] for name in ("dropout", "clip") if name in values}
-        by_target = {
-            name: values[name]
-            for name in ("loss_weight", "class_weights", "label_smoothing")
-            if name in values
-        }
-        targets = tuple(
-            replace(
-                target,
-                **{name: given[target.name] for name, given in by_target.items() if target.name in given},
-            )
-            for target in self.targets
-        )
+        own = {name: value for name, value in values.items() if name not in ("targets", "optimizer")}
         return replace(
-            self, **own, targets=targets, optimizer=self.optimizer.with_values(values.get("optimizer", {}))
+            self,
+            **own,
+            targets=with_numbers(self.targets, values.get("targets", {})),
+            optimizer=self.optimizer.with_values(values.get("optimizer", {})),
         )
 
 
@@ -121,25 +116,21 @@ def forward(graphdef: GraphDef, inputs: Sequence[str], precision: Precision = FL
     return apply
 
 
-def empty_report(targets: Sequence[Target]) -> Report:
-    """A report on no update."""
-    return Report(
-        no_sums(target.name for target in targets),
-        jnp.full((), NO_UPDATE, jnp.int32),
-        jnp.zeros((), jnp.int32),
-    )
+def empty_table(targets: Sequence[Target]) -> Float[np.ndarray, "rows columns"]:
+    """A table of no update, in host memory."""
+    return np.zeros((TABLE_ROWS, 2 * len(targets) + 1), jnp.result_type(float))
 
 
-def build_step(recipe: Recipe) -> Step[tuple[TrainState, Report]]:
+def build_step(recipe: Recipe) -> Step[tuple[TrainState, Table]]:
     """An update as a step of a fold.
 
-    Its carry is (state, report), its constants are `Constants`, its batch the whole large batch.
+    Its carry is (state, table), its constants are `Constants`, its batch the whole large batch.
     """
 
     def step(
-        carry: tuple[TrainState, Report], batch: Batch, index: Int[Array, ""], constants: Constants
-    ) -> tuple[TrainState, Report]:
-        state, report = carry
+        carry: tuple[TrainState, Table], batch: Batch, index: Int[Array, ""], constants: Constants
+    ) -> tuple[TrainState, Table]:
+        state, table = carry
         current = recipe.with_values(constants.values or {})
         if constants.momenta is not None:
             current = replace(current, optimizer=current.optimizer.with_momentum(constants.momenta[index]))
@@ -149,9 +140,10 @@ def build_step(recipe: Recipe) -> Step[tuple[TrainState, Report]]:
         if current.clip is not None:
             scale = jnp.minimum(1.0, current.clip / (norm + 1e-6))
             grads = jax.tree.map(lambda grad: grad * scale, grads)
-        finite = jnp.isfinite(norm + sum(part.total for part in sums.values()))
+        finite = jnp.isfinite(norm + sum(target.total for target in sums.values()))
         moved = _moved(current.optimizer, state, grads, constants.learning_rates[index], key)
-        return _settled(state, moved, finite), _reported(report, sums, finite, index, state)
+        row = _row([sums[target.name] for target in recipe.targets], finite, state)
+        return _settled(state, moved, finite), table.at[index % len(table)].set(row.astype(table.dtype))
 
     return step
 
@@ -223,14 +215,9 @@ def _settled(state: TrainState, moved: TrainState, finite: Bool[Array, ""]) -> T
     return TrainState(params, opt_state, moved.step, next_scale(state.loss_scale, finite))
 
 
-def _reported(
-    report: Report, sums: dict[str, Sums], finite: Bool[Array, ""], index: Int[Array, ""], state: TrainState
-) -> Report:
-    """The report with one more update. A scale that can still be lowered excuses one that is not finite."""
+def _row(sums: Sequence[Sums], finite: Bool[Array, ""], state: TrainState) -> Float[Array, "columns"]:
+    """What an update found. A scale that can still be lowered excuses one that is not finite."""
     excused = jnp.bool_(False) if state.loss_scale is None else ~finite & (state.loss_scale.scale > 1)
-    bad = ~finite & ~excused
-    first_bad = jnp.where((report.first_bad == NO_UPDATE) & bad, index, report.first_bad)
-    clean = {
-        name: jax.tree.map(lambda part: jnp.where(excused, 0.0, part), found) for name, found in sums.items()
-    }
-    return Report(added(report.sums, clean), first_bad, report.skipped + excused)
+    found = jnp.stack([number for target in sums for number in target])
+    flag = jnp.where(finite, FINE, jnp.where(excused, SKIPPED, NOT_FINITE))
+    return jnp.append(jnp.where(excused, 0.0, found), flag)

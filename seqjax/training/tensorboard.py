@@ -1,7 +1,7 @@
 """The log of a run as TensorBoard reads it: event files in one folder, written with tensorboardX.
 
 All scalars stand at the number of batches since the start of the run. A run that goes on repeats the steps
-since its checkpoint: what an earlier process wrote of them is taken out first, so that each is there once.
+since its checkpoint, in a new file that tells TensorBoard to forget what earlier files say of them.
 
 | tag | what |
 |---|---|
@@ -12,8 +12,6 @@ since its checkpoint: what an earlier process wrote of them is taken out first, 
 | `<train or validation>/weighted_loss/<target>` | times the loss weight, where that is not 1 |
 """
 
-import struct
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -21,11 +19,8 @@ from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 from seqjax.errors import MissingPackageError
-from seqjax.training.events import BackEvent, BatchEvent, EpochEvent, Event, Hook
+from seqjax.training.events import BatchEvent, EpochEvent, Event, Hook, ResumeEvent
 from seqjax.training.metrics import Losses
-
-_HEADER, _FOOTER = 12, 4
-"""Bytes around each event: its length with a checksum, and its own checksum."""
 
 
 def require_tensorboard() -> None:
@@ -53,11 +48,7 @@ def tensorboard_log(folder: Path, batches: int, memory: Callable[[], int]) -> It
 
 
 _Writer: TypeAlias = Any
-"""A `tensorboardX.event_file_writer.EventsWriter`."""
-_Record: TypeAlias = Any
-"""An `Event` of TensorBoard's protocol: a class that protobuf makes at run time."""
-_Place: TypeAlias = tuple[int, bool]
-"""Step, and whether it is the validation after it: the order in which scalars are written."""
+"""A `tensorboardX.SummaryWriter`."""
 
 
 class _TensorBoardLog:
@@ -71,14 +62,15 @@ class _TensorBoardLog:
         """Writes the scalars of an event."""
         match event:
             case BatchEvent():
-                step = (event.epoch - 1) * self._batches + event.batch
                 scalars = _batch_scalars(event) | {"train/memory_bytes": float(self._memory())}
-                self._write(scalars, step, first=(step - event.count + 1, False))
+                self._write(scalars, (event.epoch - 1) * self._batches + event.batch)
             case EpochEvent():
-                step = event.epoch * self._batches
-                self._write(_validation_scalars(event), step, first=(step, True))
-            case BackEvent():
-                self.close()  # The next file takes out of this one what will be there again.
+                self._write(_validation_scalars(event), event.epoch * self._batches)
+            case ResumeEvent():
+                self.close()
+                self._writer = self._open((event.epoch - 1) * self._batches + event.batch + 1)
+            case _:
+                pass
 
     def close(self) -> None:
         """Closes the event file, if there is one."""
@@ -86,50 +78,28 @@ class _TensorBoardLog:
             self._writer.close()
             self._writer = None
 
-    def _write(self, scalars: Mapping[str, float], step: int, *, first: _Place) -> None:
+    def _write(self, scalars: Mapping[str, float], step: int) -> None:
         if self._writer is None:
-            self._writer = self._open(first)
+            self._writer = self._open(0)
         values = [{"tag": name, "simple_value": value} for name, value in scalars.items()]
-        self._writer.write_event(_record(step=step, summary={"value": values}))
+        self._writer.file_writer.add_summary(_summary(value=values), step)  # `add_scalar` changes names.
         self._writer.flush()  # A process that is killed leaves what it logged.
 
-    def _open(self, first: _Place) -> _Writer:
-        """A new file, after everything from `first` on is taken out of the files that are there."""
-        from tensorboardX.event_file_writer import EventsWriter
+    def _open(self, first: int) -> _Writer:
+        """A new file, whose steps from `first` on stand for those of the files that are there."""
+        from tensorboardX import SummaryWriter
 
-        self._folder.mkdir(parents=True, exist_ok=True)
-        before = sorted(self._folder.glob("events.out.tfevents.*"))
-        for path in before:
-            shortened = path.with_name(f".{path.name}")
-            shortened.write_bytes(b"".join(_records_before(path.read_bytes(), first)))
-            shortened.replace(path)
         # Two files of one second would have one name, and are read in the order of their names.
-        writer = EventsWriter(str(self._folder / "events"), f".{len(before):04d}")
-        # A TensorBoard that is looking on forgets what it has seen from there on.
-        writer.write_event(_record(step=first[0] + first[1], session_log={"status": "START"}))
-        return writer
+        before = len(list(self._folder.glob("events.out.tfevents.*")))
+        return SummaryWriter(
+            str(self._folder), purge_step=first if before else None, filename_suffix=f".{before:04d}"
+        )
 
 
-def _record(**fields: object) -> _Record:
-    from tensorboardX.proto import event_pb2
+def _summary(**fields: object) -> Any:  # noqa: ANN401
+    from tensorboardX.proto import summary_pb2
 
-    return cast(Any, event_pb2).Event(wall_time=time.time(), **fields)
-
-
-def _records_before(content: bytes, first: _Place) -> Iterator[bytes]:
-    """The records of an event file, less those from `first` on, and half a one that a killed process left."""
-    place = 0
-    while len(content) - place > _HEADER:
-        (length,) = struct.unpack_from("<Q", content, place)
-        end = place + _HEADER + length + _FOOTER
-        if end > len(content):
-            return
-        record = _record()
-        record.ParseFromString(content[place + _HEADER : end - _FOOTER])
-        validation = any(value.tag.startswith("validation/") for value in record.summary.value)
-        if (record.step, validation) < first or record.HasField("file_version"):
-            yield content[place:end]
-        place = end
+    return cast(Any, summary_pb2).Summary(**fields)
 
 
 def _batch_scalars(event: BatchEvent) -> dict[str, float]:
@@ -147,10 +117,10 @@ def _validation_scalars(event: EpochEvent) -> dict[str, float]:
     return scalars
 
 
-def _loss_scalars(part: str, losses: Losses) -> dict[str, float]:
-    scalars = {f"{part}/loss": losses.total}
+def _loss_scalars(split: str, losses: Losses) -> dict[str, float]:
+    scalars = {f"{split}/loss": losses.total}
     for target, loss in losses.by_target.items():
-        scalars[f"{part}/loss/{target}"] = loss
+        scalars[f"{split}/loss/{target}"] = loss
         if losses.weights[target] != 1:
-            scalars[f"{part}/weighted_loss/{target}"] = losses.weighted[target]
+            scalars[f"{split}/weighted_loss/{target}"] = losses.weighted[target]
     return scalars

@@ -18,15 +18,20 @@ class Threads:
     """Some threads, which take up calls in the order in which these come.
 
     Args:
-      count: Number of threads.
+      count: Number of threads; 0 makes each call at once, in the thread of the caller.
       name: What they are called.
     """
 
     def __init__(self, count: int, name: str) -> None:
-        self._pool = ThreadPoolExecutor(count, name)
+        self.count = count
+        self._pool = ThreadPoolExecutor(count, name) if count else None
 
-    def submit(self, function: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Future[Result]:
+    def submit(self, function: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> "Future[Result]":
         """Has a thread call a function."""
+        if self._pool is None:
+            done: Future[Result] = Future()
+            done.set_result(function(*args, **kwargs))
+            return done
         settings: Any = jax.config  # Has these attributes; they are not declared.
         device, is_wide = settings.jax_default_device, settings.jax_enable_x64
 
@@ -38,4 +43,5 @@ class Threads:
 
     def close(self) -> None:
         """Drops the calls that are not begun, and waits for those that are."""
-        self._pool.shutdown(cancel_futures=True)
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)

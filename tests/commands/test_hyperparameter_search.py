@@ -12,13 +12,12 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 import seqjax.commands.hyperparameter_search as search_command
-import seqjax.commands.train as train_command
-import seqjax.commands.train_checkpoints as train_checkpoints
-import seqjax.commands.train_together as train_together
+import seqjax.commands.search_engines as search_engines
+import seqjax.commands.train_resume as train_resume
 from seqjax.artifacts.layout import Layout, Place
 from seqjax.artifacts.search_files import load_state
 from seqjax.commands.hyperparameter_search import hyperparameter_search
-from seqjax.commands.train import TrainResult
+from seqjax.commands.train_run import TrainingRun, TrainResult
 from seqjax.config.load import load_config
 from seqjax.config.train import TrainConfig
 from seqjax.errors import ArtifactError, ConfigError, DataError, TrainingError
@@ -49,7 +48,8 @@ class Trainer:
         self.trained = []
         self.failures = {}
 
-    def __call__(self, config, until, *, has_paused=False):
+    def __call__(self, task):
+        config = task.config
         self.trained.append(config)
         failures = self.failures.get(config.model_name, [])
         if failures:
@@ -67,7 +67,7 @@ class Trainer:
 def trainer(monkeypatch):
     """What replaces training."""
     stand_in = Trainer()
-    monkeypatch.setattr(train_together, "train_until", stand_in)
+    monkeypatch.setattr(search_engines, "train_until", stand_in)
     return stand_in
 
 
@@ -84,7 +84,7 @@ def test_a_real_search_is_interrupted_and_continued(project, monkeypatch, engine
     rates = {"learning_rate": [0.01, 0.02], "epochs": [2, 2]}
     export = {"export_onnx": False, "export_pt": True}
     config = search({}, rates, engine=engine, project_root=str(project), **export)
-    saved = train_checkpoints.Saver._save
+    saved = train_resume.Saver._save
     interrupts = iter([False, False, True])
 
     def save_and_interrupt(saver, standing):
@@ -92,7 +92,7 @@ def test_a_real_search_is_interrupted_and_continued(project, monkeypatch, engine
         if next(interrupts, False):
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(train_checkpoints.Saver, "_save", save_and_interrupt)
+    monkeypatch.setattr(train_resume.Saver, "_save", save_and_interrupt)
     with pytest.raises(KeyboardInterrupt):
         hyperparameter_search(config)
     rows = hyperparameter_search(config)
@@ -279,8 +279,8 @@ def test_it_asks_before_a_grid_and_before_all_of_a_small_space(project, trainer)
 
 def quick(monkeypatch):
     """Leaves out what costs most."""
-    monkeypatch.setattr(train_command.Job, "_export", lambda *_, **__: ())
-    monkeypatch.setattr(train_command.Job, "_copy_as_last", lambda *_: ())
+    monkeypatch.setattr(TrainingRun, "_export", lambda *_, **__: ())
+    monkeypatch.setattr(TrainingRun, "_copy_as_last", lambda *_: ())
 
 
 RATES = {

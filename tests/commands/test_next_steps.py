@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from seqjax.commands.next_steps import after_training
-from seqjax.commands.train import TrainResult
+from seqjax.commands.train_run import TrainResult
 
 
 def said(*names: str, baselines: dict[str, float] | None = None) -> str:

@@ -17,8 +17,7 @@ from seqjax.commands import search_ray
 from seqjax.commands.hyperparameter_search import hyperparameter_search
 from seqjax.commands.search_engines import Part, Record
 from seqjax.commands.search_ray import _connect, _groups, _share, _warn_of_missing, options, train_group
-from seqjax.commands.train import TrainResult
-from seqjax.commands.train_together import Task
+from seqjax.commands.train_run import Task, TrainResult
 from seqjax.errors import ConfigError, MissingPackageError, TrainingError
 from seqjax.sweep.space import plan
 from tests.commands.test_hyperparameter_search import project, quick
@@ -162,7 +161,6 @@ def kill_when_training(root, killed):
     log = root / "logs/sequifier-there-run-1-rank0.jsonl"
     before = log.stat().st_size
     deadline = time.monotonic() + 300
-    # The log is cut to its last checkpoint first.
     while log.stat().st_size <= before + 500 and time.monotonic() < deadline:
         time.sleep(0.005)
     killed.append(kill_workers())

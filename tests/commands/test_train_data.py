@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-import seqjax.commands.train as command
+import seqjax.commands.train_run as command
 from seqjax.commands.preprocess import preprocess
 from seqjax.commands.train import train
 from seqjax.config.base import validate

@@ -1,10 +1,35 @@
-from seqjax.config.changes import WITHOUT_INFLUENCE, changed_keys, flattened
+from typing import Annotated
+
+from seqjax.config.base import ConfigModel
+from seqjax.config.changes import FREE, TRACED, changed_keys, flattened, mark_of, marked_keys
 from seqjax.config.hyperparameter_search import TrainingSampling
 from seqjax.config.train import TrainingSpec
 
 
-def test_keys_without_influence_are_keys_of_a_training_and_of_a_search():
-    assert set(WITHOUT_INFLUENCE) <= TrainingSpec.model_fields.keys() & TrainingSampling.model_fields.keys()
+class Section(ConfigModel):
+    rate: Annotated[float, TRACED] = 1.0
+    folder: Annotated[str | None, FREE] = None
+    size: int = 1
+
+
+class Whole(ConfigModel):
+    seed: Annotated[int, TRACED] = 0
+    section: Section | None = None
+    files: Annotated[Section, FREE] = Section()
+
+
+def test_keys_are_found_by_their_marks_in_sections_too():
+    assert marked_keys(Whole, lambda mark: not mark.is_compiled) == [
+        *("seed", "section.rate", "section.folder", "files")
+    ]
+    assert marked_keys(Whole, lambda mark: not mark.has_influence) == ["section.folder", "files"]
+    assert mark_of(Section, "size").is_compiled
+
+
+def test_a_search_and_a_training_agree_about_their_keys():
+    shared = TrainingSpec.model_fields.keys() & TrainingSampling.model_fields.keys()
+    for name in shared - {"epochs", "learning_rate", "scheduler", "optimizer", "dropout"}:
+        assert mark_of(TrainingSpec, name) == mark_of(TrainingSampling, name), name
 
 
 def test_keys_are_dotted_and_lists_are_values():

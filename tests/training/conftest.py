@@ -1,6 +1,7 @@
 """Small data sets and models that train in a moment."""
 
 import dataclasses
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -11,15 +12,59 @@ from seqjax.config.optimization import NamedSpec
 from seqjax.config.schema import Schema
 from seqjax.model import functional
 from seqjax.optim.optimizers import build_optimizer
+from seqjax.training.events import RunState
 from seqjax.training.feed import ResidentFeed
-from seqjax.training.objective import Target
+from seqjax.training.loop import Member
+from seqjax.training.metrics import Losses
+from seqjax.training.objective import Target, loss_weights
 from seqjax.training.state import new_state
-from seqjax.training.step import Recipe, forward
+from seqjax.training.step import NOT_FINITE, SKIPPED, Recipe, forward
 from seqjax.windows.order import Order
 from seqjax.windows.windows import Windows, listed
 
 LENGTH = 6
 FAST_TO_COMPILE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+
+
+class Report(NamedTuple):
+    """What some updates found."""
+
+    losses: Losses
+    first_bad: int
+    """Number of the first update that was not finite; -1 if none."""
+    skipped: int
+
+
+def report(table, targets, low, high) -> Report:
+    """Adds up the rows of the updates from `low` to `high` of a loss table."""
+    rows = np.asarray(table, np.float64)[low:high]
+    sums = rows[:, :-1].sum(axis=0).reshape(-1, 2)
+    means = {
+        target.name: float(total / weight) for target, (total, weight) in zip(targets, sums, strict=True)
+    }
+    bad = np.flatnonzero(rows[:, -1] == NOT_FINITE)
+    skipped = int((rows[:, -1] == SKIPPED).sum())
+    return Report(Losses(means, loss_weights(targets)), low + int(bad[0]) if len(bad) else -1, skipped)
+
+
+def fit(population, start, *, epochs, patience=None, until=None, hooks=(), note=None, run=None) -> RunState:
+    """Trains a run by itself.
+
+    Args:
+      population: With one slot; its programs are used again by the next call.
+      start: Where the run begins.
+      epochs: Its last epoch.
+      patience: Epochs without a lower validation loss after which it ends.
+      until: The epoch after which it pauses.
+      hooks: Called with everything that happens.
+      note: Says which signal asks to stop.
+      run: The run, if it is another one than that of the population.
+    """
+    member = Member(run or population.run, start, epochs, patience=patience, until=until, hooks=hooks)
+    population.train([member], lambda _: None, note)
+    if member.error is not None:
+        raise member.error
+    return member.state
 
 
 def make_windows(columns: dict, length: int, *, starts=None, lengths=None) -> Windows:

@@ -1,4 +1,4 @@
-"""Trains on all devices there are and prints, as JSON, what was found; `test_distributed` starts it.
+"""Trains on all devices there are and prints, as JSON, what was found; `test_processes` starts it.
 
 Devices must be there when jax is first used, and processes are what they are, so that neither can be had in
 the process that runs the tests.
@@ -11,16 +11,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from seqjax.training.distributed import agree, connect, is_first, wait_for_all
-from seqjax.training.epoch import Setup
-from seqjax.training.evaluate import Evaluator, build_evaluate
-from seqjax.training.events import BatchEvent
+from seqjax.training.evaluate import Evaluator
+from seqjax.training.events import BatchEvent, EpochEvent
 from seqjax.training.feed import ResidentFeed, StreamedFeed
-from seqjax.training.loop import evaluate_start, fit
+from seqjax.training.loop import Population
 from seqjax.training.placement import Placement
-from seqjax.training.step import build_step
+from seqjax.training.processes import agree, connect, is_first, wait_for_all
+from seqjax.training.setup import Run
 from seqjax.windows.order import Order
-from tests.training.conftest import FAST_TO_COMPILE, make_case, make_windows
+from tests.training.conftest import FAST_TO_COMPILE, fit, make_case, make_windows
 
 SIZE, EPOCHS = 11, 25
 
@@ -30,29 +29,28 @@ def curve(kind: type, placement: Placement) -> list[float]:
     case = make_case()
     recipe = case.recipe(dropout=0.1, clip=0.5, accumulation=1)
     feed = kind(case.windows, case.columns, compiler_options=FAST_TO_COMPILE, placement=placement)
-    setup = Setup(
-        feed=feed,
-        fold=feed.fold(build_step(recipe)),
-        order=lambda epoch: case.order(SIZE, epoch=epoch),
+    run = Run(
+        recipe,
+        Evaluator(lambda params, batch: recipe.apply(params, batch, None), tuple(case.targets)),
+        feed,
+        feed,
+        lambda epoch: case.order(SIZE, epoch=epoch),
+        validation_order=case.order(SIZE),
         learning_rate=lambda *_: 0.003,
-        evaluate=build_evaluate(
-            Evaluator(lambda params, batch: recipe.apply(params, batch, None), tuple(case.targets)),
-            feed,
-            case.order(SIZE),
-        ),
-        targets=case.targets,
         key=jax.random.key(0),
         log_interval=1,
         placement=placement,
     )
-    losses = [evaluate_start(setup, case.params).evaluation.losses.total]
+    losses = []
 
     def note(event: object) -> None:
         if isinstance(event, BatchEvent):
             losses.append(event.losses.total)
+        elif isinstance(event, EpochEvent) and event.epoch == 0:
+            losses.append(event.evaluation.losses.total)
 
-    standing = fit(setup, case.state(recipe), epochs=EPOCHS, hooks=[note])
-    return [*losses, standing.best_loss]
+    state = fit(Population(run), run.begin(case.params), epochs=EPOCHS, hooks=[note])
+    return [*losses, state.best_loss]
 
 
 def seen(kind: type, placement: Placement) -> list[int]:

@@ -14,9 +14,10 @@ from seqjax.training.devices import compiler_options, find_device, memory_limit
 from seqjax.training.feed import ResidentFeed, StreamedFeed
 from seqjax.training.precision import build_precision
 from seqjax.training.state import to_host
-from seqjax.training.step import Constants, build_step, empty_report, forward
+from seqjax.training.step import Constants, build_step, empty_table, forward
 from seqjax.windows.order import Order
 from seqjax.windows.windows import taken
+from tests.training.conftest import report
 
 UPDATES = 20
 
@@ -40,14 +41,14 @@ def trained(case, recipe, device, *, kind=ResidentFeed, options=None):
         feed = kind(windows, case.columns, compiler_options=options)
         order = Order(4 * UPDATES, 4)
         constants = Constants(jnp.full(UPDATES, 0.01), jax.random.key(0))
-        carry = case.state(recipe), empty_report(case.targets)
-        return to_host(feed.fold(build_step(recipe))(carry, constants, feed.place(order), 0, UPDATES))
+        carry = case.state(recipe), empty_table(case.targets)
+        state, table = feed.fold(build_step(recipe))(carry, constants, feed.place(order), 0, UPDATES)
+        return to_host(state), report(table, case.targets, 0, UPDATES)
 
 
 def loss(case, report):
     """The mean training loss of the first target."""
-    sums = report.sums[case.targets[0].name]
-    return float(sums.total / sums.weight)
+    return report.losses.by_target[case.targets[0].name]
 
 
 @pytest.mark.parametrize("kind", [ResidentFeed, StreamedFeed])

@@ -1,8 +1,12 @@
+import resource
+
 import jax
+import numpy as np
 import pytest
 
 from seqjax.errors import TrainingError
-from seqjax.training.devices import compiler_options, find_device, memory_limit
+from seqjax.training import devices
+from seqjax.training.devices import compiler_options, find_device, memory_in_use, memory_limit
 
 
 class Accelerator:
@@ -39,3 +43,37 @@ def test_limits_of_resident_data():
     assert memory_limit(cpu, load_in_full=False, max_ram_gb=1.5) == 1.5e9
     assert memory_limit(Accelerator(), load_in_full=True, max_ram_gb=1.0) == 20e9
     assert memory_limit(Accelerator(), load_in_full=False, max_ram_gb=1.0) == 1e9
+
+
+class Used:
+    def __init__(self, used):
+        self.used = used
+
+    def memory_stats(self):
+        return None if self.used is None else {"bytes_in_use": self.used}
+
+
+def test_of_accelerators_the_fullest_counts(monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        jax,
+        "local_devices",
+        lambda backend: asked.append(backend) or [Used(5), Used(7), Used(None)],
+    )
+    assert memory_in_use("gpu") == 7
+    assert asked == ["gpu"]
+
+
+def test_on_a_cpu_it_is_what_the_process_holds():
+    before = memory_in_use("cpu")
+    held = np.ones(50_000_000, np.uint8)
+    assert before + 40_000_000 < memory_in_use("cpu") < before + 80_000_000
+    del held
+
+
+def test_where_the_system_does_not_tell_it_is_the_most_there_was(monkeypatch, tmp_path):
+    monkeypatch.setattr(devices, "_STATUS", tmp_path / "none")
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert memory_in_use("cpu") >= most
+    monkeypatch.setattr(devices, "find_spec", lambda name: None)
+    assert memory_in_use("cpu") == 0

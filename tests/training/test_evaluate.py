@@ -3,10 +3,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seqjax.training.evaluate import Evaluator, build_evaluate
+from seqjax.training.evaluate import CompiledEvaluator, Evaluator
 from seqjax.training.feed import ResidentFeed, StreamedFeed
 from seqjax.training.metrics import Measured, mean_losses
 from seqjax.training.objective import loss_sums, loss_weights
+from seqjax.training.placement import Placement
 from seqjax.training.step import forward
 from seqjax.windows.order import Order
 from seqjax.windows.windows import Batch
@@ -20,14 +21,12 @@ MEASURED = {
 def evaluated(case, size, *, feed: type[ResidentFeed | StreamedFeed] = ResidentFeed):
     apply = forward(case.graphdef, case.schema.inputs)
     order = Order(len(case.windows), size, shuffle=False)
-    evaluate = build_evaluate(
-        Evaluator(
-            lambda params, batch: apply(params, batch, None), tuple(case.targets), {"item": 5}, MEASURED
-        ),
-        case.feed(feed),
-        order,
+    evaluator = Evaluator(
+        lambda params, batch: apply(params, batch, None), tuple(case.targets), {"item": 5}, MEASURED
     )
-    return evaluate(case.params)
+    return evaluator.result(
+        CompiledEvaluator(evaluator, case.feed(feed), order, Placement())(case.params, {})
+    )
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from seqjax.errors import ConfigError
 from seqjax.optim.optimizers import build_optimizer
 from seqjax.training.freezing import frozen_parameters
 from seqjax.training.state import new_state
-from seqjax.training.step import Constants, Recipe, build_step, empty_report, forward
+from seqjax.training.step import Constants, Recipe, build_step, empty_table, forward
 
 
 def test_patterns_choose_parameters(case):
@@ -38,7 +38,7 @@ def test_frozen_parameters_do_not_move_by_a_bit(case, name):
     feed, order = case.feed(), case.order(4)
     fold = feed.fold(build_step(Recipe(apply, case.targets, optimizer, clip=0.5, dropout=0.1)))
     state = new_state(case.params, optimizer)
-    carry = state, empty_report(case.targets)
+    carry = state, empty_table(case.targets)
     constants = Constants(jnp.full(6, 0.02), jax.random.key(0))
     after, _ = fold(carry, constants, feed.place(order), 0, 6)
     moved = {

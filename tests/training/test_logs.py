@@ -8,18 +8,21 @@ import signal
 import numpy as np
 import pytest
 
+from seqjax.console import Advance
 from seqjax.errors import TrainingError
 from seqjax.stopping import Stopped
 from seqjax.training.evaluate import Evaluation
-from seqjax.training.events import BatchEvent, EpochEvent
+from seqjax.training.events import BatchEvent, EpochEvent, ResumeEvent
 from seqjax.training.logs import (
     JsonLog,
     TextLog,
     baseline_lines,
     batch_line,
     json_log,
+    live_view,
     log_files,
     number,
+    size,
     validation_lines,
 )
 from seqjax.training.metrics import Losses
@@ -181,3 +184,68 @@ def test_a_line_that_was_cut_short_does_not_spoil_the_next(tmp_path):
     lines = path.read_text().splitlines()
     assert lines[1] == '{"event": "ba'
     assert [json.loads(line)["event"] for line in [lines[0], *lines[2:]]] == ["batch"] * 3
+
+
+LIVE_LOSSES = Losses({"item": 1.23456, "price": 0.5}, {"item": 1.0, "price": 2.0})
+LIVE_METRICS = {"item": {"perplexity": 3.4, "top_1_accuracy": 0.51239}, "price": {"mae": 12.0, "rmse": 20.0}}
+LIVE_BATCH = BatchEvent(
+    epoch=2,
+    batch=30,
+    batches=40,
+    count=10,
+    losses=LIVE_LOSSES,
+    learning_rate=0.00125,
+    seconds=0.5,
+    samples=640,
+)
+
+
+class Bar(Advance):
+    def __init__(self):
+        self.count = 0
+        self.shown = {}
+
+    def advance(self, n=1, **shown):
+        self.count += n
+        self.shown |= shown
+
+
+def test_the_bar_moves_by_batches_and_shows_how_the_run_does():
+    bar = Bar()
+    hook = live_view(bar, lambda: 56_700_000)
+    hook(LIVE_BATCH)
+    hook(EpochEvent(2, Evaluation(LIVE_LOSSES, {}, LIVE_METRICS), 0.001, 3.0))
+    assert bar.count == 10
+    assert bar.shown == {
+        "epoch": "2",
+        "loss": "2.235",
+        "lr": "0.00125",
+        "samples/s": "1,280",
+        "memory": "57 MB",
+        "validation": "2.235",
+        "item": "top-1 0.5124",
+        "price": "MAE 12",
+    }
+
+
+def test_many_targets_are_left_to_the_log():
+    bar = Bar()
+    metrics = {str(index): LIVE_METRICS["item"] for index in range(4)}
+    live_view(bar, int)(EpochEvent(2, Evaluation(LIVE_LOSSES, {}, metrics), 0.001, 3.0))
+    assert list(bar.shown) == ["validation"]
+
+
+def test_sizes():
+    assert size(1_234_000_000) == "1.23 GB"
+    assert size(56_700_000) == "57 MB"
+
+
+def test_a_run_that_goes_on_says_from_where(tmp_path, caplog):
+    event = ResumeEvent(3, 4, 8)
+    with caplog.at_level(logging.INFO):
+        TextLog(1.0, {})(event)
+    assert "[INFO] Resumed at epoch 3, batch 4 of 8 |" in caplog.text
+    with json_log(tmp_path / "log.jsonl") as log:
+        log(event)
+    (values,) = map(json.loads, (tmp_path / "log.jsonl").read_text().splitlines())
+    assert (values["event"], values["epoch"], values["batch"], values["batches"]) == ("resumed", 3, 4, 8)

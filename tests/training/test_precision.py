@@ -11,8 +11,6 @@ from seqjax.config.optimization import NamedSpec
 from seqjax.errors import TrainingError
 from seqjax.model.functional import layer_types
 from seqjax.optim.optimizers import build_optimizer
-from seqjax.training.metrics import mean_losses
-from seqjax.training.objective import loss_weights
 from seqjax.training.precision import (
     FIRST_SCALE,
     GROWTH_INTERVAL,
@@ -23,7 +21,8 @@ from seqjax.training.precision import (
     rounded,
 )
 from seqjax.training.state import new_state, to_host
-from seqjax.training.step import Constants, Recipe, build_step, empty_report, forward
+from seqjax.training.step import Constants, Recipe, build_step, empty_table, forward
+from tests.training.conftest import report
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,15 +132,14 @@ class Trainer:
         """The state after some epochs of batches of 4, and what was found in the last one."""
         constants, placed = Constants(jnp.full(len(self.order), 0.005), KEY), self.feed.place(self.order)
         state = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), state)
-        report = empty_report(self.case.targets)
+        table = empty_table(self.case.targets)
         for _ in range(epochs):
-            report = empty_report(self.case.targets)
-            state, report = self.fold((state, report), constants, placed, 0, len(self.order))
-        return to_host(state), report
+            state, table = self.fold((state, table), constants, placed, 0, len(self.order))
+        return to_host(state), report(table, self.case.targets, 0, len(self.order))
 
     def loss(self, report):
         """The mean loss of a report."""
-        return mean_losses([report.sums], loss_weights(self.case.targets)).total
+        return report.losses.total
 
 
 @pytest.fixture(scope="module")

@@ -16,14 +16,13 @@ from seqjax.interop.names import from_sequifier, to_sequifier
 from seqjax.model import functional
 from seqjax.optim.optimizers import build_optimizer
 from seqjax.training.feed import ResidentFeed, StreamedFeed
-from seqjax.training.metrics import mean_losses
-from seqjax.training.objective import Target, build_targets, loss_weights
+from seqjax.training.objective import Target, build_targets
 from seqjax.training.state import new_state, to_host
-from seqjax.training.step import Constants, Recipe, build_step, empty_report, forward
+from seqjax.training.step import Constants, Recipe, build_step, empty_table, forward
 from seqjax.windows.order import Order
 from seqjax.windows.windows import Batch, listed, taken
 from tests.architectures import architectures
-from tests.training.conftest import FAST_TO_COMPILE
+from tests.training.conftest import FAST_TO_COMPILE, report
 
 KEY = jax.random.key(5, impl="rbg")
 
@@ -43,12 +42,11 @@ def run(
     fold, placed = source.fold(build_step(recipe)), source.place(order, accumulation=accumulation)
     n_updates = -(-len(order) // accumulation)
     constants = Constants(jnp.full(n_updates, rate), KEY)
-    state, parts = case.state(recipe), []
+    state, table = case.state(recipe), empty_table(case.targets)
     borders = [0, *(cuts or []), n_updates]
     for low, high in itertools.pairwise(borders):
-        state, report = fold((state, empty_report(case.targets)), constants, placed, low, high)
-        parts.append(report.sums)
-    return to_host(state), mean_losses(parts, loss_weights(case.targets))
+        state, table = fold((state, table), constants, placed, low, high)
+    return to_host(state), report(table, case.targets, 0, n_updates).losses
 
 
 def assert_close(one, other, **tolerance):
@@ -117,9 +115,9 @@ def test_a_value_that_is_not_finite_is_reported_with_its_update(case):
     }
     source, order = case.feed(), case.order(4)
     fold = source.fold(build_step(recipe))
-    carry = new_state(bad, recipe.optimizer), empty_report(case.targets)
-    _, report = fold(carry, Constants(jnp.zeros(len(order)), KEY), source.place(order), 2, 5)
-    assert report.first_bad == 2
+    carry = new_state(bad, recipe.optimizer), empty_table(case.targets)
+    _, table = fold(carry, Constants(jnp.zeros(len(order)), KEY), source.place(order), 2, 5)
+    assert report(table, case.targets, 2, 5).first_bad == 2
 
 
 @pytest.mark.parametrize("architecture", architectures(), ids=lambda architecture: architecture.id)
@@ -143,10 +141,11 @@ def test_every_architecture_trains_a_step(architecture):
     )
     source = ResidentFeed(windows, tuple(schema.columns), compiler_options=FAST_TO_COMPILE)
     fold, order = source.fold(build_step(recipe)), source.place(Order(4, 5, shuffle=False))
-    carry = new_state(params, recipe.optimizer), empty_report(targets)
-    state, report = fold(carry, Constants(jnp.full(1, 1e-2), KEY), order, 0, 1)
-    assert report.first_bad == -1
-    assert np.isfinite(mean_losses([report.sums], loss_weights(targets)).total)
+    carry = new_state(params, recipe.optimizer), empty_table(targets)
+    state, table = fold(carry, Constants(jnp.full(1, 1e-2), KEY), order, 0, 1)
+    found = report(table, targets, 0, 1)
+    assert found.first_bad == -1
+    assert np.isfinite(found.losses.total)
     moved = jax.tree.map(lambda a, b: bool((a != b).any()), before, to_host(state.params))
     assert all(jax.tree.leaves(moved)), moved
 
@@ -180,7 +179,7 @@ def test_weights_follow_those_of_sequifier(shared):
     state = new_state(jax.tree.map(jnp.asarray, params), recipe.optimizer)
     for epoch in (1, 2):
         rates = jnp.full(batches, spec.learning_rate * 0.9 ** (epoch - 1))
-        state, _ = fold((state, empty_report(targets)), Constants(rates, KEY), placed, 0, batches)
+        state, _ = fold((state, empty_table(targets)), Constants(rates, KEY), placed, 0, batches)
         found = to_sequifier(to_host(state.params), schema, config.model_spec)
         for name, expected in _weights(golden, f"epoch{epoch}__").items():
             np.testing.assert_allclose(
@@ -198,9 +197,14 @@ def test_a_population_differs_in_traced_values_and_each_member_trains_as_it_woul
         {
             "dropout": jnp.float32(dropout),
             "clip": jnp.float32(clip),
-            "loss_weight": {"item": jnp.float32(0.7 + dropout), "value": jnp.float32(1.3)},
-            "class_weights": {"item": jnp.asarray(case.targets[0].class_weights) + dropout},
-            "label_smoothing": {"item": jnp.float32(dropout)},
+            "targets": {
+                "item": {
+                    "loss_weight": jnp.float32(0.7 + dropout),
+                    "class_weights": jnp.asarray(case.targets[0].class_weights) + dropout,
+                    "label_smoothing": jnp.float32(dropout),
+                },
+                "value": {"loss_weight": jnp.float32(1.3)},
+            },
             "optimizer": {"weight_decay": jnp.float32(decay), "betas": (jnp.float32(0.9), jnp.float32(b2))},
         }
         for dropout, clip, decay, b2 in [(0.0, 0.5, 0.0, 0.999), (0.3, 1e-3, 0.1, 0.9)]
@@ -210,7 +214,7 @@ def test_a_population_differs_in_traced_values_and_each_member_trains_as_it_woul
     step = build_step(recipe)
 
     def one(state, constants):
-        carry = state, empty_report(case.targets)
+        carry = state, jnp.asarray(empty_table(case.targets))
         return step(step(carry, batch, jnp.int32(0), constants), batch, jnp.int32(0), constants)
 
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *constants)
@@ -220,7 +224,7 @@ def test_a_population_differs_in_traced_values_and_each_member_trains_as_it_woul
         alone = jax.jit(one)(case.state(recipe), constants[index])
         member = jax.tree.map(lambda leaf, index=index: leaf[index], together)
         assert_close(alone[0].params, member[0].params, rtol=1e-4, atol=1e-6)
-        assert_close(alone[1].sums, member[1].sums, rtol=1e-5)
+        assert_close(alone[1], member[1], rtol=1e-5)
     first, second = together[0].params["decoder"]["0"]["bias"]
     assert not np.allclose(first, second)
 
@@ -230,7 +234,7 @@ def test_traced_values_are_those_that_are_compiled_in(case):
     traced = {
         "dropout": jnp.float32(0.2),
         "clip": jnp.float32(0.3),
-        "label_smoothing": {"item": jnp.float32(0.1)},
+        "targets": {"item": {"label_smoothing": jnp.float32(0.1)}},
         "optimizer": {"weight_decay": jnp.float32(0.3)},
     }
     fixed = dataclasses.replace(
@@ -241,10 +245,10 @@ def test_traced_values_are_those_that_are_compiled_in(case):
     found = []
     for recipe, values in ((fixed, None), (case.recipe(), traced)):
         feed = case.feed()
-        fold, carry = feed.fold(build_step(recipe)), (case.state(recipe), empty_report(case.targets))
+        fold, carry = feed.fold(build_step(recipe)), (case.state(recipe), empty_table(case.targets))
         found.append(fold(carry, constants._replace(values=values), feed.place(order), 0, 6))
     assert_close(found[0][0].params, found[1][0].params, rtol=1e-4, atol=1e-5)
-    assert_close(found[0][1].sums, found[1][1].sums, rtol=1e-5)
+    assert_close(found[0][1], found[1][1], rtol=1e-5)
 
 
 def _weights(golden, prefix):

@@ -1,15 +1,12 @@
 """Event files, read back record by record: every scalar at its step, and each step once."""
 
-import jax.numpy as jnp
-import numpy as np
 import pytest
 
 from seqjax.errors import MissingPackageError
 from seqjax.training import tensorboard as module
 from seqjax.training.evaluate import Evaluation
-from seqjax.training.events import BackEvent, BatchEvent, EpochEvent, Standing
+from seqjax.training.events import BatchEvent, EpochEvent, ResumeEvent
 from seqjax.training.metrics import Losses
-from seqjax.training.state import TrainState
 from seqjax.training.tensorboard import require_tensorboard, tensorboard_log
 from tests.event_files import scalars
 
@@ -53,8 +50,8 @@ def test_scalars_stand_at_the_number_of_batches(tmp_path):
 def test_a_resumed_run_goes_on_without_doubled_steps(tmp_path):
     before = [validation(0, 3.0), batch(1, 2, 2.0), batch(1, 4, 1.5), validation(1, 1.25)]
     write(tmp_path, *before, batch(2, 2, 7.0), batch(2, 4, 7.0), validation(2, 7.0))
-    write(tmp_path, batch(2, 2, 1.0), batch(2, 4, 0.5), validation(2, 0.25))
-    write(tmp_path, validation(2, 0.25), batch(3, 2, 0.25))
+    write(tmp_path, ResumeEvent(2, 0, BATCHES), batch(2, 2, 1.0), batch(2, 4, 0.5), validation(2, 7.0))
+    write(tmp_path, ResumeEvent(2, 2, BATCHES), batch(2, 4, 0.5), validation(2, 0.25), batch(3, 2, 0.25))
     found = scalars(tmp_path)
     assert {len(values) for values in found.values()} == {1}
     assert [found["train/loss/item", step][0] for step in (2, 4, 6, 8, 10)] == [2.0, 1.5, 1.0, 0.5, 0.25]
@@ -62,8 +59,7 @@ def test_a_resumed_run_goes_on_without_doubled_steps(tmp_path):
 
 
 def test_a_run_that_is_taken_back_goes_on_without_doubled_steps(tmp_path):
-    params = {"w": np.zeros(1)}
-    back = BackEvent(Standing(1, TrainState(params, (), jnp.int32(4)), params, 1, 1.25))
+    back = ResumeEvent(2, 0, BATCHES)
     write(tmp_path, batch(1, 4, 1.5), validation(1, 1.25), batch(2, 2, 7.0), back, batch(2, 2, 1.0))
     found = scalars(tmp_path)
     assert {len(values) for values in found.values()} == {1}
@@ -76,11 +72,11 @@ def test_what_is_written_is_on_disk_at_once(tmp_path):
         assert scalars(tmp_path)["train/loss", 2] == [3.0]
 
 
-def test_what_a_killed_process_left_half_written_is_taken_out(tmp_path):
+def test_what_a_killed_process_left_half_written_does_no_harm(tmp_path):
     write(tmp_path, validation(0, 3.0), batch(1, 2, 2.0))
     (path,) = tmp_path.iterdir()
     path.write_bytes(path.read_bytes() + b"\x30\0\0\0\0\0\0\0half")
-    write(tmp_path, batch(1, 4, 1.5))
+    write(tmp_path, ResumeEvent(1, 2, BATCHES), batch(1, 4, 1.5))
     assert [step for tag, step in scalars(tmp_path) if tag == "train/loss"] == [2, 4]
 
 

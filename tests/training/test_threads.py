@@ -40,3 +40,11 @@ def test_closing_waits_for_what_is_begun_and_drops_the_rest():
     threads.close()
     assert first.result(0) == "done"
     assert second.cancelled()
+
+
+def test_without_threads_calls_are_made_at_once():
+    threads = Threads(0, "test")
+    assert threads.submit(threading.current_thread).result(0) is threading.current_thread()
+    with pytest.raises(ZeroDivisionError):
+        threads.submit(divmod, 1, 0)
+    threads.close()

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from seqjax.sweep.sizes import fitting, is_too_wide, suited
+from seqjax.training.runners import fitting, is_too_wide, suited
 from tests.populations import config
 
 
@@ -28,9 +28,10 @@ def test_as_many_runs_as_fit_into_a_devices_memory():
 
 
 def test_a_cpu_takes_runs_one_by_one_unless_each_would_read_the_data():
-    assert suited(device("cpu"), is_resident=True) == "loop"
-    assert suited(device("cpu"), is_resident=False) == "map"
-    assert suited(device("gpu"), is_resident=True) == suited(device("gpu"), is_resident=False) == "vmap"
+    assert suited(device("cpu"), is_resident=True, runs=2) == "loop"
+    assert suited(device("cpu"), is_resident=False, runs=2) == "vmap"
+    assert {suited(device("gpu"), is_resident=resident, runs=2) for resident in (True, False)} == {"vmap"}
+    assert suited(device("gpu"), is_resident=True, runs=1) == "loop"
 
 
 def test_an_accelerator_does_not_compute_slots_that_stay_empty():

@@ -13,14 +13,17 @@ import numpy as np
 import pytest
 
 from seqjax.errors import ArtifactError, TrainingError
-from seqjax.sweep.population import Population
+from seqjax.stopping import Note
+from seqjax.training import runners
 from seqjax.training.evaluate import Evaluation
-from seqjax.training.events import BatchEvent, EpochEvent, PauseEvent, StandingEvent
-from seqjax.training.loop import fit
+from seqjax.training.events import BatchEvent, EpochEvent, PauseEvent, ResumeEvent, StateEvent
+from seqjax.training.loop import Population
 from seqjax.training.metrics import Losses
 from tests.populations import config, members, quick, solo
+from tests.training.conftest import fit
 
-BASE = {"dropout": 0.1, "gradient_clip": 0.5, "label_smoothing": 0.1}
+HUBER = {"criterion": {"item": "CrossEntropyLoss", "value": "HuberLoss"}}
+BASE = {"dropout": 0.1, "gradient_clip": 0.5, "label_smoothing": 0.1, **HUBER}
 VARIED = {
     "nothing": {},
     "learning_rate": {"learning_rate": 0.01},
@@ -35,6 +38,7 @@ VARIED = {
     "gradient_clip": {"gradient_clip": 0.05},
     "no clip": {"gradient_clip": None},
     "label_smoothing": {"label_smoothing": 0.3},
+    "huber_delta": {"huber_delta": 0.2},
     "loss_weights": {"loss_weights": {"item": 0.2, "value": 2.0}},
     "class_weights": {"class_weights": {"item": [1.0, 0.5, 2.0, 3.0, 0.25]}},
     "weight_decay": {"optimizer": {"name": "AdamW", "weight_decay": 0.5}},
@@ -59,34 +63,34 @@ POPULATIONS = {}
 FOLDS = {}
 
 
-def population(kind, programs, group, slots):
+def population(kind, run, group, slots):
     """A population; one that differs in nothing that is compiled is used again."""
     key = kind, slots, str(jax.tree.structure(group[0].values)), jax.config.read("jax_enable_x64")
     if key not in POPULATIONS:
-        POPULATIONS[key] = Population(programs, kind, slots)
+        POPULATIONS[key] = Population(run, kind=kind, slots=slots)
     return POPULATIONS[key]
 
 
 def trained(kind, some, *, slots=None):
     """How the members of a population end, in their order."""
-    programs, group = members(some)
-    ends = {}
-    population(kind, programs, group, slots or len(group)).train(
-        group, lambda member, end: ends.__setitem__(id(member), end)
-    )
-    return [ends[id(member)] for member in group]
+    run, group = members(some)
+    ended = []
+    population(kind, run, group, slots or len(group)).train(group, ended.append)
+    assert set(ended) == set(group)
+    return [member.error or member.state for member in group]
 
 
 def alone(settings):
     """The parameters of a run that is trained by itself, with its numbers compiled in."""
     spec = settings.training_spec
-    run, params = solo(settings, beside=quick(settings))
+    run, params = solo(settings, like=quick(settings))
     compiled_in = (spec.dropout, spec.gradient_clip, spec.label_smoothing, spec.loss_weights)
-    key = repr((*compiled_in, spec.class_weights, spec.optimizer))
-    first = FOLDS.setdefault(key, run)
+    key = repr((*compiled_in, spec.huber_delta, spec.class_weights, spec.optimizer))
+    by_itself = FOLDS.setdefault(key, Population(run))
     nothing = Evaluation(Losses({"item": 1.0}, {"item": 1.0}), {})
-    setup = replace(run.setup, feed=first.setup.feed, fold=first.setup.fold, evaluate=lambda _: nothing)
-    return fit(setup, run.begin(params), epochs=spec.epochs).state
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(by_itself, "_evaluate", lambda slots: dict.fromkeys(slots, nothing))
+        return fit(by_itself, run.begin(params), epochs=spec.epochs, run=run).state
 
 
 def distance(one, other):
@@ -107,7 +111,7 @@ def double():
 @pytest.fixture(scope="module")
 def ends(double):
     """Members of each runner, which differ in every field at once."""
-    return {kind: trained(kind, configs()) for kind in ("vmap", "map", "loop")}
+    return {kind: trained(kind, configs()) for kind in ("vmap", "loop")}
 
 
 @pytest.mark.parametrize("field", VARIED)
@@ -123,30 +127,26 @@ def test_a_member_that_diverges_changes_no_other():
     """Bit for bit, where they are computed by one program; a loop has one for each."""
     wild = config(BASE | {"learning_rate": 1e30, "gradient_clip": None})
     healthy = [config(BASE | {"learning_rate": rate, "epochs": 3}) for rate in (0.001, 0.002, 0.004)]
-    for kind in ("vmap", "map"):
-        calm, upset = trained(kind, healthy), trained(kind, [healthy[0], wild, healthy[2]])
-        assert isinstance(upset[1], TrainingError)
-        assert "is not finite in epoch 1, update" in str(upset[1])
-        for place in (0, 2):
-            jax.tree.map(np.testing.assert_array_equal, calm[place].state, upset[place].state)
-            assert calm[place].best_loss == upset[place].best_loss
+    calm, upset = trained("vmap", healthy), trained("vmap", [healthy[0], wild, healthy[2]])
+    assert isinstance(upset[1], TrainingError)
+    assert "is not finite at step" in str(upset[1])
+    for place in (0, 2):
+        jax.tree.map(np.testing.assert_array_equal, calm[place].state, upset[place].state)
+        assert calm[place].best_loss == upset[place].best_loss
 
 
-@pytest.mark.parametrize("kind", ["loop", "map"])
+@pytest.mark.parametrize("kind", ["loop", "vmap"])
 def test_what_is_compiled_ahead_is_not_compiled_again(kind, caplog):
-    programs, group = members(
-        [config(BASE | {"learning_rate": rate, "epochs": 2}) for rate in (0.001, 0.002)]
-    )
-    together = Population(programs, kind, 2)
-    ends = []
+    run, group = members([config(BASE | {"learning_rate": rate, "epochs": 2}) for rate in (0.001, 0.002)])
+    together = Population(run, kind=kind, slots=2)
     jax.config.update("jax_log_compiles", True)  # In all threads.
     try:
         with caplog.at_level(logging.WARNING):
             together.compile(replace(group[0]))
-            together.train(group, lambda member, end: ends.append(end))
+            together.train(group, lambda member: None)
     finally:
         jax.config.update("jax_log_compiles", False)
-    assert [end.epoch for end in ends] == [2, 2]
+    assert [member.state.epoch for member in group] == [2, 2]
     # The update and the evaluation.
     assert caplog.text.count("Finished XLA compilation of jit(loop)") == 2
 
@@ -155,21 +155,21 @@ def test_slots_are_refilled_and_members_end_by_themselves():
     """Five runs of different lengths in two slots: the same as each alone, in the order in which they end."""
     lengths = [3, 1, 2, 4, 1]
     some = [config(BASE | {"epochs": length}, seed=seed) for seed, length in enumerate(lengths)]
-    programs, group = members(some)
+    run, group = members(some)
     events = {id(member): [] for member in group}
     for member in group:
         member.hooks = [events[id(member)].append]
     order = []
-    Population(programs, "map", 2).train(group, lambda member, end: order.append((group.index(member), end)))
-    assert [place for place, _ in order] == [1, 0, 2, 4, 3]
+    Population(run, kind="vmap", slots=2).train(group, order.append)
+    assert [group.index(member) for member in order] == [1, 0, 2, 4, 3]
     together = trained("loop", some)
-    for place, end in order:
-        assert end.epoch == lengths[place]
-        assert distance(end.state.params, together[place].state.params) < 1e-4
-        told = events[id(group[place])]
+    for place, member in enumerate(group):
+        assert member.state.epoch == lengths[place]
+        assert distance(member.state.state.params, together[place].state.params) < 1e-4
+        told = events[id(member)]
         epochs = [event.epoch for event in told if isinstance(event, EpochEvent)]
         assert epochs == list(range(lengths[place] + 1))
-        finished = [event.finished for event in told if isinstance(event, StandingEvent)]
+        finished = [event.finished for event in told if isinstance(event, StateEvent)]
         assert finished == [False] * (lengths[place] - 1) + [True]
         batches = [event.batch for event in told if isinstance(event, BatchEvent)]
         assert batches == [3, 6] * lengths[place]
@@ -178,19 +178,56 @@ def test_slots_are_refilled_and_members_end_by_themselves():
 def test_a_member_goes_on_from_where_it_stands():
     settings = config(BASE | {"epochs": 4})
     whole = trained("loop", [settings, settings])[0]
-    programs, group = members([settings, settings])
-    halves = []
+    run, group = members([settings, settings])
     for member in group:
         member.until = 2
-    population("loop", programs, group, 2).train(group, lambda member, end: halves.append(end))
+    population("loop", run, group, 2).train(group, lambda member: None)
+    halves = [member.state for member in group]
     assert [half.epoch for half in halves] == [2, 2]
-    programs, group = members([settings, settings])
-    group[0].start = halves[0]
-    ends = []
-    population("loop", programs, group, 2).train(group, lambda member, end: ends.append(end))
-    assert [end.epoch for end in ends] == [4, 4]
-    jax.tree.map(np.testing.assert_array_equal, ends[0].state.params, whole.state.params)
-    assert ends[0].best_epoch == whole.best_epoch
+    run, group = members([settings, settings])
+    group[0].state = halves[0]
+    population("loop", run, group, 2).train(group, lambda member: None)
+    assert [member.state.epoch for member in group] == [4, 4]
+    jax.tree.map(np.testing.assert_array_equal, group[0].state.state.params, whole.state.params)
+    assert group[0].state.best_epoch == whole.best_epoch
+
+
+@pytest.mark.parametrize("kind", ["loop", "vmap"])
+def test_members_go_on_in_the_middle_of_an_epoch_as_they_would_have(kind):
+    """At different updates of their epochs, beside one that is new; they save at their own intervals."""
+    changes = BASE | {"epochs": 3, "save_interval_steps": 4}
+    some = [config(changes | {"learning_rate": 0.01 * seed}, seed=seed) for seed in (1, 2, 3)]
+    run, group = members(some)
+    told = [[] for _ in group]
+    for member, events in zip(group, told, strict=True):
+        member.hooks = [events.append]
+    together = population(kind, run, group, 3)
+    together.train(group, lambda member: None)
+    paused = [[event.state for event in events if isinstance(event, PauseEvent)] for events in told]
+    assert [(state.epoch, state.progress.updates) for state in paused[0]] == [(0, 4), (1, 2), (2, 4)]
+    again, heard = members(some)[1], [[] for _ in group]
+    again[0].state, again[1].state = paused[0][1], paused[1][0]
+    for member, events in zip(again, heard, strict=True):
+        member.hooks = [events.append]
+    together.train(again, lambda member: None)
+    assert [event for event in heard[0] if isinstance(event, ResumeEvent)] == [ResumeEvent(2, 2, 6)]
+    for place, member in enumerate(again):
+        jax.tree.map(np.testing.assert_array_equal, member.state.state, group[place].state.state)
+        rest, whole = (losses(events[place]) for events in (heard, told))
+        assert rest == whole[len(whole) - len(rest) :]
+        assert member.state.losses == group[place].state.losses
+    assert [len(losses(events)) for events in heard] == [6, 8, 10]
+
+
+def losses(events):
+    """What the events tell of batches and epochs, times apart."""
+    return [
+        (event.epoch, event.batch, event.losses)
+        if isinstance(event, BatchEvent)
+        else (event.epoch, event.evaluation.losses, event.training)
+        for event in events
+        if isinstance(event, BatchEvent | EpochEvent)
+    ]
 
 
 @pytest.fixture
@@ -206,13 +243,13 @@ def test_updates_that_float16_skips_are_told_as_in_a_solo_run(single):
     expected = []
     for settings in some:
         run, params = solo(settings)
-        fit(run.setup, run.begin(params), epochs=1, hooks=[expected.append])
-    for kind in ("map", "loop"):
-        programs, group = members(some)
+        fit(Population(run), run.begin(params), epochs=1, hooks=[expected.append])
+    for kind in ("vmap", "loop"):
+        run, group = members(some)
         told = [[], []]
         for member, events in zip(group, told, strict=True):
             member.hooks = [events.append]
-        Population(programs, kind, 2).train(group, lambda member, end: None)
+        Population(run, kind=kind, slots=2).train(group, lambda member: None)
         assert skipped(told[0] + told[1]) == skipped(expected)
     assert any(count for _, count in skipped(expected))
 
@@ -224,69 +261,67 @@ def skipped(events):
 
 def test_too_many_slots_are_halved(monkeypatch):
     """Out of memory in the second epoch: members go on, two at a time, from where they were."""
-    from seqjax.sweep import runners
-
     some = [config(BASE | {"epochs": 2}, seed=seed) for seed in range(4)]
-    expected = trained("map", some)
+    expected = trained("vmap", some)
     trains = runners.Stacked.train
     calls = []
 
-    def train(self, low, high):
-        calls.append(self._slots)
-        if self._slots == 4 and len(calls) == 4:
+    def train(self, slots, low, high):
+        calls.append((self._slots, low))
+        if self._slots == 4 and len([low for _, low in calls if low == 0]) == 2:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
-        return trains(self, low, high)
+        return trains(self, slots, low, high)
 
     monkeypatch.setattr(runners.Stacked, "train", train)
-    found = trained("map", some)
+    found = trained("vmap", some)
     POPULATIONS.clear()
-    assert calls == [4] * 4 + [2] * 4
+    assert [slots for slots, low in calls if low == 0] == [4, 4, 2, 2]
     for one, other in zip(found, expected, strict=True):
         assert one.epoch == 2
         assert distance(one.state.params, other.state.params) < 1e-4
 
 
-def test_one_that_does_not_fit_alone_is_an_error_that_its_hooks_know_of_before(monkeypatch):
+def test_where_not_even_one_fits_batches_are_cut_and_at_last_it_is_saved(monkeypatch):
     """In the second epoch: the first is not lost."""
-    from seqjax.sweep import runners
-
-    programs, (member,) = members([config(BASE)])
+    run, (member,) = members([config(BASE)])
     told = []
     member.hooks = [told.append]
     trains = runners.Loop.train
 
-    def train(self, low, high):
-        if any(isinstance(event, StandingEvent) for event in told):
+    def train(self, slots, low, high):
+        if any(isinstance(event, StateEvent) for event in told):
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
-        return trains(self, low, high)
+        return trains(self, slots, low, high)
 
     monkeypatch.setattr(runners.Loop, "train", train)
-    with pytest.raises(jax.errors.JaxRuntimeError):
-        Population(programs, "loop", 1).train([member], lambda member, end: None)
+    Population(run).train([member], lambda member: None)
     assert isinstance(told[-1], PauseEvent)
-    assert (told[-1].standing.epoch, told[-1].signal) == (1, 0)
+    assert (told[-1].state.epoch, told[-1].signal) == (1, 0)
+    assert "too little memory for batches of 4 windows in 4 parts" in str(member.error)
 
 
 def test_a_member_that_cannot_be_saved_keeps_no_other_from_it(caplog):
-    programs, group = members([config(BASE | {"epochs": 3, "learning_rate": rate}) for rate in (0.1, 0.2)])
-    told = []
+    run, group = members([config(BASE | {"epochs": 3, "learning_rate": rate}) for rate in (0.1, 0.2)])
+    told, note = [], Note()
 
     def full_disk(event):
         if isinstance(event, PauseEvent):
             raise ArtifactError("No checkpoint could be written.")
 
-    group[0].hooks, group[1].hooks = [full_disk], [told.append]
+    def stop_after_an_epoch(event):
+        told.append(event)
+        note.signal = signal.SIGINT if isinstance(event, StateEvent) else note.signal
 
-    def after_an_epoch():
-        return signal.SIGINT if any(isinstance(event, StandingEvent) for event in told) else 0
-
+    group[0].hooks, group[1].hooks = [full_disk], [stop_after_an_epoch]
     with pytest.raises(KeyboardInterrupt):
-        Population(programs, "loop", 2).train(group, lambda member, end: None, after_an_epoch)
+        Population(run, slots=2).train(group, lambda member: None, note)
     assert isinstance(told[-1], PauseEvent)
+    assert told[-1].state.epoch == 1
+    assert told[-1].state.progress.updates > 0
     assert "No checkpoint could be written." in caplog.text
 
 
-@pytest.mark.parametrize("kind", ["map", "loop"])
+@pytest.mark.parametrize("kind", ["vmap", "loop"])
 def test_what_a_member_keeps_holds_no_memory_of_others(kind):
     for end in trained(kind, [config(BASE | {"epochs": 1}, seed=seed) for seed in range(2)]):
         assert all(leaf.base is None for leaf in jax.tree.leaves((end.state, end.best)))
@@ -296,8 +331,8 @@ SPREAD = """
 import jax, sys
 import numpy as np
 from tests.populations import config, members
-from tests.sweep.test_population import BASE, distance
-from seqjax.sweep.population import Population
+from tests.training.test_population import BASE, distance
+from seqjax.training.loop import Population
 from seqjax.training.placement import Placement
 from seqjax.training.feed import ResidentFeed
 from tests.populations import SCHEMA, data
@@ -310,16 +345,13 @@ changes = BASE | {"epochs": 2, "accumulation_steps": accumulation}
 some = [config(changes | {"learning_rate": rate}, seed=seed) for seed, rate in enumerate(rates)]
 ends = []
 for devices in (1, count):
-    programs, group = members(some)
+    run, group = members(some)
     placement = Placement(jax.devices()[:devices])
     windows, columns = data(some[0]).training, tuple(SCHEMA.columns)
     feed = ResidentFeed(windows, columns, compiler_options=FAST_TO_COMPILE, placement=placement)
-    programs = replace(programs, training=feed, validation=feed, placement=placement)
-    found = {}
-    def leave(member, end):
-        found[group.index(member)] = end
-    Population(programs, kind, 5).train(group, leave)
-    ends.append(found)
+    run = replace(run, training=feed, validation=feed, placement=placement)
+    Population(run, kind=kind, slots=5).train(group, lambda member: None)
+    ends.append([member.state for member in group])
 for place in range(5):
     assert distance(ends[1][place].state.params, ends[0][place].state.params) < 1e-5
     assert abs(ends[1][place].best_loss / ends[0][place].best_loss - 1) < 1e-5

@@ -4,6 +4,8 @@ A process meets the others through `jax.distributed`. Who they are is taken from
 SEQJAX_NUM_PROCESSES and SEQJAX_PROCESS_ID (the options --coordinator, --num-processes and --process-id set
 them), or from the launcher: jax knows Slurm, Open MPI and Kubernetes. A process that was started by itself is
 alone, and trains on the devices of its machine.
+
+While they train, an `Agreement` sees to it that all stop at the same update.
 """
 
 import logging
@@ -16,10 +18,12 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from jaxtyping import Array, Int
 
 from seqjax.config.train import TrainingSpec
 from seqjax.errors import TrainingError
 from seqjax.training.devices import Device, find_device
+from seqjax.training.placement import Placement
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +39,36 @@ _PATIENCE = 300.0
 _FOREVER = 1_000_000
 _SUMS = ("Gloo", "NCCL")
 """What the libraries that add up over processes call themselves when one of them is missing."""
+
+
+class Agreement:
+    """Lets the processes of a run do the same after a dispatch.
+
+    What each asks for travels through the devices. Nobody waits for it: like everything, it is read one
+    dispatch late.
+    """
+
+    def __init__(self, placement: Placement) -> None:
+        self._placement = placement
+        self._strongest = jax.jit(lambda asked: asked.max(axis=0), out_shardings=placement.everywhere)
+
+    def ask(self, signal: int, size: int) -> Int[Array, "2"] | Int[np.ndarray, "2"]:
+        """Sends what this process asks for; what all agree on is on its way.
+
+        Args:
+          signal: The number of the signal that asks to stop; 0 if none came.
+          size: How many updates to send at once at most.
+        """
+        own = np.asarray([[signal, -size]], np.int32)
+        if self._placement.processes == 1:
+            return own[0]
+        return self._strongest(self._placement.from_local_rows(own.repeat(self._placement.own_size, axis=0)))
+
+    @staticmethod
+    def read(answer: Int[Array, "2"] | Int[np.ndarray, "2"]) -> tuple[int, int]:
+        """Waits for what all agree on: the strongest signal, and the smallest size."""
+        signal, size = np.asarray(answer).tolist()
+        return signal, -size
 
 
 def connect(environment: Mapping[str, str] = os.environ) -> None:

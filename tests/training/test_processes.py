@@ -11,8 +11,8 @@ import pytest
 from seqjax.config.optimization import NamedSpec
 from seqjax.config.train import TrainingSpec
 from seqjax.errors import TrainingError
-from seqjax.training import distributed
-from seqjax.training.distributed import connect, explaining_lost_processes, find_devices
+from seqjax.training import processes
+from seqjax.training.processes import connect, explaining_lost_processes, find_devices
 
 CHILD = [sys.executable, "-m", "tests.training.devices_child"]
 
@@ -111,7 +111,7 @@ def test_an_incomplete_launch_is_explained(environment, message):
 
 
 def test_a_process_that_waits_in_vain_says_for_whom(monkeypatch):
-    monkeypatch.setattr(distributed, "_PATIENCE", 0.01)
+    monkeypatch.setattr(processes, "_PATIENCE", 0.01)
     monkeypatch.setattr(jax.distributed, "initialize", lambda **_: threading.Event().wait(1))
     monkeypatch.setattr(jax.config, "update", lambda *_: None)
     launch = {"SEQJAX_COORDINATOR": "a:1", "SEQJAX_NUM_PROCESSES": "2", "SEQJAX_PROCESS_ID": "1"}

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from seqjax.config.base import Problems
+from seqjax.config.changes import marked_keys
 from seqjax.config.optimization import OPTIMIZERS, NamedSpec, optimizer_settings
+from seqjax.config.train import TrainConfig
 from seqjax.optim.optimizers import build_optimizer
-from seqjax.sweep.groups import grouped_by_shape, shape_of, values_of
+from seqjax.training.shapes import grouped_by_shape, shape_of, values_of
 from tests.populations import SCHEMA, config
 
 
@@ -22,6 +24,9 @@ def test_what_is_a_value_does_not_split_a_group():
         {"loss_weights": {"item": 1, "value": 2}},
         {"class_weights": {"item": [1, 2, 3, 4, 5]}},
         {"label_smoothing": 0.1},
+        {"huber_delta": 0.5},
+        {"smooth_l1_beta": 0.5},
+        {"save_interval_minutes": 3},
         {"optimizer": {"name": "AdamW", "betas": [0.5, 0.6], "eps": 0.1, "weight_decay": 0}},
     ]
     base = shape_of(config())
@@ -47,6 +52,52 @@ def test_what_is_compiled_in_does():
     assert shape_of(momenta[0]) == shape_of(momenta[1])
 
 
+OTHER_VALUES = {
+    "seed": 9,
+    "model_name": "other",
+    "inference_batch_size": 7,
+    "embedding_layers": [0],
+    "training_spec.epochs": 3,
+    "training_spec.learning_rate": 0.5,
+    "training_spec.optimizer": {"name": "AdamW", "weight_decay": 0.5},
+    "training_spec.scheduler": {"name": "ExponentialLR", "gamma": 0.5},
+    "training_spec.scheduler_step_on": "batch",
+    "training_spec.dropout": 0.3,
+    "training_spec.gradient_clip": 2.0,
+    "training_spec.loss_weights": {"item": 2.0, "value": 1.0},
+    "training_spec.class_weights": {"item": [1, 2, 3, 4, 5]},
+    "training_spec.label_smoothing": 0.3,
+    "training_spec.huber_delta": 0.3,
+    "training_spec.smooth_l1_beta": 0.3,
+    "training_spec.early_stopping_epochs": 3,
+    "training_spec.warm_start": "other.pt",
+    "training_spec.save_interval_minutes": 0.5,
+    "training_spec.save_interval_steps": 5,
+    "training_spec.save_interval_epochs": 5,
+    "training_spec.keep_checkpoints": 7,
+    "training_spec.log_interval": 7,
+    "training_spec.log_to": ["tensorboard"],
+    "training_spec.world_size": 7,
+    "training_spec.backend": "gloo",
+    "training_spec.device_max_concat_length": 7,
+}
+
+
+@pytest.mark.parametrize("key", marked_keys(TrainConfig, lambda mark: not mark.is_compiled))
+def test_runs_that_differ_in_what_is_not_compiled_in_share_programs(key):
+    """Every key that is marked so: the shape is the same, and so are the names of the numbers taken in."""
+    criterion = {"criterion": {"item": "CrossEntropyLoss", "value": "HuberLoss"}}
+    section, _, name = key.rpartition(".")
+    default = config(criterion)
+    before = default.training_spec if section else default
+    value = OTHER_VALUES.get(key, not getattr(before, name))
+    other = config(criterion | ({name: value} if section else {}), **({} if section else {name: value}))
+    assert other != default
+    assert shape_of(other) == shape_of(default)
+    ours, theirs = values_of([default, other], SCHEMA)
+    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
+
+
 def test_groups_keep_the_order_of_the_runs():
     sizes = [4, 5, 4, 6, 5]
     runs = [(place, config({"batch_size": size})) for place, size in enumerate(sizes)]
@@ -60,11 +111,12 @@ def test_values_are_those_in_which_runs_differ():
         config({"dropout": 0.2, "optimizer": {"name": "AdamW", "weight_decay": 0.02, "betas": [0.5, 0.999]}}),
     ]
     found = values_of(some, SCHEMA)
-    assert [sorted(one) for one in found] == [["class_weights", "clip", "dropout", "optimizer"]] * 3
+    assert [sorted(one) for one in found] == [["clip", "dropout", "optimizer", "targets"]] * 3
     assert [one["dropout"] for one in found] == [0.1, 0.2, 0.2]
     assert [one["clip"] for one in found] == [0.5, float("inf"), 0.5]
     assert [one["optimizer"] for one in found] == [{"betas": (0.9, 0.999)}] * 2 + [{"betas": (0.5, 0.999)}]
-    np.testing.assert_array_equal(found[1]["class_weights"]["item"], np.ones(5))
+    np.testing.assert_array_equal(found[1]["targets"]["item"]["class_weights"], np.ones(5))
+    assert list(found[1]["targets"]) == ["item"]
     assert values_of(some[:1], SCHEMA) == [{}]
 
 

@@ -1,0 +1,420 @@
+"""Compiled programs at work: on one run, or on the members of a population.
+
+A runner has slots, and each slot holds the state of a run. Runs share compiled programs and differ in their
+`Work`. Two runners compute the same, and differ in rounding at most:
+
+* `Stacked` computes all slots in one operation each (`vmap`): small products become large ones, which is what
+  an accelerator is good at, and a batch is read once for all. Every slot is computed, whether or not it has a
+  run.
+* `Loop` runs a program for one as often as there are runs, and moves no state of theirs. On a CPU as many
+  runs as there are cores are under way at once.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import replace
+from functools import partial
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+from typing_extensions import override
+
+from seqjax.config.train import TrainConfig
+from seqjax.runtime import available_cores
+from seqjax.training.devices import Device
+from seqjax.training.evaluate import CompiledEvaluator, Found, dispatches, evaluation_step
+from seqjax.training.feed import ResidentFeed, Step
+from seqjax.training.placement import Tree
+from seqjax.training.setup import Run
+from seqjax.training.state import TrainState, to_host
+from seqjax.training.step import TABLE_ROWS, Constants, Values, build_step, empty_table
+from seqjax.training.threads import Threads
+from seqjax.windows.order import Order
+from seqjax.windows.windows import Batch
+
+Kind: TypeAlias = Literal["vmap", "loop"]
+
+_SHARE = 0.8
+"""Of an accelerator's memory that a population may take; too much is mended by halving it."""
+_COPIES = 5
+"""Parameters, gradients, two statistics of the optimizer, and room to write the next state."""
+_MOST_ON_A_CPU = 64
+
+
+class Work(NamedTuple):
+    """The updates of a run in an epoch."""
+
+    order: Order
+    """Its batches."""
+    constants: Constants
+    """Its learning rates, key and numbers."""
+
+
+class Sent(NamedTuple):
+    """Updates that are under way."""
+
+    low: int
+    """The first of them."""
+    high: int
+    """The one after the last."""
+    tables: Tree
+    """What the runner reads their loss tables from."""
+
+
+class Runner(ABC):
+    """Slots on a device.
+
+    Args:
+      run: One of the runs: its recipe and data are compiled, with its numbers where `Work` brings none.
+      slots: How many runs there is room for.
+      micro_batches: Into how many parts each batch is cut, for want of memory.
+    """
+
+    def __init__(self, run: Run, slots: int, micro_batches: int) -> None:
+        self._run = run
+        self._slots = slots
+        self._sizes = {"accumulation": run.recipe.accumulation, "micro_batches": micro_batches}
+        self._step = build_step(replace(run.recipe, accumulation=run.recipe.accumulation * micro_batches))
+        size = -(-run.validation_order.batch_size // micro_batches)
+        self._known = replace(run.validation_order, batch_size=size)
+        self._no_table = empty_table(run.recipe.targets)
+
+    @abstractmethod
+    def compile(self, state: TrainState, work: Work) -> None:
+        """Compiles what runs of this kind need, before there are any.
+
+        Args:
+          state: Of the shapes that runs have.
+          work: Likewise.
+        """
+
+    @abstractmethod
+    def put(self, slot: int, state: TrainState) -> None:
+        """Gives a slot a state, which is copied."""
+
+    @abstractmethod
+    def begin(self, work: Mapping[int, Work]) -> None:
+        """Takes the work of the epoch that follows, by slot; other slots are of no interest."""
+
+    @abstractmethod
+    def train(self, slots: Sequence[int], low: int, high: int) -> Sent:
+        """Sends the updates from `low` to `high`, `TABLE_ROWS` at most, of some slots at least."""
+
+    @abstractmethod
+    def read(self, sent: Sent, slots: Sequence[int]) -> dict[int, Float[np.ndarray, "n columns"]]:
+        """Waits for updates; their rows of the loss tables, by slot."""
+
+    @abstractmethod
+    def evaluate(self, values: Mapping[int, Values]) -> dict[int, list[Found]]:
+        """Evaluates runs; sums by slot, in host memory.
+
+        Args:
+          values: The runs' own numbers, by slot.
+        """
+
+    @abstractmethod
+    def states(self, slots: Sequence[int]) -> dict[int, TrainState]:
+        """Copies of states in host memory."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Drops the states, and what was sent and is not begun; the runner is not used again."""
+
+
+class Loop(Runner):
+    """One run after the other, with the programs of one.
+
+    On a CPU, threads send the runs, one for each core: the operations of a small model are too short to be
+    shared among cores, and two such models on two cores take 1.2 to 1.4 times less time side by side than in
+    turn.
+    """
+
+    def __init__(self, run: Run, slots: int, micro_batches: int) -> None:
+        super().__init__(run, slots, micro_batches)
+        self._update = run.training.fold(self._step)
+        self._evaluator = CompiledEvaluator(run.evaluator, run.validation, self._known, run.placement)
+        self._threads = Threads(_at_once(run) if slots > 1 else 0, "members")
+        self._states: dict[int, TrainState] = {}
+        # A table is read while the next updates fill the other one.
+        self._tables: dict[int, list[Array]] = {}
+        self._work: dict[int, tuple[Tree, Constants]] = {}
+        self._sent: dict[int, Future[Any]] = {}
+        self._kept: dict[tuple[int, str], tuple[Tree, Tree]] = {}
+
+    @override
+    def compile(self, state: TrainState, work: Work) -> None:
+        carry = self._run.placement.replicate((state, self._no_table))
+        params, constants = self._run.placement.replicate((state.params, work.constants))
+        order = self._run.training.place(work.order, **self._sizes)
+        update = self._threads.submit(self._update, carry, constants, order, 0, 0)
+        self._evaluator.compile(params, constants.values)
+        update.result()
+
+    @override
+    def put(self, slot: int, state: TrainState) -> None:
+        self._states[slot] = self._run.placement.replicate(state)
+        self._tables[slot] = [*self._run.placement.replicate((self._no_table, self._no_table))]
+
+    @override
+    def begin(self, work: Mapping[int, Work]) -> None:
+        place, self._sent = partial(self._run.training.place, **self._sizes), {}
+        self._work = {slot: (place(one.order), self._placed(slot, one)) for slot, one in work.items()}
+
+    def _placed(self, slot: int, work: Work) -> Constants:
+        rates, key, values, moved = work.constants
+        rates, moved = self._run.placement.replicate((rates, moved))
+        return Constants(rates, self._once(slot, "key", key), self._once(slot, "values", values), moved)
+
+    def _once(self, slot: int, name: str, tree: Tree) -> Tree:
+        """Replicates what stays the same from epoch to epoch, unless that was done."""
+        known, placed = self._kept.get((slot, name), (None, None))
+        if known is not tree:
+            placed = self._run.placement.replicate(tree)
+            self._kept[slot, name] = tree, placed
+        return placed
+
+    @override
+    def train(self, slots: Sequence[int], low: int, high: int) -> Sent:
+        for slot in slots:
+            self._sent[slot] = self._threads.submit(self._trained, slot, self._sent.get(slot), low, high)
+        return Sent(low, high, dict(self._sent))
+
+    def _trained(self, slot: int, before: "Future[Any] | None", low: int, high: int) -> Array | np.ndarray:
+        if before is not None:
+            before.result()  # A run's own updates come in turn.
+        order, constants = self._work[slot]
+        carry = self._states[slot], self._tables[slot].pop(0)
+        self._states[slot], table = self._update(carry, constants, order, low, high)
+        self._tables[slot].append(table)
+        return to_host(table) if self._threads.count else table
+
+    @override
+    def read(self, sent: Sent, slots: Sequence[int]) -> dict[int, Float[np.ndarray, "n columns"]]:
+        return {slot: np.asarray(sent.tables[slot].result())[_rows(sent)] for slot in slots}
+
+    @override
+    def evaluate(self, values: Mapping[int, Values]) -> dict[int, list[Found]]:
+        found = {slot: self._threads.submit(self._evaluated, slot, own) for slot, own in values.items()}
+        return {slot: to_host(sums.result()) for slot, sums in found.items()}
+
+    def _evaluated(self, slot: int, values: Values) -> list[Found]:
+        found = self._evaluator(self._states[slot].params, self._once(slot, "values", values))
+        return jax.block_until_ready(found) if self._threads.count else found
+
+    @override
+    def states(self, slots: Sequence[int]) -> dict[int, TrainState]:
+        return {slot: to_host(self._states[slot]) for slot in slots}
+
+    @override
+    def close(self) -> None:
+        self._threads.close()
+        self._states, self._tables, self._work, self._sent, self._kept = {}, {}, {}, {}, {}
+
+
+class Stacked(Runner):
+    """All runs in arrays whose first axis is the slot. Several devices share out the slots among them."""
+
+    def __init__(self, run: Run, slots: int, micro_batches: int) -> None:
+        placement = run.placement
+        super().__init__(run, slots + -slots % placement.size, micro_batches)
+        self._is_spread = placement.size > 1
+        self._sharding = placement.rows if self._is_spread else placement.everywhere
+        self._shared = run.training.fold(_batched(self._step, own_batches=False))
+        self._own = run.training.fold(_batched(self._step, own_batches=True), by_rows=self._is_spread)
+        self._evaluation = run.validation.fold(
+            _batched(evaluation_step(run.evaluator), own_batches=False), by_rows=self._is_spread
+        )
+        self._placed = run.validation.place(self._known)
+        self._nothing = to_host(run.evaluator.empty())
+        self._insert = jax.jit(_inserted, donate_argnums=0)
+        self._states: TrainState | None = None
+        self._tables: list[Array] = []
+        self._work: tuple[Callable[..., Tree], Tree, Tree] | None = None
+
+    @override
+    def compile(self, state: TrainState, work: Work) -> None:
+        self.put(0, state)
+        self.begin({0: work})
+        self.train([0], 0, 0)
+        self.evaluate({0: dict(work.constants.values or {})})
+
+    @override
+    def put(self, slot: int, state: TrainState) -> None:
+        if self._states is None:
+            self._states = self._place(_stacked([state] * self._slots))
+            self._tables = [self._place(_stacked([self._no_table] * self._slots)) for _ in range(2)]
+        else:
+            self._states = self._place(self._insert(self._states, state, np.int32(slot)))
+
+    @override
+    def begin(self, work: Mapping[int, Work]) -> None:
+        # A slot without a run does what another does; nobody looks at it.
+        first = next(iter(work.values()))
+        filled = [work.get(slot, first) for slot in range(self._slots)]
+        constants = self._place(_stacked([one.constants for one in filled]))
+        orders = [one.order for one in filled]
+        if not self._is_spread and all(order == orders[0] for order in orders):
+            self._work = self._shared, self._run.training.place(orders[0], **self._sizes), constants
+        else:
+            self._work = self._own, self._run.training.place(orders, **self._sizes), constants
+
+    @override
+    def train(self, slots: Sequence[int], low: int, high: int) -> Sent:
+        assert self._work is not None
+        fold, order, constants = self._work
+        self._states, table = fold((self._states, self._tables.pop(0)), constants, order, low, high)
+        self._tables.append(table)
+        return Sent(low, high, table)
+
+    @override
+    def read(self, sent: Sent, slots: Sequence[int]) -> dict[int, Float[np.ndarray, "n columns"]]:
+        tables = np.asarray(sent.tables)
+        return {slot: tables[slot, _rows(sent)] for slot in slots}
+
+    @override
+    def evaluate(self, values: Mapping[int, Values]) -> dict[int, list[Found]]:
+        assert self._states is not None
+        some = next(iter(values.values()))
+        own = self._place(_stacked([values.get(slot, some) for slot in range(self._slots)]))
+        nothing = _stacked([self._nothing] * self._slots)
+        found = [
+            self._evaluation(self._place(nothing), (self._states.params, own), self._placed, *bounds)
+            for bounds in dispatches(len(self._known))
+        ]
+        fetched = jax.device_get(found)
+        return {slot: [_at(sums, slot) for sums in fetched] for slot in values}
+
+    @override
+    def states(self, slots: Sequence[int]) -> dict[int, TrainState]:
+        fetched = jax.device_get(self._states)
+        return {slot: to_host(_at(fetched, slot)) for slot in slots}  # A view would hold all of it.
+
+    @override
+    def close(self) -> None:
+        self._states, self._tables, self._work = None, [], None
+
+    def _place(self, tree: Tree) -> Tree:
+        """A stack, with each device's slots on it, in buffers of its own."""
+        return jax.device_put(tree, self._sharding, may_alias=False)
+
+
+def build_runner(kind: Kind, run: Run, slots: int, micro_batches: int) -> Runner:
+    """A runner of a kind."""
+    return (Loop if kind == "loop" else Stacked)(run, slots, micro_batches)
+
+
+def suited(device: Device, *, is_resident: bool, runs: int) -> Kind:
+    """The runner that is fastest on a device.
+
+    On a CPU, `loop` is compiled soonest, and takes less wall time but for tiny models, which gain a tenth by
+    `vmap` (docs/benchmarks/sweep.json). What `loop` does not do is to read a batch once for all runs.
+
+    Args:
+      device: Where the runs are trained.
+      is_resident: Whether their data is in the device's memory.
+      runs: How many there are.
+    """
+    return "loop" if runs == 1 or (device.platform == "cpu" and is_resident) else "vmap"
+
+
+def is_too_wide(kind: Kind, device: Device, *, slots: int, runs: int) -> bool:
+    """Whether a population is to be made anew for fewer runs, since its empty slots are computed as well.
+
+    On a CPU compiling takes longer than that, for models that are small enough to be joined.
+
+    Args:
+      kind: How the device works on them.
+      device: Where they are trained.
+      slots: Of the population.
+      runs: How many there are to train.
+    """
+    return kind == "vmap" and device.platform != "cpu" and 2 * runs <= slots
+
+
+def fitting(config: TrainConfig, parameter_bytes: int, device: Device) -> int:
+    """How many runs are likely to fit into a device's memory.
+
+    Args:
+      config: One of the runs.
+      parameter_bytes: Size of its parameters.
+      device: Where they are trained.
+    """
+    limit = None if device.platform == "cpu" else (device.memory_stats() or {}).get("bytes_limit")
+    if limit is None:
+        return _MOST_ON_A_CPU
+    member = _COPIES * parameter_bytes + _activation_bytes(config)
+    return max(1, math.floor(_SHARE * limit / member))
+
+
+def bytes_of(tree: Tree) -> int:
+    """The size of arrays, or of what has their shapes."""
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def _activation_bytes(config: TrainConfig) -> int:
+    """What a backward pass keeps of the forward pass, roughly, in float32."""
+    spec, training = config.model_spec, config.training_spec
+    positions = training.batch_size * config.seq_length
+    layer = 16 * spec.dim_model + 4 * spec.dim_feedforward + 3 * spec.n_head * config.seq_length
+    return 4 * positions * (spec.num_layers * layer + 8 * spec.dim_model)
+
+
+def _at_once(run: Run) -> int:
+    """How many runs may be under way together, each sent by a thread of its own.
+
+    Those of an accelerator compute in turn anyway, several devices must be sent their work in one order, and
+    data that is read while training goes on is read by one at a time.
+    """
+    placement = run.placement
+    is_resident = all(isinstance(feed, ResidentFeed) for feed in (run.training, run.validation))
+    return available_cores() if placement.is_cpu and placement.size == 1 and is_resident else 1
+
+
+def _batched(step: Step[Any], *, own_batches: bool) -> Step[Any]:
+    """A step of all slots: carry and constants have a first axis of slots.
+
+    Args:
+      step: That of one.
+      own_batches: Whether the rows of a batch are those of the slots, one after the other.
+    """
+
+    def all_of_them(carry: Tree, batch: Batch, index: Int[Array, ""], constants: Tree) -> Tree:
+        if not own_batches:
+            return jax.vmap(lambda carry, constants: step(carry, batch, index, constants))(carry, constants)
+        slots = len(jax.tree.leaves(carry)[0])
+        own = jax.tree.map(lambda leaf: leaf.reshape(slots, -1, *leaf.shape[1:]), batch)
+        return jax.vmap(lambda carry, batch, constants: step(carry, batch, index, constants))(
+            carry, own, constants
+        )
+
+    return all_of_them
+
+
+def _rows(sent: Sent) -> Int[np.ndarray, "n"]:
+    return np.arange(sent.low, sent.high) % TABLE_ROWS
+
+
+def _stacked(trees: Sequence[Tree]) -> Tree:
+    """Trees as one with a first axis, in host memory; keys of jax.random are stacked where they are."""
+    return jax.tree.map(
+        lambda *leaves: np.stack(leaves) if isinstance(leaves[0], np.ndarray) else jnp.stack(leaves),
+        *jax.tree.map(_on_host, trees),
+    )
+
+
+def _on_host(leaf: Any) -> Any:  # noqa: ANN401
+    is_key = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return leaf if is_key else np.asarray(leaf)
+
+
+def _inserted(states: Tree, state: Tree, slot: Int[Array, ""]) -> Tree:
+    return jax.tree.map(lambda all_, one: all_.at[slot].set(one), states, state)
+
+
+def _at(tree: Tree, slot: int) -> Tree:
+    return jax.tree.map(lambda leaf: leaf[slot], tree)
