@@ -5,7 +5,7 @@ Where windows are needed in any order, `load_windows` stores the blocks as arrow
 maps them, so that data larger than memory can be used whatever its format.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -106,7 +106,7 @@ def window_blocks(
     column_kinds: Mapping[str, ColumnKind],
     padding: Padding = "null",
     n_classes: Mapping[str, int] | None = None,
-) -> Iterator[Windows]:
+) -> Generator[Windows, None, None]:
     """Reads preprocessed data in blocks of whole sequences.
 
     Blocks are of a bounded size, or files where the format's results are written file by file; arrow is one.

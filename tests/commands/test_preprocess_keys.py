@@ -410,9 +410,7 @@ def test_going_back_is_noticed_where_a_sequence_is_divided(monkeypatch: pytest.M
     _table(n_sequences=1, n=10, day=[0, 1, 2, 3, 4, 5, 6, 0, 8, 9])
     monkeypatch.setattr(sorting, "ROWS_PER_CHUNK", 5)
     monkeypatch.setattr(sorting, "MOST_ROWS_PER_CHUNK", 7)
-    with pytest.raises(
-        DataError, match=r"item 8 of sequence 0 .* in split 0, .* in split 1"
-    ):
+    with pytest.raises(DataError, match=r"item 8 of sequence 0 .* in split 0, .* in split 1"):
         _run(**BY_DAY, split_values=[5], stride_by_split=[1, 1])
 
 
