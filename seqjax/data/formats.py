@@ -90,13 +90,20 @@ def load_windows(
     if native:
         return next(blocks)
     with closing(blocks), TemporaryDirectory(prefix="seqjax-") as folder:
+        parts = []
         try:
-            return joined(list(_stored(blocks, Path(folder), column_kinds)))
+            with progress("Converting", None, "windows") as bar:
+                for number, windows in enumerate(_grouped(blocks)):
+                    place = Path(folder) / f"{number:05d}"
+                    shards.write(place, windows)
+                    parts.append(shards.read(place, column_kinds))
+                    bar.advance(len(windows))
         except OSError as error:
             raise DataError(
                 f"{path} cannot be converted in {folder}: {error.strerror or error}. Set TMPDIR to a folder "
                 "with more space, or preprocess with write_format: arrow, which is used as it is."
             ) from error
+        return joined(parts)
 
 
 def window_blocks(
@@ -126,28 +133,18 @@ def window_blocks(
         yield replace(windows, columns=columns)
 
 
-def _stored(
-    blocks: Iterable[Windows], folder: Path, column_kinds: Mapping[str, ColumnKind]
-) -> Iterator[Windows]:
-    """The windows of blocks as they were written to shards in a folder, mapped."""
+def _grouped(blocks: Iterable[Windows]) -> Iterator[Windows]:
+    """The windows of blocks in parts of the size of a shard."""
     held: list[Windows] = []
-    n_held = n_stored = n_shards = 0
-
-    def write() -> Windows:
-        place = folder / f"{n_shards:05d}"
-        shards.write(place, joined(held))
-        return shards.read(place, column_kinds)
-
-    with progress("Converting", None, "windows") as bar:
-        for block in blocks:
-            held.append(block)
-            n_held += len(next(iter(block.columns.values())))
-            bar.advance(len(block))
-            if n_held >= max(ROWS_PER_SHARD, n_stored // MOST_SHARDS):
-                yield write()
-                n_stored, n_shards, n_held, held = n_stored + n_held, n_shards + 1, 0, []
-        if held:
-            yield write()
+    n_held = n_before = 0
+    for block in blocks:
+        held.append(block)
+        n_held += len(next(iter(block.columns.values())))
+        if n_held >= max(ROWS_PER_SHARD, n_before // MOST_SHARDS):
+            yield joined(held)
+            held, n_held, n_before = [], 0, n_before + n_held
+    if held:
+        yield joined(held)
 
 
 def format_of(path: Path) -> str | None:
