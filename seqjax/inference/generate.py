@@ -39,9 +39,10 @@ class Scanner(Protocol):
 
 def last_windows(windows: Windows) -> Int64[np.ndarray, "S"]:
     """The number of each sequence's last window, in ascending order."""
-    order = windows.by_sequence()
-    ends = np.append(np.diff(windows.sequence_id(order)) != 0, True)
-    return np.sort(order[ends])
+    runs = windows.runs
+    order = np.lexsort((runs.first_subsequence, runs.sequence_id))
+    last = order[np.append(np.diff(runs.sequence_id[order]) != 0, True)]
+    return np.sort(np.append(runs.first_window[1:], len(windows))[last] - 1)
 
 
 def generate(

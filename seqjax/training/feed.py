@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Array, Int, Num, UInt
 
 from seqjax.training.placement import Placement, Tree
-from seqjax.windows.batches import BatchIterator, Loader
+from seqjax.windows.batches import Batches, Loader
 from seqjax.windows.order import Grouping, Order, Updates, windows_at
 from seqjax.windows.windows import Batch, Windows
 
@@ -268,7 +268,7 @@ class Stream:
         self._updates = updates
         self._loader = loader
         self._next = 0
-        self._batches: BatchIterator | None = None
+        self._batches: Batches | None = None
 
     def batch(self, number: int) -> Batch:
         """A batch."""

@@ -1,7 +1,7 @@
-"""Batches in an order that can be left and taken up again at any point.
+"""Batches in an order that can be taken up at any point, gathered ahead.
 
-A batch is a pure function of its number: number -> numbers of windows -> arrays. So the whole state of an
-iterator is {"next_index": number}. Grain runs over whole batches, since its cost is per element.
+A batch is a pure function of its number: number -> numbers of windows -> arrays. So going on takes nothing but
+the number. Grain runs over whole batches, since its cost is per element.
 
     loader = Loader(windows, num_workers=2, max_ram_gb=16)
     order = Order(len(windows), 128, seed=1010, epoch=1)
@@ -33,20 +33,12 @@ BYTES_PER_VALUE = 4
 _STATUS = Path("/proc/self/statm")
 
 
-class BatchIterator(Protocol):
-    """An iterator over batches whose position can be saved."""
+class Batches(Protocol):
+    """An iterator over batches."""
 
     def __iter__(self) -> Iterator[Batch]: ...
 
     def __next__(self) -> Batch: ...
-
-    def get_state(self) -> dict[str, int]:
-        """{"next_index": number of the next batch in the order}."""
-        ...
-
-    def set_state(self, state: dict[str, int]) -> None:
-        """Goes on from a state that `get_state` gave, of this iterator or of another with the same order."""
-        ...
 
     def close(self) -> None:
         """Ends the threads; nothing can be read afterwards."""
@@ -82,16 +74,13 @@ class Loader:
         self._max_ram_gb = max_ram_gb
         self._ahead: int | None = None
 
-    def batches(self, order: Order | Updates, begin: int = 0, end: int | None = None) -> BatchIterator:
+    def batches(self, order: Order | Updates, begin: int = 0, end: int | None = None) -> Batches:
         """Iterates over some batches of an order.
 
         Args:
           order: The windows of each batch; -1 gives a row that is all padding.
           begin: Number of the first batch.
           end: Number after that of the last batch; None is all.
-
-        Returns:
-          An iterator over `Batch`, whose state is the number of the next batch in `order`, whatever `begin`.
         """
         if self._in_ram:
             self._windows, self._in_ram = self._windows.in_ram(self._columns), False
@@ -100,9 +89,7 @@ class Loader:
         end = len(order) if end is None else min(end, len(order))
         source = _Source(self._windows, order, self._columns, end=end, limit=limit)
         ahead = self._batches_ahead(order.batch_size)
-        iterator = _iterator(source, min(self._num_workers, ahead), ahead)
-        iterator.set_state({"next_index": begin})
-        return iterator
+        return _read_ahead(source, range(begin, end), threads=min(self._num_workers, ahead), ahead=ahead)
 
     @property
     def _n_columns(self) -> int:
@@ -158,10 +145,7 @@ class _Source:
         # Threads are some batches apart at most, so that two chunks of the order are in use at once.
         self._chunk = lru_cache(maxsize=2)(self._computed)
 
-    def __len__(self) -> int:
-        return self._end
-
-    def __getitem__(self, number: int) -> Batch:
+    def __call__(self, number: int) -> Batch:
         chunk, place = divmod(number, BATCHES_PER_CHUNK)
         batch = self._windows.gather(self._chunk(chunk)[place], self._columns)
         if self._limit is not None and mapped_memory() - self._before > self._limit:
@@ -178,8 +162,9 @@ def mapped_memory() -> int:
     return int(_STATUS.read_bytes().split()[2]) * mmap.PAGESIZE if _STATUS.exists() else 0
 
 
-def _iterator(source: _Source, threads: int, ahead: int) -> BatchIterator:
+def _read_ahead(source: _Source, numbers: range, *, threads: int, ahead: int) -> Batches:
     import grain  # Here alone: it takes a second, and data on a device does without.
 
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
-    return iter(grain.MapDataset.range(len(source)).map(source.__getitem__).to_iter_dataset(options))
+    batches = grain.MapDataset.range(numbers.start, numbers.stop).map(source)
+    return iter(batches.to_iter_dataset(options))

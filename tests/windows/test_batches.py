@@ -1,4 +1,4 @@
-"""Padding, memory, and restoring at every state."""
+"""Padding, memory, and going on at any batch."""
 
 import dataclasses
 import time
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from seqjax.windows import batches
-from seqjax.windows.batches import BATCHES_AHEAD, BatchIterator, Loader, batches_ahead
+from seqjax.windows.batches import BATCHES_AHEAD, Loader, batches_ahead
 from seqjax.windows.order import Order
 from seqjax.windows.windows import Batch, Windows, listed
 
@@ -45,44 +45,23 @@ def test_batches_are_those_of_the_order(windows: Windows, order: Order, num_work
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_restoring_at_every_state_gives_the_rest(windows: Windows, order: Order, num_workers: int) -> None:
-
-    def begun() -> BatchIterator:
-        return Loader(windows, num_workers=num_workers).batches(order)
-
-    iterator = begun()
-    states, expected = [iterator.get_state()], []
-    for batch in iterator:
-        expected.append(batch)
-        states.append(iterator.get_state())
-    assert [state["next_index"] for state in states] == list(range(6))
-    for done, state in enumerate(states):
-        fresh, used = begun(), begun()
-        next(used)
-        for restored in (fresh, used):
-            restored.set_state(state)
-            rest = list(restored)
-            assert len(rest) == 5 - done
-            assert all(_same(one, other) for one, other in zip(rest, expected[done:], strict=True))
+def test_any_batch_can_be_gone_on_with(windows: Windows, order: Order, num_workers: int) -> None:
+    loader = Loader(windows, num_workers=num_workers)
+    whole = list(loader.batches(order))
+    for begin in range(6):
+        for end in range(begin, 6):
+            seen = list(loader.batches(order, begin, end))
+            assert len(seen) == end - begin
+            assert all(_same(one, other) for one, other in zip(seen, whole[begin:end], strict=True))
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
-def test_a_part_of_an_order_has_the_states_of_the_whole(
-    windows: Windows, order: Order, num_workers: int
+def test_an_order_is_computed_some_batches_at_a_time(
+    windows: Windows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = list(Loader(windows).batches(order))
-    part = Loader(windows, num_workers=num_workers).batches(order, 2, 4)
-    assert part.get_state() == {"next_index": 2}
-    seen = list(part)
-    assert part.get_state() == {"next_index": 4}
-    assert len(seen) == 2
-    assert all(_same(one, other) for one, other in zip(seen, whole[2:4], strict=True))
-    part.close()
-
-
-def test_a_state_beyond_the_order_is_refused(windows: Windows, order: Order) -> None:
-    with pytest.raises(IndexError):
-        Loader(windows).batches(order).set_state({"next_index": 6})
+    monkeypatch.setattr(batches, "BATCHES_PER_CHUNK", 3)
+    order = Order(len(windows), 2, seed=7)
+    for number, batch in enumerate(Loader(windows, num_workers=2).batches(order, 2), 2):
+        assert _same(batch, windows.gather(order.batch(number)))
 
 
 def test_rows_are_copied_into_memory_when_they_are_needed(windows: Windows, order: Order) -> None:
