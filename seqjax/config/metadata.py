@@ -20,14 +20,14 @@ class Statistics(ConfigModel):
 
 
 class Metadata(ConfigModel):
-    """The description of a preprocessed data set: columns, id maps, statistics, places of the splits."""
+    """What a preprocessed data set is made of: columns, id maps, statistics, where the splits lie."""
 
     n_classes: dict[str, int]
     """Number of classes of each categorical column: the largest id + 1."""
     id_maps: dict[str, dict[str, int]]
     """Value to id of each categorical column, from 2 up; 0 is unknown (null, padding), 1 other (unseen)."""
     split_paths: list[str]
-    """The place of each split: the project root as preprocess was given it, then data/[NAME]-split[i]."""
+    """Where each split lies: the project root as preprocess was given it, then data/[NAME]-split[i]."""
     column_types: dict[str, str]
     """Type of each column as stored: Int64 for categorical ones, Float64 or Float32 for real ones."""
     selected_columns_statistics: dict[str, Statistics]
@@ -36,7 +36,7 @@ class Metadata(ConfigModel):
     seq_length: SeqLength | None = None
     """Length of the stored windows, the item to predict not counted."""
     split_method: Literal["within_sequence", "between_sequences", "by_value"] | None = None
-    """The way in which rows were divided into splits."""
+    """What was divided into splits."""
     split_column: str | None = None
     """The column that says the split of a row, where one does."""
     split_values: list[int | float | str] | None = None
@@ -46,15 +46,15 @@ class Metadata(ConfigModel):
     stride_by_split: list[int] | None = None
     """Step between windows of each split."""
     subsequence_start_mode: Literal["distribute", "exact"] | None = None
-    """The way in which window starts were chosen."""
+    """How window starts were chosen."""
     fit_on: Literal["train", "all"] = "all"
     """Rows that the id maps and statistics were taken from."""
     missing_real: Literal["error", "mean"] = "error"
-    """The treatment of missing values of real columns."""
+    """What missing values of real columns were taken for."""
     write_format: WindowFormat | None = None
     """Format of the splits."""
     padding: Literal["null", "zero"] = "zero"
-    """The mark of padding in the long format; sequifier's own files hold zeros."""
+    """How padding is stored in the long format; sequifier's own files hold zeros."""
     seqjax_version: str | None = None
     """The version that wrote the file."""
 

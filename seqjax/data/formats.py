@@ -5,7 +5,7 @@ Where windows are needed in any order, `load_windows` stores the blocks as arrow
 maps them, so that data larger than memory can be used whatever its format.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -90,13 +90,20 @@ def load_windows(
     if native:
         return next(blocks)
     with closing(blocks), TemporaryDirectory(prefix="seqjax-") as folder:
+        parts = []
         try:
-            return joined(list(_stored(blocks, Path(folder), column_kinds)))
+            with progress("Converting", None, "windows") as bar:
+                for number, windows in enumerate(_grouped(blocks)):
+                    place = Path(folder) / f"{number:05d}"
+                    shards.write(place, windows)
+                    parts.append(shards.read(place, column_kinds))
+                    bar.advance(len(windows))
         except OSError as error:
             raise DataError(
                 f"{path} cannot be converted in {folder}: {error.strerror or error}. Set TMPDIR to a folder "
                 "with more space, or preprocess with write_format: arrow, which is used as it is."
             ) from error
+        return joined(parts)
 
 
 def window_blocks(
@@ -106,7 +113,7 @@ def window_blocks(
     column_kinds: Mapping[str, ColumnKind],
     padding: Padding = "null",
     n_classes: Mapping[str, int] | None = None,
-) -> Iterator[Windows]:
+) -> Generator[Windows, None, None]:
     """Reads preprocessed data in blocks of whole sequences.
 
     Blocks are of a bounded size, or files where the format's results are written file by file; arrow is one.
@@ -126,28 +133,18 @@ def window_blocks(
         yield replace(windows, columns=columns)
 
 
-def _stored(
-    blocks: Iterable[Windows], folder: Path, column_kinds: Mapping[str, ColumnKind]
-) -> Iterator[Windows]:
-    """The windows of blocks as they were written to shards in a folder, mapped."""
+def _grouped(blocks: Iterable[Windows]) -> Iterator[Windows]:
+    """The windows of blocks in parts of the size of a shard."""
     held: list[Windows] = []
-    n_held = n_stored = n_shards = 0
-
-    def write() -> Windows:
-        place = folder / f"{n_shards:05d}"
-        shards.write(place, joined(held))
-        return shards.read(place, column_kinds)
-
-    with progress("Converting", None, "windows") as bar:
-        for block in blocks:
-            held.append(block)
-            n_held += len(next(iter(block.columns.values())))
-            bar.advance(len(block))
-            if n_held >= max(ROWS_PER_SHARD, n_stored // MOST_SHARDS):
-                yield write()
-                n_stored, n_shards, n_held, held = n_stored + n_held, n_shards + 1, 0, []
-        if held:
-            yield write()
+    n_held = n_before = 0
+    for block in blocks:
+        held.append(block)
+        n_held += len(next(iter(block.columns.values())))
+        if n_held >= max(ROWS_PER_SHARD, n_before // MOST_SHARDS):
+            yield joined(held)
+            held, n_held, n_before = [], 0, n_before + n_held
+    if held:
+        yield joined(held)
 
 
 def format_of(path: Path) -> str | None:

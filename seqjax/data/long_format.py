@@ -10,7 +10,6 @@ ascend, the rows go to buckets on disk first (see `sorting.py`).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
@@ -193,9 +192,8 @@ def _windows(
     values = {name: _matrix(path, some, slots) for name, some in rows.items()}
     n_padded = (_null_padding if padding == "null" else _zero_padding)(path, values)
     keys = [rows[names[0]][name].to_numpy().astype(np.int64) for name in KEYS[:3]]
-    windows = of_slots({name: values[name] for name in column_kinds}, n_padded, keys)
-    typed = {name: _typed(path, name, kind, windows.columns[name]) for name, kind in column_kinds.items()}
-    return replace(windows, columns=typed)
+    read = {name: values[name] for name in column_kinds}
+    return of_slots(read, n_padded, keys, lambda name, items: _typed(path, name, column_kinds[name], items))
 
 
 def _slots(path: Path, columns: Sequence[str]) -> list[str]:

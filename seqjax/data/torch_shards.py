@@ -16,8 +16,7 @@ subsequence; all windows of a sequence are in one file.
 
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -173,13 +172,15 @@ def _read_file(
     n_padded = (
         leading_zeros(columns.values()) if padding is None else _counted(path, padding, samples, n_slots)
     )
-    windows = of_slots({name: columns[name] for name in column_kinds}, n_padded, keys)
-    typed = {name: _typed(path, name, kind, windows.columns[name]) for name, kind in column_kinds.items()}
-    return replace(windows, columns=typed)
+    read = {name: columns[name] for name in column_kinds}
+    return of_slots(read, n_padded, keys, lambda name, values: _typed(path, name, column_kinds[name], values))
 
 
 def of_slots(
-    columns: Mapping[str, Slots], n_padded: Int64[np.ndarray, "W"], keys: Sequence[Int64[np.ndarray, "W"]]
+    columns: Mapping[str, Slots],
+    n_padded: Int64[np.ndarray, "W"],
+    keys: Sequence[Int64[np.ndarray, "W"]],
+    typed: Callable[[str, Num[np.ndarray, "N"]], Num[np.ndarray, "N"]],
 ) -> Windows:
     """Windows whose slots are all written out.
 
@@ -187,12 +188,13 @@ def of_slots(
       columns: The slots of each column.
       n_padded: Number of leading slots of each window that are padded.
       keys: Sequence, number in it and position of slot 0 of each window.
+      typed: Gives the items of a column the type in which they are kept.
     """
     n_slots = next(iter(columns.values())).shape[1]
     real = np.arange(n_slots) >= n_padded[:, None]
     length = n_slots - n_padded
     return listed(
-        {name: values[real] for name, values in columns.items()},
+        {name: typed(name, values[real]) for name, values in columns.items()},
         start=np.cumsum(length) - length,
         length=length,
         sequence_id=keys[0],
