@@ -107,7 +107,7 @@ def fuzz_shard(rng: random.Random, folder: Path) -> None:
     """An arrow file, of whatever content, whose digest fits."""
     data = _copied("arrow", folder)
     manifest = json.loads((data / shards.MANIFEST).read_text())
-    file = manifest["shards"][0][rng.choice(["rows", "windows"])]
+    file = manifest["shards"][0][rng.choice(["rows", "runs"])]
     path = data / file["path"]
     if rng.random() < 0.6:
         path.write_bytes(mutated_bytes(rng, path.read_bytes()))

@@ -89,9 +89,7 @@ def measure(folder: Path, batches: int, workers: int, max_ram_gb: float) -> dict
         targets=dict(config.target_column_types),
         seq_length=LENGTH,
     )
-    windows = load_windows(
-        folder, "arrow", column_kinds=schema.columns, n_classes=categories, max_ram_gb=spec.max_ram_gb
-    )
+    windows = load_windows(folder, "arrow", column_kinds=schema.columns, n_classes=categories)
     size, few = spec.batch_size, (batches + 1) * spec.batch_size
     windows = taken(windows, Order(len(windows), size, seed=1).batches(0, batches + 1).ravel())
     order = Order(few, size, shuffle=False)

@@ -50,11 +50,11 @@ from seqjax.version import __version__
 logger = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_NOTES = 5.0
-"""How often the second pass notes how far it is."""
+"""Time after which the second pass notes how far it is."""
 WITHOUT_EFFECT = ("continue_preprocessing", "n_cores", "process_by_file")
 """Keys that an interrupted run may be continued with other values of."""
 SURVEY, WRITTEN, RENDERED = "survey", "written", "rendered"
-"""What is noted in the work folder."""
+"""Names of the notes in the work folder."""
 
 
 def preprocess(config: PreprocessConfig) -> Metadata:
@@ -100,10 +100,10 @@ class _Run:
     work: Workspace
 
     def result(self) -> Metadata:
-        plan, found = self._surveyed()
-        _check_splits(found.splits, self.config)
-        metadata = _metadata(self.config, self.name, found, self.earlier)
-        self._write_shards(plan, found)
+        plan, summary = self._surveyed()
+        _check_splits(summary.splits, self.config)
+        metadata = _metadata(self.config, self.name, summary, self.earlier)
+        self._write_shards(plan, summary)
         places = [Path(path) for path in metadata.split_paths]
         staged = [
             self._shard_folder(split)
@@ -111,7 +111,7 @@ class _Run:
             else self._rendered(split, place, metadata)
             for split, place in enumerate(places)
         ]
-        for split, (size, place) in enumerate(zip(found.splits, places, strict=True)):
+        for split, (size, place) in enumerate(zip(summary.splits, places, strict=True)):
             logger.info(
                 "Split %d: %d rows of %d sequences, %d windows: %s.",
                 split, size.rows, size.sequences, size.windows, place,
@@ -130,27 +130,27 @@ class _Run:
         """The first pass, or its result if an interrupted run had completed it."""
         plan = self._plan()
         noted = self.work.note(SURVEY)
-        found = Survey.model_validate(noted) if noted else self._survey(plan)
-        self.work.write_note(SURVEY, found.model_dump())
-        logger.info("Read %s: %d rows of %d sequences.", self.source, found.rows, found.sequences)
-        kinds = ((name, kind_of(type_)) for name, type_ in found.column_types.items())
+        summary = Survey.model_validate(noted) if noted else self._survey(plan)
+        self.work.write_note(SURVEY, summary.model_dump())
+        logger.info("Read %s: %d rows of %d sequences.", self.source, summary.rows, summary.sequences)
+        kinds = ((name, kind_of(type_)) for name, type_ in summary.column_types.items())
         logger.info("Columns: %s.", ", ".join(f"{name} ({kind})" for name, kind in kinds))
-        return plan, found
+        return plan, summary
 
     def _survey(self, plan: Plan) -> Survey:
         with progress("Learning", None, "rows") as bar:
-            found = survey(self.rows, plan, self._learner, _Speed(bar).advance)
+            summary = survey(self.rows, plan, self._learner, _Speed(bar).advance)
         if self.earlier is None:
-            return found
-        return found.model_copy(
+            return summary
+        return summary.model_copy(
             update={
-                "id_maps": {name: self.earlier.id_maps[name] for name in found.id_maps},
+                "id_maps": {name: self.earlier.id_maps[name] for name in summary.id_maps},
                 "statistics": {
                     name: self.earlier.selected_columns_statistics[name]
-                    for name, type_ in found.column_types.items()
+                    for name, type_ in summary.column_types.items()
                     if kind_of(type_) == "real"
                 },
-                "column_types": {name: self.earlier.column_types[name] for name in found.column_types},
+                "column_types": {name: self.earlier.column_types[name] for name in summary.column_types},
             }
         )
 
@@ -199,13 +199,13 @@ class _Run:
     def _shard_folder(self, split: int) -> Path:
         return self.work.folder / f"split{split}"
 
-    def _write_shards(self, plan: Plan, found: Survey) -> None:
+    def _write_shards(self, plan: Plan, summary: Survey) -> None:
         noted = self.work.note(WRITTEN) or {"chunks": 0, "done": None, "unseen": {}}
         if noted.get("finished"):
             return
         with ExitStack() as open_files:
-            writers = self._writers(found, noted["done"], open_files)
-            unseen = self._encode(plan, found, writers, noted)
+            writers = self._writers(summary, noted["done"], open_files)
+            unseen = self._encode(plan, summary, writers, noted)
             for writer in writers:
                 writer.finish()
         for name, count in unseen.items():
@@ -216,32 +216,34 @@ class _Run:
         self.work.write_note(WRITTEN, {"finished": True})
 
     def _encode(
-        self, plan: Plan, found: Survey, writers: list[shards.ShardWriter], noted: dict[str, Any]
+        self, plan: Plan, summary: Survey, writers: list[shards.ShardWriter], noted: dict[str, Any]
     ) -> dict[str, int]:
         """Writes all chunks after those that are noted; returns the number of unseen values by column."""
         unseen: dict[str, int] = noted["unseen"]
         number, last_note = noted["chunks"], time.monotonic()
-        with progress("Writing splits", found.rows, "rows") as bar:
+        with progress("Writing splits", summary.rows, "rows") as bar:
             speed = _Speed(bar)
-            for part in encoded(self.rows, plan, found.encoding, skip=number):
-                _append(writers, part)
-                unseen = {name: unseen.get(name, 0) + count for name, count in part.unseen.items()}
+            for chunk in encoded(self.rows, plan, summary.encoding, skip=number):
+                _append(writers, chunk)
+                unseen = {name: unseen.get(name, 0) + count for name, count in chunk.unseen.items()}
                 number += 1
-                speed.advance(part.rows)
+                speed.advance(chunk.rows)
                 if time.monotonic() - last_note >= SECONDS_BETWEEN_NOTES:
                     self._note_written(writers, number, unseen)
                     last_note = time.monotonic()
         return unseen
 
     def _writers(
-        self, found: Survey, done: list[shards.Written] | None, open_files: ExitStack
+        self, summary: Survey, done: list[shards.Written] | None, open_files: ExitStack
     ) -> list[shards.ShardWriter]:
         types = {
-            name: str(id_dtype(found.encoding.n_classes[name] - 1)) if name in found.id_maps else "float32"
-            for name in found.column_types
+            name: str(id_dtype(summary.encoding.n_classes[name] - 1))
+            if name in summary.id_maps
+            else "float32"
+            for name in summary.column_types
         }
         writers = []
-        for split, (size, stride) in enumerate(zip(found.splits, self.config.strides, strict=True)):
+        for split, (size, stride) in enumerate(zip(summary.splits, self.config.strides, strict=True)):
             folder = self._shard_folder(split)
             if done is None and folder.exists():
                 shutil.rmtree(folder)
@@ -283,8 +285,8 @@ class _Run:
         return staged
 
 
-def _append(writers: list[shards.ShardWriter], part: Encoded) -> None:
-    for writer, windows in zip(writers, part.windows, strict=True):
+def _append(writers: list[shards.ShardWriter], chunk: Encoded) -> None:
+    for writer, windows in zip(writers, chunk.windows, strict=True):
         if windows is not None:
             writer.append(windows, goes_on=True)
 
@@ -337,7 +339,7 @@ def _wanted(config: PreprocessConfig, earlier: Metadata | None) -> Wanted:
 
 
 def _fingerprint(config: PreprocessConfig, reader: TableReader) -> dict[str, Any]:
-    """What the result depends on."""
+    """All that the result depends on."""
     files = [*reader.files.files, *resolve_path(config.project_root, "configs/id_maps").glob("*.json")]
     if config.metadata_config_path is not None:
         files.append(resolve_path(config.project_root, config.metadata_config_path, or_here=True))
@@ -391,16 +393,16 @@ def _check_splits(splits: list[SplitSize], config: PreprocessConfig) -> None:
         raise DataError(f"Split {number} gets no rows: {why}.")
 
 
-def _metadata(config: PreprocessConfig, name: str, found: Survey, earlier: Metadata | None) -> Metadata:
+def _metadata(config: PreprocessConfig, name: str, summary: Survey, earlier: Metadata | None) -> Metadata:
     return Metadata(
-        n_classes=found.encoding.n_classes,
-        id_maps=found.id_maps,
+        n_classes=summary.encoding.n_classes,
+        id_maps=summary.id_maps,
         split_paths=[
             split_path(config.project_root, name, number, _suffix(config))
             for number in range(config.n_splits)
         ],
-        column_types=found.column_types,
-        selected_columns_statistics=found.statistics,
+        column_types=summary.column_types,
+        selected_columns_statistics=summary.statistics,
         seq_length=config.seq_length,
         split_method=config.split_method,
         split_column=config.split_column,

@@ -109,5 +109,4 @@ def _counts(cells: pl.Series, n: int) -> Counts:
         wide=(whole & ~fits & fits_wide).sum(),
         decimal=cell.str.contains(DECIMAL).sum(),
     )
-    found = counts.row(0)
-    return Counts(*found, text=n - sum(found))
+    return Counts(*counts.row(0), text=n - sum(counts.row(0)))

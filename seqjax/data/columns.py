@@ -6,8 +6,9 @@ Maps are keyed by text, as the metadata JSON is, so that a map applies to a colu
 it.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -15,6 +16,7 @@ from jaxtyping import Float, Float32, Integer
 
 from seqjax.config.metadata import Statistics
 from seqjax.config.schema import ColumnKind
+from seqjax.errors import DataError
 
 UNKNOWN, OTHER, FIRST_ID = 0, 1, 2
 """The ids of a missing value and of an unseen one, and the first id of a known value."""
@@ -26,7 +28,7 @@ EPSILON = 1e-9
 
 @dataclass(frozen=True)
 class Encoding:
-    """How each column is encoded: an id map if it is categorical, statistics if it is real."""
+    """The encoding of each column: an id map if it is categorical, statistics if it is real."""
 
     id_maps: dict[str, dict[str, int]]
     statistics: dict[str, Statistics]
@@ -38,11 +40,27 @@ class Encoding:
 
 
 def column_kind(column: pl.Series) -> ColumnKind | None:
-    """The kind that a column's type gives it; null where it has none."""
+    """The kind that a column's type gives it; None where it has none."""
     dtype = column.dtype
     if dtype.is_integer() or isinstance(dtype, (pl.String, pl.Boolean, pl.Categorical, pl.Enum)):
         return "categorical"
     return "real" if isinstance(dtype, (pl.Float32, pl.Float64)) else None
+
+
+def check_columns(path: Path, columns: Collection[str], wanted: Iterable[str]) -> None:
+    """Raises a `DataError` for a column that preprocessed data lacks.
+
+    Args:
+      path: The data.
+      columns: Its columns.
+      wanted: The columns to read.
+    """
+    for name in wanted:
+        if name not in columns:
+            raise DataError(
+                f"{path} has no column {name!r} (columns: {', '.join(columns)}). Check the columns, or "
+                "preprocess again."
+            )
 
 
 def encode(features: pl.DataFrame, encoding: Encoding) -> dict[str, np.ndarray]:
@@ -61,7 +79,7 @@ def encode(features: pl.DataFrame, encoding: Encoding) -> dict[str, np.ndarray]:
 
 
 def encode_ids(column: pl.Series, id_map: Mapping[str, int]) -> Integer[np.ndarray, "N"]:
-    """The id of each value: 0 for null, 1 for a value that the map lacks."""
+    """The id of each value: 0 for a missing one, 1 for one that the map lacks."""
     column = plain(column)
     dtype = id_dtype(max(id_map.values(), default=OTHER))
     known = column.unique().drop_nulls()

@@ -5,7 +5,7 @@ Where windows are needed in any order, `load_windows` stores the blocks as arrow
 maps them, so that data larger than memory can be used whatever its format.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -34,11 +34,11 @@ class Files:
     """The names of the files in a folder, and their sizes, where a format leaves that open."""
 
     stem: str = "windows"
-    """What their names begin with."""
+    """The beginning of their names."""
     sequences: int = 1024
     """Sequences a file."""
     merged: bool = True
-    """Whether the long format is one file rather than a folder."""
+    """True where the long format is one file, not a folder."""
 
 
 Blocks = Callable[[Path, Mapping[str, ColumnKind], Padding], Iterator[Windows]]
@@ -46,7 +46,7 @@ Blocks = Callable[[Path, Mapping[str, ColumnKind], Padding], Iterator[Windows]]
 
 @dataclass(frozen=True)
 class Format:
-    """How windows are written and read."""
+    """The way in which windows are written and read."""
 
     suffix: str
     """End of the name of a split, with its dot; empty for a folder."""
@@ -57,9 +57,9 @@ class Format:
     marker: str | None = None
     """A file that a folder of this format holds."""
     native: bool = False
-    """Whether its one block is mapped into memory already."""
+    """True where the only block is mapped into memory already."""
     by_file: bool = False
-    """Whether each block is a file, for which results get a file of their own."""
+    """True where each block is a file, for which results get a file of their own."""
 
 
 def load_windows(
@@ -90,13 +90,20 @@ def load_windows(
     if native:
         return next(blocks)
     with closing(blocks), TemporaryDirectory(prefix="seqjax-") as folder:
+        parts = []
         try:
-            return joined(list(_stored(blocks, Path(folder), column_kinds)))
+            with progress("Converting", None, "windows") as bar:
+                for number, windows in enumerate(_grouped(blocks)):
+                    place = Path(folder) / f"{number:05d}"
+                    shards.write(place, windows)
+                    parts.append(shards.read(place, column_kinds))
+                    bar.advance(len(windows))
         except OSError as error:
             raise DataError(
                 f"{path} cannot be converted in {folder}: {error.strerror or error}. Set TMPDIR to a folder "
                 "with more space, or preprocess with write_format: arrow, which is used as it is."
             ) from error
+        return joined(parts)
 
 
 def window_blocks(
@@ -106,7 +113,7 @@ def window_blocks(
     column_kinds: Mapping[str, ColumnKind],
     padding: Padding = "null",
     n_classes: Mapping[str, int] | None = None,
-) -> Iterator[Windows]:
+) -> Generator[Windows, None, None]:
     """Reads preprocessed data in blocks of whole sequences.
 
     Blocks are of a bounded size, or files where the format's results are written file by file; arrow is one.
@@ -126,28 +133,18 @@ def window_blocks(
         yield replace(windows, columns=columns)
 
 
-def _stored(
-    blocks: Iterable[Windows], folder: Path, column_kinds: Mapping[str, ColumnKind]
-) -> Iterator[Windows]:
-    """The windows of blocks as they were written to shards in a folder, mapped."""
+def _grouped(blocks: Iterable[Windows]) -> Iterator[Windows]:
+    """The windows of blocks in parts of the size of a shard."""
     held: list[Windows] = []
-    n_held = n_stored = n_shards = 0
-
-    def write() -> Windows:
-        place = folder / f"{n_shards:05d}"
-        shards.write(place, joined(held))
-        return shards.read(place, column_kinds)
-
-    with progress("Converting", None, "windows") as bar:
-        for block in blocks:
-            held.append(block)
-            n_held += len(next(iter(block.columns.values())))
-            bar.advance(len(block))
-            if n_held >= max(ROWS_PER_SHARD, n_stored // MOST_SHARDS):
-                yield write()
-                n_stored, n_shards, n_held, held = n_stored + n_held, n_shards + 1, 0, []
-        if held:
-            yield write()
+    n_held = n_before = 0
+    for block in blocks:
+        held.append(block)
+        n_held += len(next(iter(block.columns.values())))
+        if n_held >= max(ROWS_PER_SHARD, n_before // MOST_SHARDS):
+            yield joined(held)
+            held, n_held, n_before = [], 0, n_before + n_held
+    if held:
+        yield joined(held)
 
 
 def format_of(path: Path) -> str | None:
@@ -183,9 +180,9 @@ def check_values(path: Path, windows: Windows, n_classes: Mapping[str, int]) -> 
 def _range(windows: Windows, name: str) -> tuple[np.number, np.number]:
     """The smallest and the largest value of a column, or NaN; what was mapped for it is given back."""
     ends = np.zeros(2, windows.columns[name].dtype)
-    for part in parts_of(windows.columns[name]):
-        for first in range(0, len(part), ROWS_PER_CHECK):
-            some = part[first : first + ROWS_PER_CHECK]
+    for rows in parts_of(windows.columns[name]):
+        for first in range(0, len(rows), ROWS_PER_CHECK):
+            some = rows[first : first + ROWS_PER_CHECK]
             ends = np.stack([np.minimum(ends[0], some.min()), np.maximum(ends[1], some.max())])
             windows.release()
     return ends[0], ends[1]

@@ -22,13 +22,13 @@ from jaxtyping import Float64, Int64, Shaped
 
 from seqjax.config.formats import TableFormat
 from seqjax.config.schema import ColumnKind
-from seqjax.data.columns import id_dtype
+from seqjax.data.columns import check_columns, id_dtype
 from seqjax.data.sorting import bucket_begins, chunks, into_buckets, stored
 from seqjax.data.staging import staged
 from seqjax.data.table_files import CsvFiles, ParquetFiles, TableFiles
-from seqjax.data.torch_shards import leading_zeros
+from seqjax.data.torch_shards import leading_zeros, of_slots
 from seqjax.errors import DataError
-from seqjax.windows.windows import Windows, listed, orders_of_files
+from seqjax.windows.windows import Windows, orders_of_files
 
 Padding = Literal["null", "zero"]
 
@@ -187,26 +187,13 @@ def _windows(
     slots = _slots(path, frame.columns)
     _check_types(path, frame, slots)
     names = frame["inputCol"].unique(maintain_order=True).to_list()
-    missing = [name for name in column_kinds if name not in names]
-    if missing:
-        raise DataError(
-            f"{path} has no column {missing[0]!r} (columns: {names}). Check the columns, or preprocess again."
-        )
+    check_columns(path, names, column_kinds)
     rows = _by_column(path, frame, names)
     values = {name: _matrix(path, some, slots) for name, some in rows.items()}
-    first = rows[names[0]]
     n_padded = (_null_padding if padding == "null" else _zero_padding)(path, values)
-    real = np.arange(len(slots)) >= n_padded[:, None]
-    length = len(slots) - n_padded
-    return listed(
-        {name: _typed(path, name, kind, values[name][real]) for name, kind in column_kinds.items()},
-        start=np.cumsum(length) - length,
-        length=length,
-        sequence_id=first["sequenceId"].to_numpy().astype(np.int64),
-        subsequence_id=first["subsequenceId"].to_numpy().astype(np.int64),
-        start_item_position=first["startItemPosition"].to_numpy().astype(np.int64),
-        seq_length=len(slots) - 1,
-    )
+    keys = [rows[names[0]][name].to_numpy().astype(np.int64) for name in KEYS[:3]]
+    read = {name: values[name] for name in column_kinds}
+    return of_slots(read, n_padded, keys, lambda name, items: _typed(path, name, column_kinds[name], items))
 
 
 def _slots(path: Path, columns: Sequence[str]) -> list[str]:

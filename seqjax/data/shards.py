@@ -35,7 +35,7 @@ from pydantic import Field
 
 from seqjax.config.base import ConfigModel, validate
 from seqjax.config.schema import ColumnKind, SeqLength
-from seqjax.data.columns import id_dtype
+from seqjax.data.columns import check_columns, id_dtype
 from seqjax.errors import ConfigError, DataError
 from seqjax.windows.index import CONSECUTIVE, RUN_ARRAYS, Runs, n_windows
 from seqjax.windows.windows import Windows, joined
@@ -338,16 +338,12 @@ def _manifest(path: Path) -> Manifest:
 
 
 def _check_columns(path: Path, manifest: Manifest, column_kinds: Mapping[str, ColumnKind]) -> None:
+    check_columns(path, manifest.column_types, column_kinds)
     for name, kind in column_kinds.items():
-        found = manifest.column_types.get(name)
-        if found is None:
-            columns = ", ".join(manifest.column_types)
+        stored = manifest.column_types[name]
+        if (stored == "float32") != (kind == "real"):
             raise DataError(
-                f"{path} has no column {name!r} (columns: {columns}). Check the columns, or preprocess again."
-            )
-        if (found == "float32") != (kind == "real"):
-            raise DataError(
-                f"{path}: column {name!r} is of type {found}, but expected to be {kind}. Check column_types."
+                f"{path}: column {name!r} is of type {stored}, but expected to be {kind}. Check column_types."
             )
 
 

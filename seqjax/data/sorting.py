@@ -110,7 +110,7 @@ class OrderedRows:
         schema = next(self._reader.pieces()).frame.schema
         for file in sorted(self._folder.glob("*.sorted")):
             for frame in stored(file):
-                yield frame.cast(dict(schema))
+                yield frame.cast(schema)
 
     def _put_in_order(self) -> bool:
         order = _Order()

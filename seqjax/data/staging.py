@@ -6,7 +6,7 @@ are stored in a form that loses nothing (see `cells.py`), and get their types wh
 
 import json
 import shutil
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,20 +30,22 @@ class StagedFiles(TableFiles):
         self._folder = folder
         noted = json.loads((folder / TYPES_AND_PLACES).read_text(encoding="utf-8"))
         self._types: dict[str, str] = noted["types"]
-        self._places: list[list[tuple[int, int]]] = noted["places"]
+        self._places: list[list[tuple[str, int]]] = noted["places"]
 
     def pieces(self, columns: Sequence[str]) -> Iterator[Piece]:
-        """See `TableFiles`."""
-        fields = sorted(list(self._types).index(name) for name in columns)
-        options = pa.ipc.IpcReadOptions(included_fields=fields)
-        for number, places in enumerate(self._places):
-            with pa.OSFile(_place(self._folder, number)) as file:
+        """Reads the rows; as `TableFiles.pieces`."""
+        number = {name: number for number, name in enumerate(self._types)}
+        options = pa.ipc.IpcReadOptions(included_fields=sorted(number[name] for name in columns))
+        for shard, places in enumerate(self._places):
+            with pa.OSFile(_place(self._folder, shard)) as file:
                 reader = pa.ipc.open_file(file, options=options)
                 for batch, (source, row) in enumerate(places):
                     frame = pl.from_arrow(reader.get_batch(batch))
                     assert isinstance(frame, pl.DataFrame)
-                    cells = (typed(frame[name], TYPES[self._types[name]]) for name in columns)
-                    yield Piece(self.files[source], row, pl.DataFrame(cells))
+                    cells = {
+                        name: typed(frame[str(number[name])], TYPES[self._types[name]]) for name in columns
+                    }
+                    yield Piece(Path(source), row, pl.DataFrame(cells))
 
 
 @dataclass
@@ -91,25 +93,27 @@ def staged(
         if folder.exists():
             shutil.rmtree(folder)
         folder.mkdir(parents=True)
-        state = {name: _Column(Counts(text=1)) if name in texts else _Column() for name in columns}
-        places = _store(source, state, folder, max_rows)
-        types = {name: str(settled(column.counts)) for name, column in state.items()}
+        state = [_Column(Counts(text=1)) if name in texts else _Column() for name in columns]
+        places = _store(first_rows(source.pieces(columns), max_rows), state, folder)
+        types = {name: str(settled(column.counts)) for name, column in zip(columns, state, strict=True)}
         text = json.dumps({"types": types, "places": places})
         (folder / TYPES_AND_PLACES).write_text(text, encoding="utf-8")
     return StagedFiles(source, folder)
 
 
-def _store(
-    source: CsvFiles, state: Mapping[str, _Column], folder: Path, max_rows: int | None
-) -> list[list[tuple[int, int]]]:
-    """Writes the rows; returns where those of each batch come from, by Arrow file."""
-    numbers = {file: number for number, file in enumerate(source.files)}
-    places: list[list[tuple[int, int]]] = []
+def _store(pieces: Iterable[Piece], state: Sequence[_Column], folder: Path) -> list[list[tuple[str, int]]]:
+    """Writes the rows; returns the file and first row that each batch comes from, by Arrow file."""
+    places: list[list[tuple[str, int]]] = []
     schema = writer = None
     with ExitStack() as files, progress("Reading", None, "rows") as bar:
-        for piece in first_rows(source.pieces(list(state)), max_rows):
-            frame = pl.DataFrame([state[cells.name].stored(cells) for cells in piece.frame.rechunk()])
-            table = frame.to_arrow(compat_level=pl.CompatLevel.oldest())
+        for piece in pieces:
+            # Named by number, since a csv column may have no name.
+            text = piece.frame.rechunk().get_columns()
+            stored = [
+                column.stored(cells.alias(str(n)))
+                for n, (column, cells) in enumerate(zip(state, text, strict=True))
+            ]
+            table = pl.DataFrame(stored).to_arrow(compat_level=pl.CompatLevel.oldest())
             if writer is None or table.schema != schema:
                 files.close()
                 schema = table.schema
@@ -118,9 +122,9 @@ def _store(
             row = piece.first_row
             for batch in table.to_batches():
                 writer.write_batch(batch)
-                places[-1].append((numbers[piece.file], row))
+                places[-1].append((str(piece.file), row))
                 row += batch.num_rows
-            bar.advance(len(frame))
+            bar.advance(table.num_rows)
     return places
 
 

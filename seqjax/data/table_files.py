@@ -27,15 +27,15 @@ Types = dict[str, Any]
 
 ROWS_PER_PIECE = 1 << 17
 BYTES_PER_BLOCK = 1 << 23
-"""How much of a parquet or csv file is held at a time."""
+"""The amount of a parquet or csv file that is held at a time."""
 
 NEWLINE, QUOTE, COMMA = b"\n", b'"', b","
 STRAY_QUOTE = re.compile(rb'[^,"\r\n]"[^,"\r\n]')
 BYTE_ORDER_MARK, GZIP = b"\xef\xbb\xbf", b"\x1f\x8b"
 DAMAGED = (OSError, EOFError, zlib.error)
-"""What reading a csv file may raise; the latter two, if it is gzipped."""
+"""Errors of reading a csv file; the latter two, if it is gzipped."""
 REFUSED = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
-"""What polars raises over csv that it cannot parse; it panics over some ends of files."""
+"""Errors of polars over csv that it cannot parse; it panics over some ends of files."""
 LONGEST_RECORD = 1 << 26
 """Bytes of a csv record; where a quote is not closed, all that follows looks like a single one."""
 
@@ -46,7 +46,7 @@ class Piece:
 
     file: Path
     first_row: int
-    """How many rows of the file come before."""
+    """Number of rows of the file that come before."""
     frame: pl.DataFrame
 
     def name(self, row: int) -> str:
@@ -89,12 +89,10 @@ class FrameFile(TableFiles):
         super().__init__([Path("the table")], [frame.columns])
 
     def pieces(self, columns: Sequence[str]) -> Iterator[Piece]:
-        """See `TableFiles`."""
+        """Reads the rows; as `TableFiles.pieces`."""
         frame = self._frame.select(columns)
-        for first, part in zip(
-            range(0, len(frame), ROWS_PER_PIECE), frame.iter_slices(ROWS_PER_PIECE), strict=True
-        ):
-            yield Piece(self.files[0], first, part)
+        for first in range(0, len(frame), ROWS_PER_PIECE):
+            yield Piece(self.files[0], first, frame[first : first + ROWS_PER_PIECE])
 
 
 class ParquetFiles(TableFiles):
@@ -104,7 +102,7 @@ class ParquetFiles(TableFiles):
         super().__init__(files, map(_parquet_header, files))
 
     def pieces(self, columns: Sequence[str]) -> Iterator[Piece]:
-        """See `TableFiles`."""
+        """Reads the rows; as `TableFiles.pieces`."""
         types = self._types(columns)
         for file in self.files:
             row = 0
@@ -145,7 +143,7 @@ class CsvFiles(TableFiles):
         super().__init__(files, map(_csv_header, files))
 
     def pieces(self, columns: Sequence[str]) -> Iterator[Piece]:
-        """See `TableFiles`."""
+        """Reads the rows; as `TableFiles.pieces`."""
         for file, header in zip(self.files, self.headers, strict=True):
             row = 0
             try:
@@ -174,6 +172,8 @@ def _csv_header(file: Path) -> list[str]:
         names = pl.read_csv(line, has_header=False, infer_schema=False).row(0)
     except (*DAMAGED, *REFUSED) as error:
         raise unreadable(file, "csv", error) from error
+    if b"\0" in line:  # Arrow cannot name a column so.
+        raise unreadable(file, "csv", ValueError("the header holds a zero byte"))
     return [name or "" for name in names]
 
 
@@ -217,10 +217,10 @@ def _separators(block: bytes) -> int:
 
 def _check_quotes(block: bytes, file: Path, first_row: int) -> None:
     """Raises a `DataError` for the first quote inside a text, neither at an end of it nor doubled."""
-    found = STRAY_QUOTE.search(block)
-    if found:
-        row = first_row + 1 + block.count(NEWLINE, 0, found.start())
-        around = block[max(found.start() - 20, 0) : found.end() + 20].decode(errors="replace")
+    quote = STRAY_QUOTE.search(block)
+    if quote:
+        row = first_row + 1 + block.count(NEWLINE, 0, quote.start())
+        around = block[max(quote.start() - 20, 0) : quote.end() + 20].decode(errors="replace")
         raise DataError(
             f"{file}: row {row} has a quote inside a text: {around!r}. Put the text in quotes and write "
             'those in it twice, such as "5"" pipe".'
@@ -289,7 +289,7 @@ def _opened(file: Path) -> io.BufferedIOBase:
 
 
 def _end_of_last_record(data: bytes) -> int:
-    """Where the last whole record ends: after a newline with an even number of quotes before it."""
+    """The end of the last whole record: after a newline with an even number of quotes before it."""
     newline = data.rfind(NEWLINE)
     odd = data.count(QUOTE, 0, newline) % 2 if newline >= 0 else 0
     while newline >= 0 and odd:
@@ -300,7 +300,7 @@ def _end_of_last_record(data: bytes) -> int:
 
 
 def _end_of_first_record(data: bytes) -> int:
-    """Where the first record ends, or the data where it holds no whole one."""
+    """The end of the first record, or of the data where it holds no whole one."""
     newline, odd = -1, 0
     while (later := data.find(NEWLINE, newline + 1)) >= 0:
         odd = (odd + data.count(QUOTE, newline + 1, later)) % 2
@@ -311,7 +311,7 @@ def _end_of_first_record(data: bytes) -> int:
 
 
 def unreadable(file: Path, read_format: str, error: BaseException) -> DataError:
-    """What to say of a file that a reader refuses."""
+    """The error for a file that a reader refuses."""
     reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
     remedy = "Check the file, and read_format."
     if read_format == "csv" and "utf-8" in reason:

@@ -86,22 +86,22 @@ class CutOffs:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What to read of a table, and as what."""
+    """The columns to read of a table, and their kinds."""
 
     selected_columns: Sequence[str] | None = None
-    """Feature columns to read; null reads all."""
+    """Feature columns to read; None reads all."""
     columns_from: str = "selected_columns"
-    """Where they are chosen, for messages."""
+    """The key that chooses them, for messages."""
     max_rows: int | None = None
-    """Use only so many rows, the first in file order; null or 0 uses all."""
+    """Use only so many rows, the first in file order; None or 0 uses all."""
     roles: Mapping[str, ColumnKind] = field(default_factory=dict)
     """Columns to take as another kind than their type gives."""
     roles_from: str = "column_roles"
-    """Where `roles` are written, for messages."""
+    """The key that says `roles`, for messages."""
     missing_real: MissingReal = "error"
-    """What is done about empty cells and NaN in real columns: they are refused, or missing in the result."""
+    """The treatment of empty cells and NaN in real columns: refused, or missing in the result."""
     cut_offs: CutOffs | None = None
-    """What decides the split of a row, where a column does."""
+    """The column that decides the split of a row, if one does."""
 
 
 class _WrongType(DataError):
@@ -291,7 +291,7 @@ def _checked_key(piece: Piece, column: pl.Series) -> pl.Series:
 
 
 def _checked_feature(piece: Piece, column: pl.Series, role: ColumnKind | None, wanted: Wanted) -> pl.Series:
-    """A feature column as its kind needs it: real columns are floats, with nulls only where they may be."""
+    """A feature column as its kind needs it: real columns are floats, missing only where they may be."""
     if role is not None and isinstance(column.dtype, pl.Null):
         column = column.cast(pl.String if role == "categorical" else pl.Float64)
     by_type = column_kind(column)
@@ -334,7 +334,7 @@ def _checked_feature(piece: Piece, column: pl.Series, role: ColumnKind | None, w
 
 
 def _no_number(piece: Piece, column: pl.Series) -> str:
-    """Where a column of text holds something else than a number, to go on in a message."""
+    """The first cell of text that is no number, to go on in a message."""
     if not isinstance(column.dtype, pl.String):
         return ""
     other = column.is_not_null() & column.cast(pl.Float64, strict=False).is_null()

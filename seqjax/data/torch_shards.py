@@ -16,7 +16,7 @@ subsequence; all windows of a sequence are in one file.
 
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -26,7 +26,7 @@ from pydantic import ConfigDict, Field
 
 from seqjax.config.base import ConfigModel, validate
 from seqjax.config.schema import ColumnKind
-from seqjax.data.columns import id_dtype
+from seqjax.data.columns import check_columns, id_dtype
 from seqjax.errors import ArtifactError, ConfigError, DataError
 from seqjax.interop.torch_files import read_torch_file
 from seqjax.interop.torch_writer import write_torch_file
@@ -62,7 +62,7 @@ class Index(ConfigModel):
     batch_files: list[BatchFile]
     """The files, in the order in which they are read."""
     padding: dict[str, list[tuple[Count, Count]]] | None = None
-    """By file: each padded window and how many of its slots are padded; null where only zeros tell."""
+    """By file: each padded window and how many of its slots are padded; None where only zeros tell."""
 
 
 def write(path: Path, windows: Windows, *, stem: str, sequences_per_file: int) -> None:
@@ -168,26 +168,39 @@ def _read_file(
     except ArtifactError as error:
         raise DataError(f"{error} Run preprocess again.") from error
     columns, keys = _checked(path, content, samples)
-    for name in column_kinds:
-        if name not in columns:
-            raise DataError(
-                f"{path} has no column {name!r} (columns: {', '.join(columns)}). Check the columns, or "
-                "preprocess again."
-            )
+    check_columns(path, columns, column_kinds)
     n_slots = next(iter(columns.values())).shape[1]
     n_padded = (
         leading_zeros(columns.values()) if padding is None else _counted(path, padding, samples, n_slots)
     )
+    read = {name: columns[name] for name in column_kinds}
+    return of_slots(read, n_padded, keys, lambda name, values: _typed(path, name, column_kinds[name], values))
+
+
+def of_slots(
+    columns: Mapping[str, Slots],
+    n_padded: Int64[np.ndarray, "W"],
+    keys: Sequence[Int64[np.ndarray, "W"]],
+    typed: Callable[[str, Num[np.ndarray, "N"]], Num[np.ndarray, "N"]],
+) -> Windows:
+    """Windows whose slots are all written out.
+
+    Args:
+      columns: The slots of each column.
+      n_padded: Number of leading slots of each window that are padded.
+      keys: Sequence, number in it and position of slot 0 of each window.
+      typed: Gives the items of a column the type in which they are kept.
+    """
+    n_slots = next(iter(columns.values())).shape[1]
     real = np.arange(n_slots) >= n_padded[:, None]
     length = n_slots - n_padded
-    sequence_id, subsequence_id, start_item_position = keys
     return listed(
-        {name: _typed(path, name, kind, columns[name][real]) for name, kind in column_kinds.items()},
+        {name: typed(name, values[real]) for name, values in columns.items()},
         start=np.cumsum(length) - length,
         length=length,
-        sequence_id=sequence_id,
-        subsequence_id=subsequence_id,
-        start_item_position=start_item_position,
+        sequence_id=keys[0],
+        subsequence_id=keys[1],
+        start_item_position=keys[2],
         seq_length=n_slots - 1,
     )
 

@@ -1,4 +1,4 @@
-"""What a configuration of `infer` or `evaluate` names: metadata, data, and the windows in it."""
+"""The inputs that a configuration of `infer` or `evaluate` names: metadata, data, and its windows."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -64,8 +64,8 @@ def source_of(
       metadata: What preprocess wrote about preprocessed data.
       path: The data.
       card: The model that reads it.
-      columns: The columns to read; null reads the model's inputs.
-      default_stride: What `stride` is for a raw table where it is null; see `raw_source`.
+      columns: The columns to read; None reads the model's inputs.
+      default_stride: The `stride` of a raw table where the configuration has none; see `raw_source`.
 
     Yields:
       The windows; readable until the block ends.

@@ -1,4 +1,4 @@
-"""Where windows come from: preprocessed data or raw tables, a part at a time."""
+"""Sources of windows: preprocessed data or raw tables, a part at a time."""
 
 import bisect
 from collections.abc import Callable, Iterator, Sequence
