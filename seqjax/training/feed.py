@@ -320,7 +320,7 @@ def build_feed(
     """
     size = sum(windows.columns[name].nbytes for name in columns)
     size += min(size, 8 * len(windows)) if windows.runs.is_even else 8 * len(windows)
-    rows = max(len(windows.columns[name]) for name in columns)
+    rows = max(len(windows), *(len(windows.columns[name]) for name in columns))
     if rows < _MOST_ROWS and (limit is None or size <= limit):
         return ResidentFeed(windows, columns, compiler_options=compiler_options, placement=placement)
     return StreamedFeed(
