@@ -127,7 +127,9 @@ def test_some_windows_of_all(windows: Windows) -> None:
         numbers = np.array([2, 0, 2, len(whole) - 1])
         some, slots = taken(whole, numbers), np.arange(whole.seq_length + 1)
         assert len(some) == 4
-        assert [key.tolist() for key in some.keys(np.arange(4))] == [key.tolist() for key in whole.keys(numbers)]
+        assert [key.tolist() for key in some.keys(np.arange(4))] == [
+            key.tolist() for key in whole.keys(numbers)
+        ]
         expected, found = whole.gather(numbers), some.gather(np.arange(4))
         assert found.columns["item"].tolist() == expected.columns["item"].tolist()
         real = slots >= expected.padding[:, None]
