@@ -52,7 +52,7 @@ RUN_TYPES: dict[str, str | None] = {
     "firstWindow": "int64",
 }
 """The columns of a file of runs; None is any signed integer type."""
-POSITION_TYPES: dict[str, str | None] = {"itemPosition": "int64"}
+POSITION_TYPES = {"itemPosition": "int64"}
 RUNS_PER_CHECK = 1 << 20
 """How many runs are checked at a time."""
 DIGEST_LIMIT = 1 << 25
@@ -201,16 +201,16 @@ class ShardWriter:
 
     def finish(self) -> None:
         """Writes the manifest."""
-        shard = Shard(**{"positions": None} | {name: file.finish() for name, file in self._files.items()})
-        manifest = Manifest(
-            format="seqjax-arrow",
-            version=2,
-            seq_length=self._size.seq_length,
-            stride=self._size.stride,
-            column_types=dict(self._size.column_types),
-            shards=[shard],
-        )
-        (self._path / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        files = {name: file.finish().model_dump() for name, file in self._files.items()}
+        manifest = {
+            "format": "seqjax-arrow",
+            "version": 2,
+            "seq_length": self._size.seq_length,
+            "stride": self._size.stride,
+            "column_types": dict(self._size.column_types),
+            "shards": [{"positions": None, **files}],
+        }
+        (self._path / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
 
 def write(path: Path, windows: Windows) -> None:

@@ -69,19 +69,19 @@ def _updates(order: Order | Sequence[Order], devices: int, **sizes: int) -> Upda
 
 
 class Rows(NamedTuple):
-    """A data set on the device: rows, and the R runs that its windows are computed from."""
+    """A data set on the device, or on its way there: rows, and the R runs that windows are computed from."""
 
-    columns: dict[str, Num[Array, "N"]]
+    columns: dict[str, Num[Any, "N"]]
     """Encoded rows; ids in the smallest integer type."""
-    first_row: Int[Array, "R"]
+    first_row: Int[Any, "R"]
     """The first row of each run."""
-    rows: Int[Array, "R"]
+    rows: Int[Any, "R"]
     """Number of rows of each run."""
-    first_window: Int[Array, "R"] | None
+    first_window: Int[Any, "R"] | None
     """Number of the first window of each run; None where each has one alone."""
-    stride: Int[Array, ""]
+    stride: Int[Any, ""]
     """The step between the windows of a run."""
-    slots: Int[Array, ""]
+    slots: Int[Any, ""]
     """Most items of a window as runs were cut; those that are shown are the newest."""
 
 
@@ -176,9 +176,9 @@ class ResidentFeed:
         updates = _updates(
             order, self._placement.size, accumulation=accumulation, micro_batches=micro_batches
         )
-        first = updates.orders[0]
-        keys = np.stack([one.keys for one in updates.orders]) if first.shuffle else None
-        n, keys = self._placement.replicate((np.asarray(first.n, np.int32), keys))
+        keys = [one.keys for one in updates.orders if one.keys is not None]
+        n = np.asarray(updates.orders[0].n, np.int32)
+        n, keys = self._placement.replicate((n, np.stack(keys) if keys else None))
         return PlacedOrder(n, keys, updates.grouping, len(updates.orders))
 
     def fold(self, step: Step[Carry], *, by_rows: bool = False) -> Fold[Carry]:
@@ -320,7 +320,7 @@ def build_feed(
     """
     size = sum(windows.columns[name].nbytes for name in columns)
     size += min(size, 8 * len(windows)) if windows.runs.is_even else 8 * len(windows)
-    rows = max(len(windows.columns[name]) for name in columns)
+    rows = max(len(windows), *(len(windows.columns[name]) for name in columns))
     if rows < _MOST_ROWS and (limit is None or size <= limit):
         return ResidentFeed(windows, columns, compiler_options=compiler_options, placement=placement)
     return StreamedFeed(

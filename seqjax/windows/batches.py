@@ -1,7 +1,7 @@
 """Batches in an order that can be taken up at any point, gathered ahead.
 
-A batch is a pure function of its number: number -> numbers of windows -> arrays. Going on takes nothing but
-the number. Grain runs over whole batches, since its cost is per element.
+A batch is a pure function of its number: number -> numbers of windows -> arrays. So going on takes the number
+alone. Grain runs over whole batches, since its cost is per element.
 
     loader = Loader(windows, num_workers=2, max_ram_gb=16)
     order = Order(len(windows), 128, seed=1010, epoch=1)

@@ -138,7 +138,7 @@ def joined_runs(parts: Sequence[Runs], n_rows: Sequence[int], n_positions: Seque
         "first_window": [part.n_windows for part in parts],
     }
     for name, counts in before.items():
-        arrays[name] += np.repeat(np.cumsum([0, *counts[:-1]]), list(map(len, parts)))
+        arrays[name] = arrays[name] + np.repeat(np.cumsum([0, *counts[:-1]]), list(map(len, parts)))
     kept = np.concatenate([part.positions_at for part in parts]) != CONSECUTIVE
     arrays["positions_at"] = np.where(kept, arrays["positions_at"], CONSECUTIVE)
     return replace(parts[0], **arrays)

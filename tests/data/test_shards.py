@@ -16,7 +16,7 @@ from seqjax.data import shards
 from seqjax.data.splits import sequences
 from seqjax.errors import DataError
 from seqjax.windows.spliced import parts_of
-from seqjax.windows.windows import Windows, cut
+from seqjax.windows.windows import Windows, cut, joined
 
 KINDS: dict[str, ColumnKind] = {"price": "real", "item": "categorical"}
 
@@ -131,6 +131,21 @@ def test_several_shards_are_read_as_one(tmp_path: Path, windows: Windows, cuts: 
         real = indices[indices >= 0]
         slots = np.arange(one.seq_length + 1)
         np.testing.assert_array_equal(one.positions(real, slots), other.positions(real, slots))
+
+
+def test_numbers_of_many_shards_may_be_larger_than_those_of_each(tmp_path: Path) -> None:
+    item = np.arange(500, dtype=np.int16)
+    whole = cut(sequences(np.arange(500) // 100), {"item": item}, np.arange(500) * 2, seq_length=4, stride=1)
+    for number in range(5):
+        rows, ids = item[number * 100 :][:100], np.full(100, number)
+        some = cut(sequences(ids), {"item": rows}, rows.astype(np.int64) * 2, seq_length=4, stride=1)
+        shards.write(tmp_path / str(number), some)
+    found = joined([shards.read(tmp_path / str(number), {"item": "categorical"}) for number in range(5)])
+    assert (found.start() == whole.start()).all()
+    assert (found.subsequence_id() == whole.subsequence_id()).all()
+    numbers, slots = np.arange(len(whole)), np.arange(5)
+    assert (found.positions(numbers, slots) == whole.positions(numbers, slots)).all()
+    assert (found.gather(numbers).columns["item"] == whole.gather(numbers).columns["item"]).all()
 
 
 def test_a_shard_holds_each_row_once_and_says_what_it_is(tmp_path: Path, windows: Windows) -> None:

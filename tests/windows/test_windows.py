@@ -5,10 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 
+from seqjax.data.splits import sequences
 from seqjax.errors import DataError
 from seqjax.windows.index import CONSECUTIVE
 from seqjax.windows.spliced import spliced
-from seqjax.windows.windows import Windows, listed, orders_of_files
+from seqjax.windows.windows import Windows, cut, listed, orders_of_files, taken
 
 
 @pytest.fixture
@@ -109,3 +110,27 @@ def test_every_batch_is_what_its_rows_say(parts: int) -> None:
         indices = rng.permutation(40)[:size]
         assert windows.gather(indices).columns["item"].tolist() == [expected[index] for index in indices]
     assert windows.gather(np.array([7, -1])).columns["item"].tolist() == [expected[7], [0] * 6]
+
+
+def test_listed_windows_are_what_the_list_says(windows: Windows) -> None:
+    assert windows.start().tolist() == [0, 2, 6]
+    assert windows.length().tolist() == [4, 4, 2]
+    assert [key.tolist() for key in windows.keys(np.arange(3))] == [[1, 1, 5], [0, 1, 0], [10, 14, 98]]
+    assert len(windows.runs) == len(windows) == 3
+
+
+def test_some_windows_of_all(windows: Windows) -> None:
+    """In any order, listed or cut out of runs."""
+    rows = np.arange(20)
+    runs = cut(sequences(rows // 15), {"item": rows}, rows + rows // 5, seq_length=3, stride=2)
+    for whole in (windows, runs, runs.crop(2)):
+        numbers = np.array([2, 0, 2, len(whole) - 1])
+        some, slots = taken(whole, numbers), np.arange(whole.seq_length + 1)
+        assert len(some) == 4
+        assert [key.tolist() for key in some.keys(np.arange(4))] == [
+            key.tolist() for key in whole.keys(numbers)
+        ]
+        expected, found = whole.gather(numbers), some.gather(np.arange(4))
+        assert found.columns["item"].tolist() == expected.columns["item"].tolist()
+        real = slots >= expected.padding[:, None]
+        assert (some.positions(np.arange(4), slots) == whole.positions(numbers, slots))[real].all()
