@@ -99,7 +99,8 @@ class TrainingRun:
         self._config = task.config
         self._layout = Layout(Path(task.config.project_root), task.config.model_name)
         self._started = time.perf_counter()
-        self._files = LogFiles(self._layout.debug_log(), self._layout.info_log())
+        alone = not group.on_screen
+        self._files = LogFiles(self._layout.debug_log(), self._layout.info_log()) if alone else None
         self._open = ExitStack()
         self._saver: Saver | None = None
 
@@ -162,7 +163,8 @@ class TrainingRun:
         """Waits for what is being written, and closes the files."""
         with self._logging():
             self._open.close()
-        self._files.close()
+        if self._files is not None:
+            self._files.close()
 
     def _announce(self, checkpoint: Checkpoint) -> None:
         config, group = self._config, self._group
@@ -252,9 +254,7 @@ class TrainingRun:
 
     def _logging(self) -> AbstractContextManager[None]:
         """Sends what is logged to this run's files, unless those of a run by itself are open all the time."""
-        if self._group.on_screen:
-            return nullcontext()
-        return self._files.attached(alone=True)
+        return nullcontext() if self._files is None else self._files.attached(alone=True)
 
     def _finish(self, state: RunState, *, finished: bool) -> TrainResult:
         """Exports the best and the last parameters.

@@ -324,7 +324,7 @@ def _metric_words(metrics: Mapping[str, float]) -> list[str]:
 
 def _file_handler(path: Path, level: int) -> logging.Handler:
     path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(path, encoding="utf-8", delay=True)
+    handler = logging.FileHandler(path, encoding="utf-8")
     handler.setLevel(level)
     handler.setFormatter(_LINE)
     return handler

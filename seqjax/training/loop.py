@@ -39,7 +39,7 @@ from seqjax.training.events import (
     RunState,
     StateEvent,
 )
-from seqjax.training.processes import Agreement
+from seqjax.training.processes import Agreement, Request
 from seqjax.training.runners import Kind, Runner, Sent, Work, build_runner
 from seqjax.training.setup import Run
 from seqjax.training.state import TrainState
@@ -286,7 +286,9 @@ class Population:
         if not going:
             return
         try:
-            evaluations = self._evaluate(going)
+            # No other process waits for this one, so that it can be left at any point.
+            alone = self.run.placement.processes == 1
+            evaluations = (self._note.raising(self._evaluate) if alone else self._evaluate)(going)
         except KeyboardInterrupt as stop:  # The updates are done, and need not be done again.
             self._pause(going, signal_of(stop))
             raise
@@ -310,18 +312,23 @@ class Population:
             bounds += [going[slot].next_save(low) for slot in at_work]
             high = min(low + self._updates, *bounds)
             sent = self._at_work().train(at_work, low, high)
-            answer = self._agreement.ask(self._note.signal, self._fitting)
-            signal = self._read(under_way)
+            answer = self._ask()
+            request = self._read(under_way)
             under_way, low = _Dispatch(sent, answer, at_work), high
-            due = [slot for slot in at_work if low < end and self._is_due(going[slot], low)]
-            if signal or due:
+            due = [slot for slot in at_work if low < end and self._is_due(going[slot], low, request)]
+            if request.signal or due:
                 self._read(under_way)
                 under_way = None
-                self._pause(self._going() if signal else due, signal)
+                self._pause(self._going() if request.signal else due, request.signal)
         self._read(under_way)
-        signal, _ = self._agreement.read(self._agreement.ask(self._note.signal, self._fitting))
+        signal = self._agreement.read(self._ask()).signal
         if signal:
             self._pause(self._going(), signal)
+
+    def _ask(self) -> Any:  # noqa: ANN401
+        """Asks all processes for what this one needs."""
+        save = any(member.is_due() for member in self._members.values())
+        return self._agreement.ask(Request(self._note.signal, save, self._fitting))
 
     def _join_epoch(self, first: Mapping[int, int], update: int) -> None:
         """Hands over the states of members that go on at an update in the middle of the epoch."""
@@ -329,27 +336,28 @@ class Population:
             if at == update and self._members[slot].state.progress is not None:
                 self._at_work().put(slot, self._members[slot].state.state)
 
-    @staticmethod
-    def _is_due(member: Member, update: int) -> bool:
-        return member.is_due() or member.next_save(update - 1) == update
+    def _is_due(self, member: Member, update: int, request: Request) -> bool:
+        """Whether a member is to be saved; all processes come to the same."""
+        asked = request.save and (member.is_due() or self.run.placement.processes > 1)
+        return asked or member.next_save(update - 1) == update
 
-    def _read(self, under_way: _Dispatch | None) -> int:
-        """Waits for a dispatch, and hands over what it found; the signal that asks to stop, or 0."""
+    def _read(self, under_way: _Dispatch | None) -> Request:
+        """Waits for a dispatch, and hands over what it found; returns what processes ask for."""
         if under_way is None:
-            return 0
+            return Request()
         sent, answer, slots = under_way
         found = self._at_work().read(sent, slots)
-        signal, size = self._agreement.read(answer)
+        request = self._agreement.read(answer)
         now = time.perf_counter()
         seconds, self._clock = now - self._clock, now
-        self._updates = size
+        self._updates = request.size
         # At most twice as many as now, since the first are no good guide.
         fitting = int((sent.high - sent.low) * _SECONDS_PER_DISPATCH / max(seconds, 1e-6))
-        self._fitting = max(1, min(fitting, 2 * size, TABLE_ROWS))
+        self._fitting = max(1, min(fitting, 2 * request.size, TABLE_ROWS))
         for slot, rows in found.items():
             if self._members[slot].error is None:
                 self._members[slot].read(rows, seconds)
-        return signal
+        return request
 
     def _pause(self, slots: Sequence[int], signal: int) -> None:
         """Lets members save what is done of the epoch; a signal then ends the training."""
@@ -374,10 +382,7 @@ class Population:
     def _evaluate(self, slots: Sequence[int]) -> dict[int, Evaluation]:
         if not slots:
             return {}
-        evaluate = self._at_work().evaluate
-        if self.run.placement.processes == 1:  # No other process waits for this one, so that it can be left.
-            evaluate = self._note.raising(evaluate)
-        found = evaluate({slot: self._members[slot].values for slot in slots})
+        found = self._at_work().evaluate({slot: self._members[slot].values for slot in slots})
         return {slot: self._members[slot].run.evaluator.result(sums) for slot, sums in found.items()}
 
     def _going(self) -> list[int]:

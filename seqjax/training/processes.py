@@ -13,7 +13,7 @@ import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -41,6 +41,17 @@ _SUMS = ("Gloo", "NCCL")
 """What the libraries that add up over processes call themselves when one of them is missing."""
 
 
+class Request(NamedTuple):
+    """What a process asks for, or what all of them have agreed on."""
+
+    signal: int = 0
+    """The number of the signal that asks to stop; 0 if none came."""
+    save: bool = False
+    """Whether it is time to save."""
+    size: int = 1
+    """How many updates to send at once."""
+
+
 class Agreement:
     """Lets the processes of a run do the same after a dispatch.
 
@@ -52,23 +63,18 @@ class Agreement:
         self._placement = placement
         self._strongest = jax.jit(lambda asked: asked.max(axis=0), out_shardings=placement.everywhere)
 
-    def ask(self, signal: int, size: int) -> Int[Array, "2"] | Int[np.ndarray, "2"]:
-        """Sends what this process asks for; what all agree on is on its way.
-
-        Args:
-          signal: The number of the signal that asks to stop; 0 if none came.
-          size: How many updates to send at once at most.
-        """
-        own = np.asarray([[signal, -size]], np.int32)
+    def ask(self, request: Request) -> Int[Array, "3"] | Int[np.ndarray, "3"]:
+        """Sends what this process asks for; what all agree on is on its way."""
+        own = np.asarray([[request.signal, request.save, -request.size]], np.int32)
         if self._placement.processes == 1:
             return own[0]
         return self._strongest(self._placement.from_local_rows(own.repeat(self._placement.own_size, axis=0)))
 
     @staticmethod
-    def read(answer: Int[Array, "2"] | Int[np.ndarray, "2"]) -> tuple[int, int]:
-        """Waits for what all agree on: the strongest signal, and the smallest size."""
-        signal, size = np.asarray(answer).tolist()
-        return signal, -size
+    def read(answer: Int[Array, "3"] | Int[np.ndarray, "3"]) -> Request:
+        """Waits for what all agree on: the strongest signal, whether one is to save, the smallest size."""
+        signal, save, size = np.asarray(answer).tolist()
+        return Request(signal, bool(save), -size)
 
 
 def connect(environment: Mapping[str, str] = os.environ) -> None:
