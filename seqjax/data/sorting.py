@@ -146,8 +146,8 @@ class _Order:
 
     def __init__(self) -> None:
         self._last: tuple[int, int] | None = None
-        self._length: list[Int64[np.ndarray, _]] = []
-        self._scattered: list[Bool[np.ndarray, _]] = []
+        self._length: list[Int64[np.ndarray, "_"]] = []
+        self._scattered: list[Bool[np.ndarray, "_"]] = []
 
     def continues(self, frame: pl.DataFrame) -> bool:
         """Tells whether these rows, at least one, are in order and come after those before."""
