@@ -100,13 +100,13 @@ def _numbers(cells: pl.Series, dtype: Dtype) -> pl.Series | None:
 
 
 def _counts(cells: pl.Series, n: int) -> Counts:
-    cell = pl.col(cells.name)
-    whole = cell.str.contains(WHOLE)
-    fits, fits_wide = (cell.cast(dtype, strict=False).is_not_null() for dtype in (pl.Int64, pl.Int128))
-    counts = cells.to_frame().select(
-        boolean=cell.str.to_lowercase().is_in(["true", "false"]).sum(),
-        integer=(whole & fits).sum(),
-        wide=(whole & ~fits & fits_wide).sum(),
-        decimal=cell.str.contains(DECIMAL).sum(),
-    )
-    return Counts(*counts.row(0), text=n - sum(counts.row(0)))
+    if cells.cast(pl.Float64, strict=False).count() == 0:
+        boolean = int(cells.str.to_lowercase().is_in(["true", "false"]).sum())
+        return Counts(boolean=boolean, text=n - boolean)
+    decimal = int(cells.str.contains(DECIMAL).sum())
+    if decimal == n:
+        return Counts(decimal=n)
+    whole = cells.filter(cells.str.contains(WHOLE))
+    integer, up_to_wide = (whole.cast(dtype, strict=False).count() for dtype in (pl.Int64, pl.Int128))
+    # Among numbers a boolean is a text like any other.
+    return Counts(integer=integer, wide=up_to_wide - integer, decimal=decimal, text=n - up_to_wide - decimal)
