@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Float64, Int64, Integer, Num
 from seqjax.baselines import Parameters, predict_baseline
 from seqjax.config.evaluate import EvaluateConfig
 from seqjax.config.metadata import Statistics
-from seqjax.config.schema import HeadName
+from seqjax.config.schema import HEADS, HeadName
 from seqjax.data.columns import EPSILON, denormalise
 from seqjax.evaluation.bootstrap import FEWEST_PIECES, Estimate, estimate, resampled
 from seqjax.evaluation.examples import RandomRows
@@ -212,7 +212,7 @@ class CategoricalRun:
         figures = _Figures(self.scoring, self.tallies, n_pieces, self._config)
         shown = self._confusion.commonest(self._config.confusion_classes)
         return TargetResult(
-            kind="categorical",
+            kind=HEADS[self.scoring.head].kind,
             head=self.scoring.head,
             items=figures.items,
             not_scored=not_scored,
@@ -285,7 +285,7 @@ class RealRun:
             name: [float(f"{value:.7g}") for value in values] for name, values in self._points.rows().items()
         }
         return TargetResult(
-            kind="real",
+            kind=HEADS[self.scoring.head].kind,
             head=self.scoring.head,
             items=figures.items,
             not_scored=not_scored,

@@ -42,17 +42,18 @@ class Target:
 
 
 PointLoss: TypeAlias = Callable[[Float[Array, "B T"], Number], Float[Array, "B T"]]
-"""(size of each error, `Target.threshold`) -> loss of each position."""
+"""(error, `Target.threshold`) -> loss of each position."""
 
 
 def _huber(error_BT: Float[Array, "B T"], threshold: Number) -> Float[Array, "B T"]:
-    small_BT = jnp.minimum(error_BT, threshold)
-    return 0.5 * small_BT * small_BT + threshold * (error_BT - small_BT)
+    size_BT = jnp.abs(error_BT)
+    small_BT = jnp.minimum(size_BT, threshold)
+    return 0.5 * small_BT * small_BT + threshold * (size_BT - small_BT)
 
 
 POINT_LOSSES: Mapping[str, PointLoss] = {
     "MSELoss": lambda error_BT, _: jnp.square(error_BT),
-    "L1Loss": lambda error_BT, _: error_BT,
+    "L1Loss": lambda error_BT, _: jnp.abs(error_BT),
     "SmoothL1Loss": lambda error_BT, threshold: _huber(error_BT, threshold) / threshold,
     "HuberLoss": _huber,
 }
@@ -73,7 +74,7 @@ def loss(
     distribution = DISTRIBUTIONS[CRITERIA[criterion]]
     parameters = distribution.parameters(raw)
     if criterion in POINT_LOSSES:
-        return POINT_LOSSES[criterion](jnp.abs(distribution.point(parameters) - truth_BT), threshold)
+        return POINT_LOSSES[criterion](distribution.point(parameters) - truth_BT, threshold)
     return -distribution.log_prob(parameters, truth_BT)
 
 
