@@ -185,7 +185,7 @@ JUDGED_BY: Mapping[HeadName, str] = {
 
 @dataclass(frozen=True)
 class Scoring:
-    """How predictions of one target are scored, in numpy and float64."""
+    """The scores and metrics of one target's predictions, in numpy and float64."""
 
     head: HeadName
     """What makes the predictions."""

@@ -136,7 +136,7 @@ class TargetRun(Protocol):
 
     @property
     def scoring(self) -> Scoring:
-        """How it scores."""
+        """The scores of its items."""
         ...
 
     @property
@@ -154,7 +154,7 @@ class TargetRun(Protocol):
         ...
 
     def result(self, n_pieces: int, seq_length: int, not_scored: Mapping[str, int]) -> TargetResult:
-        """What was found.
+        """The figures of all items.
 
         Args:
           n_pieces: Number of pieces of the data.
@@ -194,7 +194,7 @@ class CategoricalRun:
         self._confusion = Confusion(len(labels), likely)
 
     def add(self, items: Items, output: Float[np.ndarray, "N _"]) -> None:
-        """See `TargetRun.add`."""
+        """Implements `TargetRun.add`."""
         truth = items.truth.astype(np.int64)
         for name, tally in self.tallies.items():
             log_probs = output
@@ -208,7 +208,7 @@ class CategoricalRun:
                 self._confusion.add(truth, chosen)
 
     def result(self, n_pieces: int, seq_length: int, not_scored: Mapping[str, int]) -> TargetResult:
-        """See `TargetRun.result`."""
+        """Implements `TargetRun.result`."""
         figures = _Figures(self.scoring, self.tallies, n_pieces, self._config)
         shown = self._confusion.commonest(self._config.confusion_classes)
         return TargetResult(
@@ -265,7 +265,7 @@ class RealRun:
         self._points = RandomRows(POINTS, config.seed)
 
     def add(self, items: Items, output: Float[np.ndarray, "N _"]) -> None:
-        """See `TargetRun.add`."""
+        """Implements `TargetRun.add`."""
         row, truth = DISTRIBUTIONS[self.scoring.head], items.truth.astype(np.float64)
         points = {"truth": truth}
         for name, tally in self.tallies.items():
@@ -278,7 +278,7 @@ class RealRun:
         self._points.add({name: denormalise(values, self._statistics) for name, values in points.items()})
 
     def result(self, n_pieces: int, seq_length: int, not_scored: Mapping[str, int]) -> TargetResult:
-        """See `TargetRun.result`."""
+        """Implements `TargetRun.result`."""
         figures = _Figures(self.scoring, self.tallies, n_pieces, self._config)
         # More digits than a float32 holds only make the report longer.
         points = {

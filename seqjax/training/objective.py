@@ -106,7 +106,7 @@ def loss_weights(targets: Sequence[Target]) -> dict[str, float]:
 
 
 def weighing(targets: Sequence[Target]) -> tuple[tuple[str, float, bytes | None], ...]:
-    """What tells losses and evaluations apart whose targets weigh otherwise: equal where all weights are."""
+    """A key that is equal where all weights are, and so where losses can be compared."""
     return tuple(
         (
             target.name,
