@@ -166,7 +166,7 @@ def _values(target: Measured, parts: Sequence[Mapping[str, Sums]]) -> dict[str, 
             return {}
         means[score] = np.float64(sum(float(part[score].total) for part in parts) / count)
     rows = METRICS[target.head]
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", divide="ignore"):
         return {
             name: float(rows[name].in_units(rows[name].of(*map(means.get, rows[name].scores)), target.std))
             for name in target.metrics
