@@ -12,12 +12,15 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
-from jaxtyping import Float, Float64, Int, Num
+from jaxtyping import Float, Float64, Num
 
 from seqjax.config.schema import HeadName
 from seqjax.model.distributions import DISTRIBUTIONS, Distribution
 
-Score: TypeAlias = Callable[[Distribution, Float[Any, "*batch W"], Num[Any, "*batch"]], Float[Any, "*batch"]]
+Outputs: TypeAlias = Float[Any, "*batch W"]
+Truth: TypeAlias = Num[Any, "*batch"]
+Numbers: TypeAlias = Float[Any, "*batch"]
+Score: TypeAlias = Callable[[Distribution, Outputs, Truth], Numbers]
 """(distribution, parameters, truth) -> a number for each item."""
 Values: TypeAlias = Float64[np.ndarray, "..."]
 Unit = Literal["", "share", "nats", "density", "target"]
@@ -25,15 +28,7 @@ Unit = Literal["", "share", "nats", "density", "target"]
 unit of the target."""
 
 
-def _nll(
-    distribution: Distribution, parameters: Float[Any, "*batch W"], truth: Num[Any, "*batch"]
-) -> Float[Any, "*batch"]:
-    return -distribution.log_prob(parameters, truth)
-
-
-def _among_first(
-    count: int, _: Distribution, logits: Float[Any, "*batch C"], ids: Int[Any, "*batch"]
-) -> Float[Any, "*batch"]:
+def _among_first(count: int, _: Distribution, logits: Outputs, ids: Truth) -> Numbers:
     """1 where the true class is among the `count` likeliest; of equally likely ones the lower id is first."""
     xp = logits.__array_namespace__()
     true = xp.take_along_axis(logits, ids[..., None], axis=-1)
@@ -42,17 +37,13 @@ def _among_first(
     return (ahead < count).astype(logits.dtype)
 
 
-def _confidence(
-    _: Distribution, log_probs: Float[Any, "*batch C"], ids: Int[Any, "*batch"]
-) -> Float[Any, "*batch"]:
+def _confidence(_: Distribution, log_probs: Outputs, ids: Truth) -> Numbers:
     """The probability of the most likely class."""
     del ids
     return log_probs.__array_namespace__().exp(log_probs.max(axis=-1))
 
 
-def _entropy(
-    _: Distribution, log_probs: Float[Any, "*batch C"], ids: Int[Any, "*batch"]
-) -> Float[Any, "*batch"]:
+def _entropy(_: Distribution, log_probs: Outputs, ids: Truth) -> Numbers:
     """In nats; an impossible class adds nothing."""
     del ids
     xp = log_probs.__array_namespace__()
@@ -60,14 +51,12 @@ def _entropy(
     return -xp.where(probs > 0, probs * xp.where(probs > 0, log_probs, 0), 0).sum(axis=-1)
 
 
-def _error(
-    distribution: Distribution, parameters: Float[Any, "*batch W"], truth: Num[Any, "*batch"]
-) -> Float[Any, "*batch"]:
+def _error(distribution: Distribution, parameters: Outputs, truth: Truth) -> Numbers:
     return distribution.point(parameters) - truth
 
 
 SCORES: Mapping[str, Score] = {
-    "nll": _nll,
+    "nll": lambda distribution, *of: -distribution.log_prob(*of),
     "top_1": functools.partial(_among_first, 1),
     "top_3": functools.partial(_among_first, 3),
     "top_5": functools.partial(_among_first, 5),
@@ -185,7 +174,7 @@ JUDGED_BY: Mapping[HeadName, str] = {
 
 @dataclass(frozen=True)
 class Scoring:
-    """How predictions of one target are scored, in numpy and float64."""
+    """The scores and metrics of one target's predictions, in numpy and float64."""
 
     head: HeadName
     """What makes the predictions."""

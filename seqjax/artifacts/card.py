@@ -43,7 +43,7 @@ def installed_versions() -> dict[str, str]:
 
 
 class ModelCard(ConfigModel):
-    """What a model file holds, needs and returns."""
+    """The description of a model file: what it holds, needs and returns."""
 
     # The JSON key is `schema`, which pydantic's base class already uses as the name of a method.
     model_config = ConfigDict(validate_by_name=True, validate_by_alias=True, serialize_by_alias=True)
@@ -120,7 +120,7 @@ class ModelCard(ConfigModel):
         return (*self.outputs.values(), *self.parameters.values())
 
     def by_target(self, values: Iterable[Output]) -> dict[str, Output]:
-        """What the model states of each target, from all of the graph's outputs in order."""
+        """The stated parameters of each target, from all of the graph's outputs in order."""
         return dict(zip((*self.outputs, *self.parameters), values, strict=True))
 
     def to_json(self) -> str:

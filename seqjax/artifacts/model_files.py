@@ -169,7 +169,7 @@ def _publish(staged: Path, path: Path) -> None:
 
 
 def dropout_feed(card: ModelCard, *, live: bool) -> dict[str, np.ndarray]:
-    """What a graph is fed, besides columns, to drop as training did or not at all."""
+    """The input besides columns with which a graph drops as training did, or not at all."""
     if card.dropout_input is None:
         return {}
     return {card.dropout_input: np.array(card.dropout if live else 0, np.float32)}
@@ -210,7 +210,7 @@ def resolve_model_path(
       text: A path, or the name of a file in models/; its suffix may be left out. `best` or `last` is the
         newest of such files there.
       kind: What the model does, where `text` is `best` or `last`.
-      model_name: The run that it is of, there; null is any.
+      model_name: The run that it is of, there; None is any.
       key: Where the configuration names it.
 
     Raises:
@@ -252,7 +252,7 @@ def forward_function(
     Args:
       graphdef: The model's structure.
       card: What is computed of it.
-      drop: What drops, at every place where training does; null drops nothing.
+      drop: What drops, at every place where training does; None drops nothing.
     """
     from seqjax.model.functional import merge
 

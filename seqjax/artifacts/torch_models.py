@@ -24,12 +24,12 @@ WITH_DROPOUT = "export_with_dropout"
 
 
 class TorchModel(NamedTuple):
-    """What a file holds."""
+    """The content of a file."""
 
     parameters: dict[str, Any]
     """Sequifier's names to arrays, not checked yet."""
     card: ModelCard | None
-    """What the model says about itself; null in sequifier's own files."""
+    """What the model says about itself; None in sequifier's own files."""
     kind: ModelKind
     """Whether the names are those of a generative or of an embedding model."""
 

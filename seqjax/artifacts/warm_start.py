@@ -39,7 +39,7 @@ class WarmStart:
     """What the file has besides."""
 
     def report(self) -> list[str]:
-        """What was taken and what not, in words."""
+        """Says in words what was taken and what not."""
         lines = [f"{len(self.taken)} of {len(self.taken) + len(self.new) + len(self.misshapen)} parameters"]
         for what, names in (
             ("not in the file", self.new),

@@ -33,7 +33,7 @@ SeqLength = Annotated[int, Field(gt=0, le=1_000_000)]
 
 
 class HeadShape(NamedTuple):
-    """What the shape of a head's parameters follows from."""
+    """The kind and size of a head, from which its parameters' shape follows."""
 
     kind: ColumnKind
     """The kind of column that it predicts."""

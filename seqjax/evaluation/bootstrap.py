@@ -47,7 +47,7 @@ def estimate(value: float, draws: Float64[np.ndarray, "R"] | None, *, level: flo
 
     Args:
       value: The figure over all data.
-      draws: Its resampled values; null, or any that is not finite, gives no interval.
+      draws: Its resampled values; None, or any that is not finite, gives no interval.
       level: Such as 0.95.
     """
     shown = float(value) if np.isfinite(value) else None

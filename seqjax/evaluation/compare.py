@@ -52,7 +52,7 @@ class _Scored(NamedTuple):
 
 
 def _behind(pair: Sequence[_Scored], metric: str, config: EvaluateConfig) -> Estimate | None:
-    """How far the second model is behind the first; None where other items were scored."""
+    """The distance of the second model from the first; None where other items were scored."""
     items = [model.sums[:, 0] for model in pair]
     if len(items[0]) != len(items[1]) or (items[0] != items[1]).any():
         return None

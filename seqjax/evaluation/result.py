@@ -66,7 +66,7 @@ class Bin:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Whether a model is right as often as it is sure."""
+    """The calibration of a model: is it right as often as it is sure?"""
 
     ece: Mapping[str, float | None]
     """The expected calibration error of each predictor."""
@@ -95,7 +95,7 @@ class Points:
 
 @dataclass(frozen=True)
 class TargetResult:
-    """How well one target is predicted."""
+    """The figures of one target."""
 
     kind: ColumnKind
     head: HeadName
@@ -126,7 +126,7 @@ Value: TypeAlias = str | float | None
 
 @dataclass(frozen=True)
 class Guess:
-    """What was predicted for one item, and what came."""
+    """The prediction of one item, and the truth."""
 
     truth: Value
     prediction: Value
@@ -148,7 +148,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Baselines:
-    """Where the baselines come from."""
+    """The source of the baselines."""
 
     fitted_on: str | None
     """The training data; null if there is none, and then there are no baselines."""
@@ -190,7 +190,7 @@ class Rank:
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides about the figures besides models and data."""
+    """Settings that change figures, besides models and data."""
 
     confidence_level: float
     bootstrap_samples: int

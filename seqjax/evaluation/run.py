@@ -35,7 +35,7 @@ _LIKELY = 100_000
 
 @dataclass(frozen=True)
 class Found:
-    """What a model did on the data."""
+    """The figures of one model."""
 
     targets: Mapping[str, TargetResult]
     examples: list[Example]
@@ -158,7 +158,7 @@ class _Scorer:
             self._examples.add(windows, indices, gathered, outputs)
 
     def found(self, *, windows: int, sequences: int) -> Found:
-        """What was found in so many windows of so many sequences."""
+        """The figures of so many windows of so many sequences."""
         count = len(self._pieces)
         return Found(
             targets={

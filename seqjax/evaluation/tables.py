@@ -25,7 +25,7 @@ _MOST_PLACES = 6
 
 
 class Sheet(NamedTuple):
-    """What a terminal shows: a table under a heading."""
+    """A table under a heading, for a terminal."""
 
     title: str
     table: Table
@@ -86,7 +86,7 @@ def metrics_table(target: TargetResult, *, intervals_of: Sequence[str] | None = 
 
     Args:
       target: What was found.
-      intervals_of: Predictors whose intervals are shown; null shows all.
+      intervals_of: Predictors whose intervals are shown; None shows all.
     """
     names = list(target.metrics)
     shown, places = names if intervals_of is None else intervals_of, places_of(target)
@@ -204,7 +204,7 @@ def figure(metric: Metric, estimate: Estimate, *, places: int | None, with_inter
 
 
 def places_of(target: TargetResult) -> int | None:
-    """Decimal places at which the figures of a target differ visibly; null for very small units."""
+    """Decimal places at which the figures of a target differ visibly; None for very small units."""
     if target.kind == "categorical":
         return _PLACES
     errors = [found["mae"].value for found in target.metrics.values()]

@@ -18,10 +18,10 @@ LARGEST_NUMBER_OF_PIECES = 1 << 16
 
 @dataclass(frozen=True)
 class Unit:
-    """What a piece of the data is."""
+    """The kind of piece that the data is cut into."""
 
     block: int | None = None
-    """Consecutive windows of a sequence; null is the whole sequence."""
+    """Consecutive windows of a sequence; None is the whole sequence."""
 
     def __str__(self) -> str:
         return "sequences" if self.block is None else f"blocks of {self.block} consecutive windows"

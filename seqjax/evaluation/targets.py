@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Float64, Int64, Integer, Num
 from seqjax.baselines import Parameters, predict_baseline
 from seqjax.config.evaluate import EvaluateConfig
 from seqjax.config.metadata import Statistics
-from seqjax.config.schema import HeadName
+from seqjax.config.schema import HEADS, HeadName
 from seqjax.data.columns import EPSILON, denormalise
 from seqjax.evaluation.bootstrap import FEWEST_PIECES, Estimate, estimate, resampled
 from seqjax.evaluation.examples import RandomRows
@@ -136,7 +136,7 @@ class TargetRun(Protocol):
 
     @property
     def scoring(self) -> Scoring:
-        """How it scores."""
+        """The scores of its items."""
         ...
 
     @property
@@ -154,7 +154,7 @@ class TargetRun(Protocol):
         ...
 
     def result(self, n_pieces: int, seq_length: int, not_scored: Mapping[str, int]) -> TargetResult:
-        """What was found.
+        """The figures of all items.
 
         Args:
           n_pieces: Number of pieces of the data.
@@ -194,7 +194,7 @@ class CategoricalRun:
         self._confusion = Confusion(len(labels), likely)
 
     def add(self, items: Items, output: Float[np.ndarray, "N _"]) -> None:
-        """See `TargetRun.add`."""
+        """Implements `TargetRun.add`."""
         truth = items.truth.astype(np.int64)
         for name, tally in self.tallies.items():
             log_probs = output
@@ -208,11 +208,11 @@ class CategoricalRun:
                 self._confusion.add(truth, chosen)
 
     def result(self, n_pieces: int, seq_length: int, not_scored: Mapping[str, int]) -> TargetResult:
-        """See `TargetRun.result`."""
+        """Implements `TargetRun.result`."""
         figures = _Figures(self.scoring, self.tallies, n_pieces, self._config)
         shown = self._confusion.commonest(self._config.confusion_classes)
         return TargetResult(
-            kind="categorical",
+            kind=HEADS[self.scoring.head].kind,
             head=self.scoring.head,
             items=figures.items,
             not_scored=not_scored,
@@ -265,7 +265,7 @@ class RealRun:
         self._points = RandomRows(POINTS, config.seed)
 
     def add(self, items: Items, output: Float[np.ndarray, "N _"]) -> None:
-        """See `TargetRun.add`."""
+        """Implements `TargetRun.add`."""
         row, truth = DISTRIBUTIONS[self.scoring.head], items.truth.astype(np.float64)
         points = {"truth": truth}
         for name, tally in self.tallies.items():
@@ -278,14 +278,14 @@ class RealRun:
         self._points.add({name: denormalise(values, self._statistics) for name, values in points.items()})
 
     def result(self, n_pieces: int, seq_length: int, not_scored: Mapping[str, int]) -> TargetResult:
-        """See `TargetRun.result`."""
+        """Implements `TargetRun.result`."""
         figures = _Figures(self.scoring, self.tallies, n_pieces, self._config)
         # More digits than a float32 holds only make the report longer.
         points = {
             name: [float(f"{value:.7g}") for value in values] for name, values in self._points.rows().items()
         }
         return TargetResult(
-            kind="real",
+            kind=HEADS[self.scoring.head].kind,
             head=self.scoring.head,
             items=figures.items,
             not_scored=not_scored,

@@ -26,7 +26,7 @@ def judge(
     Args:
       head: What the model predicts, which says by which metric it is judged.
       values: That metric over all data of each predictor, the model among them.
-      draws: Its values over the same resamples; null if the data is too small to resample.
+      draws: Its values over the same resamples; None if the data is too small to resample.
       level: Coverage of the interval.
     """
     metric = JUDGED_BY[head]

@@ -36,7 +36,7 @@ class Engine(Protocol):
 
     @property
     def card(self) -> ModelCard:
-        """What the model says about itself."""
+        """The model's description of itself."""
         ...
 
     def predict(self, inputs: Columns, valid_mask: Bool[np.ndarray, "B L"]) -> Outputs:
@@ -54,7 +54,7 @@ class Engine(Protocol):
 
 
 def without_dropout(model: str) -> ArtifactError:
-    """What to say of a graph that cannot drop."""
+    """The error of a graph that cannot drop."""
     return ArtifactError(
         f"{model} was exported without dropout, so infer_with_dropout cannot be true. Train it with "
         "export_with_dropout: true, or infer from its .pt file."
@@ -86,11 +86,11 @@ class OnnxEngine:
 
     @property
     def card(self) -> ModelCard:
-        """What the model says about itself."""
+        """The model's description of itself."""
         return self._card
 
     def predict(self, inputs: Columns, valid_mask: Bool[np.ndarray, "B L"]) -> Outputs:
-        """See `Engine.predict`."""
+        """Implements `Engine.predict`."""
         feed, names = graph_feed(self._card, inputs, valid_mask), list(self._card.output_names)
         parts = [
             self._session.run(
@@ -103,7 +103,7 @@ class OnnxEngine:
 
 
 def _rows_at_once(session: "onnxruntime.InferenceSession") -> int | None:
-    """How many windows to compute at once; null where that is not a matter of a processor's cache."""
+    """The number of windows to compute at once; None where that is not a matter of a processor's cache."""
     if session.get_providers()[0] != "CPUExecutionProvider":
         return None
     threads = session.get_session_options().intra_op_num_threads or os.cpu_count() or 1
@@ -127,11 +127,11 @@ class AveragingEngine:
 
     @property
     def card(self) -> ModelCard:
-        """What the model says about itself."""
+        """The model's description of itself."""
         return self._engine.card
 
     def predict(self, inputs: Columns, valid_mask: Bool[np.ndarray, "B L"]) -> Outputs:
-        """See `Engine.predict`; the standard deviation of an output is called `SPREAD` and its name."""
+        """Implements `Engine.predict`; an output's standard deviation is called `SPREAD` and its name."""
         first = self._moments(self._engine.predict(inputs, valid_mask))
         # Sums of what lies beyond the first pass stay precise where the passes hardly differ.
         sums = {name: np.zeros(values.shape, np.float64) for name, values in first.items()}

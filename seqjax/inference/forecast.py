@@ -31,7 +31,7 @@ class Forecast:
     log_probs: dict[str, Float32[np.ndarray, "R _"]]
     """By categorical target, where they were kept: (R, C)."""
     sample: Int64[np.ndarray, "R"] | None = None
-    """Which continuation of its sequence each item belongs to, from 0 (-1: none); null without samples."""
+    """Which continuation of its sequence each item belongs to, from 0 (-1: none); None without samples."""
     spread: Mapping[str, Float[np.ndarray, "R moments"]] = field(default_factory=dict)
     """By target, of passes with dropout: mean and standard deviation, (R, 2); see `Readout`."""
 
@@ -72,7 +72,7 @@ def forecast(
       read: What to keep of a batch of outputs.
       batch_size: Windows a batch.
       extra_steps: How far to continue each sequence's last window; needs P = 1 and predicted inputs.
-      samples: How many times to continue it, from its own prediction on; null keeps that prediction and
+      samples: How many times to continue it, from its own prediction on; None keeps that prediction and
         continues it once.
       cache: See `generate`.
       latest: Whether each window's newest item is shown to the model, which then predicts beyond the data,

@@ -39,7 +39,7 @@ MOST_STEPS = 64
 
 
 class State(NamedTuple):
-    """What B rows carry from step to step, on the device."""
+    """The state of B rows between two steps, on the device."""
 
     newest: dict[str, Any]
     """Each input column: the newest L items (B, L), or the newest one (B, 1) beside a cache."""
@@ -79,7 +79,7 @@ class Scan:
 
     @property
     def devices(self) -> int:
-        """What the number of rows that are continued together has to be a multiple of."""
+        """The divisor of the number of rows that are continued together."""
         return self._by_row.mesh.size
 
     def begin(
@@ -123,7 +123,7 @@ class Scan:
 
 
 def steps_at_once(reading: Reading, classes: Mapping[str, int], *, rows: int, steps: int) -> int:
-    """How many steps to dispatch together: about as many each time, and not too many distributions.
+    """The number of steps to dispatch together: about as many each time, and not too many distributions.
 
     Args:
       reading: What is kept of each step.
@@ -256,7 +256,7 @@ def generate(
     Args:
       engine: A model that predicts each of its input columns, at the last position alone.
       start: The inputs of the windows (S, L), and which of their positions hold a real item.
-      first: What the windows themselves predict, by target: ids or standardised values. Null asks the model,
+      first: What the windows themselves predict, by target: ids or standardised values. None asks the model,
         and what it says is the first step.
       read: What to keep of the outputs; its values are fed back.
       steps: How many predictions to make, at least 1.
@@ -282,7 +282,7 @@ def generate(
 
 
 class _Run(NamedTuple):
-    """What continues windows."""
+    """The model, and what is read and shown of its steps."""
 
     engine: Engine
     read: Reader

@@ -71,7 +71,7 @@ class _JaxModel:
 
     @property
     def card(self) -> ModelCard:
-        """What the model says about itself."""
+        """The model's description of itself."""
         return self._card
 
     def _rows(self, inputs: Columns, valid_mask: Bool[np.ndarray, "B L"]) -> "list[jax.Array]":
@@ -108,7 +108,7 @@ class JaxEngine(_JaxModel):
         device: str = "cpu",
         distributed: bool = False,
     ) -> None:
-        """See `_JaxModel`."""
+        """Puts the model on its devices."""
         import jax
 
         super().__init__(parameters, card, device=device, distributed=distributed)
@@ -116,7 +116,7 @@ class JaxEngine(_JaxModel):
         self._scans: dict[tuple[Reading, bool], Scan] = {}
 
     def predict(self, inputs: Columns, valid_mask: Bool[np.ndarray, "B L"]) -> Outputs:
-        """See `Engine.predict`."""
+        """Implements `Engine.predict`."""
         import jax
 
         with jax.default_matmul_precision("highest"):
@@ -124,7 +124,7 @@ class JaxEngine(_JaxModel):
         return self._outputs(values, len(valid_mask))
 
     def scan(self, reading: Reading, *, rolling: bool) -> Scan:
-        """See `generate.Scanner.scan`; rolling needs rotary positions."""
+        """Implements `generate.Scanner.scan`; rolling needs a model that can be continued."""
         key = reading, rolling
         if key not in self._scans:
             self._scans[key] = Scan(
@@ -145,7 +145,7 @@ class DroppingEngine(_JaxModel):
         device: str = "cpu",
         distributed: bool = False,
     ) -> None:
-        """See `_JaxModel`; engines of the same seed drop the same, call by call."""
+        """Puts the model on its devices; engines of the same seed drop the same, call by call."""
         import jax
 
         super().__init__(parameters, card, device=device, distributed=distributed)
@@ -154,7 +154,7 @@ class DroppingEngine(_JaxModel):
         self._calls = 0
 
     def predict(self, inputs: Columns, valid_mask: Bool[np.ndarray, "B L"]) -> Outputs:
-        """See `Engine.predict`."""
+        """Implements `Engine.predict`."""
         import jax
 
         self._calls += 1

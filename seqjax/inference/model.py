@@ -104,7 +104,7 @@ class Model:
 
     @property
     def card(self) -> ModelCard:
-        """What the model says about itself: columns, architecture, maps, statistics, training."""
+        """The model's description of itself: columns, architecture, maps, statistics, training."""
         return self._engine.card
 
     def predict(self, table: Table, **options: Unpack[PredictOptions]) -> pl.DataFrame:

@@ -95,11 +95,11 @@ class SequifierOnnxEngine:
 
     @property
     def card(self) -> ModelCard:
-        """What the model is, by its training configuration."""
+        """The description of the model, from its training configuration."""
         return self._card
 
     def predict(self, inputs: Columns, valid_mask: Bool[np.ndarray, "B L"]) -> Outputs:
-        """See `Engine.predict`."""
+        """Implements `Engine.predict`."""
         count = len(valid_mask)
         size = self._batch or count
         arrays = [
@@ -140,7 +140,7 @@ def open_engine(
       describe: Gives the card of a file that has none, by what the model is.
       device: auto, cpu, cuda or cuda:N.
       dropout_seed: Makes the model drop as training did, anew at every call, and engines of the same seed
-        alike; null drops nothing.
+        alike; None drops nothing.
       distributed: Whether to share each batch among all local devices of that kind; onnxruntime, which has
         all cores of the processor anyway, does not.
 

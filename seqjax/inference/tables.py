@@ -78,7 +78,7 @@ def _spread_columns(name: str, moments: Float[np.ndarray, "R moments"], card: Mo
 
 
 def quantile_table(forecast: Forecast, card: ModelCard, targets: Sequence[str]) -> pl.DataFrame:
-    """What the samples of each continued item say about its real targets, in original units.
+    """Quantiles of the samples of each continued item's real targets, in original units.
 
     Args:
       forecast: What was predicted, with samples.
@@ -146,7 +146,7 @@ def embedding_table(embeddings: Embeddings) -> pl.DataFrame:
 
 
 class Output(NamedTuple):
-    """Which table."""
+    """The name of a result table."""
 
     kind: Literal["predictions", "probabilities", "embeddings", "quantiles", "frequencies"]
     target: str = ""
@@ -218,7 +218,7 @@ def _forecasts(config: InferConfig, engine: Engine, source: Source) -> Iterator[
 
 
 def _summaries(result: Forecast, card: ModelCard, targets: Sequence[str]) -> Outputs:
-    """What samples say together, where there are any."""
+    """Summaries of the samples, where there are any."""
     if result.sample is None:
         return {}
     counted = [name for name in targets if distribution_of(card.column_schema, name).has_classes]

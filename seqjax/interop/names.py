@@ -55,7 +55,7 @@ def parameters(params: Mapping[str, Any], schema: Schema) -> list[Parameter]:
 
 
 def buffers(spec: ModelSpec) -> dict[str, Float[np.ndarray, "half"]]:
-    """What sequifier's files hold besides parameters: the rotary frequencies of each layer, float32."""
+    """The constants in sequifier's files: the rotary frequencies of each layer, float32."""
     if spec.positional_encoding != "rope":
         return {}
     exponents = np.arange(0, spec.head_dim, 2, dtype=np.float32) / np.float32(spec.head_dim)

@@ -68,7 +68,7 @@ def export_onnx(
       outputs: Names of the graph's outputs.
       seq_length: Length of every input.
       description: Metadata entries of the file.
-      dropout: Makes `drop_live` drop; null where it is not used.
+      dropout: Makes `drop_live` drop; None where it is not used.
     """
     import onnx
 
@@ -88,7 +88,7 @@ def export_onnx(
 
 
 def data_beside(path: Path) -> Path:
-    """Where the parameters of a model file lie, if they are too large for the file itself."""
+    """The path of a model file's parameters, if they are too large for the file itself."""
     return path.with_name(f"{path.name}.data")
 
 

@@ -53,7 +53,7 @@ STORAGES = {
 
 
 def read_torch_file(path: Path) -> Value:
-    """What a file written by `torch.save` holds.
+    """The object in a file written by `torch.save`.
 
     Returns:
       The object, usually a dict: dicts, lists, tuples, strings, numbers, and a read-only numpy array for
@@ -121,7 +121,7 @@ class _Reader:
         return self._read(name)
 
     def names(self) -> dict[str, Value]:
-        """What each allowed name in the pickle stands for."""
+        """The meaning of each allowed name in the pickle."""
         scalar, tensor = Function(_scalar), Function(self._tensor)
         return {
             **STORAGES,

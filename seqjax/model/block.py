@@ -40,7 +40,7 @@ class Block(nnx.Module):
 
     @property
     def mixer(self) -> Mixer:
-        """What the layer does along time."""
+        """The mixer of the layer."""
         return getattr(self, self.mixer_name)
 
     def __call__(

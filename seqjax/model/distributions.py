@@ -34,7 +34,7 @@ _MARGIN = 2.0**-24
 
 @dataclass(frozen=True)
 class SamplingRule:
-    """How a distribution is changed before a value is drawn: first the temperature, then what is cut off."""
+    """The change of a distribution before a value is drawn: first the temperature, then what is cut off."""
 
     temperature: float = 1.0
     """What log-probabilities are divided by: below 1 sharper, above 1 flatter."""
@@ -45,7 +45,7 @@ class SamplingRule:
 
     @property
     def cuts(self) -> bool:
-        """Whether some classes may never be drawn."""
+        """True if some classes may never be drawn."""
         return self.top_k is not None or self.top_p is not None
 
 
@@ -68,7 +68,7 @@ class Distribution:
 
     @property
     def is_drawn(self) -> bool:
-        """Whether there is something to draw from."""
+        """True if there is a distribution to draw from."""
         return self.is_density or self.has_classes
 
     def parameters(self, raw: Float[Any, "*batch W"]) -> Parameters:
@@ -115,7 +115,7 @@ class Distribution:
         raise NotImplementedError
 
     def moments(self, parameters: Float[np.ndarray, "*batch W"]) -> Float[np.ndarray, "*batch W"]:
-        """What can be averaged over several distributions to get that of their mixture."""
+        """Numbers whose average over several distributions describes their mixture."""
         return parameters
 
     def mixed(self, moments: Float[np.ndarray, "*batch W"]) -> Float[np.ndarray, "*batch W"]:
@@ -268,7 +268,7 @@ def _polynomial(x: Float[Any, "*batch"], *coefficients: float) -> Float[Any, "*b
 
 
 def _weights(xp: ModuleType, logs: Float[Any, "*batch C"]) -> Float[Any, "*batch C"]:
-    """What is proportional to the probabilities, at most 1."""
+    """Weights in proportion to the probabilities, at most 1."""
     return xp.exp(logs - logs.max(axis=-1, keepdims=True))
 
 

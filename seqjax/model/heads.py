@@ -24,7 +24,7 @@ class Head(Linear):
 def stated(
     raw: Mapping[str, Float[Array, "B P _"]], heads: Mapping[str, HeadName]
 ) -> dict[str, Float[Array, "B P _"]]:
-    """What a generative model returns of each target: see `seqjax.model.distributions`.
+    """The outputs of a generative model by target: see `seqjax.model.distributions`.
 
     Args:
       raw: Each target's raw outputs.

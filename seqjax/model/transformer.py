@@ -31,7 +31,7 @@ from seqjax.model.norm import make_norm
 
 
 class Cache(NamedTuple):
-    """What a model remembers of B windows and the items after them."""
+    """The memory of a model, of B windows and the items after them."""
 
     layers: tuple[Memory, ...]
     """The memory of each layer's mixer."""
@@ -131,7 +131,7 @@ class Transformer(nnx.Module):
         positions: Int[Array, "T"] | None = None,
         dtype: DTypeLike = jnp.float32,
     ) -> Iterator[Float[Array, "B _ D"]]:
-        """What the first layer reads, then each layer's output; of the last layer, at the last positions."""
+        """Yields the first layer's input, then each layer's output; the last one's at the last positions."""
         x_BTD = self._embed(inputs, positions, drop).astype(dtype)
         yield x_BTD
         context = self._context(x_BTD.shape[1], valid_BT, positions)
@@ -187,7 +187,7 @@ class Transformer(nnx.Module):
     def remember(
         self, inputs: Mapping[str, Num[Array, "B L"]], valid_BL: Bool[Array, "B L"] | None = None
     ) -> tuple[dict[str, Float[Array, "B 1 _"]], Cache]:
-        """What a call gives at the last position, and a cache to `proceed` from.
+        """The outputs of a call at the last position, and a cache to `proceed` from.
 
         Raises:
           ValueError: The model cannot be continued; see `continuation_problem`.
@@ -207,7 +207,7 @@ class Transformer(nnx.Module):
     def proceed(
         self, item: Mapping[str, Num[Array, "B 1"]], cache: Cache
     ) -> tuple[dict[str, Float[Array, "B 1 _"]], Cache]:
-        """What a call gives at one more item, and the cache with that item in it."""
+        """The outputs of a call at one more item, and the cache with that item in it."""
         x_B1D = self._embed(item, None, keep_all).astype(jnp.float32)
         context = self._context(1, None, cache.position[None])
         memories = []

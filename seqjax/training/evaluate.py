@@ -49,7 +49,7 @@ class Evaluation(NamedTuple):
     shares: dict[str, Float[np.ndarray, "C"]]
     """Share of each class among the predicted classes, by column."""
     metrics: Mapping[str, Mapping[str, float]] = MappingProxyType({})
-    """How good predictions are, by target and row of `seqjax.training.metrics.METRICS`."""
+    """How good predictions are, by target and row of `seqjax.metrics.METRICS`."""
 
 
 class Found(NamedTuple):

@@ -39,7 +39,7 @@ class Losses:
 
     @property
     def weighted(self) -> dict[str, float]:
-        """What each target adds to the total."""
+        """The share of each target in the total."""
         return {name: self.weights[name] * loss for name, loss in self.by_target.items()}
 
     @property
@@ -79,7 +79,7 @@ def mean_losses(parts: Iterable[Mapping[str, Sums]], weights: Mapping[str, float
 
 @dataclass(frozen=True)
 class Measured:
-    """What is measured on a target."""
+    """The metrics of one target."""
 
     head: HeadName
     """What predicts it."""
@@ -90,7 +90,7 @@ class Measured:
 
     @property
     def scores(self) -> tuple[str, ...]:
-        """What the metrics are means of."""
+        """The scores that the metrics are means of."""
         rows = METRICS[self.head]
         return tuple(dict.fromkeys(score for name in self.metrics for score in rows[name].scores))
 
@@ -166,7 +166,7 @@ def _values(target: Measured, parts: Sequence[Mapping[str, Sums]]) -> dict[str, 
             return {}
         means[score] = np.float64(sum(float(part[score].total) for part in parts) / count)
     rows = METRICS[target.head]
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", divide="ignore"):
         return {
             name: float(rows[name].in_units(rows[name].of(*map(means.get, rows[name].scores)), target.std))
             for name in target.metrics

@@ -42,18 +42,19 @@ class Target:
 
 
 PointLoss: TypeAlias = Callable[[Float[Array, "B T"], Number], Float[Array, "B T"]]
-"""(size of each error, `Target.threshold`) -> loss of each position."""
+"""(error, `Target.threshold`) -> loss of each position."""
 
 
 def _huber(error_BT: Float[Array, "B T"], threshold: Number) -> Float[Array, "B T"]:
+    size_BT = jnp.abs(error_BT)
     delta = jnp.asarray(threshold, error_BT.dtype)  # A traced number would widen the losses.
-    small_BT = jnp.minimum(error_BT, delta)
-    return 0.5 * small_BT * small_BT + delta * (error_BT - small_BT)
+    small_BT = jnp.minimum(size_BT, delta)
+    return 0.5 * small_BT * small_BT + delta * (size_BT - small_BT)
 
 
 POINT_LOSSES: Mapping[str, PointLoss] = {
     "MSELoss": lambda error_BT, _: jnp.square(error_BT),
-    "L1Loss": lambda error_BT, _: error_BT,
+    "L1Loss": lambda error_BT, _: jnp.abs(error_BT),
     "SmoothL1Loss": lambda error_BT, threshold: _huber(error_BT, threshold) / threshold,
     "HuberLoss": _huber,
 }
@@ -74,7 +75,7 @@ def loss(
     distribution = DISTRIBUTIONS[CRITERIA[criterion]]
     parameters = distribution.parameters(raw)
     if criterion in POINT_LOSSES:
-        return POINT_LOSSES[criterion](jnp.abs(distribution.point(parameters) - truth_BT), threshold)
+        return POINT_LOSSES[criterion](distribution.point(parameters) - truth_BT, threshold)
     return -distribution.log_prob(parameters, truth_BT)
 
 
@@ -116,7 +117,7 @@ def loss_weights(targets: Sequence[Target]) -> dict[str, float]:
 
 
 def weighing(targets: Sequence[Target]) -> tuple[tuple[str, float, bytes | None], ...]:
-    """What tells losses and evaluations apart whose targets weigh otherwise: equal where all weights are."""
+    """A key that is equal where all weights are, and so where losses can be compared."""
     return tuple(
         (
             target.name,

@@ -77,11 +77,11 @@ class Precision:
 
     @property
     def is_scaled(self) -> bool:
-        """Whether losses must be scaled."""
+        """True if losses must be scaled."""
         return any(jnp.dtype(dtype) == jnp.float16 for dtype in self.computed.values())
 
     def describe(self) -> str:
-        """What is not float32, in words."""
+        """The formats other than float32, in words."""
         parts = [
             f"{kind} layers kept in {jnp.dtype(self.kept.get(kind, jnp.float32)).name}, computed in "
             f"{jnp.dtype(dtype).name}"
@@ -144,7 +144,7 @@ def build_precision(
 
 
 def has_bfloat16(device: Device) -> bool:
-    """Whether a device is an accelerator that computes in bfloat16."""
+    """True for an accelerator that computes in bfloat16."""
     if device.platform == "gpu":
         return _capability(device) >= _BFLOAT16_CAPABILITY
     return device.platform == "tpu"

@@ -8,7 +8,7 @@ since its checkpoint, in a new file that tells TensorBoard to forget what earlie
 | `train/loss`, `train/loss/<target>` | loss of the batches since the last log line |
 | `train/learning_rate`, `train/samples_per_second`, `train/memory_bytes` | |
 | `validation/loss`, `validation/loss/<target>` | after each epoch, and before the first |
-| `validation/<metric>/<target>` | rows of `seqjax.training.metrics.METRICS` |
+| `validation/<metric>/<target>` | rows of `seqjax.metrics.METRICS` |
 | `<train or validation>/weighted_loss/<target>` | times the loss weight, where that is not 1 |
 """
 
