@@ -22,7 +22,7 @@ from seqjax.config.visualize_training import VisualizeTrainingConfig
 from seqjax.console import log_lines
 
 if TYPE_CHECKING:
-    from seqjax.commands.train import TrainResult
+    from seqjax.commands.train_run import TrainResult
     from seqjax.evaluation.result import Report
     from seqjax.inference.model import Model
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from seqjax.commands.train import TrainResult
+    from seqjax.commands.train_run import TrainResult
 
 
 def after_training(result: "TrainResult") -> Iterator[str]:

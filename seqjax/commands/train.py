@@ -199,6 +199,7 @@ class Group:
             if isinstance(found, Member):
                 return found
             under_way.remove(run)
+            run.close()
             ended(run.task, found, run.seconds)
             return None
 

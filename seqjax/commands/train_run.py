@@ -148,7 +148,6 @@ class TrainingRun:
                 self._saver.finish()
             if member.state.is_finished(epochs=member.epochs, patience=member.patience):
                 return self._finish(member.state, finished=False)
-        self.close()
         return _paused(vars(member.state))
 
     def failed(self, error: Failure) -> Failure:
@@ -156,7 +155,6 @@ class TrainingRun:
         with self._logging():
             if not self._group.on_screen:
                 logger.warning("[WARNING] %s", error)
-        self.close()
         return error
 
     def close(self) -> None:
@@ -274,7 +272,6 @@ class TrainingRun:
         logger.info("--- Training Complete ---")
         ends = {name: value for name, value in asdict(result).items() if name.endswith(("epoch", "loss"))}
         self._log.write("end", ends)
-        self.close()
         return result
 
     def _export(self, which: Which, state: RunState, *, missing_only: bool) -> tuple[Path, ...]:

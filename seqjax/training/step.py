@@ -63,14 +63,14 @@ _ROUNDING = 1 << 31
 class Constants(NamedTuple):
     """What a run of updates is given besides its state and data. Every leaf is a traced value."""
 
-    learning_rates: Float[Array, "n"]
+    learning_rates: Float[Array, "n"] | Float[np.ndarray, "n"]
     """Learning rate of each update of the epoch."""
     key: Key[Array, ""]
     """The run's key, from its seed; dropout and rounding draw from it."""
     values: Values | None = None
     """Numbers to use in place of the recipe's: `dropout` and `clip`, a scalar each; `targets`, the
     numbers of a `Target` by its name; `optimizer`, a scalar (betas: a tuple) by keyword argument."""
-    momenta: Float[Array, "n"] | None = None
+    momenta: Float[Array, "n"] | Float[np.ndarray, "n"] | None = None
     """Momentum of each update of the epoch, in place of the optimizer's."""
 
 
