@@ -109,8 +109,9 @@ def measured_targets(schema: Schema, std: Mapping[str, float]) -> dict[str, Meas
     measured = {}
     for name in schema.targets:
         head, classes = schema.head(name), schema.n_classes.get(name, 1)
-        rows = tuple(key for key, row in METRICS[head].items() if row.in_training and classes > row.classes)
-        measured[name] = Measured(head, rows, std.get(name, 1.0))
+        rows = {key: row for key, row in METRICS[head].items() if row.in_training and classes > row.classes}
+        first = sorted(rows, key=lambda key: rows[key].classes)
+        measured[name] = Measured(head, tuple(first), std.get(name, 1.0))
     return measured
 
 

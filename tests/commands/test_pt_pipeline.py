@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from seqjax.artifacts.torch_models import read_pt
-from seqjax.commands import train as command
+from seqjax.commands import train_run as command
 from seqjax.commands.infer import infer
 from seqjax.commands.preprocess import preprocess
 from seqjax.commands.train import train
