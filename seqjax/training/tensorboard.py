@@ -12,6 +12,7 @@ since its checkpoint, in a new file that tells TensorBoard to forget what earlie
 | `<train or validation>/weighted_loss/<target>` | times the loss weight, where that is not 1 |
 """
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -48,7 +49,7 @@ def tensorboard_log(folder: Path, batches: int, memory: Callable[[], int]) -> It
 
 
 _Writer: TypeAlias = Any
-"""A `tensorboardX.SummaryWriter`."""
+"""A `tensorboardX.event_file_writer.EventsWriter`."""
 
 
 class _TensorBoardLog:
@@ -82,24 +83,26 @@ class _TensorBoardLog:
         if self._writer is None:
             self._writer = self._open(0)
         values = [{"tag": name, "simple_value": value} for name, value in scalars.items()]
-        self._writer.file_writer.add_summary(_summary(value=values), step)  # `add_scalar` changes names.
+        self._writer.write_event(_record(step=step, summary={"value": values}))
         self._writer.flush()  # A process that is killed leaves what it logged.
 
     def _open(self, first: int) -> _Writer:
         """A new file, whose steps from `first` on stand for those of the files that are there."""
-        from tensorboardX import SummaryWriter
+        from tensorboardX.event_file_writer import EventsWriter
 
+        self._folder.mkdir(parents=True, exist_ok=True)
         # Two files of one second would have one name, and are read in the order of their names.
         before = len(list(self._folder.glob("events.out.tfevents.*")))
-        return SummaryWriter(
-            str(self._folder), purge_step=first if before else None, filename_suffix=f".{before:04d}"
-        )
+        writer = EventsWriter(str(self._folder / "events"), f".{before:04d}")
+        if before:  # As `SummaryWriter(purge_step=first)`, which writes in a thread that a signal kills.
+            writer.write_event(_record(step=first, session_log={"status": "START"}))
+        return writer
 
 
-def _summary(**fields: object) -> Any:  # noqa: ANN401
-    from tensorboardX.proto import summary_pb2
+def _record(**fields: object) -> Any:  # noqa: ANN401
+    from tensorboardX.proto import event_pb2
 
-    return cast(Any, summary_pb2).Summary(**fields)
+    return cast(Any, event_pb2).Event(wall_time=time.time(), **fields)
 
 
 def _batch_scalars(event: BatchEvent) -> dict[str, float]:
