@@ -11,7 +11,7 @@ and `_one_each` the errors of one union into one problem.
 
 import difflib
 import reprlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_origin
 
@@ -50,6 +50,12 @@ class Problems(ValueError):
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
         super().__init__("; ".join(map(str, problems)))
+
+
+def refuse(problems: Iterable[Problem]) -> None:
+    """Raises `Problems` if there are any."""
+    if every := tuple(problems):
+        raise Problems(every)
 
 
 Config = TypeVar("Config", bound=ConfigModel)

@@ -7,8 +7,8 @@ checked, so that a value that suits some combinations and not others stays possi
 same in all runs are the training configuration's own: `FixedRun`, `FixedModel` and `FixedTraining`.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import (
     Field,
@@ -20,7 +20,7 @@ from pydantic import (
     field_validator,
 )
 
-from seqjax.config.base import ConfigModel, Problems, ShareBelowOne
+from seqjax.config.base import ConfigModel, ShareBelowOne, refuse
 from seqjax.config.changes import FREE, LOCAL
 from seqjax.config.model import (
     Activation,
@@ -29,7 +29,7 @@ from seqjax.config.model import (
     Normalization,
     PositionalEncoding,
 )
-from seqjax.config.optimization import NamedSpec, optimizer_settings, scheduler_settings
+from seqjax.config.optimization import NamedSpec, OptimizerSpec, SchedulerSpec
 from seqjax.config.sampling import Range, Values, WholeRange, check_key, check_range
 from seqjax.config.schema import ColumnType
 from seqjax.config.train import (
@@ -42,6 +42,7 @@ from seqjax.config.train import (
 from seqjax.errors import Problem
 
 Some = Field(min_length=1)
+Linked: TypeAlias = list[Any] | Range | None
 
 # Keys of one axis are linked. In sequifier's order: of two axes, the later one changes faster.
 MODEL_AXES = (
@@ -100,9 +101,7 @@ class ModelSampling(FixedModel):
 
     @field_validator("n_head", "initial_embedding_dim", "joint_embedding_dim", "feature_embedding_dims")
     @classmethod
-    def _belongs_to_widths(
-        cls, values: list[Any] | Range | None, info: ValidationInfo
-    ) -> list[Any] | Range | None:
+    def _belongs_to_widths(cls, values: Linked, info: ValidationInfo) -> Linked:
         return _linked(values, "dim_model", info)
 
 
@@ -113,7 +112,7 @@ class TrainingAxes(ConfigModel):
     """Initial learning rates; the next two keys belong to it, place by place."""
     epochs: list[PositiveInt] | WholeRange
     """Maximum number of epochs for each learning_rate."""
-    scheduler: list[NamedSpec] | None = None
+    scheduler: list[SchedulerSpec] | None = None
     """Learning-rate schedule for each learning_rate; null keeps the rate constant."""
     batch_size: Annotated[list[PositiveInt], Some] | WholeRange
     """Windows per batch."""
@@ -121,27 +120,14 @@ class TrainingAxes(ConfigModel):
     """Batches that are averaged, as one large batch, into one update."""
     dropout: Annotated[tuple[ShareBelowOne, ...], Some] | Range = (0.0,)
     """Dropout probabilities."""
-    optimizer: Annotated[tuple[NamedSpec, ...], Some] = (NamedSpec.of("Adam"),)
+    optimizer: Annotated[tuple[OptimizerSpec, ...], Some] = (NamedSpec.of("Adam"),)
     """Optimizers by their torch names, with their keyword arguments."""
 
-    @field_validator("epochs", "scheduler")
+    # Before the values themselves are looked at: one that is missing says more than one that is wrong.
+    @field_validator("epochs", "scheduler", mode="before")
     @classmethod
-    def _belongs_to_rates(
-        cls, values: list[Any] | Range | None, info: ValidationInfo
-    ) -> list[Any] | Range | None:
+    def _belongs_to_rates(cls, values: Linked, info: ValidationInfo) -> Linked:
         return _linked(values, "learning_rate", info)
-
-    @field_validator("optimizer")
-    @classmethod
-    def _optimizers_exist(cls, optimizers: tuple[NamedSpec, ...]) -> tuple[NamedSpec, ...]:
-        _check_each(optimizers, optimizer_settings)
-        return optimizers
-
-    @field_validator("scheduler")
-    @classmethod
-    def _schedulers_exist(cls, schedulers: list[NamedSpec] | None) -> list[NamedSpec] | None:
-        _check_each(schedulers or [], scheduler_settings)
-        return schedulers
 
 
 # The fields of the last base come first, as in TrainingSpec.
@@ -217,24 +203,13 @@ class HyperparameterSearchConfig(FixedRun):
 
     @field_validator("column_types")
     @classmethod
-    def _belongs_to_inputs(
-        cls, values: list[Any] | Range | None, info: ValidationInfo
-    ) -> list[Any] | Range | None:
+    def _belongs_to_inputs(cls, values: Linked, info: ValidationInfo) -> Linked:
         return _linked(values, "input_columns", info)
 
     @field_validator("other_sampling")
     @classmethod
     def _others_are_keys(cls, others: dict[str, Any]) -> dict[str, Any]:
-        problems = []
-        for key, values in others.items():
-            try:
-                check_key(key, searched_elsewhere())
-                if isinstance(values, Range):
-                    check_range(key, values)
-            except ValueError as error:
-                problems.append(Problem(key, str(error)))
-        if problems:
-            raise Problems(problems)
+        refuse(_key_problems(others))
         return others
 
     @field_validator(
@@ -246,13 +221,22 @@ class HyperparameterSearchConfig(FixedRun):
         if strategy == "grid" or (strategy == "halving" and count is None and "n_samples" in info.data):
             other = "sample" if strategy == "grid" else "halving with n_samples"
             message = f"a range has no end of values to try: set search_strategy: {other}."
-            ranges = [Problem(key, message) for key in ranges_in(values)]
-            if ranges:
-                raise Problems(ranges)
+            refuse(Problem(key, message) for key in _ranges_in(values))
         return values
 
 
-def ranges_in(values: object) -> list[str]:
+def _key_problems(others: dict[str, Any]) -> Iterator[Problem]:
+    elsewhere = _searched_elsewhere()
+    for key, values in others.items():
+        try:
+            check_key(key, elsewhere)
+            if isinstance(values, Range):
+                check_range(key, values)
+        except ValueError as error:
+            yield Problem(key, str(error))
+
+
+def _ranges_in(values: object) -> list[str]:
     """The keys of a section whose values are a range; an empty key where `values` is one."""
     if isinstance(values, Range):
         return [""]
@@ -260,7 +244,7 @@ def ranges_in(values: object) -> list[str]:
     return [key for key, value in inside.items() if isinstance(value, Range)]
 
 
-def searched_elsewhere() -> dict[str, str]:
+def _searched_elsewhere() -> dict[str, str]:
     """The keys of the training configuration that are lists elsewhere in a search, and where."""
     places = {key: key for axis in OUTER_AXES for key in axis}
     sections = (
@@ -272,27 +256,16 @@ def searched_elsewhere() -> dict[str, str]:
     return places
 
 
-def _linked(values: list[Any] | Range | None, anchor: str, info: ValidationInfo) -> list[Any] | Range | None:
+def _linked(values: Linked, anchor: str, info: ValidationInfo) -> Linked:
     """`values`, if there is one for each value of the anchor; null stands for all of them.
 
     To the values of a range belongs one value, or another range.
     """
     expected = info.data.get(anchor)
     count = 1 if isinstance(expected, Range) else len(expected or ())
-    if isinstance(values, list) and expected is not None and len(values) != count:
+    if isinstance(values, list | tuple) and expected is not None and len(values) != count:
         raise ValueError(
             f"must have a value for each of {anchor}, {count} in all (found {len(values)}): they are "
             "tried together, place by place."
         )
     return values
-
-
-def _check_each(specs: Sequence[NamedSpec], check: Callable[[NamedSpec], object]) -> None:
-    problems = []
-    for index, spec in enumerate(specs):
-        try:
-            check(spec)
-        except Problems as error:
-            problems += [Problem(f"{index}.{problem.key}", problem.message) for problem in error.problems]
-    if problems:
-        raise Problems(problems)

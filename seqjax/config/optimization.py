@@ -5,10 +5,10 @@ One small model a name, with torch's names and torch's defaults, in `optimizers.
 importing jax.
 """
 
-from collections.abc import Mapping
-from typing import Any, Self, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import ConfigDict
+from pydantic import AfterValidator, ConfigDict
 
 from seqjax.config.base import ConfigModel, Problems, suggestion, validate
 from seqjax.config.optimizers import OPTIMIZERS, OptimizerSettings
@@ -90,3 +90,17 @@ def _settings(spec: NamedSpec, table: Mapping[str, type[Settings]], what: str) -
         return validate(table[spec.name], spec.arguments, spec.name)
     except ConfigError as error:
         raise Problems(error.problems) from None
+
+
+def _checked(settings: Callable[[NamedSpec], object]) -> AfterValidator:
+    """Checks a section's name and arguments, and leaves it as it is."""
+
+    def check(spec: NamedSpec) -> NamedSpec:
+        settings(spec)
+        return spec
+
+    return AfterValidator(check)
+
+
+OptimizerSpec = Annotated[NamedSpec, _checked(optimizer_settings)]
+SchedulerSpec = Annotated[NamedSpec, _checked(scheduler_settings)]

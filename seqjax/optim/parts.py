@@ -5,6 +5,7 @@ from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from seqjax.optim.rule import Params
 
@@ -12,27 +13,14 @@ Path: TypeAlias = tuple[str, ...]
 """The keys that lead to a parameter."""
 
 
-def without(tree: Params, left_out: Collection[Path], *, at: Path = ()) -> Params:
+def without(tree: Params, left_out: Collection[Path]) -> Params:
     """A tree without some of its leaves, and without branches that have none left."""
-    kept = {}
-    for key, value in tree.items():
-        path = (*at, key)
-        if isinstance(value, dict):
-            branch = without(value, left_out, at=path)
-            if branch:
-                kept[key] = branch
-        elif path not in left_out:
-            kept[key] = value
-    return kept
+    return unflatten_dict({path: leaf for path, leaf in flatten_dict(tree).items() if path not in left_out})
 
 
 def replaced(tree: Params, subset: Params) -> Params:
     """A tree whose leaves are those of `subset`, where it has them."""
-    return {key: _replaced(value, subset[key]) if key in subset else value for key, value in tree.items()}
-
-
-def _replaced(value: Params, other: Params) -> Params:
-    return replaced(value, other) if isinstance(value, dict) else other
+    return unflatten_dict(flatten_dict(tree) | flatten_dict(subset))
 
 
 def widened(tree: Params) -> Params:
