@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 from tyro.constructors import PrimitiveConstructorSpec
 
 from seqjax.command import Command
-from seqjax.config.base import ConfigModel, closed_section_of, section_of
+from seqjax.config.base import ConfigModel, closed_section_of, section_of, shown
 from seqjax.config.yaml_text import parse_scalar, parse_yaml
 
 NULLS = (["None"], ["null"])
@@ -194,6 +194,4 @@ def _flow(value: object) -> str:
         return "{" + ", ".join(f"{key}: {_flow(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(_flow, value)) + "]"
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return str(value)
+    return value if isinstance(value, str) else shown(value)

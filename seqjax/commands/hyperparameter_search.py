@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 from seqjax.artifacts.atomic import write_text
 from seqjax.artifacts.layout import Layout
 from seqjax.artifacts.search_files import SearchFiles, SearchState, load_state
-from seqjax.commands.search_engines import Engine, Part, Record, sequential, together
+from seqjax.commands.search_engines import Engine, Record, sequential, together
 from seqjax.commands.search_page import search_page
 from seqjax.commands.search_study import Study
 from seqjax.config.changes import changed_keys, marked_keys
@@ -26,7 +26,7 @@ from seqjax.config.resolve import load_metadata
 from seqjax.config.sampling import SECTIONS, parts_of
 from seqjax.config.train import TrainConfig
 from seqjax.errors import ArtifactError, ConfigError, MissingPackageError, Problem, TrainingError
-from seqjax.sweep.space import Candidate, Plan, Skipped, Space, candidate_of, identity, plan, space_of
+from seqjax.sweep.space import Candidate, Plan, Skipped, Space, plan, space_of, trainable
 from seqjax.sweep.summary import LOSS, budgets, csv_text, kept, ranked, table_lines
 from seqjax.training.logs import log_files
 from seqjax.training.processes import find_devices
@@ -52,7 +52,7 @@ def hyperparameter_search(config: HyperparameterSearchConfig, confirm: Confirm |
     Args:
       config: What to combine, and how to search.
       confirm: Asked before a grid is started, or a sample that is all there is, unless `override_input` is
-        set; null asks nothing.
+        set; None asks nothing.
 
     Returns:
       A row of the summary for each run, the best first; empty if the answer was no.
@@ -83,7 +83,7 @@ def hyperparameter_search(config: HyperparameterSearchConfig, confirm: Confirm |
         elif config.search_strategy == "tpe":
             runs = _study(config, metadata, files, record, engine)
         else:
-            engine(_left([Part(candidate) for candidate in runs.candidates], record))
+            engine(record.tasks(runs.candidates))
         _warn_of_few(config, runs)
         rows = _summary(config, runs, record.state)
         _write_summary(files, config, runs, rows)
@@ -106,36 +106,27 @@ def _engine(config: HyperparameterSearchConfig, record: Record, known: Sequence[
     return sequential(record) if config.engine == "sequential" else together(config, record, known)
 
 
-def _left(parts: Sequence[Part], record: Record) -> list[Part]:
-    return [part for part in parts if not record.is_known(part)]
-
-
 def _halve(
     config: HyperparameterSearchConfig, candidates: Sequence[Candidate], record: Record, engine: Engine
 ) -> None:
     """Trains all for a little, the better ones for longer, the best to the end."""
-    by_run = {candidate.run: candidate for candidate in candidates}
-    epochs = {run: candidate.config.training_spec.epochs for run, candidate in by_run.items()}
-    left = list(by_run)
-    for end in budgets(config.halving_min_epochs, config.halving_factor, max(epochs.values())):
-        parts = _left(
-            [
-                Part(by_run[run], end if end < epochs[run] else None, has_paused=run in record.state.paused)
-                for run in left
-            ],
-            record,
-        )
-        if parts:
-            logger.info("[INFO] To be trained until epoch %d, of %d runs: %d.", end, len(by_run), len(parts))
-        engine(parts)
-        found = {run: record.loss(run, end) for run in left}
+    epochs = max(candidate.config.training_spec.epochs for candidate in candidates)
+    left = list(candidates)
+    for end in budgets(config.halving_min_epochs, config.halving_factor, epochs):
+        tasks = record.tasks(left, end)
+        if tasks:
+            count = len(candidates)
+            logger.info("[INFO] To be trained until epoch %d, of %d runs: %d.", end, count, len(tasks))
+        engine(tasks)
+        found = {candidate.run: record.loss(candidate.run, end) for candidate in left}
         losses = {run: loss for run, loss in found.items() if loss is not None}
         if not losses:
             return
-        left = kept(losses, config.halving_factor)
+        best = kept(losses, config.halving_factor)
+        left = [candidate for candidate in left if candidate.run in best]
         for run in losses:
-            if run not in left and run not in record.state.outcomes:
-                record.stop(by_run[run])
+            if run not in best and run not in record.state.outcomes:
+                record.stop(run)
 
 
 def _study(
@@ -151,61 +142,39 @@ def _study(
       ArtifactError: The study lacks trials that were trained.
     """
     wanted, at_once = config.n_samples or 0, config.population_size or _TRIALS_AT_ONCE
-    space, path = space_of(config), files.study(config.study_storage)
-    study = Study(
-        *(path, config.hp_search_name, config.study_storage, space), seed=config.seed, wanted=wanted
-    )
+    space = space_of(config)
+    study = Study(files.study, config.hp_search_name, space, seed=config.seed, wanted=wanted)
     if any(run >= study.count for run in record.state.outcomes):
         raise ArtifactError(
-            f"{path} lacks trials whose runs are finished, so it is not the study of this search. Restore "
-            f"it, or remove it, {files.state} and the checkpoints of the search's runs to start anew."
+            f"{files.study} lacks trials whose runs are finished, so it is not the study of this search. "
+            f"Restore it, or remove it, {files.state} and the checkpoints of the search's runs to start anew."
         )
     if not space.ranges:
         wanted = min(wanted, space.count)
-    runs, skipped = _from_trials(config, metadata, study.settings())
-    study.tell_all({one.run: record.loss(one.run, 0) for one in runs if one.run in record.state.outcomes})
-    study.tell_all(dict.fromkeys((one.combination for one in skipped), None))
+    runs = trainable(config, metadata, study.settings().items())
+    study.tell_all(
+        {one.run: record.loss(one.run, 0) for one in runs.candidates if one.run in record.state.outcomes}
+    )
+    study.tell_all(dict.fromkeys((one.combination for one in runs.skipped), None))
     while True:
-        engine(_left([Part(candidate) for candidate in runs], record))
-        study.tell_all({one.run: record.loss(one.run, 0) for one in runs})
-        missing = wanted - len(runs)
+        engine(record.tasks(runs.candidates))
+        study.tell_all({one.run: record.loss(one.run, 0) for one in runs.candidates})
+        missing = wanted - len(runs.candidates)
         if missing <= 0 or study.count > 10 * wanted + 100:
-            return Plan(tuple(runs), tuple(skipped))
+            return runs
         asked = min(missing, at_once)
         # What was asked for last came to nothing new: it would be asked for again and again.
-        study.ask(asked, at_random=_skipped_last(skipped, study.count) >= asked)
-        before = len(skipped)
-        runs, skipped = _from_trials(config, metadata, study.settings())
-        _tell_skipped(skipped[before:])
-        study.tell_all(dict.fromkeys((one.combination for one in skipped), None))
+        study.ask(asked, at_random=_skipped_last(runs.skipped, study.count) >= asked)
+        before = len(runs.skipped)
+        runs = trainable(config, metadata, study.settings().items())
+        _tell_skipped(runs.skipped[before:])
+        study.tell_all(dict.fromkeys((one.combination for one in runs.skipped), None))
 
 
 def _skipped_last(skipped: Sequence[Skipped], count: int) -> int:
     """How many of the newest trials, of `count`, are skipped without one in between that is not."""
     numbers = {one.combination for one in skipped}
     return next((back for back in range(count) if count - 1 - back not in numbers), count)
-
-
-def _from_trials(
-    config: HyperparameterSearchConfig, metadata: Metadata, trials: Mapping[int, Mapping[str, Any]]
-) -> tuple[list[Candidate], list[Skipped]]:
-    """The runs that trials stand for, and the trials that stand for none."""
-    runs: list[Candidate] = []
-    skipped: list[Skipped] = []
-    seen: dict[str, int] = {}
-    space = space_of(config)
-    for number, settings in trials.items():
-        try:
-            candidate = candidate_of(config, space, metadata, settings, run=number, number=number)
-        except ConfigError as error:
-            skipped.append(Skipped(number, " ".join(map(str, error.problems))))
-            continue
-        same = seen.setdefault(identity(candidate.config), number)
-        if same == number:
-            runs.append(candidate)
-        else:
-            skipped.append(Skipped(number, f"comes to the same training as run {same}."))
-    return runs, skipped
 
 
 def _state(files: SearchFiles, config: HyperparameterSearchConfig, metadata: Metadata) -> SearchState:
@@ -224,7 +193,7 @@ def _state(files: SearchFiles, config: HyperparameterSearchConfig, metadata: Met
         {**now.config, "the metadata's digest": digest},
         ignored=[*_MAY_CHANGE, *grows],
     )
-    if changed and not (before.outcomes or before.paused or files.study(config.study_storage).exists()):
+    if changed and not (before.outcomes or before.paused or files.study.exists()):
         return now  # Nothing came of it yet.
     if changed:
         raise ConfigError(
@@ -238,11 +207,10 @@ def _state(files: SearchFiles, config: HyperparameterSearchConfig, metadata: Met
 
 def _refuse_lone_study(files: SearchFiles, config: HyperparameterSearchConfig) -> None:
     """A study without the state of its search may be of other values than are to be tried now."""
-    study = files.study(config.study_storage)
-    if config.search_strategy == "tpe" and study.exists():
+    if config.search_strategy == "tpe" and files.study.exists():
         raise ArtifactError(
-            f"{study} holds the trials of an earlier search, but {files.state}, which says what that search "
-            "tried, is gone. Remove the study too to start anew, or choose another hp_search_name."
+            f"{files.study} holds the trials of an earlier search, but {files.state}, which says what that "
+            "search tried, is gone. Remove the study too to start anew, or choose another hp_search_name."
         )
 
 

@@ -154,8 +154,6 @@ class HyperparameterSearchConfig(FixedRun):
     """Of so many runs the best one is trained on, for so many times the epochs (halving)."""
     halving_min_epochs: PositiveInt = 1
     """Epochs that every run is trained for before the first selection (halving)."""
-    study_storage: Literal["sqlite", "journal"] = "sqlite"
-    """How Optuna's study is kept: a SQLite file, or a journal, which shared file systems can hold (tpe)."""
     seed: int = 1010
     """Random seed, of drawing combinations and of every run."""
     engine: Annotated[Literal["vmap", "sequential", "ray"], FREE] = "vmap"
