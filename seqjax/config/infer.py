@@ -93,21 +93,26 @@ class InferConfig(ConfigModel):
     load_full_data_to_ram: bool = True
     """Has no effect: read so that sequifier's files are accepted."""
 
+    @field_validator("autoregression", "output_probabilities")
+    @classmethod
+    def _model_predicts(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("model_type") == "embedding":
+            raise ValueError("needs model_type: generative.")
+        return value
+
     @field_validator("autoregression")
     @classmethod
-    def _autoregression_is_possible(cls, autoregression: bool, info: ValidationInfo) -> bool:
-        if autoregression and info.data.get("model_type") == "embedding":
-            raise ValueError("needs model_type: generative.")
+    def _predictions_can_be_fed_back(cls, autoregression: bool, info: ValidationInfo) -> bool:
         if autoregression and (info.data.get("prediction_length") or 1) > 1:
             raise ValueError("needs prediction_length: 1.")
         return autoregression
 
-    @field_validator("autoregression_extra_steps")
+    @field_validator("autoregression_extra_steps", "autoregression_samples")
     @classmethod
-    def _steps_need_autoregression(cls, steps: int | None, info: ValidationInfo) -> int | None:
-        if steps and info.data.get("autoregression") is False:
+    def _predictions_are_fed_back(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value and info.data.get("autoregression") is False:
             raise ValueError("needs autoregression: true.")
-        return steps
+        return value
 
     @field_validator("temperature", "top_k", "top_p")
     @classmethod
@@ -128,12 +133,8 @@ class InferConfig(ConfigModel):
     @field_validator("autoregression_samples")
     @classmethod
     def _samples_differ(cls, samples: int | None, info: ValidationInfo) -> int | None:
-        if samples is None:
-            return samples
-        if info.data.get("autoregression") is False:
-            raise ValueError("needs autoregression: true.")
         drawn = info.data.get("sample_from_distribution_columns", True)
-        if not drawn and not info.data.get("infer_with_dropout"):
+        if samples is not None and not drawn and not info.data.get("infer_with_dropout"):
             raise ValueError(
                 "needs sample_from_distribution_columns or infer_with_dropout: samples are alike otherwise."
             )
@@ -147,10 +148,3 @@ class InferConfig(ConfigModel):
         if cache == "rolling" and info.data.get("infer_with_dropout"):
             raise ValueError("rolling cannot be combined with infer_with_dropout. Use exact.")
         return cache
-
-    @field_validator("output_probabilities")
-    @classmethod
-    def _probabilities_need_classes(cls, output: bool, info: ValidationInfo) -> bool:
-        if output and info.data.get("model_type") == "embedding":
-            raise ValueError("needs model_type: generative.")
-        return output

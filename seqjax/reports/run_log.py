@@ -55,8 +55,6 @@ class Validation:
     measures: Measures
     learning_rate: float
     seconds: float
-    training: Measures | None = None
-    """Mean over the epoch's batches."""
     shares: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """Share of each class among the predicted ones, by column and the class's name."""
 
@@ -215,7 +213,6 @@ def _batches(values: Mapping[str, Any]) -> Batches:
 
 
 def _validation(run: RunLog, values: Mapping[str, Any]) -> Validation:
-    training = values.get("training")
     shares = {
         column: _named(row, run.labels.get(column, [])) for column, row in values.get("shares", {}).items()
     }
@@ -224,7 +221,6 @@ def _validation(run: RunLog, values: Mapping[str, Any]) -> Validation:
         _measures(values),
         _number(values["learning_rate"]),
         float(values["seconds"]),
-        None if training is None else _measures(training),
         shares,
     )
 
