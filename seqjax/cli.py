@@ -129,7 +129,6 @@ _COMMANDS = (
         "visualize-training",
         summary="Show how runs, or all runs of a search, were trained: one HTML page.",
         positional=["models"],
-        flags=["log_scale"],
     ),
 )
 COMMANDS = {command.name: command for command in _COMMANDS}

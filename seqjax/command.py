@@ -10,7 +10,6 @@ class Command:
 
     name: str
     summary: str
-    """Its line in the list of commands."""
     short: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Other names of options, by key: the documented short ones."""
     positional: Sequence[str] = ()
@@ -19,8 +18,6 @@ class Command:
     """Options that are no keys of the config: short name and meaning, by name."""
     variables: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     """Options that set an environment variable: which one, and meaning, by name."""
-    flags: Sequence[str] = ()
-    """Keys that are set to true by their option's name alone."""
     trains: bool = False
     """True if it runs training steps, which need the allocator set, and may be asked to stop."""
     compiles: bool = False

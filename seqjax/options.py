@@ -49,7 +49,7 @@ def options_class(model: type[ConfigModel], command: Command) -> type:
         if name in command.positional:
             option = _option(field, metavar=name.upper())
             fields.append((name, Annotated[option, tyro.conf.Positional], dataclasses.field()))
-        elif name in command.flags:
+        elif command.config_path is None and field.annotation is bool:
             flag = tyro.conf.arg(help=_about(field), help_behavior_hint="")
             kind = Annotated[bool, flag, tyro.conf.FlagCreatePairsOff]
             fields.append((name, kind, dataclasses.field(default=False)))

@@ -23,10 +23,10 @@ from seqjax.config.hyperparameter_search import HyperparameterSearchConfig
 from seqjax.config.load import resolve_path
 from seqjax.config.metadata import Metadata
 from seqjax.config.resolve import load_metadata
-from seqjax.config.sampling import SECTIONS, parts_of
+from seqjax.config.sampling import short_name
 from seqjax.config.train import TrainConfig
 from seqjax.errors import ArtifactError, ConfigError, MissingPackageError, Problem, TrainingError
-from seqjax.sweep.space import Candidate, Plan, Skipped, Space, plan, space_of, trainable
+from seqjax.sweep.space import Candidate, Plan, Skipped, plan, space_of, trainable
 from seqjax.sweep.summary import LOSS, budgets, csv_text, kept, ranked, table_lines
 from seqjax.training.logs import log_files
 from seqjax.training.processes import find_devices
@@ -68,7 +68,7 @@ def hyperparameter_search(config: HyperparameterSearchConfig, confirm: Confirm |
     files = SearchFiles(Path(root), config.hp_search_name, resolve_path(root, config.model_config_write_path))
     metadata = load_metadata(resolve_path(root, config.metadata_config_path, or_here=True))
     runs = plan(config, metadata)
-    record = Record(files, _state(files, config, metadata), _settings_text)
+    record = Record(files, _state(files, config, metadata))
     layout = Layout(Path(root), config.hp_search_name)
     with log_files(layout.debug_log(), layout.info_log()):
         _announce(config, runs, record.state)
@@ -151,24 +151,20 @@ def _study(
         )
     if not space.ranges:
         wanted = min(wanted, space.count)
-    runs = trainable(config, metadata, study.settings().items())
-    study.tell_all(
-        {one.run: record.loss(one.run, 0) for one in runs.candidates if one.run in record.state.outcomes}
-    )
-    study.tell_all(dict.fromkeys((one.combination for one in runs.skipped), None))
+    told = 0
     while True:
+        runs = trainable(config, metadata, study.settings().items())
+        _tell_skipped(runs.skipped[told:])
+        told = len(runs.skipped)
         engine(record.tasks(runs.candidates))
-        study.tell_all({one.run: record.loss(one.run, 0) for one in runs.candidates})
+        losses = {one.run: record.loss(one.run, 0) for one in runs.candidates}
+        study.tell_all(losses | dict.fromkeys((one.combination for one in runs.skipped), None))
         missing = wanted - len(runs.candidates)
         if missing <= 0 or study.count > 10 * wanted + 100:
             return runs
         asked = min(missing, at_once)
         # What was asked for last came to nothing new: it would be asked for again and again.
         study.ask(asked, at_random=_skipped_last(runs.skipped, study.count) >= asked)
-        before = len(runs.skipped)
-        runs = trainable(config, metadata, study.settings().items())
-        _tell_skipped(runs.skipped[before:])
-        study.tell_all(dict.fromkeys((one.combination for one in runs.skipped), None))
 
 
 def _skipped_last(skipped: Sequence[Skipped], count: int) -> int:
@@ -178,13 +174,19 @@ def _skipped_last(skipped: Sequence[Skipped], count: int) -> int:
 
 
 def _state(files: SearchFiles, config: HyperparameterSearchConfig, metadata: Metadata) -> SearchState:
-    """How far the search is; it must have been begun with this configuration and these columns."""
+    """Progress of the search, which must have been begun with this configuration and these columns."""
     text = metadata.model_dump_json(exclude={"seqjax_version"})
     digest = hashlib.sha256(text.encode()).hexdigest()
     now = SearchState(config=config.model_dump(mode="json"), metadata_sha256=digest, outcomes={})
     before = load_state(files.state)
     if before is None:
-        _refuse_lone_study(files, config)
+        # A study without the state of its search may be of other values than are to be tried now.
+        if config.search_strategy == "tpe" and files.study.exists():
+            raise ArtifactError(
+                f"{files.study} holds the trials of an earlier search, but {files.state}, which says what "
+                "that search tried, is gone. Remove the study too to start anew, or choose another "
+                "hp_search_name."
+            )
         return now
     # A larger sample begins with a smaller one; but of more runs, halving would keep others than it kept.
     grows = [] if config.search_strategy == "halving" else ["n_samples"]
@@ -205,24 +207,19 @@ def _state(files: SearchFiles, config: HyperparameterSearchConfig, metadata: Met
     return before.model_copy(update={"config": now.config})
 
 
-def _refuse_lone_study(files: SearchFiles, config: HyperparameterSearchConfig) -> None:
-    """A study without the state of its search may be of other values than are to be tried now."""
-    if config.search_strategy == "tpe" and files.study.exists():
-        raise ArtifactError(
-            f"{files.study} holds the trials of an earlier search, but {files.state}, which says what that "
-            "search tried, is gone. Remove the study too to start anew, or choose another hp_search_name."
-        )
-
-
 def _announce(config: HyperparameterSearchConfig, runs: Plan, state: SearchState) -> None:
     space, done = space_of(config), len(state.outcomes)
+    choice = _counted("combination", space.count)
+    if space.ranges:
+        choice = f"{_counted('listed combination', space.count)} and {_counted('range', len(space.ranges))}"
+        choice += " to draw from"
     logger.info("--- Starting Hyperparameter Search: %s ---", config.hp_search_name)
     logger.info(
         "[INFO] %s (%s)%s; %s.",
         _counted("run", (config.n_samples or 0) if config.search_strategy == "tpe" else len(runs.candidates)),
         config.search_strategy,
         f", {done} of them finished already" if done else "",
-        _space_text(space),
+        choice,
     )
     _tell_skipped(runs.skipped)
     left = [candidate.config for candidate in runs.candidates if candidate.run not in state.outcomes]
@@ -244,16 +241,9 @@ def _warn_of_few(config: HyperparameterSearchConfig, runs: Plan) -> None:
     if config.search_strategy != "grid" and len(runs.candidates) < wanted:
         logger.warning(
             "[WARNING] n_samples is %d, but only %d distinct combinations that can be trained were found.",
-            *(wanted, len(runs.candidates)),
+            wanted,
+            len(runs.candidates),
         )
-
-
-def _space_text(space: Space) -> str:
-    """How many combinations there are to choose from, in words."""
-    if not space.ranges:
-        return _counted("combination", space.count)
-    ranges = _counted("range", len(space.ranges))
-    return f"{_counted('listed combination', space.count)} and {ranges} to draw from"
 
 
 def _counted(thing: str, count: int) -> str:
@@ -264,28 +254,15 @@ def _question(config: HyperparameterSearchConfig, runs: Plan, state: SearchState
     """What to ask before starting, if anything: of grids, and of samples that are larger than the space."""
     left = sum(candidate.run not in state.outcomes for candidate in runs.candidates)
     space = space_of(config)
-    count = space.count
     if not left or config.search_strategy == "tpe":
         return None
     if config.n_samples is None or config.search_strategy == "grid":
-        return f"The grid has {count} combinations; {left} models are to be trained. Start?"
-    if config.n_samples > count and not space.ranges:
-        return f"n_samples is {config.n_samples}, but there are {count} combinations. Train all of them?"
+        return f"The grid has {space.count} combinations; {left} models are to be trained. Start?"
+    if config.n_samples > space.count and not space.ranges:
+        return (
+            f"n_samples is {config.n_samples}, but there are {space.count} combinations. Train all of them?"
+        )
     return None
-
-
-def _settings_text(candidate: Candidate) -> str:
-    settings = (f"{_short_name(key)} {_short(value)}" for key, value in candidate.settings.items())
-    return ", ".join(settings) or "the only combination"
-
-
-def _short(value: object) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else json.dumps(value)
-
-
-def _short_name(key: str) -> str:
-    """A key without its section; keys inside of others keep those. No two sections have keys of one name."""
-    return ".".join(parts_of(key)[1:]) if key.partition(".")[0] in SECTIONS else key
 
 
 def _summary(config: HyperparameterSearchConfig, runs: Plan, state: SearchState) -> list[Row]:
@@ -300,12 +277,12 @@ def _summary(config: HyperparameterSearchConfig, runs: Plan, state: SearchState)
             {
                 "run": candidate.config.model_name,
                 **{name: outcome[name] for name in first},
-                **{_short_name(key): value for key, value in candidate.settings.items()},
+                **{short_name(key): value for key, value in candidate.settings.items()},
                 **{name: outcome[name] for name in last},
             }
         )
     best_first: list[Row] = [*ranked(rows)]
-    shown = ["rank", "run", LOSS, "best_epoch", "seconds", *map(_short_name, space_of(config).varied)]
+    shown = ["rank", "run", LOSS, "best_epoch", "seconds", *map(short_name, space_of(config).varied)]
     for line in table_lines(best_first, shown):
         logger.info("[INFO] %s", line)
     return best_first
@@ -319,7 +296,7 @@ def _write_summary(
     write_text(files.summary("csv"), csv_text(rows))
     write_text(files.summary("json"), json.dumps(report, indent=1))
     logger.info("[INFO] Wrote %s and %s.", files.summary("csv"), files.summary("json").name)
-    varied = [_short_name(key) for key in space_of(config).varied]
+    varied = [short_name(key) for key in space_of(config).varied]
     try:
         write_text(files.summary("html"), search_page(config.hp_search_name, rows, varied))
     except MissingPackageError as error:

@@ -5,6 +5,7 @@ goes on from there. A run that fails by its own settings is recorded with the re
 search; what is wrong with data, files or devices does, and nothing is recorded of it.
 """
 
+import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +17,7 @@ from seqjax.commands.train import FAILURES, Trainer, train_until
 from seqjax.commands.train_run import End, Paused, Task, TrainResult
 from seqjax.config.base import validate
 from seqjax.config.hyperparameter_search import HyperparameterSearchConfig
+from seqjax.config.sampling import short_name
 from seqjax.config.train import TrainConfig
 from seqjax.config.yaml_text import to_yaml
 from seqjax.errors import SeqjaxError
@@ -33,14 +35,10 @@ class Record:
     Args:
       files: Of the search.
       state: What is known so far.
-      settings_text: Says what distinguishes a run.
     """
 
-    def __init__(
-        self, files: SearchFiles, state: SearchState, settings_text: Callable[[Candidate], str]
-    ) -> None:
+    def __init__(self, files: SearchFiles, state: SearchState) -> None:
         self._files = files
-        self._settings_text = settings_text
         self._candidates: dict[int, Candidate] = {}
         self.state = state
 
@@ -66,9 +64,10 @@ class Record:
 
     def begin(self, task: Task) -> None:
         """Writes the configuration of a run, and logs what distinguishes it."""
-        name = task.config.model_name
+        name, settings = task.config.model_name, self._candidates[task.number].settings
+        told = (f"{short_name(key)} {_short(value)}" for key, value in settings.items())
         write_text(self._files.config(name), to_yaml(task.config.model_dump(mode="json")))
-        logger.info("[INFO] %s: %s", name, self._settings_text(self._candidates[task.number]))
+        logger.info("[INFO] %s: %s", name, ", ".join(told) or "the only combination")
 
     def add(self, task: Task, end: End, seconds: float, *, left: int) -> None:
         """Notes and logs how a run ended, or that it waits.
@@ -107,6 +106,10 @@ class Record:
     def _update(self, key: Literal["outcomes", "paused"], run: int, value: object) -> None:
         self.state = self.state.model_copy(update={key: {**getattr(self.state, key), run: value}})
         self.save()
+
+
+def _short(value: object) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else json.dumps(value)
 
 
 def sequential(record: Record) -> Engine:

@@ -210,10 +210,8 @@ _REQUIREMENTS = {
     "tuple": "a list",
     "dict": "a mapping of names to values",
     "model": "a section of keys and values",
-    "range": "a range, {low: ..., high: ...}",
-}
-
-_BOUNDS = {
+    "range": "a range, {{low: ..., high: ...}}",
+    "literal": "{expected}",
     "greater_than": "greater than {gt:g}",
     "greater_than_equal": "at least {ge:g}",
     "less_than": "less than {lt:g}",
@@ -223,6 +221,7 @@ _BOUNDS = {
     "string_too_short": "text that is not empty",
     "string_pattern_mismatch": "text that matches {pattern}",
 }
+"""By pydantic's type of error, or by the first word of it."""
 
 
 def _wording(
@@ -230,14 +229,10 @@ def _wording(
 ) -> tuple[str, str]:
     """The wording of an error: a requirement ("must be ...") or, where that does not fit, a sentence."""
     kind, context = item["type"], item.get("ctx", {})
+    found = f"(found {shown(item['input'])})"
     if item["loc"][-1:] == ("[key]",):
-        allowed = context.get("expected")
-        return (
-            "",
-            f"unknown name. Known: {allowed}."
-            if allowed
-            else f"a name must be text (found {shown(item['input'])}).",
-        )
+        known = f"unknown name. Known: {context['expected']}." if "expected" in context else ""
+        return "", known or f"a name must be text {found}."
     match kind:
         case "missing":
             return "", "is required."
@@ -245,12 +240,8 @@ def _wording(
             return "", f"unknown key. {_right_key(model, section or model, str(item['loc'][-1]))}"
         case "value_error":
             return "", str(context["error"])
-        case "literal_error":
-            return context["expected"], ""
-    if kind in _BOUNDS:
-        return _BOUNDS[kind].format(**context), ""
-    requirement = _REQUIREMENTS.get(kind.split("_")[0])
-    return (requirement, "") if requirement else ("", f"{item['msg']} (found {shown(item['input'])}).")
+    requirement = _REQUIREMENTS.get(kind) or _REQUIREMENTS.get(kind.split("_")[0])
+    return (requirement.format(**context), "") if requirement else ("", f"{item['msg']} {found}.")
 
 
 def _right_key(root: type[ConfigModel], section: type[ConfigModel], name: str) -> str:

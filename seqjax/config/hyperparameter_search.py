@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import (
+    AfterValidator,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
@@ -138,10 +139,14 @@ class TrainingSampling(FixedTraining, TrainingAxes):
     """auto (an accelerator where there is one), cpu, cuda, or mps."""
 
 
+def _checked_name(name: str) -> str:
+    return checked_name(name, MAX_NAME_BYTES - len(f"-run-{10**9}"))
+
+
 class HyperparameterSearchConfig(FixedRun):
     """Trains many models, each from a combination of the values to try, and compares them."""
 
-    hp_search_name: Annotated[str, Field(min_length=1)]
+    hp_search_name: Annotated[str, Field(min_length=1), AfterValidator(_checked_name)]
     """Name of the search; its runs are called [NAME]-run-0, [NAME]-run-1, and so on."""
     model_config_write_path: str
     """Folder that each run's configuration is written into."""
@@ -185,11 +190,6 @@ class HyperparameterSearchConfig(FixedRun):
     other_sampling: dict[str, Values] = Field(default_factory=dict)
     """Values to try of any other key of the training configuration, such as
     training_spec.optimizer.weight_decay."""
-
-    @field_validator("hp_search_name")
-    @classmethod
-    def _name_fits_file_names(cls, name: str) -> str:
-        return checked_name(name, MAX_NAME_BYTES - len(f"-run-{10**9}"))
 
     @field_validator("n_samples")
     @classmethod

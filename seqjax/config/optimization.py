@@ -39,7 +39,6 @@ class NamedSpec(ConfigModel):
     model_config = ConfigDict(extra="allow")
 
     name: str
-    """Its name in torch."""
 
     @classmethod
     def of(cls, name: str, **arguments: object) -> Self:

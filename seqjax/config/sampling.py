@@ -29,9 +29,7 @@ class Range(ConfigModel):
     """Numbers from low to high; whole ones where the key takes whole numbers."""
 
     low: int | float
-    """The smallest."""
     high: int | float
-    """The largest."""
     log: bool = False
     """Draw evenly on a logarithmic scale."""
 
@@ -78,6 +76,11 @@ Values = Annotated[list[Any], Field(min_length=1)] | Range
 def parts_of(key: str) -> tuple[str, ...]:
     """The names that lead to a key: its section (if it is in one), itself, and a key inside of it, if any."""
     return tuple(key.split(".", 2 if key.partition(".")[0] in SECTIONS else 1))
+
+
+def short_name(key: str) -> str:
+    """A key without its section; keys inside of others keep those. No two sections have keys of one name."""
+    return ".".join(parts_of(key)[1:]) if key.partition(".")[0] in SECTIONS else key
 
 
 def check_key(key: str, searched_elsewhere: Mapping[str, str]) -> None:

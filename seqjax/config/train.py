@@ -41,6 +41,25 @@ MAX_NAME_BYTES = 200
 """Of the name of a run: file systems take 255, and the names of its files add to it."""
 
 
+def checked_name(name: str, longest: int = MAX_NAME_BYTES) -> str:
+    """The name of a run, if files can be called after it; raises `ValueError` otherwise.
+
+    Args:
+      name: The name.
+      longest: How many bytes it may have in UTF-8.
+    """
+    size = len(name.encode())
+    if size > longest:
+        raise ValueError(f"must have at most {longest} bytes: it becomes part of file names (found {size}).")
+    if "/" in name or "\\" in name:
+        raise ValueError(f"must not contain a slash: it becomes part of file names (found {name!r}).")
+    if "embedding" in name:
+        raise ValueError(
+            f"must not contain 'embedding', which marks exported embedding models (found {name!r})."
+        )
+    return name
+
+
 TrainingDevice = Annotated[str, AfterValidator(_known_device)]
 
 
@@ -206,7 +225,7 @@ class FixedRun(ConfigModel):
 class TrainConfig(FixedRun):
     """Trains a causal transformer on preprocessed data and exports it."""
 
-    model_name: Annotated[str, Field(min_length=1), FREE]
+    model_name: Annotated[str, Field(min_length=1), AfterValidator(checked_name), FREE]
     """Name of this run: the models, checkpoints and logs carry it."""
     input_columns: list[str] | None = None
     """Columns that the model sees; null takes all of the metadata."""
@@ -228,11 +247,6 @@ class TrainConfig(FixedRun):
     training_spec: TrainingSpec
     """Training."""
 
-    @field_validator("model_name")
-    @classmethod
-    def _name_fits_file_names(cls, name: str) -> str:
-        return checked_name(name)
-
     @field_validator("model_spec")
     @classmethod
     def _spec_fits_columns(cls, spec: ModelSpec, info: ValidationInfo) -> ModelSpec:
@@ -246,25 +260,6 @@ class TrainConfig(FixedRun):
         if types is not None:
             refuse([*_target_problems(spec, types), *_argument_problems(spec)])
         return spec
-
-
-def checked_name(name: str, longest: int = MAX_NAME_BYTES) -> str:
-    """The name of a run, if files can be called after it; raises `ValueError` otherwise.
-
-    Args:
-      name: The name.
-      longest: How many bytes it may have in UTF-8.
-    """
-    size = len(name.encode())
-    if size > longest:
-        raise ValueError(f"must have at most {longest} bytes: it becomes part of file names (found {size}).")
-    if "/" in name or "\\" in name:
-        raise ValueError(f"must not contain a slash: it becomes part of file names (found {name!r}).")
-    if "embedding" in name:
-        raise ValueError(
-            f"must not contain 'embedding', which marks exported embedding models (found {name!r})."
-        )
-    return name
 
 
 def _column_problems(spec: ModelSpec, config: Mapping[str, Any]) -> Iterator[Problem]:

@@ -19,7 +19,6 @@ Number: TypeAlias = float | Scalar
 Params: TypeAlias = Any
 """Arrays in nested dicts."""
 State: TypeAlias = Any
-"""State of an optimizer."""
 
 
 def _unmoved(params: Params, state: State) -> Params:
@@ -31,7 +30,6 @@ class Rule(NamedTuple):
     """The functions by which an optimizer moves parameters."""
 
     init: Callable[[Params], State]
-    """parameters -> state."""
     update: Callable[[Params, State, Params, Number], tuple[Params, State]]
     """(gradients, state, parameters, learning rate) -> (new parameters, new state)."""
     point: Callable[[Params, State], Params] = _unmoved

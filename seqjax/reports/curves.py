@@ -50,7 +50,6 @@ class View:
     baselines: Mapping[str, Measures]
     """Those that all runs have."""
     log_scale: bool
-    """The scale of losses at first."""
 
     @property
     def is_single(self) -> bool:
@@ -102,7 +101,6 @@ def draw(
 
 
 Trace = dict[str, Any]
-"""A scatter trace of plotly's."""
 
 
 def _traces(view: View, quantities: Sequence[Quantity]) -> list[Trace]:

@@ -60,7 +60,6 @@ class Table:
     rows: Sequence[Sequence[Cell]]
     """A cell for each column; None is an empty one."""
     note: str = ""
-    """A sentence below the table."""
 
 
 @dataclass(frozen=True)
@@ -71,11 +70,9 @@ class Toggle:
     on: Mapping[str, object]
     """Changes of the layout while it is checked, such as `{"yaxis.type": "log"}`."""
     off: Mapping[str, object]
-    """Changes of the layout while it is not."""
     traces: Sequence[int] = ()
     """Numbers of the traces that are shown only while it is checked."""
     checked: bool = False
-    """How it is at first."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +108,6 @@ class Section:
     title: str
     blocks: Sequence[Block]
     folded: bool = False
-    """Whether the reader has to open it."""
 
 
 def page(

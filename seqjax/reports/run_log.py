@@ -25,7 +25,6 @@ class Measures:
     """Losses and metrics of the predictions of all targets."""
 
     loss: float
-    """The total, which is minimized."""
     by_target: Mapping[str, float] = field(default_factory=dict)
     """Loss of each target: before its loss weight, or after it where a text log says no other."""
     metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
@@ -38,13 +37,11 @@ class Batches:
 
     place: float
     count: int
-    """The number of batches."""
     measures: Measures
     learning_rate: float
     speed: float
     """Samples a second; of a text log, batches a second."""
     memory: float | None = None
-    """Bytes in use."""
 
 
 @dataclass(frozen=True)
@@ -68,13 +65,11 @@ class RunLog:
     validations: list[Validation] = field(default_factory=list)
     baselines: dict[str, Measures] = field(default_factory=dict)
     config: dict[str, Any] | None = None
-    """The configuration of the run, where the log says it."""
     labels: dict[str, list[str]] = field(default_factory=dict)
     """Names of the classes of some columns."""
     finished: bool = False
     speed_unit: str = "samples"
     notes: list[str] = field(default_factory=list)
-    """Remarks about the log for the reader of the page."""
 
     @property
     def best(self) -> Validation | None:

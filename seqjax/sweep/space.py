@@ -101,13 +101,11 @@ class Candidate:
     """A combination that can be trained."""
 
     run: int
-    """The number of its run, from 0."""
     combination: int
     """Its number in the space; in a space with ranges, that of the draw."""
     settings: Choice
     """What distinguishes it: the keys that the search varies."""
     config: TrainConfig
-    """All of it."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +113,6 @@ class Skipped:
     """A combination that is not trained."""
 
     combination: int
-    """Its number in the space."""
     problems: Sequence[Problem]
     """Its mistakes; or the earlier one that it repeats."""
 
@@ -131,7 +128,6 @@ class Plan:
 
     candidates: tuple[Candidate, ...]
     skipped: tuple[Skipped, ...]
-    """What was looked at on the way, and left out."""
 
 
 def space_of(config: HyperparameterSearchConfig) -> Space:
