@@ -20,9 +20,6 @@ from seqjax.command import Command
 from seqjax.config.base import ConfigModel, closed_section_of, section_of, shown
 from seqjax.config.yaml_text import parse_scalar, parse_yaml
 
-NULLS = (["None"], ["null"])
-"""The words that set a key to null; `None` is the documented one."""
-
 _Field: TypeAlias = tuple[str, Any, Any]
 
 
@@ -90,7 +87,7 @@ def read_words(words: Sequence[str], annotation: object, name: str) -> object:
       name: The option's key, for messages.
     """
     form = _form(annotation)
-    if list(words) in NULLS:
+    if list(words) in (["None"], ["null"]):  # The first is the documented one.
         return None
     if form.many and not (len(words) == 1 and words[0].startswith(("[", "{"))):
         values = list(words) if form.text else [parse_scalar(word) for word in words]

@@ -9,10 +9,6 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import ParamSpec, TypeVar
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 _NAMES = ("SIGINT", "SIGTERM", "SIGUSR1")
 
@@ -57,17 +53,14 @@ class Note:
         self.signal: int = 0
         self._at_once = False
 
-    def raising(self, function: Callable[P, T]) -> Callable[P, T]:
-        """A function in which a signal is raised after all, since it can be left at any point."""
-
-        def call(*args: P.args, **kwargs: P.kwargs) -> T:
-            self._at_once = True
-            try:
-                return function(*args, **kwargs)
-            finally:
-                self._at_once = False
-
-        return call
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Raises a signal after all while the block runs, since it can be left at any point."""
+        self._at_once = True
+        try:
+            yield
+        finally:
+            self._at_once = False
 
     def take(self, number: int) -> None:
         """Handles a signal."""

@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from seqjax.config.sampling import is_whole
 from seqjax.errors import ArtifactError, MissingPackageError
 from seqjax.sweep.space import Choice, Space
 
@@ -141,7 +142,7 @@ def _distributions(space: Space) -> dict[str, "BaseDistribution"]:
         _name(axis): CategoricalDistribution(_places(axis)) for axis in space.axes if len(axis) > 1
     }
     for key, values in space.ranges.items():
-        if space.is_whole(key):
+        if is_whole(key, values):
             distributions[key] = IntDistribution(int(values.low), int(values.high), log=values.log)
         else:
             distributions[key] = FloatDistribution(values.low, values.high, log=values.log)

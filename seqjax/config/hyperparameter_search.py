@@ -8,10 +8,12 @@ same in all runs are the training configuration's own: `FixedRun`, `FixedModel` 
 """
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal, TypeAlias
+from functools import partial
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
@@ -43,7 +45,6 @@ from seqjax.config.train import (
 from seqjax.errors import Problem
 
 Some = Field(min_length=1)
-Linked: TypeAlias = list[Any] | Range | None
 
 # Keys of one axis are linked. In sequifier's order: of two axes, the later one changes faster.
 MODEL_AXES = (
@@ -68,18 +69,39 @@ TRAINING_AXES = (
 OUTER_AXES = (("input_columns", "column_types"), ("seq_length",))
 
 
+def _linked(anchor: str, values: Any, info: ValidationInfo) -> Any:  # noqa: ANN401
+    """`values`, if there is one for each value of the anchor; null stands for all of them.
+
+    To the values of a range belongs one value, or another range.
+    """
+    expected = info.data.get(anchor)
+    count = 1 if isinstance(expected, Range) else len(expected or ())
+    if isinstance(values, list | tuple) and expected is not None and len(values) != count:
+        raise ValueError(
+            f"must have a value for each of {anchor}, {count} in all (found {len(values)}): they are "
+            "tried together, place by place."
+        )
+    return values
+
+
+# Before the values themselves are looked at: one that is missing says more than one that is wrong.
+WITH_WIDTHS = BeforeValidator(partial(_linked, "dim_model"))
+WITH_RATES = BeforeValidator(partial(_linked, "learning_rate"))
+WITH_INPUTS = BeforeValidator(partial(_linked, "input_columns"))
+
+
 class ModelSampling(FixedModel):
     """The architectures to try, and what is the same in all runs."""
 
     dim_model: Annotated[list[PositiveInt], Some]
     """Widths of the transformer; the next four keys belong to it, place by place."""
-    n_head: list[PositiveInt]
+    n_head: Annotated[list[PositiveInt], WITH_WIDTHS]
     """Number of query heads for each dim_model."""
-    initial_embedding_dim: list[PositiveInt]
+    initial_embedding_dim: Annotated[list[PositiveInt], WITH_WIDTHS]
     """Width of all column embeddings together for each dim_model."""
-    joint_embedding_dim: list[PositiveInt | None]
+    joint_embedding_dim: Annotated[list[PositiveInt | None], WITH_WIDTHS]
     """For each dim_model: the same, or null."""
-    feature_embedding_dims: list[dict[str, PositiveInt] | None] | None = None
+    feature_embedding_dims: Annotated[list[dict[str, PositiveInt] | None] | None, WITH_WIDTHS] = None
     """For each dim_model: embedding width of each input column; null shares initial_embedding_dim."""
     num_layers: Annotated[list[PositiveInt], Some] | WholeRange
     """Numbers of transformer layers."""
@@ -100,20 +122,15 @@ class ModelSampling(FixedModel):
     n_kv_heads: Annotated[list[PositiveInt | None], Some]
     """Numbers of key/value heads; one that does not divide n_head counts as null, which is n_head."""
 
-    @field_validator("n_head", "initial_embedding_dim", "joint_embedding_dim", "feature_embedding_dims")
-    @classmethod
-    def _belongs_to_widths(cls, values: Linked, info: ValidationInfo) -> Linked:
-        return _linked(values, "dim_model", info)
-
 
 class TrainingAxes(ConfigModel):
     """The ways of training to try."""
 
     learning_rate: Annotated[list[PositiveFloat], Some] | Range
     """Initial learning rates; the next two keys belong to it, place by place."""
-    epochs: list[PositiveInt] | WholeRange
+    epochs: Annotated[list[PositiveInt] | WholeRange, WITH_RATES]
     """Maximum number of epochs for each learning_rate."""
-    scheduler: list[SchedulerSpec] | None = None
+    scheduler: Annotated[list[SchedulerSpec] | None, WITH_RATES] = None
     """Learning-rate schedule for each learning_rate; null keeps the rate constant."""
     batch_size: Annotated[list[PositiveInt], Some] | WholeRange
     """Windows per batch."""
@@ -123,12 +140,6 @@ class TrainingAxes(ConfigModel):
     """Dropout probabilities."""
     optimizer: Annotated[tuple[OptimizerSpec, ...], Some] = (NamedSpec.of("Adam"),)
     """Optimizers by their torch names, with their keyword arguments."""
-
-    # Before the values themselves are looked at: one that is missing says more than one that is wrong.
-    @field_validator("epochs", "scheduler", mode="before")
-    @classmethod
-    def _belongs_to_rates(cls, values: Linked, info: ValidationInfo) -> Linked:
-        return _linked(values, "learning_rate", info)
 
 
 # The fields of the last base come first, as in TrainingSpec.
@@ -179,7 +190,7 @@ class HyperparameterSearchConfig(FixedRun):
     """Do not ask before starting."""
     input_columns: Annotated[list[Annotated[list[str], Some]], Some]
     """Sets of columns that the model sees; column_types belongs to it, place by place."""
-    column_types: list[dict[str, ColumnType]] | None = None
+    column_types: Annotated[list[dict[str, ColumnType]] | None, WITH_INPUTS] = None
     """Type of each column, for each set of input columns; null takes the metadata's."""
     seq_length: Annotated[list[PositiveInt], Some] | WholeRange
     """Lengths of the context window; at most that of the preprocessed data."""
@@ -198,11 +209,6 @@ class HyperparameterSearchConfig(FixedRun):
         if count is None and strategy in {"sample", "tpe"}:
             raise ValueError(f"is required for search_strategy: {strategy} (or set search_strategy: grid).")
         return count
-
-    @field_validator("column_types")
-    @classmethod
-    def _belongs_to_inputs(cls, values: Linked, info: ValidationInfo) -> Linked:
-        return _linked(values, "input_columns", info)
 
     @field_validator("other_sampling")
     @classmethod
@@ -252,18 +258,3 @@ def _searched_elsewhere() -> dict[str, str]:
     for axes, section, sampling in sections:
         places |= {f"{section}.{key}": f"{sampling}.{key}" for axis in axes for key in axis}
     return places
-
-
-def _linked(values: Linked, anchor: str, info: ValidationInfo) -> Linked:
-    """`values`, if there is one for each value of the anchor; null stands for all of them.
-
-    To the values of a range belongs one value, or another range.
-    """
-    expected = info.data.get(anchor)
-    count = 1 if isinstance(expected, Range) else len(expected or ())
-    if isinstance(values, list | tuple) and expected is not None and len(values) != count:
-        raise ValueError(
-            f"must have a value for each of {anchor}, {count} in all (found {len(values)}): they are "
-            "tried together, place by place."
-        )
-    return values

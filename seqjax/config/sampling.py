@@ -12,7 +12,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
-from seqjax.config.base import ConfigModel, section_of, suggestion
+from seqjax.config.base import ConfigModel, closed_section_of, section_of, suggestion
 from seqjax.config.optimization import OPTIMIZERS, SCHEDULERS
 from seqjax.config.train import TrainConfig
 
@@ -129,8 +129,9 @@ def _known_keys() -> Mapping[str, FieldInfo]:
     """The keys of the training configuration, those of its sections after dots."""
     known: dict[str, FieldInfo] = {}
     for name, field in TrainConfig.model_fields.items():
-        inner = _section(field.annotation).model_fields if name in SECTIONS else {}
-        known |= {f"{name}.{key}": field for key, field in inner.items()} if inner else {name: field}
+        section = closed_section_of(field.annotation)
+        inner = {f"{name}.{key}": own for key, own in section.model_fields.items()} if section else None
+        known |= inner or {name: field}
     return known
 
 
@@ -157,7 +158,3 @@ def _holds_names(annotation: object) -> bool:
     if get_origin(annotation) is dict or section_of(annotation) is annotation:
         return True
     return get_origin(annotation) not in (list, tuple) and any(map(_holds_names, get_args(annotation)))
-
-
-def _section(annotation: Any) -> type[ConfigModel]:  # noqa: ANN401
-    return annotation

@@ -17,8 +17,19 @@ import optax
 from seqjax.config.optimization import NamedSpec, optimizer_settings
 from seqjax.config.optimizers import SGD, Adagrad, Adam, Lars, Moments, OptimizerSettings, RMSprop, Yogi
 from seqjax.optim.muon import muon
-from seqjax.optim.parts import Path, replaced, widened, without
-from seqjax.optim.rule import Number, Params, Rule, State, decayed, directed, is_off
+from seqjax.optim.rule import (
+    Number,
+    Params,
+    Path,
+    Rule,
+    State,
+    decayed,
+    directed,
+    is_off,
+    replaced,
+    widened,
+    without,
+)
 from seqjax.optim.rules import (
     adafactor,
     dampened_momentum,

@@ -127,7 +127,14 @@ def read_log(name: str, path: Path) -> RunLog:
     run = RunLog(name)
     with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
         lines = list(file)
-    damaged = (_read_json if path.suffix == ".jsonl" else _read_text)(run, lines)
+    is_json = path.suffix == ".jsonl"
+    run.speed_unit = "samples" if is_json else "batches"
+    damaged = []
+    for number, line in enumerate(lines, 1):
+        try:
+            (_read_json if is_json else _read_text)(run, line)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            damaged.append(number)
     if damaged:
         run.notes.append(f"{path.name}: {_lines(damaged)} could not be read, and the page does without.")
     if not run.validations and not run.batches:
@@ -145,20 +152,10 @@ def _lines(numbers: list[int]) -> str:
     return f"line {shown}" if len(numbers) == 1 else f"lines {shown}{more}"
 
 
-def _read_json(run: RunLog, lines: Iterable[str]) -> list[int]:
-    """Reads JSON lines, and returns the numbers of those that cannot be read."""
-    damaged = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            _read_event(run, json.loads(line))
-        except (ValueError, KeyError, TypeError, AttributeError):
-            damaged.append(number)
-    return damaged
-
-
-def _read_event(run: RunLog, values: Mapping[str, Any]) -> None:
+def _read_json(run: RunLog, line: str) -> None:
+    if not line.strip():
+        return
+    values = json.loads(line)
     match values["event"]:
         case "start":
             run.config = values["config"]
@@ -242,27 +239,21 @@ _SHARES = re.compile(r"\[INFO\] (.+?): (.+: \d+\.\d{5}(?: \| .+: \d+\.\d{5})*)$"
 _SHARE = re.compile(r"(.+?): (\d+\.\d{5})(?: \| |$)")
 
 
-def _read_text(run: RunLog, lines: Iterable[str]) -> list[int]:
-    """Reads documented text lines, and returns the numbers of those that are not whole."""
-    damaged = []
-    run.speed_unit = "batches"
-    for number, line in enumerate(lines, 1):
-        try:
-            if match := _BATCH.search(line):
-                _add_batch(run, match)
-            elif match := _VALIDATION.search(line):
-                _add_validation(run, match)
-            elif match := _RESUMED.search(line):
-                epoch, batch, batches = map(int, match.groups())
-                run.resume(_place(epoch, batch, batches))
-            elif _CUT_SHORT.search(line):
-                damaged.append(number)
-            elif run.validations:
-                run.validations[-1] = _detailed(run.validations[-1], line)
-        except ValueError:
-            damaged.append(number)
-        run.finished |= "--- Training Complete ---" in line
-    return damaged
+def _read_text(run: RunLog, line: str) -> None:
+    """Reads a documented text line; raises `ValueError` for one that is not whole."""
+    if match := _BATCH.search(line):
+        _add_batch(run, match)
+    elif match := _VALIDATION.search(line):
+        _add_validation(run, match)
+    elif match := _RESUMED.search(line):
+        epoch, batch, batches = map(int, match.groups())
+        run.resume(_place(epoch, batch, batches))
+    elif _CUT_SHORT.search(line):
+        raise ValueError("the line is not whole")
+    elif "--- Training Complete ---" in line:
+        run.finished = True
+    elif run.validations:
+        run.validations[-1] = _detailed(run.validations[-1], line)
 
 
 def _detailed(validation: Validation, line: str) -> Validation:

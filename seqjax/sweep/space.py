@@ -80,10 +80,6 @@ class Space:
         listed = self.combination(generator.randrange(self.count))
         return listed | {key: drawn(key, found, generator) for key, found in self.ranges.items()}
 
-    def is_whole(self, key: str) -> bool:
-        """True if a range is of whole numbers."""
-        return is_whole(key, self.ranges[key])
-
     @property
     def varied(self) -> tuple[str, ...]:
         """The dotted keys that have several values, in the order of the axes from the slowest."""
