@@ -107,12 +107,7 @@ _COMMANDS = (
     Command(
         "evaluate",
         summary="Measure how well models predict held-out data, beside simple baselines.",
-        short={
-            "data_path": ["-dp"],
-            "metadata_config_path": ["-mc"],
-            "model_path": ["-mp"],
-            "seed": ["-s"],
-        },
+        short={"data_path": ["-dp"], "metadata_config_path": ["-mc"], "model_path": ["-mp"], "seed": ["-s"]},
         shows="seqjax.evaluation.tables:sheets",
         compiles=True,
     ),
@@ -243,8 +238,7 @@ def _choose(words: list[str]) -> None:
     """Lets tyro answer where no command is named: help, or what is wrong with an option."""
     commands = tuple(
         Annotated[
-            dataclasses.make_dataclass(name, []),
-            tyro.conf.subcommand(name=name, description=command.summary),
+            dataclasses.make_dataclass(name, []), tyro.conf.subcommand(name=name, description=command.summary)
         ]
         for name, command in COMMANDS.items()
     )

@@ -130,11 +130,7 @@ def _halve(
 
 
 def _study(
-    config: HyperparameterSearchConfig,
-    metadata: Metadata,
-    files: SearchFiles,
-    record: Record,
-    engine: Engine,
+    config: HyperparameterSearchConfig, metadata: Metadata, files: SearchFiles, record: Record, engine: Engine
 ) -> Plan:
     """Trains what Optuna asks for, a batch at a time; returns what was trained and left out.
 

@@ -30,7 +30,7 @@ Engine: TypeAlias = Callable[[Sequence[Task]], None]
 
 
 class Record:
-    """What came of the runs of a search; on disk as soon as it is known.
+    """Outcomes of the runs of a search, on disk as soon as they are known.
 
     Args:
       files: Of the search.

@@ -25,23 +25,11 @@ from pydantic import (
 
 from seqjax.config.base import ConfigModel, ShareBelowOne, refuse
 from seqjax.config.changes import FREE, LOCAL
-from seqjax.config.model import (
-    Activation,
-    AttentionType,
-    FixedModel,
-    Normalization,
-    PositionalEncoding,
-)
+from seqjax.config.model import Activation, AttentionType, FixedModel, Normalization, PositionalEncoding
 from seqjax.config.optimization import NamedSpec, OptimizerSpec, SchedulerSpec
 from seqjax.config.sampling import Range, Values, WholeRange, check_key, check_range
 from seqjax.config.schema import ColumnType
-from seqjax.config.train import (
-    MAX_NAME_BYTES,
-    FixedRun,
-    FixedTraining,
-    TrainingDevice,
-    checked_name,
-)
+from seqjax.config.train import MAX_NAME_BYTES, FixedRun, FixedTraining, TrainingDevice, checked_name
 from seqjax.errors import Problem
 
 Some = Field(min_length=1)
