@@ -137,7 +137,7 @@ def space_of(config: HyperparameterSearchConfig) -> Space:
     axes: list[tuple[Choice, ...]] = []
     ranges: dict[str, Range] = {}
     for prefix, section, linked in groups:
-        held = dict(section)
+        held: dict[str, Any] = dict(section)
         plain = section.model_dump(mode="json") if isinstance(section, ConfigModel) else section
         for keys in linked:
             ranges |= {f"{prefix}{key}": held[key] for key in keys if isinstance(held[key], Range)}
