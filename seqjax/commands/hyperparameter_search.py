@@ -38,7 +38,7 @@ Confirm: TypeAlias = Callable[[str], bool]
 """Asks a question, and returns whether the answer is yes."""
 
 Row: TypeAlias = Mapping[str, Any]
-"""What the summary says about a run."""
+"""A run in the summary."""
 
 _TRIALS_AT_ONCE = 8
 
@@ -164,7 +164,7 @@ def _study(
 
 
 def _skipped_last(skipped: Sequence[Skipped], count: int) -> int:
-    """How many of the newest trials, of `count`, are skipped without one in between that is not."""
+    """The number of the newest trials, of `count`, that are skipped without one in between that is not."""
     numbers = {one.combination for one in skipped}
     return next((back for back in range(count) if count - 1 - back not in numbers), count)
 
@@ -247,7 +247,7 @@ def _counted(thing: str, count: int) -> str:
 
 
 def _question(config: HyperparameterSearchConfig, runs: Plan, state: SearchState) -> str | None:
-    """What to ask before starting, if anything: of grids, and of samples that are larger than the space."""
+    """The question before the start, if any: of grids, and of samples that are larger than the space."""
     left = sum(candidate.run not in state.outcomes for candidate in runs.candidates)
     space = space_of(config)
     if not left or config.search_strategy == "tpe":

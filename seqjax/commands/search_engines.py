@@ -1,4 +1,4 @@
-"""How the runs of a search are trained, and the record of what came of them.
+"""Engines that train the runs of a search, and the record of their outcomes.
 
 An engine takes tasks, and tells the record of each as soon as it is known, so that a search that is killed
 goes on from there. A run that fails by its own settings is recorded with the reason, and does not end the

@@ -201,6 +201,6 @@ def _groups(tasks: Sequence[Task], size: int) -> Iterator[list[Task]]:
 
 
 def _share(count: int, there: Mapping[str, float], needed: Mapping[str, float]) -> int:
-    """How many runs a group has, if every place where one fits is to get one."""
+    """The number of runs of a group, if every place where one fits is to get one."""
     places = [there.get(name, 0.0) / amount for name, amount in needed.items() if amount > 0]
     return max(1, math.ceil(count / max(1, math.floor(min(places, default=1.0)))))

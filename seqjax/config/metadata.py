@@ -20,7 +20,7 @@ class Statistics(ConfigModel):
 
 
 class Metadata(ConfigModel):
-    """What a preprocessed data set is made of: columns, id maps, statistics, where the splits lie."""
+    """A preprocessed data set: columns, id maps, statistics, where the splits lie."""
 
     n_classes: dict[str, int]
     """Number of classes of each categorical column: the largest id + 1."""

@@ -18,7 +18,7 @@ DTypeName = Literal["float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e
 
 
 class FixedModel(ConfigModel):
-    """What is the same in the models of all runs of a search."""
+    """The part of an architecture that is the same in all runs of a search."""
 
     prediction_length: PositiveInt = 1
     """For how many trailing positions of a window predictions are returned (each predicts its next item)."""
@@ -70,7 +70,7 @@ class ModelSpec(FixedModel):
 
     @property
     def mixers(self) -> tuple[str, ...]:
-        """What each layer does along time, by the names in `seqjax.model.block.MIXERS`."""
+        """The mixer of each layer along time, by the names in `seqjax.model.block.MIXERS`."""
         return ("attention",) * self.num_layers
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""What may be written under `optimizer`, `scheduler` and `criterion`: names and keyword arguments.
+"""The values of `optimizer`, `scheduler` and `criterion`: names and keyword arguments.
 
 One small model a name, with torch's names and torch's defaults, in `optimizers.py` and `schedulers.py`;
 `seqjax/optim` holds one builder a name. They are apart so that a misspelt argument is reported without

@@ -1,4 +1,4 @@
-"""Where a training configuration and the metadata of its data meet: which columns a model has.
+"""The columns of a model, from a training configuration and the metadata of its data.
 
 A configuration's `column_types`, `n_classes` and `id_maps` take the place of the metadata's where they are
 given.

@@ -33,7 +33,7 @@ SeqLength = Annotated[int, Field(gt=0, le=1_000_000)]
 
 
 class HeadShape(NamedTuple):
-    """What the shape of a head's parameters follows from."""
+    """The kind of column and the number of outputs that give a head's parameters their shape."""
 
     kind: ColumnKind
     """The kind of column that it predicts."""

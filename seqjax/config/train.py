@@ -64,7 +64,7 @@ TrainingDevice = Annotated[str, AfterValidator(_known_device)]
 
 
 class VariedTraining(ConfigModel):
-    """How one run is trained: the keys of which a search tries several values."""
+    """The training of one run: the keys of which a search tries several values."""
 
     epochs: Annotated[PositiveInt, RESUMABLE]
     """Maximum number of epochs."""
@@ -95,7 +95,7 @@ class VariedTraining(ConfigModel):
 
 
 class FixedTraining(ConfigModel):
-    """How runs are trained: the keys that are the same in all runs of a search."""
+    """The training of runs: the keys that are the same in all runs of a search."""
 
     device: Annotated[TrainingDevice, LOCAL]
     """auto (an accelerator where there is one), cpu, cuda, or mps."""
@@ -164,7 +164,7 @@ class FixedTraining(ConfigModel):
 
 # The fields of the last base come first, so that the scheduler is known when scheduler_step_on is checked.
 class TrainingSpec(FixedTraining, VariedTraining):
-    """How the model is trained."""
+    """The training of the model."""
 
     @field_validator("scheduler_step_on")
     @classmethod
@@ -182,7 +182,7 @@ class TrainingSpec(FixedTraining, VariedTraining):
 
 
 class FixedRun(ConfigModel):
-    """Where a run's data and its models lie: the keys that are the same in all runs of a search."""
+    """Places of a run's data and models: the keys that are the same in all runs of a search."""
 
     project_root: Annotated[str, LOCAL]
     """Root folder of the project; relative paths start here. Usually '.'."""
