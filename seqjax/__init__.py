@@ -44,36 +44,21 @@ __all__ = [
     "visualize_training",
 ]
 
+# The rest lives in `seqjax.api`, which imports the config models of the commands.
 _HOMES = {
-    "EvaluateConfig": "seqjax.config.evaluate",
-    "HyperparameterSearchConfig": "seqjax.config.hyperparameter_search",
-    "InferConfig": "seqjax.config.infer",
-    "MakeConfig": "seqjax.config.make",
-    "Metadata": "seqjax.config.metadata",
     "ModelSpec": "seqjax.config.model",
-    "PreprocessConfig": "seqjax.config.preprocess",
     "SeqjaxError": "seqjax.errors",
-    "TrainConfig": "seqjax.config.train",
     "TrainingSpec": "seqjax.config.train",
-    "VisualizeTrainingConfig": "seqjax.config.visualize_training",
-    "evaluate": "seqjax.api",
-    "infer": "seqjax.api",
-    "load_model": "seqjax.api",
-    "make": "seqjax.api",
-    "preprocess": "seqjax.api",
-    "search": "seqjax.api",
-    "train": "seqjax.api",
-    "visualize_training": "seqjax.api",
 }
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOMES:
+    if name not in __all__:
         raise AttributeError(f"module 'seqjax' has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name]), name)
+    value = getattr(import_module(_HOMES.get(name, "seqjax.api")), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+    return sorted({*globals(), *__all__})

@@ -1,8 +1,8 @@
 """The command line: argv -> config -> call.
 
 This is the only file that prints, decides an exit code, or catches `SeqjaxError`. A command is a row of
-`COMMANDS`. Its config model is imported when it is chosen, and its function only when its config is valid, so
-that help and mistakes are answered without loading jax.
+`_COMMANDS`. Its config model is imported when it is chosen, and its function only when its config is valid,
+so that help and mistakes are answered without loading jax.
 
 Exit codes: 0 done; 1 a mistake that the message explains; 2 wrong usage; 130 interrupted; 141 the reader of
 the output left; 138 and 143 training was stopped by SIGUSR1 or SIGTERM.
@@ -17,7 +17,7 @@ import os
 import pkgutil
 import random
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Union
 
 import tyro
@@ -54,26 +54,21 @@ _LAUNCH = {
 }
 _RANDOMIZE = ("-r", "Draw the seed at random, whatever it is set to, and log it.")
 
-COMMANDS: Mapping[str, Command] = {
-    "make": Command(
+_COMMANDS = (
+    Command(
+        "make",
         summary="Create a project: folders and a commented template of each command's configuration.",
-        model="seqjax.config.make:MakeConfig",
-        function="seqjax.commands.make:make",
         positional=["project_name"],
     ),
-    "preprocess": Command(
+    Command(
+        "preprocess",
         summary="Turn a table of event sequences into windows to train on.",
-        model="seqjax.config.preprocess:PreprocessConfig",
-        function="seqjax.commands.preprocess:preprocess",
-        config_path="configs/preprocess.yaml",
         short={"data_path": ["-dp"], "selected_columns": ["-sc"], "seed": ["-s"]},
         switches={"randomize": _RANDOMIZE},
     ),
-    "train": Command(
+    Command(
+        "train",
         summary="Train a causal transformer and export it.",
-        model="seqjax.config.train:TrainConfig",
-        function="seqjax.commands.train:train",
-        config_path="configs/train.yaml",
         short={
             "training_data_path": ["-dp", "--data-path"],
             "input_columns": ["-ic"],
@@ -90,11 +85,9 @@ COMMANDS: Mapping[str, Command] = {
         trains=True,
         compiles=True,
     ),
-    "infer": Command(
+    Command(
+        "infer",
         summary="Predict or embed with a trained model.",
-        model="seqjax.config.infer:InferConfig",
-        function="seqjax.commands.infer:infer",
-        config_path="configs/infer.yaml",
         short={
             "data_path": ["-dp"],
             "input_columns": ["-ic"],
@@ -111,39 +104,29 @@ COMMANDS: Mapping[str, Command] = {
         },
         compiles=True,
     ),
-    "evaluate": Command(
+    Command(
+        "evaluate",
         summary="Measure how well models predict held-out data, beside simple baselines.",
-        model="seqjax.config.evaluate:EvaluateConfig",
-        function="seqjax.commands.evaluate:evaluate",
-        config_path="configs/evaluate.yaml",
-        short={
-            "data_path": ["-dp"],
-            "metadata_config_path": ["-mc"],
-            "model_path": ["-mp"],
-            "seed": ["-s"],
-        },
+        short={"data_path": ["-dp"], "metadata_config_path": ["-mc"], "model_path": ["-mp"], "seed": ["-s"]},
         shows="seqjax.evaluation.tables:sheets",
         compiles=True,
     ),
-    "hyperparameter-search": Command(
+    Command(
+        "hyperparameter-search",
         summary="Train many models, each with other settings, and rank them.",
-        model="seqjax.config.hyperparameter_search:HyperparameterSearchConfig",
-        function="seqjax.commands.hyperparameter_search:hyperparameter_search",
-        config_path="configs/hyperparameter_search.yaml",
         short={"input_columns": ["-ic"], "metadata_config_path": ["-mc"], "seed": ["-s"]},
         switches={"randomize": _RANDOMIZE},
         trains=True,
         compiles=True,
         asks=True,
     ),
-    "visualize-training": Command(
+    Command(
+        "visualize-training",
         summary="Show how runs, or all runs of a search, were trained: one HTML page.",
-        model="seqjax.config.visualize_training:VisualizeTrainingConfig",
-        function="seqjax.commands.visualize_training:visualize_training",
         positional=["models"],
-        flags=["log_scale"],
     ),
-}
+)
+COMMANDS = {command.name: command for command in _COMMANDS}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -190,7 +173,7 @@ def _run(words: list[str]) -> int:
         return 2
     command = COMMANDS[words[0]]
     configure_logging()
-    config = _config(command, f"seqjax {words[0]}", words[1:])
+    config = _config(command, words[1:])
     if command.trains:
         keep_freed_memory()
     if command.compiles:
@@ -255,8 +238,7 @@ def _choose(words: list[str]) -> None:
     """Lets tyro answer where no command is named: help, or what is wrong with an option."""
     commands = tuple(
         Annotated[
-            dataclasses.make_dataclass(name, []),
-            tyro.conf.subcommand(name=name, description=command.summary),
+            dataclasses.make_dataclass(name, []), tyro.conf.subcommand(name=name, description=command.summary)
         ]
         for name, command in COMMANDS.items()
     )
@@ -277,13 +259,13 @@ def _unknown_command(word: str) -> str:
     return f"seqjax has no command {word!r}. {hint}\n{known}For help, run seqjax --help."
 
 
-def _config(command: Command, program: str, words: list[str]) -> "ConfigModel":
+def _config(command: Command, words: list[str]) -> "ConfigModel":
     """The config that a command line asks for, with the YAML file under it."""
     from seqjax.config.load import checked, load_config
     from seqjax.options import options_class, overrides
 
     model: type[ConfigModel] = pkgutil.resolve_name(command.model)
-    options = tyro.cli(options_class(model, command), prog=program, args=words)
+    options = tyro.cli(options_class(model, command), prog=f"seqjax {command.name}", args=words)
     given = overrides(options, model)
     extra = vars(options)
     os.environ |= {name: extra[option] for option, (name, _) in command.variables.items() if extra[option]}

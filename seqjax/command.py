@@ -1,4 +1,4 @@
-"""A command of the command line: its configuration, its function, and its options besides."""
+"""A command of the command line: its options, and its config model and function, called after it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,14 +8,8 @@ from dataclasses import dataclass, field
 class Command:
     """One command of seqjax."""
 
+    name: str
     summary: str
-    """Its line in the list of commands."""
-    model: str
-    """Its config model, as `module:name`."""
-    function: str
-    """Its function of the config, as `module:name`."""
-    config_path: str | None = None
-    """Default path of its YAML file; None if it has none."""
     short: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Other names of options, by key: the documented short ones."""
     positional: Sequence[str] = ()
@@ -24,8 +18,6 @@ class Command:
     """Options that are no keys of the config: short name and meaning, by name."""
     variables: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     """Options that set an environment variable: which one, and meaning, by name."""
-    flags: Sequence[str] = ()
-    """Keys that are set to true by their option's name alone."""
     trains: bool = False
     """True if it runs training steps, which need the allocator set, and may be asked to stop."""
     compiles: bool = False
@@ -36,3 +28,22 @@ class Command:
     """Function that makes the last lines on the screen of its result, as `module:name`; None for no lines."""
     shows: str | None = None
     """Function that makes the tables to print of its result, as `module:name`; None for no tables."""
+
+    @property
+    def model(self) -> str:
+        """Its config model, as `module:name`."""
+        return f"seqjax.config.{self._module}:{self.name.title().replace('-', '')}Config"
+
+    @property
+    def function(self) -> str:
+        """Its function of the config, as `module:name`."""
+        return f"seqjax.commands.{self._module}:{self._module}"
+
+    @property
+    def config_path(self) -> str | None:
+        """Default path of its YAML file; None where what it needs is given on the command line."""
+        return None if self.positional else f"configs/{self._module}.yaml"
+
+    @property
+    def _module(self) -> str:
+        return self.name.replace("-", "_")

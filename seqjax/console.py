@@ -92,9 +92,8 @@ def configure_logging(level: int = logging.INFO) -> None:
       level: A level of the standard library's `logging`.
     """
     logger = logging.getLogger("seqjax")
-    logger.setLevel(
-        logging.DEBUG
-    )  # Each handler has its own level: a run's log file holds more than the screen.
+    # Each handler has its own level: a run's log file holds more than the screen.
+    logger.setLevel(logging.DEBUG)
     for handler in [handler for handler in logger.handlers if isinstance(handler, _ScreenHandler)]:
         logger.removeHandler(handler)
     logger.addHandler(_ScreenHandler(level))

@@ -17,11 +17,8 @@ from pydantic.fields import FieldInfo
 from tyro.constructors import PrimitiveConstructorSpec
 
 from seqjax.command import Command
-from seqjax.config.base import ConfigModel, closed_section_of, section_of
+from seqjax.config.base import ConfigModel, closed_section_of, section_of, shown
 from seqjax.config.yaml_text import parse_scalar, parse_yaml
-
-NULLS = (["None"], ["null"])
-"""The words that set a key to null; `None` is the documented one."""
 
 _Field: TypeAlias = tuple[str, Any, Any]
 
@@ -49,7 +46,7 @@ def options_class(model: type[ConfigModel], command: Command) -> type:
         if name in command.positional:
             option = _option(field, metavar=name.upper())
             fields.append((name, Annotated[option, tyro.conf.Positional], dataclasses.field()))
-        elif name in command.flags:
+        elif command.config_path is None and field.annotation is bool:
             flag = tyro.conf.arg(help=_about(field), help_behavior_hint="")
             kind = Annotated[bool, flag, tyro.conf.FlagCreatePairsOff]
             fields.append((name, kind, dataclasses.field(default=False)))
@@ -90,7 +87,7 @@ def read_words(words: Sequence[str], annotation: object, name: str) -> object:
       name: The option's key, for messages.
     """
     form = _form(annotation)
-    if list(words) in NULLS:
+    if list(words) in (["None"], ["null"]):  # The first is the documented one.
         return None
     if form.many and not (len(words) == 1 and words[0].startswith(("[", "{"))):
         values = list(words) if form.text else [parse_scalar(word) for word in words]
@@ -194,6 +191,4 @@ def _flow(value: object) -> str:
         return "{" + ", ".join(f"{key}: {_flow(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(_flow, value)) + "]"
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return str(value)
+    return value if isinstance(value, str) else shown(value)

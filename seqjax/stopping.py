@@ -9,10 +9,6 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import ParamSpec, TypeVar
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 _NAMES = ("SIGINT", "SIGTERM", "SIGUSR1")
 
@@ -42,41 +38,32 @@ def stoppable() -> Iterator[None]:
     After the first signal the block has time to end: further ones are ignored, but an interrupt, which ends
     the process at once. A signal that the process was started to ignore (nohup) stays ignored.
     """
-    with _handling() as heeded:
 
-        def stop(number: int, frame: object) -> None:
-            del frame
-            _ignore_others(heeded)
-            raise stop_error(number)
+    def stop(number: int) -> None:
+        raise stop_error(number)
 
-        for number in heeded:
-            signal.signal(number, stop)
+    with _handling(stop):
         yield
 
 
 class Note:
-    """The signal that asked to stop, if one did."""
+    """The number of the signal that asked to stop; 0 if there was none."""
 
     def __init__(self) -> None:
         self.signal: int = 0
-        """Its number; 0 if there was none."""
         self._at_once = False
 
-    def raising(self, function: Callable[P, T]) -> Callable[P, T]:
-        """A function in which a signal is raised after all, since it can be left at any point."""
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Raises a signal after all while the block runs, since it can be left at any point."""
+        self._at_once = True
+        try:
+            yield
+        finally:
+            self._at_once = False
 
-        def call(*args: P.args, **kwargs: P.kwargs) -> T:
-            self._at_once = True
-            try:
-                return function(*args, **kwargs)
-            finally:
-                self._at_once = False
-
-        return call
-
-    def take(self, number: int, frame: object) -> None:
+    def take(self, number: int) -> None:
         """Handles a signal."""
-        del frame
         self.signal = number
         if self._at_once:
             raise stop_error(number)
@@ -89,39 +76,34 @@ def noted() -> Iterator[Note]:
     A signal that was noted, and that the block did not raise, is raised when the block ends.
     """
     note = Note()
-    with _handling() as heeded:
-
-        def take(number: int, frame: object) -> None:
-            _ignore_others(heeded)
-            note.take(number, frame)
-
-        for number in heeded:
-            signal.signal(number, take)
+    with _handling(note.take):
         yield note
     if note.signal:
         raise stop_error(note.signal)
 
 
 @contextmanager
-def _handling() -> Iterator[list[int]]:
-    """The signals to handle; their handlers are put back in the end."""
+def _handling(take: Callable[[int], None]) -> Iterator[None]:
+    """Has the first signal taken, in the block; after it, an interrupt ends the process at once."""
     if threading.current_thread() is not threading.main_thread():  # Only that one may set handlers.
-        yield []
+        yield
         return
     numbers = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
-    before = {number: signal.getsignal(number) for number in numbers}
-    heeded = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
+    handlers = {number: signal.getsignal(number) for number in numbers}
+    before = {number: handler for number, handler in handlers.items() if handler is not signal.SIG_IGN}
+
+    def handle(number: int, frame: object) -> None:
+        del frame
+        for other in before:
+            # For an interrupt the system's own action, which needs no turn of the interpreter: compiled code
+            # may be running.
+            signal.signal(other, signal.SIG_DFL if other == signal.SIGINT else signal.SIG_IGN)
+        take(number)
+
+    for number in before:
+        signal.signal(number, handle)
     try:
-        yield heeded
+        yield
     finally:
-        for number in heeded:
-            signal.signal(number, before[number])
-
-
-def _ignore_others(heeded: list[int]) -> None:
-    """After a first signal: an interrupt ends the process at once, the others are ignored."""
-    for number in heeded:
-        signal.signal(number, signal.SIG_IGN)
-    if signal.SIGINT in heeded:
-        # The system's own action, which needs no turn of the interpreter: compiled code may be running.
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        for number, handler in before.items():
+            signal.signal(number, handler)

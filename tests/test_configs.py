@@ -54,7 +54,7 @@ SEARCH_KEYS_BESIDES_THE_TABLES = {"feature_embedding_dims", "criterion", "device
 OWN_SEARCH_KEYS = {
     *("seed", "engine", "read_format", "mask_padding", "scheduler_step_on", "gradient_clip"),
     *("continue_training", "enforce_determinism", "class_share_log_columns", "world_size", "log_to"),
-    *("keep_checkpoints", "halving_factor", "halving_min_epochs", "study_storage", "population_size"),
+    *("keep_checkpoints", "halving_factor", "halving_min_epochs", "population_size"),
     *("population_runner", "ray_address", "ray_resources", "ray_retries", "label_smoothing", "freeze"),
     *("huber_delta", "smooth_l1_beta", "warm_start", "warm_start_strict", "save_interval_minutes"),
     "save_interval_steps",

@@ -62,5 +62,5 @@ class Whole(ConfigModel):
 
 
 def test_what_must_be_given_comes_first():
-    options = options_class(Whole, Command(summary="", model="", function=""))
+    options = options_class(Whole, Command("make", summary="", positional=["other"]))
     assert [field.name for field in dataclasses.fields(options)] == ["count", "section", "name"]

@@ -2,7 +2,7 @@
 
 <model_config_write_path>/<run>.yaml                 a complete training configuration
 <model_config_write_path>/<name>-search.json         the search, and the outcome of each finished run
-<model_config_write_path>/<name>-study.db, .log      Optuna's study
+<model_config_write_path>/<name>-study.db            Optuna's study
 outputs/hyperparameter_search/<name>.csv, .json, .html   the summary
 
 The second file is what an interrupted search goes on from. It is replaced as a whole after each run, so that
@@ -39,9 +39,10 @@ class SearchFiles:
         """The training configuration of a run."""
         return self.configs / f"{run}.yaml"
 
-    def study(self, storage: Literal["sqlite", "journal"]) -> Path:
+    @property
+    def study(self) -> Path:
         """Optuna's study of the search."""
-        return self.configs / f"{self.name}-study.{'db' if storage == 'sqlite' else 'log'}"
+        return self.configs / f"{self.name}-study.db"
 
     def summary(self, extension: str) -> Path:
         """The ranked runs."""

@@ -7,14 +7,13 @@ configuration names it, and then a note says so. One report comes out, as JSON a
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
-from seqjax.artifacts.atomic import replacing
+from seqjax.artifacts.atomic import write_text
 from seqjax.artifacts.card import ModelCard
 from seqjax.artifacts.layout import evaluation_path
 from seqjax.artifacts.model_files import resolve_model_path
@@ -66,12 +65,15 @@ def evaluate(config: EvaluateConfig) -> Report:
     names = [config.model_path] if isinstance(config.model_path, str) else config.model_path
     paths = [resolve_model_path(config.project_root, name) for name in names]
     engines = {_unique(path, paths): (path, _open(config, path, metadata)) for path in dict.fromkeys(paths)}
-    results: dict[str, ModelResult] = {}
-    found: dict[str, Found] = {}
-    for name, (path, engine) in engines.items():
-        found[name], baselines, notes = _evaluate_one(config, engine, metadata, data_path, name)
-        results[name] = _result(name, path, engine.card, found[name], baselines=baselines, notes=notes)
-    places = _places(config, list(engines))
+    models = {
+        name: _evaluate_one(config, engine, metadata, data_path, path=path, name=name)
+        for name, (path, engine) in engines.items()
+    }
+    report_name = config.report_name or (next(iter(models)) if len(models) == 1 else "comparison")
+    writers = {"json": to_json} | ({"html": report_page} if config.html else {})
+    places = {
+        kind: evaluation_path(Path(config.project_root), Path(report_name).name, kind) for kind in writers
+    }
     report = Report(
         format=FORMAT,
         seqjax_version=__version__,
@@ -79,10 +81,12 @@ def evaluate(config: EvaluateConfig) -> Report:
         files=[str(place) for place in places.values()],
         data=str(data_path),
         settings=Settings(**{name: getattr(config, name) for name in Settings.__dataclass_fields__}),
-        models=list(results.values()),
-        comparison=compare(found, config),
+        models=[result for _, result in models.values()],
+        comparison=compare({name: found for name, (found, _) in models.items()}, config),
     )
-    _write(report, places)
+    for kind, place in places.items():
+        write_text(place, writers[kind](report))
+        logger.info("wrote %s", place)
     return report
 
 
@@ -104,31 +108,52 @@ def _open(config: EvaluateConfig, path: Path, metadata: Metadata | None) -> Engi
 
 
 def _evaluate_one(
-    config: EvaluateConfig, engine: Engine, metadata: Metadata | None, data_path: Path, name: str
-) -> tuple[Found, Baselines, list[str]]:
+    config: EvaluateConfig,
+    engine: Engine,
+    metadata: Metadata | None,
+    data_path: Path,
+    *,
+    path: Path,
+    name: str,
+) -> tuple[Found, ModelResult]:
     card = engine.card
     targets = config.target_columns or list(card.column_schema.targets)
-    training = _training_data(config, metadata, data_path, card)
     notes = list(_doubts(config, card, data_path, name))
-    if training is not None and _is_same(training.path, data_path):
-        notes.append("The baselines are fitted on this very data: their figures are too optimistic.")
     fitted: dict[str, Fitted] = {}
     baselines = Baselines(None, 0)
-    if training is None:
+    training_path, training_metadata = _training_data(config, metadata, data_path, card)
+    if training_path is None:
         notes.append(
             "The training data was not found, so there are no baselines and no verdict: name it by "
             "training_data_path."
         )
     else:
-        windows = _training_windows(config, training, card, targets)
+        if _is_same(training_path, data_path):
+            notes.append("The baselines are fitted on this very data: their figures are too optimistic.")
+        windows = _training_windows(config, training_path, training_metadata, card, targets)
         fitted = _fitted(windows, card, targets)
-        baselines = Baselines(str(training.path), len(windows))
+        baselines = Baselines(str(training_path), len(windows))
     for note in notes:
         logger.warning(note)
     columns = tuple(dict.fromkeys((*card.column_schema.inputs, *targets)))
     with source_of(config, metadata, data_path, card, columns=columns, default_stride=1) as source:
         found = run_model(engine, source.parts(), fitted, config, name=name, total=source.total)
-    return found, baselines, [*notes, *_notes(found, config, card)]
+    result = ModelResult(
+        name=name,
+        path=str(path),
+        seq_length=card.column_schema.seq_length,
+        prediction_length=card.model_spec.prediction_length,
+        best_epoch=card.best_epoch,
+        windows=found.windows,
+        sequences=found.sequences,
+        resampled=found.resampled,
+        baselines=baselines,
+        verdict=summary(found.targets),
+        targets=found.targets,
+        examples=found.examples,
+        notes=[*notes, *_notes(found, config, card)],
+    )
+    return found, result
 
 
 def _notes(found: Found, config: EvaluateConfig, card: ModelCard) -> Iterator[str]:
@@ -147,37 +172,10 @@ def _notes(found: Found, config: EvaluateConfig, card: ModelCard) -> Iterator[st
         yield f"The model does not see the past of {', '.join(unread)}; the baselines do."
 
 
-def _result(
-    name: str, path: Path, card: ModelCard, found: Found, *, baselines: Baselines, notes: Sequence[str]
-) -> ModelResult:
-    return ModelResult(
-        name=name,
-        path=str(path),
-        seq_length=card.column_schema.seq_length,
-        prediction_length=card.model_spec.prediction_length,
-        best_epoch=card.best_epoch,
-        windows=found.windows,
-        sequences=found.sequences,
-        resampled=found.resampled,
-        baselines=baselines,
-        verdict=summary(found.targets),
-        targets=found.targets,
-        examples=found.examples,
-        notes=notes,
-    )
-
-
-@dataclass(frozen=True)
-class _TrainingData:
-    path: Path
-    metadata: Metadata | None
-    """Metadata that preprocess wrote about it."""
-
-
 def _training_data(
     config: EvaluateConfig, metadata: Metadata | None, data_path: Path, card: ModelCard
-) -> _TrainingData | None:
-    """The training data, if it is known and still there.
+) -> tuple[Path | None, Metadata | None]:
+    """The training data, if it is known and still there, and the metadata that preprocess wrote about it.
 
     Metadata may be of the held-out data alone, which is then its first split. What the model was trained on
     is taken even where it is evaluated on that too: its baselines have seen then what it has seen.
@@ -185,13 +183,12 @@ def _training_data(
     known = _metadata_of_model(config, card)
     if config.training_data_path is not None:
         path = resolve_path(config.project_root, config.training_data_path, or_here=True)
-        return _TrainingData(path, metadata or known)
+        return path, metadata or known
     if metadata is not None:
         path = resolve_split(config.project_root, metadata.split_paths[0])
         if path.exists() and not _is_same(path, data_path):
-            return _TrainingData(path, metadata)
-    path = _data_of_model(config, card, known, split=0)
-    return None if path is None else _TrainingData(path, known)
+            return path, metadata
+    return _data_of_model(config, card, known, split=0), known
 
 
 def _metadata_of_model(config: EvaluateConfig, card: ModelCard) -> Metadata | None:
@@ -215,7 +212,7 @@ def _data_of_model(
 
 
 def _doubts(config: EvaluateConfig, card: ModelCard, data_path: Path, name: str) -> Iterator[str]:
-    """Why data may not be held-out data for a model."""
+    """Warnings that data may not be held-out data for a model."""
     known = _metadata_of_model(config, card)
     training, validation = (_data_of_model(config, card, known, split=split) for split in (0, 1))
     if _is_same(training, data_path):
@@ -232,17 +229,14 @@ def _is_same(path: Path | None, other: Path) -> bool:
 
 
 def _training_windows(
-    config: EvaluateConfig, training: _TrainingData, card: ModelCard, targets: Sequence[str]
+    config: EvaluateConfig, path: Path, metadata: Metadata | None, card: ModelCard, targets: Sequence[str]
 ) -> Windows:
     """The windows that baselines are fitted on: all, or of a raw table about its first million rows."""
-    read_format = read_format_of(training.path, training.metadata)
     # Windows that do not overlap show each row of a raw table once.
     stride = card.column_schema.seq_length + 1
-    settings = config.model_copy(update={"read_format": read_format, "stride": None})
+    settings = config.model_copy(update={"read_format": read_format_of(path, metadata), "stride": None})
     parts, rows = [], 0
-    with source_of(
-        settings, training.metadata, training.path, card, columns=tuple(targets), default_stride=stride
-    ) as source:
+    with source_of(settings, metadata, path, card, columns=tuple(targets), default_stride=stride) as source:
         for part in source.parts():
             parts.append(part)
             rows += int(part.length().sum())
@@ -266,18 +260,3 @@ def _unique(path: Path, paths: Sequence[Path]) -> str:
     if sum(other.stem == path.stem for other in set(paths)) == 1:
         return path.stem
     return path.name if sum(other.name == path.name for other in set(paths)) == 1 else str(path)
-
-
-def _places(config: EvaluateConfig, names: Sequence[str]) -> dict[str, Path]:
-    """Paths of the report, by the kind of file."""
-    name = config.report_name or (Path(names[0]).name if len(names) == 1 else "comparison")
-    kinds = ("json", "html") if config.html else ("json",)
-    return {kind: evaluation_path(Path(config.project_root), name, kind) for kind in kinds}
-
-
-def _write(report: Report, places: Mapping[str, Path]) -> None:
-    writers = {"json": to_json, "html": report_page}
-    for kind, place in places.items():
-        with replacing(place) as temporary:
-            temporary.write_text(writers[kind](report), encoding="utf-8")
-        logger.info("wrote %s", place)

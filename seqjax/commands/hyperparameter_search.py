@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 from seqjax.artifacts.atomic import write_text
 from seqjax.artifacts.layout import Layout
 from seqjax.artifacts.search_files import SearchFiles, SearchState, load_state
-from seqjax.commands.search_engines import Engine, Part, Record, sequential, together
+from seqjax.commands.search_engines import Engine, Record, sequential, together
 from seqjax.commands.search_page import search_page
 from seqjax.commands.search_study import Study
 from seqjax.config.changes import changed_keys, marked_keys
@@ -23,10 +23,10 @@ from seqjax.config.hyperparameter_search import HyperparameterSearchConfig
 from seqjax.config.load import resolve_path
 from seqjax.config.metadata import Metadata
 from seqjax.config.resolve import load_metadata
-from seqjax.config.sampling import SECTIONS, parts_of
+from seqjax.config.sampling import short_name
 from seqjax.config.train import TrainConfig
 from seqjax.errors import ArtifactError, ConfigError, MissingPackageError, Problem, TrainingError
-from seqjax.sweep.space import Candidate, Plan, Skipped, Space, candidate_of, identity, plan, space_of
+from seqjax.sweep.space import Candidate, Plan, Skipped, plan, space_of, trainable
 from seqjax.sweep.summary import LOSS, budgets, csv_text, kept, ranked, table_lines
 from seqjax.training.logs import log_files
 from seqjax.training.processes import find_devices
@@ -38,7 +38,7 @@ Confirm: TypeAlias = Callable[[str], bool]
 """Asks a question, and returns whether the answer is yes."""
 
 Row: TypeAlias = Mapping[str, Any]
-"""What the summary says about a run."""
+"""A run in the summary."""
 
 _TRIALS_AT_ONCE = 8
 
@@ -52,7 +52,7 @@ def hyperparameter_search(config: HyperparameterSearchConfig, confirm: Confirm |
     Args:
       config: What to combine, and how to search.
       confirm: Asked before a grid is started, or a sample that is all there is, unless `override_input` is
-        set; null asks nothing.
+        set; None asks nothing.
 
     Returns:
       A row of the summary for each run, the best first; empty if the answer was no.
@@ -68,7 +68,7 @@ def hyperparameter_search(config: HyperparameterSearchConfig, confirm: Confirm |
     files = SearchFiles(Path(root), config.hp_search_name, resolve_path(root, config.model_config_write_path))
     metadata = load_metadata(resolve_path(root, config.metadata_config_path, or_here=True))
     runs = plan(config, metadata)
-    record = Record(files, _state(files, config, metadata), _settings_text)
+    record = Record(files, _state(files, config, metadata))
     layout = Layout(Path(root), config.hp_search_name)
     with log_files(layout.debug_log(), layout.info_log()):
         _announce(config, runs, record.state)
@@ -83,7 +83,7 @@ def hyperparameter_search(config: HyperparameterSearchConfig, confirm: Confirm |
         elif config.search_strategy == "tpe":
             runs = _study(config, metadata, files, record, engine)
         else:
-            engine(_left([Part(candidate) for candidate in runs.candidates], record))
+            engine(record.tasks(runs.candidates))
         _warn_of_few(config, runs)
         rows = _summary(config, runs, record.state)
         _write_summary(files, config, runs, rows)
@@ -106,44 +106,31 @@ def _engine(config: HyperparameterSearchConfig, record: Record, known: Sequence[
     return sequential(record) if config.engine == "sequential" else together(config, record, known)
 
 
-def _left(parts: Sequence[Part], record: Record) -> list[Part]:
-    return [part for part in parts if not record.is_known(part)]
-
-
 def _halve(
     config: HyperparameterSearchConfig, candidates: Sequence[Candidate], record: Record, engine: Engine
 ) -> None:
     """Trains all for a little, the better ones for longer, the best to the end."""
-    by_run = {candidate.run: candidate for candidate in candidates}
-    epochs = {run: candidate.config.training_spec.epochs for run, candidate in by_run.items()}
-    left = list(by_run)
-    for end in budgets(config.halving_min_epochs, config.halving_factor, max(epochs.values())):
-        parts = _left(
-            [
-                Part(by_run[run], end if end < epochs[run] else None, has_paused=run in record.state.paused)
-                for run in left
-            ],
-            record,
-        )
-        if parts:
-            logger.info("[INFO] To be trained until epoch %d, of %d runs: %d.", end, len(by_run), len(parts))
-        engine(parts)
-        found = {run: record.loss(run, end) for run in left}
+    epochs = max(candidate.config.training_spec.epochs for candidate in candidates)
+    left = list(candidates)
+    for end in budgets(config.halving_min_epochs, config.halving_factor, epochs):
+        tasks = record.tasks(left, end)
+        if tasks:
+            count = len(candidates)
+            logger.info("[INFO] To be trained until epoch %d, of %d runs: %d.", end, count, len(tasks))
+        engine(tasks)
+        found = {candidate.run: record.loss(candidate.run, end) for candidate in left}
         losses = {run: loss for run, loss in found.items() if loss is not None}
         if not losses:
             return
-        left = kept(losses, config.halving_factor)
+        best = kept(losses, config.halving_factor)
+        left = [candidate for candidate in left if candidate.run in best]
         for run in losses:
-            if run not in left and run not in record.state.outcomes:
-                record.stop(by_run[run])
+            if run not in best and run not in record.state.outcomes:
+                record.stop(run)
 
 
 def _study(
-    config: HyperparameterSearchConfig,
-    metadata: Metadata,
-    files: SearchFiles,
-    record: Record,
-    engine: Engine,
+    config: HyperparameterSearchConfig, metadata: Metadata, files: SearchFiles, record: Record, engine: Engine
 ) -> Plan:
     """Trains what Optuna asks for, a batch at a time; returns what was trained and left out.
 
@@ -151,71 +138,51 @@ def _study(
       ArtifactError: The study lacks trials that were trained.
     """
     wanted, at_once = config.n_samples or 0, config.population_size or _TRIALS_AT_ONCE
-    space, path = space_of(config), files.study(config.study_storage)
-    study = Study(
-        *(path, config.hp_search_name, config.study_storage, space), seed=config.seed, wanted=wanted
-    )
+    space = space_of(config)
+    study = Study(files.study, config.hp_search_name, space, seed=config.seed, wanted=wanted)
     if any(run >= study.count for run in record.state.outcomes):
         raise ArtifactError(
-            f"{path} lacks trials whose runs are finished, so it is not the study of this search. Restore "
-            f"it, or remove it, {files.state} and the checkpoints of the search's runs to start anew."
+            f"{files.study} lacks trials whose runs are finished, so it is not the study of this search. "
+            f"Restore it, or remove it, {files.state} and the checkpoints of the search's runs to start anew."
         )
     if not space.ranges:
         wanted = min(wanted, space.count)
-    runs, skipped = _from_trials(config, metadata, study.settings())
-    study.tell_all({one.run: record.loss(one.run, 0) for one in runs if one.run in record.state.outcomes})
-    study.tell_all(dict.fromkeys((one.combination for one in skipped), None))
+    told = 0
     while True:
-        engine(_left([Part(candidate) for candidate in runs], record))
-        study.tell_all({one.run: record.loss(one.run, 0) for one in runs})
-        missing = wanted - len(runs)
+        runs = trainable(config, metadata, study.settings().items())
+        _tell_skipped(runs.skipped[told:])
+        told = len(runs.skipped)
+        engine(record.tasks(runs.candidates))
+        losses = {one.run: record.loss(one.run, 0) for one in runs.candidates}
+        study.tell_all(losses | dict.fromkeys((one.combination for one in runs.skipped), None))
+        missing = wanted - len(runs.candidates)
         if missing <= 0 or study.count > 10 * wanted + 100:
-            return Plan(tuple(runs), tuple(skipped))
+            return runs
         asked = min(missing, at_once)
         # What was asked for last came to nothing new: it would be asked for again and again.
-        study.ask(asked, at_random=_skipped_last(skipped, study.count) >= asked)
-        before = len(skipped)
-        runs, skipped = _from_trials(config, metadata, study.settings())
-        _tell_skipped(skipped[before:])
-        study.tell_all(dict.fromkeys((one.combination for one in skipped), None))
+        study.ask(asked, at_random=_skipped_last(runs.skipped, study.count) >= asked)
 
 
 def _skipped_last(skipped: Sequence[Skipped], count: int) -> int:
-    """How many of the newest trials, of `count`, are skipped without one in between that is not."""
+    """The number of the newest trials, of `count`, that are skipped without one in between that is not."""
     numbers = {one.combination for one in skipped}
     return next((back for back in range(count) if count - 1 - back not in numbers), count)
 
 
-def _from_trials(
-    config: HyperparameterSearchConfig, metadata: Metadata, trials: Mapping[int, Mapping[str, Any]]
-) -> tuple[list[Candidate], list[Skipped]]:
-    """The runs that trials stand for, and the trials that stand for none."""
-    runs: list[Candidate] = []
-    skipped: list[Skipped] = []
-    seen: dict[str, int] = {}
-    space = space_of(config)
-    for number, settings in trials.items():
-        try:
-            candidate = candidate_of(config, space, metadata, settings, run=number, number=number)
-        except ConfigError as error:
-            skipped.append(Skipped(number, " ".join(map(str, error.problems))))
-            continue
-        same = seen.setdefault(identity(candidate.config), number)
-        if same == number:
-            runs.append(candidate)
-        else:
-            skipped.append(Skipped(number, f"comes to the same training as run {same}."))
-    return runs, skipped
-
-
 def _state(files: SearchFiles, config: HyperparameterSearchConfig, metadata: Metadata) -> SearchState:
-    """How far the search is; it must have been begun with this configuration and these columns."""
+    """Progress of the search, which must have been begun with this configuration and these columns."""
     text = metadata.model_dump_json(exclude={"seqjax_version"})
     digest = hashlib.sha256(text.encode()).hexdigest()
     now = SearchState(config=config.model_dump(mode="json"), metadata_sha256=digest, outcomes={})
     before = load_state(files.state)
     if before is None:
-        _refuse_lone_study(files, config)
+        # A study without the state of its search may be of other values than are to be tried now.
+        if config.search_strategy == "tpe" and files.study.exists():
+            raise ArtifactError(
+                f"{files.study} holds the trials of an earlier search, but {files.state}, which says what "
+                "that search tried, is gone. Remove the study too to start anew, or choose another "
+                "hp_search_name."
+            )
         return now
     # A larger sample begins with a smaller one; but of more runs, halving would keep others than it kept.
     grows = [] if config.search_strategy == "halving" else ["n_samples"]
@@ -224,7 +191,7 @@ def _state(files: SearchFiles, config: HyperparameterSearchConfig, metadata: Met
         {**now.config, "the metadata's digest": digest},
         ignored=[*_MAY_CHANGE, *grows],
     )
-    if changed and not (before.outcomes or before.paused or files.study(config.study_storage).exists()):
+    if changed and not (before.outcomes or before.paused or files.study.exists()):
         return now  # Nothing came of it yet.
     if changed:
         raise ConfigError(
@@ -236,25 +203,19 @@ def _state(files: SearchFiles, config: HyperparameterSearchConfig, metadata: Met
     return before.model_copy(update={"config": now.config})
 
 
-def _refuse_lone_study(files: SearchFiles, config: HyperparameterSearchConfig) -> None:
-    """A study without the state of its search may be of other values than are to be tried now."""
-    study = files.study(config.study_storage)
-    if config.search_strategy == "tpe" and study.exists():
-        raise ArtifactError(
-            f"{study} holds the trials of an earlier search, but {files.state}, which says what that search "
-            "tried, is gone. Remove the study too to start anew, or choose another hp_search_name."
-        )
-
-
 def _announce(config: HyperparameterSearchConfig, runs: Plan, state: SearchState) -> None:
     space, done = space_of(config), len(state.outcomes)
+    choice = _counted("combination", space.count)
+    if space.ranges:
+        choice = f"{_counted('listed combination', space.count)} and {_counted('range', len(space.ranges))}"
+        choice += " to draw from"
     logger.info("--- Starting Hyperparameter Search: %s ---", config.hp_search_name)
     logger.info(
         "[INFO] %s (%s)%s; %s.",
         _counted("run", (config.n_samples or 0) if config.search_strategy == "tpe" else len(runs.candidates)),
         config.search_strategy,
         f", {done} of them finished already" if done else "",
-        _space_text(space),
+        choice,
     )
     _tell_skipped(runs.skipped)
     left = [candidate.config for candidate in runs.candidates if candidate.run not in state.outcomes]
@@ -276,16 +237,9 @@ def _warn_of_few(config: HyperparameterSearchConfig, runs: Plan) -> None:
     if config.search_strategy != "grid" and len(runs.candidates) < wanted:
         logger.warning(
             "[WARNING] n_samples is %d, but only %d distinct combinations that can be trained were found.",
-            *(wanted, len(runs.candidates)),
+            wanted,
+            len(runs.candidates),
         )
-
-
-def _space_text(space: Space) -> str:
-    """How many combinations there are to choose from, in words."""
-    if not space.ranges:
-        return _counted("combination", space.count)
-    ranges = _counted("range", len(space.ranges))
-    return f"{_counted('listed combination', space.count)} and {ranges} to draw from"
 
 
 def _counted(thing: str, count: int) -> str:
@@ -293,31 +247,18 @@ def _counted(thing: str, count: int) -> str:
 
 
 def _question(config: HyperparameterSearchConfig, runs: Plan, state: SearchState) -> str | None:
-    """What to ask before starting, if anything: of grids, and of samples that are larger than the space."""
+    """The question before the start, if any: of grids, and of samples that are larger than the space."""
     left = sum(candidate.run not in state.outcomes for candidate in runs.candidates)
     space = space_of(config)
-    count = space.count
     if not left or config.search_strategy == "tpe":
         return None
     if config.n_samples is None or config.search_strategy == "grid":
-        return f"The grid has {count} combinations; {left} models are to be trained. Start?"
-    if config.n_samples > count and not space.ranges:
-        return f"n_samples is {config.n_samples}, but there are {count} combinations. Train all of them?"
+        return f"The grid has {space.count} combinations; {left} models are to be trained. Start?"
+    if config.n_samples > space.count and not space.ranges:
+        return (
+            f"n_samples is {config.n_samples}, but there are {space.count} combinations. Train all of them?"
+        )
     return None
-
-
-def _settings_text(candidate: Candidate) -> str:
-    settings = (f"{_short_name(key)} {_short(value)}" for key, value in candidate.settings.items())
-    return ", ".join(settings) or "the only combination"
-
-
-def _short(value: object) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else json.dumps(value)
-
-
-def _short_name(key: str) -> str:
-    """A key without its section; keys inside of others keep those. No two sections have keys of one name."""
-    return ".".join(parts_of(key)[1:]) if key.partition(".")[0] in SECTIONS else key
 
 
 def _summary(config: HyperparameterSearchConfig, runs: Plan, state: SearchState) -> list[Row]:
@@ -332,12 +273,12 @@ def _summary(config: HyperparameterSearchConfig, runs: Plan, state: SearchState)
             {
                 "run": candidate.config.model_name,
                 **{name: outcome[name] for name in first},
-                **{_short_name(key): value for key, value in candidate.settings.items()},
+                **{short_name(key): value for key, value in candidate.settings.items()},
                 **{name: outcome[name] for name in last},
             }
         )
     best_first: list[Row] = [*ranked(rows)]
-    shown = ["rank", "run", LOSS, "best_epoch", "seconds", *map(_short_name, space_of(config).varied)]
+    shown = ["rank", "run", LOSS, "best_epoch", "seconds", *map(short_name, space_of(config).varied)]
     for line in table_lines(best_first, shown):
         logger.info("[INFO] %s", line)
     return best_first
@@ -351,7 +292,7 @@ def _write_summary(
     write_text(files.summary("csv"), csv_text(rows))
     write_text(files.summary("json"), json.dumps(report, indent=1))
     logger.info("[INFO] Wrote %s and %s.", files.summary("csv"), files.summary("json").name)
-    varied = [_short_name(key) for key in space_of(config).varied]
+    varied = [short_name(key) for key in space_of(config).varied]
     try:
         write_text(files.summary("html"), search_page(config.hp_search_name, rows, varied))
     except MissingPackageError as error:

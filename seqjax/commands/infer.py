@@ -5,11 +5,9 @@ configuration repeats of that is an assertion; every contradiction is reported, 
 and all that it will read is checked before the first one runs.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-
-import polars as pl
 
 from seqjax.artifacts.layout import results_path
 from seqjax.artifacts.model_files import resolve_model_path
@@ -76,18 +74,14 @@ def _check_names(paths: Sequence[Path]) -> None:
 
 
 def _write(config: InferConfig, model_id: str, model: Model, source: Source) -> list[Path]:
-    parts = _by_place(config, model_id, model, source)
-    if source.by_file:
-        return write_files(parts, config.write_format, model_id)
-    return write_whole(parts, config.write_format)
-
-
-def _by_place(
-    config: InferConfig, model_id: str, model: Model, source: Source
-) -> Iterator[dict[Path, pl.DataFrame]]:
     root, extension = Path(config.project_root), config.write_format
-    for outputs in model.outputs(config, source):
-        yield {
+    parts = (
+        {
             results_path(root, output.kind, model_id, extension, target=output.target): table
             for output, table in outputs.items()
         }
+        for outputs in model.outputs(config, source)
+    )
+    if source.by_file:
+        return write_files(parts, extension, model_id)
+    return write_whole(parts, extension)

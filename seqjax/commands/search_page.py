@@ -62,24 +62,17 @@ def _coordinates(rows: Sequence[Mapping[str, Any]], settings: Sequence[str]) -> 
 def _dimension(name: str, values: Sequence[Any]) -> dict[str, Any]:
     """An axis: numbers as they are (on a logarithmic scale where they lie so), all else by place."""
     if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
-        scale = math.log10 if _is_logarithmic(values) else float
-        marks = _marks(values)
-        if marks is None:
-            return {"label": plain(name), "values": list(values)}
-        return {
-            "label": plain(name),
-            "values": [scale(value) for value in values],
-            "tickvals": [scale(mark) for mark in marks],
-            "ticktext": [f"{mark:g}" for mark in marks],
-        }
-    texts = [value if isinstance(value, str) else json.dumps(value) for value in values]
-    kinds = sorted(set(texts))
-    return {
-        "label": plain(name),
-        "values": [kinds.index(text) for text in texts],
-        "tickvals": list(range(len(kinds))),
-        "ticktext": [plain(kind if len(kind) <= 24 else f"{kind[:21]}...") for kind in kinds],
-    }
+        numbers, marks = values, _marks(values)
+        names = [f"{mark:g}" for mark in marks]
+        if _is_logarithmic(values):
+            numbers, marks = [math.log10(value) for value in values], [math.log10(mark) for mark in marks]
+    else:
+        texts = [value if isinstance(value, str) else json.dumps(value) for value in values]
+        kinds = sorted(set(texts))
+        numbers, marks = [kinds.index(text) for text in texts], range(len(kinds))
+        names = [plain(kind if len(kind) <= 24 else f"{kind[:21]}...") for kind in kinds]
+    axis = {"label": plain(name), "values": list(numbers)}
+    return axis | ({"tickvals": list(marks), "ticktext": names} if names else {})
 
 
 def _is_logarithmic(values: Sequence[float]) -> bool:
@@ -88,13 +81,13 @@ def _is_logarithmic(values: Sequence[float]) -> bool:
     return low > 0 and high / low >= 50 and median < (low + high) / 4
 
 
-def _marks(values: Sequence[float]) -> list[float] | None:
-    """The numbers to mark on an axis; None leaves it to the figure."""
+def _marks(values: Sequence[float]) -> list[float]:
+    """The numbers to mark on an axis; none leave it to the figure."""
     kinds = sorted(set(values))
     if len(kinds) <= _MOST_MARKS:
         return kinds
     if not _is_logarithmic(values):
-        return None
+        return []
     powers = range(math.floor(math.log10(kinds[0])), math.ceil(math.log10(kinds[-1])))
     marks = [digit * 10.0**power for power in powers for digit in (1, 2, 5)]
     return [mark for mark in marks if kinds[0] <= mark <= kinds[-1]]

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from seqjax.commands.search_engines import Engine, Part, Record
+from seqjax.commands.search_engines import Engine, Record
 from seqjax.commands.train import Trainer
 from seqjax.commands.train_run import End, Task
 from seqjax.config.hyperparameter_search import HyperparameterSearchConfig
@@ -54,13 +54,13 @@ def on_ray(config: HyperparameterSearchConfig, record: Record, known: Sequence[T
     needed = config.ray_resources
     train = ray.remote(**options(needed, config.ray_retries))(train_group)
 
-    def train_all(parts: Sequence[Part]) -> None:
-        waiting = {part.candidate.run: part for part in parts}
-        for part in parts:
-            record.begin(part)
+    def train_all(tasks: Sequence[Task]) -> None:
+        waiting = {task.number: task for task in tasks}
+        for task in tasks:
+            record.begin(task)
         _warn_of_missing([node["Resources"] for node in ray.nodes() if node["Alive"]], needed)
-        size = config.population_size or _share(len(parts), ray.cluster_resources(), needed)
-        groups = list(_groups(parts, size))
+        size = config.population_size or _share(len(tasks), ray.cluster_resources(), needed)
+        groups = list(_groups(tasks, size))
         logger.info("[INFO] %d groups of up to %d runs are sent to Ray.", len(groups), size)
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         mail = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
@@ -103,16 +103,12 @@ def _connect(config: HyperparameterSearchConfig) -> None:
             raise
         where = "" if own else " (from the environment variable RAY_ADDRESS)"
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ConfigError(
-            f"The search {config.hp_search_name!r}",
-            [
-                Problem(
-                    "ray_address",
-                    f"{address!r}{where} leads to no Ray cluster ({reason}). Give the HOST:PORT that "
-                    "'ray start --head' printed, or leave it out to start Ray on this machine.",
-                )
-            ],
-        ) from error
+        problem = (
+            f"{address!r}{where} leads to no Ray cluster ({reason}). Give the HOST:PORT that 'ray start "
+            "--head' printed, or leave it out to start Ray on this machine."
+        )
+        source = f"The search {config.hp_search_name!r}"
+        raise ConfigError(source, [Problem("ray_address", problem)]) from error
 
 
 def _knock(address: str) -> None:
@@ -141,7 +137,7 @@ def _collect(sent: list[Any], mail: "Queue", note: Callable[[Sequence[Came]], No
 
 
 def options(needed: Mapping[str, float], retries: int) -> dict[str, Any]:
-    """What Ray is told about a task.
+    """The options of a task of Ray's.
 
     Args:
       needed: What a group needs on its machine: CPU, GPU, and resources of other names.
@@ -198,13 +194,13 @@ def _warn_of_missing(machines: Sequence[Mapping[str, float]], needed: Mapping[st
         )
 
 
-def _groups(parts: Sequence[Part], size: int) -> Iterator[list[Task]]:
-    for group in grouped_by_shape([(part.task, part.candidate.config) for part in parts]):
+def _groups(tasks: Sequence[Task], size: int) -> Iterator[list[Task]]:
+    for group in grouped_by_shape([(task, task.config) for task in tasks]):
         for begin in range(0, len(group), size):
             yield group[begin : begin + size]
 
 
 def _share(count: int, there: Mapping[str, float], needed: Mapping[str, float]) -> int:
-    """How many runs a group has, if every place where one fits is to get one."""
+    """The number of runs of a group, if every place where one fits is to get one."""
     places = [there.get(name, 0.0) / amount for name, amount in needed.items() if amount > 0]
     return max(1, math.ceil(count / max(1, math.floor(min(places, default=1.0)))))

@@ -1,7 +1,7 @@
 """A search that learns from its results: Optuna's study of a space, asked for several runs at a time.
 
 A trial of the study is a run of the search, by the same number. The study is a file next to the state of the
-search (SQLite, or a journal), so that it survives the process, and optuna-dashboard shows it. Runs are asked
+search (SQLite), so that it survives the process, and optuna-dashboard shows it. Runs are asked
 for in batches, which are trained together; then their losses are reported. What is asked depends on the seed
 and on the trials before, so that a search that was killed asks again for what it asked for.
 """
@@ -13,8 +13,9 @@ import warnings
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+from seqjax.config.sampling import is_whole
 from seqjax.errors import ArtifactError, MissingPackageError
 from seqjax.sweep.space import Choice, Space
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     import optuna
     from optuna.distributions import BaseDistribution
     from optuna.samplers import BaseSampler
-    from optuna.storages import BaseStorage
 
 
 _MOST_RANDOM = 10
@@ -35,7 +35,6 @@ class Study:
     Args:
       path: The file of the study.
       name: Its name there.
-      storage: The kind of file.
       space: What can be tried.
       seed: Seed of the sampler.
       wanted: The number of trials of the whole search.
@@ -45,16 +44,7 @@ class Study:
       ArtifactError: The file is there, but holds no study.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        name: str,
-        storage: Literal["sqlite", "journal"],
-        space: Space,
-        *,
-        seed: int,
-        wanted: int,
-    ) -> None:
+    def __init__(self, path: Path, name: str, space: Space, *, seed: int, wanted: int) -> None:
         if find_spec("optuna") is None:
             raise MissingPackageError("search_strategy: tpe", package="optuna", extra="search")
         import optuna
@@ -63,7 +53,7 @@ class Study:
         # Optuna has handlers of its own, and all there is to say is said by seqjax.
         logging.getLogger("optuna").propagate = False
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._study = _opened(path, name, storage)
+        self._study = _opened(path, name)
         self._space = space
         self._distributions = _distributions(space)
         self._seed = seed
@@ -109,18 +99,18 @@ class Study:
         return settings | {key: trial.params[key] for key in self._space.ranges}
 
 
-def _opened(path: Path, name: str, storage: Literal["sqlite", "journal"]) -> "optuna.Study":
+def _opened(path: Path, name: str) -> "optuna.Study":
     """The study in a file, which is created if need be."""
     import optuna
 
     try:
         return optuna.create_study(
-            storage=_storage(path, storage), study_name=name, load_if_exists=True, direction="minimize"
+            storage=f"sqlite:///{path}", study_name=name, load_if_exists=True, direction="minimize"
         )
     except OSError:
         raise
     except Exception as error:
-        # What a damaged file leads to depends on where it is damaged: errors of SQLAlchemy, of JSON, of
+        # What a damaged file leads to depends on where it is damaged: errors of SQLAlchemy, of
         # assertions and missing keys in Optuna.
         reason = next(iter(str(error).splitlines()), "")
         raise ArtifactError(
@@ -145,17 +135,6 @@ def _sampler(seed: str, at_random: int) -> "BaseSampler":
         )
 
 
-def _storage(path: Path, kind: Literal["sqlite", "journal"]) -> "BaseStorage":
-    if kind == "sqlite":
-        from optuna.storages import RDBStorage
-
-        return RDBStorage(f"sqlite:///{path}")
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
-
-    return JournalStorage(JournalFileBackend(str(path)))
-
-
 def _distributions(space: Space) -> dict[str, "BaseDistribution"]:
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
@@ -163,7 +142,7 @@ def _distributions(space: Space) -> dict[str, "BaseDistribution"]:
         _name(axis): CategoricalDistribution(_places(axis)) for axis in space.axes if len(axis) > 1
     }
     for key, values in space.ranges.items():
-        if space.is_whole(key):
+        if is_whole(key, values):
             distributions[key] = IntDistribution(int(values.low), int(values.high), log=values.log)
         else:
             distributions[key] = FloatDistribution(values.low, values.high, log=values.log)

@@ -11,7 +11,7 @@ and `_one_each` the errors of one union into one problem.
 
 import difflib
 import reprlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_origin
 
@@ -50,6 +50,12 @@ class Problems(ValueError):
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
         super().__init__("; ".join(map(str, problems)))
+
+
+def refuse(problems: Iterable[Problem]) -> None:
+    """Raises `Problems` if there are any."""
+    if every := tuple(problems):
+        raise Problems(every)
 
 
 Config = TypeVar("Config", bound=ConfigModel)
@@ -204,10 +210,8 @@ _REQUIREMENTS = {
     "tuple": "a list",
     "dict": "a mapping of names to values",
     "model": "a section of keys and values",
-    "range": "a range, {low: ..., high: ...}",
-}
-
-_BOUNDS = {
+    "range": "a range, {{low: ..., high: ...}}",
+    "literal": "{expected}",
     "greater_than": "greater than {gt:g}",
     "greater_than_equal": "at least {ge:g}",
     "less_than": "less than {lt:g}",
@@ -217,6 +221,7 @@ _BOUNDS = {
     "string_too_short": "text that is not empty",
     "string_pattern_mismatch": "text that matches {pattern}",
 }
+"""By pydantic's type of error, or by the first word of it."""
 
 
 def _wording(
@@ -224,14 +229,10 @@ def _wording(
 ) -> tuple[str, str]:
     """The wording of an error: a requirement ("must be ...") or, where that does not fit, a sentence."""
     kind, context = item["type"], item.get("ctx", {})
+    found = f"(found {shown(item['input'])})"
     if item["loc"][-1:] == ("[key]",):
-        allowed = context.get("expected")
-        return (
-            "",
-            f"unknown name. Known: {allowed}."
-            if allowed
-            else f"a name must be text (found {shown(item['input'])}).",
-        )
+        known = f"unknown name. Known: {context['expected']}." if "expected" in context else ""
+        return "", known or f"a name must be text {found}."
     match kind:
         case "missing":
             return "", "is required."
@@ -239,12 +240,8 @@ def _wording(
             return "", f"unknown key. {_right_key(model, section or model, str(item['loc'][-1]))}"
         case "value_error":
             return "", str(context["error"])
-        case "literal_error":
-            return context["expected"], ""
-    if kind in _BOUNDS:
-        return _BOUNDS[kind].format(**context), ""
-    requirement = _REQUIREMENTS.get(kind.split("_")[0])
-    return (requirement, "") if requirement else ("", f"{item['msg']} (found {shown(item['input'])}).")
+    requirement = _REQUIREMENTS.get(kind) or _REQUIREMENTS.get(kind.split("_")[0])
+    return (requirement.format(**context), "") if requirement else ("", f"{item['msg']} {found}.")
 
 
 def _right_key(root: type[ConfigModel], section: type[ConfigModel], name: str) -> str:

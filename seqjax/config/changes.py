@@ -1,4 +1,4 @@
-"""What a key means to a run, and what differs between two configurations of the same command.
+"""Marks of keys, by what depends on them, and differences of two configurations of the same command.
 
 A field says by a mark what depends on it: `dropout: Annotated[ShareBelowOne, TRACED]`. Which runs share
 compiled programs, and with which changes a checkpoint may be continued, follows from the marks. A key without
@@ -14,7 +14,7 @@ from seqjax.config.base import ConfigModel, closed_section_of
 
 @dataclass(frozen=True)
 class Mark:
-    """What depends on a key."""
+    """The things that depend on a key."""
 
     is_compiled: bool = True
     """Whether compiled programs, or the data that they run on, are others for another value."""

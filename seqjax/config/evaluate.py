@@ -1,37 +1,34 @@
 """The configuration of `seqjax evaluate`."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
-from pydantic import Field, NonNegativeInt, PositiveInt, field_validator
+from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt
 
-from seqjax.config.base import ConfigModel
-from seqjax.config.formats import WindowFormat
+from seqjax.config.infer import ModelOnData
 
 
-class EvaluateConfig(ConfigModel):
+def _file_name(name: str) -> str:
+    if not name or "/" in name or "\\" in name:
+        raise ValueError(f"must be part of file names, without a slash (found {name!r}).")
+    return name
+
+
+class EvaluateConfig(ModelOnData):
     """Measures how well trained models predict held-out data, beside simple baselines.
 
     The model file knows its own columns, maps and statistics. The baselines are fitted on the training data.
     """
 
-    project_root: str
-    """Root folder of the project; relative paths start here. Usually '.'."""
     model_path: str | Annotated[list[str], Field(min_length=1)]
     """Model file, or a list of them to compare; best and last are the newest of their kind in models/."""
     data_path: str | None = None
     """Held-out data, preprocessed or a raw table; null is the last of the metadata's first three splits."""
     training_data_path: str | None = None
     """Training data of the baselines, of either sort; null is the metadata's first split, or the model's."""
-    metadata_config_path: str | None = None
-    """The JSON file that preprocess wrote; null uses what the model file holds."""
     training_config_path: str = "configs/train.yaml"
     """The configuration that a model of sequifier was trained with."""
-    read_format: WindowFormat | None = None
-    """Format of the data; null takes the metadata's, parquet where it says none."""
     stride: PositiveInt | None = None
     """Of a raw table: the largest step between the windows of a sequence; null is 1, every window."""
-    missing_real: Literal["error", "mean"] = "error"
-    """Of a raw table: refuse empty cells of real columns, or read them as the column's mean."""
     target_columns: list[str] | None = None
     """Targets to evaluate; null takes all of the model's."""
     score_reserved: bool = False
@@ -48,18 +45,7 @@ class EvaluateConfig(ConfigModel):
     """Windows, drawn at random, that are shown with their predictions."""
     html: bool = True
     """Write the HTML page too (its plots need plotly: the extra 'plots')."""
-    report_name: str | None = None
+    report_name: Annotated[str, AfterValidator(_file_name)] | None = None
     """Name of the report's files; null takes the model's, and 'comparison' for several."""
-    inference_batch_size: PositiveInt = 128
-    """Windows per batch."""
-    device: str = "cpu"
-    """cpu, cuda, cuda:N or auto."""
     seed: int = 1010
     """Random seed of the resamples, and of the points and windows that are shown."""
-
-    @field_validator("report_name")
-    @classmethod
-    def _name_fits_file_names(cls, name: str | None) -> str | None:
-        if name is not None and (not name or "/" in name or "\\" in name):
-            raise ValueError(f"must be part of file names, without a slash (found {name!r}).")
-        return name

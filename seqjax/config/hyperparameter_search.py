@@ -7,10 +7,13 @@ checked, so that a value that suits some combinations and not others stays possi
 same in all runs are the training configuration's own: `FixedRun`, `FixedModel` and `FixedTraining`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
+    BeforeValidator,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
@@ -20,25 +23,13 @@ from pydantic import (
     field_validator,
 )
 
-from seqjax.config.base import ConfigModel, Problems, ShareBelowOne
+from seqjax.config.base import ConfigModel, ShareBelowOne, refuse
 from seqjax.config.changes import FREE, LOCAL
-from seqjax.config.model import (
-    Activation,
-    AttentionType,
-    FixedModel,
-    Normalization,
-    PositionalEncoding,
-)
-from seqjax.config.optimization import NamedSpec, optimizer_settings, scheduler_settings
+from seqjax.config.model import Activation, AttentionType, FixedModel, Normalization, PositionalEncoding
+from seqjax.config.optimization import NamedSpec, OptimizerSpec, SchedulerSpec
 from seqjax.config.sampling import Range, Values, WholeRange, check_key, check_range
 from seqjax.config.schema import ColumnType
-from seqjax.config.train import (
-    MAX_NAME_BYTES,
-    FixedRun,
-    FixedTraining,
-    TrainingDevice,
-    checked_name,
-)
+from seqjax.config.train import MAX_NAME_BYTES, FixedRun, FixedTraining, TrainingDevice, checked_name
 from seqjax.errors import Problem
 
 Some = Field(min_length=1)
@@ -66,18 +57,39 @@ TRAINING_AXES = (
 OUTER_AXES = (("input_columns", "column_types"), ("seq_length",))
 
 
+def _linked(anchor: str, values: Any, info: ValidationInfo) -> Any:  # noqa: ANN401
+    """`values`, if there is one for each value of the anchor; null stands for all of them.
+
+    To the values of a range belongs one value, or another range.
+    """
+    expected = info.data.get(anchor)
+    count = 1 if isinstance(expected, Range) else len(expected or ())
+    if isinstance(values, list | tuple) and expected is not None and len(values) != count:
+        raise ValueError(
+            f"must have a value for each of {anchor}, {count} in all (found {len(values)}): they are "
+            "tried together, place by place."
+        )
+    return values
+
+
+# Before the values themselves are looked at: one that is missing says more than one that is wrong.
+WITH_WIDTHS = BeforeValidator(partial(_linked, "dim_model"))
+WITH_RATES = BeforeValidator(partial(_linked, "learning_rate"))
+WITH_INPUTS = BeforeValidator(partial(_linked, "input_columns"))
+
+
 class ModelSampling(FixedModel):
     """The architectures to try, and what is the same in all runs."""
 
     dim_model: Annotated[list[PositiveInt], Some]
     """Widths of the transformer; the next four keys belong to it, place by place."""
-    n_head: list[PositiveInt]
+    n_head: Annotated[list[PositiveInt], WITH_WIDTHS]
     """Number of query heads for each dim_model."""
-    initial_embedding_dim: list[PositiveInt]
+    initial_embedding_dim: Annotated[list[PositiveInt], WITH_WIDTHS]
     """Width of all column embeddings together for each dim_model."""
-    joint_embedding_dim: list[PositiveInt | None]
+    joint_embedding_dim: Annotated[list[PositiveInt | None], WITH_WIDTHS]
     """For each dim_model: the same, or null."""
-    feature_embedding_dims: list[dict[str, PositiveInt] | None] | None = None
+    feature_embedding_dims: Annotated[list[dict[str, PositiveInt] | None] | None, WITH_WIDTHS] = None
     """For each dim_model: embedding width of each input column; null shares initial_embedding_dim."""
     num_layers: Annotated[list[PositiveInt], Some] | WholeRange
     """Numbers of transformer layers."""
@@ -98,22 +110,15 @@ class ModelSampling(FixedModel):
     n_kv_heads: Annotated[list[PositiveInt | None], Some]
     """Numbers of key/value heads; one that does not divide n_head counts as null, which is n_head."""
 
-    @field_validator("n_head", "initial_embedding_dim", "joint_embedding_dim", "feature_embedding_dims")
-    @classmethod
-    def _belongs_to_widths(
-        cls, values: list[Any] | Range | None, info: ValidationInfo
-    ) -> list[Any] | Range | None:
-        return _linked(values, "dim_model", info)
-
 
 class TrainingAxes(ConfigModel):
     """The ways of training to try."""
 
     learning_rate: Annotated[list[PositiveFloat], Some] | Range
     """Initial learning rates; the next two keys belong to it, place by place."""
-    epochs: list[PositiveInt] | WholeRange
+    epochs: Annotated[list[PositiveInt] | WholeRange, WITH_RATES]
     """Maximum number of epochs for each learning_rate."""
-    scheduler: list[NamedSpec] | None = None
+    scheduler: Annotated[list[SchedulerSpec] | None, WITH_RATES] = None
     """Learning-rate schedule for each learning_rate; null keeps the rate constant."""
     batch_size: Annotated[list[PositiveInt], Some] | WholeRange
     """Windows per batch."""
@@ -121,27 +126,8 @@ class TrainingAxes(ConfigModel):
     """Batches that are averaged, as one large batch, into one update."""
     dropout: Annotated[tuple[ShareBelowOne, ...], Some] | Range = (0.0,)
     """Dropout probabilities."""
-    optimizer: Annotated[tuple[NamedSpec, ...], Some] = (NamedSpec.of("Adam"),)
+    optimizer: Annotated[tuple[OptimizerSpec, ...], Some] = (NamedSpec.of("Adam"),)
     """Optimizers by their torch names, with their keyword arguments."""
-
-    @field_validator("epochs", "scheduler")
-    @classmethod
-    def _belongs_to_rates(
-        cls, values: list[Any] | Range | None, info: ValidationInfo
-    ) -> list[Any] | Range | None:
-        return _linked(values, "learning_rate", info)
-
-    @field_validator("optimizer")
-    @classmethod
-    def _optimizers_exist(cls, optimizers: tuple[NamedSpec, ...]) -> tuple[NamedSpec, ...]:
-        _check_each(optimizers, optimizer_settings)
-        return optimizers
-
-    @field_validator("scheduler")
-    @classmethod
-    def _schedulers_exist(cls, schedulers: list[NamedSpec] | None) -> list[NamedSpec] | None:
-        _check_each(schedulers or [], scheduler_settings)
-        return schedulers
 
 
 # The fields of the last base come first, as in TrainingSpec.
@@ -152,10 +138,14 @@ class TrainingSampling(FixedTraining, TrainingAxes):
     """auto (an accelerator where there is one), cpu, cuda, or mps."""
 
 
+def _checked_name(name: str) -> str:
+    return checked_name(name, MAX_NAME_BYTES - len(f"-run-{10**9}"))
+
+
 class HyperparameterSearchConfig(FixedRun):
     """Trains many models, each from a combination of the values to try, and compares them."""
 
-    hp_search_name: Annotated[str, Field(min_length=1)]
+    hp_search_name: Annotated[str, Field(min_length=1), AfterValidator(_checked_name)]
     """Name of the search; its runs are called [NAME]-run-0, [NAME]-run-1, and so on."""
     model_config_write_path: str
     """Folder that each run's configuration is written into."""
@@ -168,8 +158,6 @@ class HyperparameterSearchConfig(FixedRun):
     """Of so many runs the best one is trained on, for so many times the epochs (halving)."""
     halving_min_epochs: PositiveInt = 1
     """Epochs that every run is trained for before the first selection (halving)."""
-    study_storage: Literal["sqlite", "journal"] = "sqlite"
-    """How Optuna's study is kept: a SQLite file, or a journal, which shared file systems can hold (tpe)."""
     seed: int = 1010
     """Random seed, of drawing combinations and of every run."""
     engine: Annotated[Literal["vmap", "sequential", "ray"], FREE] = "vmap"
@@ -190,7 +178,7 @@ class HyperparameterSearchConfig(FixedRun):
     """Do not ask before starting."""
     input_columns: Annotated[list[Annotated[list[str], Some]], Some]
     """Sets of columns that the model sees; column_types belongs to it, place by place."""
-    column_types: list[dict[str, ColumnType]] | None = None
+    column_types: Annotated[list[dict[str, ColumnType]] | None, WITH_INPUTS] = None
     """Type of each column, for each set of input columns; null takes the metadata's."""
     seq_length: Annotated[list[PositiveInt], Some] | WholeRange
     """Lengths of the context window; at most that of the preprocessed data."""
@@ -202,11 +190,6 @@ class HyperparameterSearchConfig(FixedRun):
     """Values to try of any other key of the training configuration, such as
     training_spec.optimizer.weight_decay."""
 
-    @field_validator("hp_search_name")
-    @classmethod
-    def _name_fits_file_names(cls, name: str) -> str:
-        return checked_name(name, MAX_NAME_BYTES - len(f"-run-{10**9}"))
-
     @field_validator("n_samples")
     @classmethod
     def _samples_are_counted(cls, count: int | None, info: ValidationInfo) -> int | None:
@@ -215,26 +198,10 @@ class HyperparameterSearchConfig(FixedRun):
             raise ValueError(f"is required for search_strategy: {strategy} (or set search_strategy: grid).")
         return count
 
-    @field_validator("column_types")
-    @classmethod
-    def _belongs_to_inputs(
-        cls, values: list[Any] | Range | None, info: ValidationInfo
-    ) -> list[Any] | Range | None:
-        return _linked(values, "input_columns", info)
-
     @field_validator("other_sampling")
     @classmethod
     def _others_are_keys(cls, others: dict[str, Any]) -> dict[str, Any]:
-        problems = []
-        for key, values in others.items():
-            try:
-                check_key(key, searched_elsewhere())
-                if isinstance(values, Range):
-                    check_range(key, values)
-            except ValueError as error:
-                problems.append(Problem(key, str(error)))
-        if problems:
-            raise Problems(problems)
+        refuse(_key_problems(others))
         return others
 
     @field_validator(
@@ -246,13 +213,22 @@ class HyperparameterSearchConfig(FixedRun):
         if strategy == "grid" or (strategy == "halving" and count is None and "n_samples" in info.data):
             other = "sample" if strategy == "grid" else "halving with n_samples"
             message = f"a range has no end of values to try: set search_strategy: {other}."
-            ranges = [Problem(key, message) for key in ranges_in(values)]
-            if ranges:
-                raise Problems(ranges)
+            refuse(Problem(key, message) for key in _ranges_in(values))
         return values
 
 
-def ranges_in(values: object) -> list[str]:
+def _key_problems(others: dict[str, Any]) -> Iterator[Problem]:
+    elsewhere = _searched_elsewhere()
+    for key, values in others.items():
+        try:
+            check_key(key, elsewhere)
+            if isinstance(values, Range):
+                check_range(key, values)
+        except ValueError as error:
+            yield Problem(key, str(error))
+
+
+def _ranges_in(values: object) -> list[str]:
     """The keys of a section whose values are a range; an empty key where `values` is one."""
     if isinstance(values, Range):
         return [""]
@@ -260,7 +236,7 @@ def ranges_in(values: object) -> list[str]:
     return [key for key, value in inside.items() if isinstance(value, Range)]
 
 
-def searched_elsewhere() -> dict[str, str]:
+def _searched_elsewhere() -> dict[str, str]:
     """The keys of the training configuration that are lists elsewhere in a search, and where."""
     places = {key: key for axis in OUTER_AXES for key in axis}
     sections = (
@@ -270,29 +246,3 @@ def searched_elsewhere() -> dict[str, str]:
     for axes, section, sampling in sections:
         places |= {f"{section}.{key}": f"{sampling}.{key}" for axis in axes for key in axis}
     return places
-
-
-def _linked(values: list[Any] | Range | None, anchor: str, info: ValidationInfo) -> list[Any] | Range | None:
-    """`values`, if there is one for each value of the anchor; null stands for all of them.
-
-    To the values of a range belongs one value, or another range.
-    """
-    expected = info.data.get(anchor)
-    count = 1 if isinstance(expected, Range) else len(expected or ())
-    if isinstance(values, list) and expected is not None and len(values) != count:
-        raise ValueError(
-            f"must have a value for each of {anchor}, {count} in all (found {len(values)}): they are "
-            "tried together, place by place."
-        )
-    return values
-
-
-def _check_each(specs: Sequence[NamedSpec], check: Callable[[NamedSpec], object]) -> None:
-    problems = []
-    for index, spec in enumerate(specs):
-        try:
-            check(spec)
-        except Problems as error:
-            problems += [Problem(f"{index}.{problem.key}", problem.message) for problem in error.problems]
-    if problems:
-        raise Problems(problems)

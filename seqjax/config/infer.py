@@ -9,15 +9,30 @@ from seqjax.config.formats import TableFormat, WindowFormat
 from seqjax.config.schema import ColumnKind, ColumnType
 
 
-class InferConfig(ConfigModel):
+class ModelOnData(ConfigModel):
+    """A trained model and data to run it on: the keys that infer and evaluate share."""
+
+    project_root: str
+    """Root folder of the project; relative paths start here. Usually '.'."""
+    metadata_config_path: str | None = None
+    """The JSON file that preprocess wrote; null uses what the model file holds."""
+    read_format: WindowFormat | None = None
+    """Format of the data; null takes the metadata's, parquet where it says none."""
+    missing_real: Literal["error", "mean"] = "error"
+    """Of a raw table: refuse empty cells of real columns, or read them as the column's mean."""
+    inference_batch_size: PositiveInt = 128
+    """Windows per batch."""
+    device: str = "cpu"
+    """cpu, cuda, cuda:N or auto."""
+
+
+class InferConfig(ModelOnData):
     """Predicts, or embeds, with a trained model.
 
     The model file knows its own columns, maps and statistics: the keys that repeat them are optional
     assertions, and a contradiction is an error.
     """
 
-    project_root: str
-    """Root folder of the project; relative paths start here. Usually '.'."""
     model_path: str | list[str]
     """Model file, or a list of them; best and last are the newest of model_type in models/."""
     model_type: Literal["generative", "embedding"]
@@ -26,12 +41,8 @@ class InferConfig(ConfigModel):
     """Of best and last: the run that the model is of; null takes the newest of any."""
     data_path: str | None = None
     """Preprocessed data, or a raw table; null is the last of the metadata's first three splits."""
-    metadata_config_path: str | None = None
-    """The JSON file that preprocess wrote; null uses what the model file holds."""
     training_config_path: str = "configs/train.yaml"
     """The configuration that a .pt model was trained with."""
-    read_format: WindowFormat | None = None
-    """Format of the data; null takes the metadata's, parquet where it says none."""
     write_format: TableFormat = "csv"
     """Format of the results."""
     input_columns: list[str] | None = None
@@ -50,12 +61,6 @@ class InferConfig(ConfigModel):
     """Predict each window's newest item from those before it, or feed it and predict beyond the data."""
     stride: PositiveInt | None = None
     """Of a raw table: the largest step between the windows of a sequence; null takes its newest alone."""
-    missing_real: Literal["error", "mean"] = "error"
-    """Of a raw table: refuse empty cells of real columns, or read them as the column's mean."""
-    inference_batch_size: PositiveInt = 128
-    """Windows per batch."""
-    device: str = "cpu"
-    """cpu, cuda, cuda:N or auto."""
     output_probabilities: bool = False
     """Write the probability of every class too."""
     map_to_id: bool = True
@@ -93,21 +98,26 @@ class InferConfig(ConfigModel):
     load_full_data_to_ram: bool = True
     """Has no effect: read so that sequifier's files are accepted."""
 
+    @field_validator("autoregression", "output_probabilities")
+    @classmethod
+    def _model_predicts(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("model_type") == "embedding":
+            raise ValueError("needs model_type: generative.")
+        return value
+
     @field_validator("autoregression")
     @classmethod
-    def _autoregression_is_possible(cls, autoregression: bool, info: ValidationInfo) -> bool:
-        if autoregression and info.data.get("model_type") == "embedding":
-            raise ValueError("needs model_type: generative.")
+    def _predictions_can_be_fed_back(cls, autoregression: bool, info: ValidationInfo) -> bool:
         if autoregression and (info.data.get("prediction_length") or 1) > 1:
             raise ValueError("needs prediction_length: 1.")
         return autoregression
 
-    @field_validator("autoregression_extra_steps")
+    @field_validator("autoregression_extra_steps", "autoregression_samples")
     @classmethod
-    def _steps_need_autoregression(cls, steps: int | None, info: ValidationInfo) -> int | None:
-        if steps and info.data.get("autoregression") is False:
+    def _predictions_are_fed_back(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value and info.data.get("autoregression") is False:
             raise ValueError("needs autoregression: true.")
-        return steps
+        return value
 
     @field_validator("temperature", "top_k", "top_p")
     @classmethod
@@ -128,12 +138,8 @@ class InferConfig(ConfigModel):
     @field_validator("autoregression_samples")
     @classmethod
     def _samples_differ(cls, samples: int | None, info: ValidationInfo) -> int | None:
-        if samples is None:
-            return samples
-        if info.data.get("autoregression") is False:
-            raise ValueError("needs autoregression: true.")
         drawn = info.data.get("sample_from_distribution_columns", True)
-        if not drawn and not info.data.get("infer_with_dropout"):
+        if samples is not None and not drawn and not info.data.get("infer_with_dropout"):
             raise ValueError(
                 "needs sample_from_distribution_columns or infer_with_dropout: samples are alike otherwise."
             )
@@ -147,10 +153,3 @@ class InferConfig(ConfigModel):
         if cache == "rolling" and info.data.get("infer_with_dropout"):
             raise ValueError("rolling cannot be combined with infer_with_dropout. Use exact.")
         return cache
-
-    @field_validator("output_probabilities")
-    @classmethod
-    def _probabilities_need_classes(cls, output: bool, info: ValidationInfo) -> bool:
-        if output and info.data.get("model_type") == "embedding":
-            raise ValueError("needs model_type: generative.")
-        return output

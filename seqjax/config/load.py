@@ -77,40 +77,38 @@ def checked(model: type[Config], values: Mapping[str, Any], source: str) -> Conf
       ConfigError: with every problem at once.
     """
     unfilled = [Problem(key, f"still says {word}.") for key, word in dict.fromkeys(_placeholders(values))]
-    missing = _root_problems(model, values.get("project_root"))
+    problems = [*unfilled, *_root_problems(model, values.get("project_root"))]
     try:
         config = validate(model, values, source)
     except ConfigError as error:
-        problems = [*unfilled, *missing, *_unrelated(error.problems, unfilled)]
-        raise ConfigError(source, problems) from None
-    if unfilled or missing:
-        raise ConfigError(source, [*unfilled, *missing])
+        raise ConfigError(source, [*problems, *_unrelated(error.problems, unfilled)]) from None
+    if problems:
+        raise ConfigError(source, problems)
     return config
 
 
 def read_yaml(path: str | PathLike[str]) -> dict[str, Any]:
     """The mapping in a YAML file; empty for an empty file."""
+
+    def mistake(problem: str) -> ConfigError:
+        return ConfigError(str(path), [Problem("", problem)])
+
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        problem = (
+        raise mistake(
             f"the file does not exist (the working directory is {Path.cwd()}). Run the command in the "
             "project's folder, name the file with --config-path, or create a project with 'seqjax make NAME'."
-        )
-        raise ConfigError(str(path), [Problem("", problem)]) from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(
-            str(path), [Problem("", f"is not UTF-8 text: byte {error.start} is wrong.")]
         ) from None
+    except UnicodeDecodeError as error:
+        raise mistake(f"is not UTF-8 text: byte {error.start} is wrong.") from None
     except OSError as error:
-        raise ConfigError(str(path), [Problem("", f"cannot be read: {error.strerror}.")]) from None
+        raise mistake(f"cannot be read: {error.strerror}.") from None
     values = parse_yaml(text, str(path))
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise ConfigError(
-            str(path), [Problem("", f"must hold keys and values, 'key: value' (found {shown(values)}).")]
-        )
+        raise mistake(f"must hold keys and values, 'key: value' (found {shown(values)}).")
     return values
 
 

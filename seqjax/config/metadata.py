@@ -20,7 +20,7 @@ class Statistics(ConfigModel):
 
 
 class Metadata(ConfigModel):
-    """What a preprocessed data set is made of: columns, id maps, statistics, where the splits lie."""
+    """A preprocessed data set: columns, id maps, statistics, where the splits lie."""
 
     n_classes: dict[str, int]
     """Number of classes of each categorical column: the largest id + 1."""
@@ -31,32 +31,21 @@ class Metadata(ConfigModel):
     column_types: dict[str, str]
     """Type of each column as stored: Int64 for categorical ones, Float64 or Float32 for real ones."""
     selected_columns_statistics: dict[str, Statistics]
-    """Mean and standard deviation of each real column."""
 
+    # How the data was preprocessed, by the keys of `PreprocessConfig`.
     seq_length: SeqLength | None = None
-    """Length of the stored windows, the item to predict not counted."""
     split_method: Literal["within_sequence", "between_sequences", "by_value"] | None = None
-    """What was divided into splits."""
     split_column: str | None = None
-    """The column that says the split of a row, where one does."""
     split_values: list[int | float | str] | None = None
-    """The cut-offs of that column."""
     split_ratios: list[float] | None = None
-    """Share of each split."""
     stride_by_split: list[int] | None = None
-    """Step between windows of each split."""
     subsequence_start_mode: Literal["distribute", "exact"] | None = None
-    """How window starts were chosen."""
     fit_on: Literal["train", "all"] = "all"
-    """Rows that the id maps and statistics were taken from."""
     missing_real: Literal["error", "mean"] = "error"
-    """What missing values of real columns were taken for."""
     write_format: WindowFormat | None = None
-    """Format of the splits."""
     padding: Literal["null", "zero"] = "zero"
     """How padding is stored in the long format; sequifier's own files hold zeros."""
     seqjax_version: str | None = None
-    """The version that wrote the file."""
 
     def kind(self, column: str) -> ColumnKind:
         """The kind of a column: categorical or real."""

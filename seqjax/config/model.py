@@ -1,10 +1,11 @@
 """`model_spec`: the architecture of a model, as the documents describe it."""
 
+from collections.abc import Iterator
 from typing import Literal, Self
 
 from pydantic import PositiveFloat, PositiveInt, model_validator
 
-from seqjax.config.base import ConfigModel, Problems
+from seqjax.config.base import ConfigModel, refuse
 from seqjax.errors import Problem
 
 Activation = Literal["swiglu", "gelu", "relu"]
@@ -17,7 +18,7 @@ DTypeName = Literal["float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e
 
 
 class FixedModel(ConfigModel):
-    """Keys that are the same in the models of all runs of a search."""
+    """The part of an architecture that is the same in all runs of a search."""
 
     prediction_length: PositiveInt = 1
     """For how many trailing positions of a window predictions are returned (each predicts its next item)."""
@@ -69,77 +70,52 @@ class ModelSpec(FixedModel):
 
     @property
     def mixers(self) -> tuple[str, ...]:
-        """The mixer of each layer, by the names in `seqjax.model.block.MIXERS`."""
+        """The mixer of each layer along time, by the names in `seqjax.model.block.MIXERS`."""
         return ("attention",) * self.num_layers
 
     @model_validator(mode="after")
     def _dimensions_agree(self) -> Self:
-        problems = [*self._width_problems(), *self._head_problems()]
-        if problems:
-            raise Problems(problems)
+        refuse([*self._width_problems(), *self._head_problems()])
         return self
 
-    def _width_problems(self) -> list[Problem]:
-        problems = []
-        if self.joint_embedding_dim is None:
-            if self.initial_embedding_dim != self.dim_model:
-                problems.append(
-                    Problem(
-                        "initial_embedding_dim",
-                        f"must equal dim_model ({self.dim_model}) when joint_embedding_dim is null "
-                        f"(found {self.initial_embedding_dim}); set joint_embedding_dim: {self.dim_model} to "
-                        "project it.",
-                    )
-                )
-        elif self.joint_embedding_dim != self.dim_model:
-            problems.append(
-                Problem(
-                    "joint_embedding_dim",
-                    f"must equal dim_model ({self.dim_model}) or be null (found {self.joint_embedding_dim}).",
-                )
+    def _width_problems(self) -> Iterator[Problem]:
+        if self.joint_embedding_dim not in (None, self.dim_model):
+            yield Problem(
+                "joint_embedding_dim",
+                f"must equal dim_model ({self.dim_model}) or be null (found {self.joint_embedding_dim}).",
             )
-        dims = self.feature_embedding_dims
-        if dims is not None and sum(dims.values()) != self.initial_embedding_dim:
-            problems.append(
-                Problem(
-                    "feature_embedding_dims",
-                    f"must sum to initial_embedding_dim ({self.initial_embedding_dim}); "
-                    f"{' + '.join(map(str, dims.values()))} is {sum(dims.values())}.",
-                )
+        total, dims = self.initial_embedding_dim, self.feature_embedding_dims
+        if self.joint_embedding_dim is None and total != self.dim_model:
+            yield Problem(
+                "initial_embedding_dim",
+                f"must equal dim_model ({self.dim_model}) when joint_embedding_dim is null (found {total}); "
+                f"set joint_embedding_dim: {self.dim_model} to project it.",
             )
-        return problems
+        if dims is not None and sum(dims.values()) != total:
+            summands = " + ".join(map(str, dims.values()))
+            message = f"must sum to initial_embedding_dim ({total}); {summands} is {sum(dims.values())}."
+            yield Problem("feature_embedding_dims", message)
 
-    def _head_problems(self) -> list[Problem]:
-        problems = []
-        heads, kv_heads = self.n_head, self.kv_heads
+    def _head_problems(self) -> Iterator[Problem]:
+        heads, kv_heads, attention = self.n_head, self.kv_heads, f"attention_type: {self.attention_type}"
         if self.dim_model % heads:
-            problems.append(Problem("n_head", f"must divide dim_model ({self.dim_model}) (found {heads})."))
+            yield Problem("n_head", f"must divide dim_model ({self.dim_model}) (found {heads}).")
         elif self.positional_encoding == "rope" and self.head_dim % 2:
-            problems.append(
-                Problem(
-                    "positional_encoding",
-                    f"rope rotates pairs, so dim_model / n_head must be even "
-                    f"({self.dim_model} / {heads} is {self.head_dim}).",
-                )
+            yield Problem(
+                "positional_encoding",
+                "rope rotates pairs, so dim_model / n_head must be even "
+                f"({self.dim_model} / {heads} is {self.head_dim}).",
             )
         if self.n_kv_heads is None:
-            return problems
+            return
         if heads % kv_heads:
-            problems.append(Problem("n_kv_heads", f"must divide n_head ({heads}) (found {kv_heads})."))
+            yield Problem("n_kv_heads", f"must divide n_head ({heads}) (found {kv_heads}).")
         elif self.attention_type == "mha" and kv_heads != heads:
-            problems.append(
-                Problem(
-                    "n_kv_heads",
-                    f"must be null or n_head ({heads}) with attention_type: mha (found {kv_heads}); "
-                    f"use attention_type: {'mqa' if kv_heads == 1 else 'gqa'} for fewer key/value heads.",
-                )
+            yield Problem(
+                "n_kv_heads",
+                f"must be null or n_head ({heads}) with {attention} (found {kv_heads}); "
+                f"use attention_type: {'mqa' if kv_heads == 1 else 'gqa'} for fewer key/value heads.",
             )
         elif self.attention_type == "mqa" and kv_heads != 1:
-            problems.append(
-                Problem(
-                    "n_kv_heads",
-                    f"must be 1 with attention_type: mqa (found {kv_heads}); "
-                    "use attention_type: gqa for more.",
-                )
-            )
-        return problems
+            message = f"must be 1 with {attention} (found {kv_heads}); use attention_type: gqa for more."
+            yield Problem("n_kv_heads", message)

@@ -1,14 +1,14 @@
-"""What may be written under `optimizer`, `scheduler` and `criterion`: names and keyword arguments.
+"""The values of `optimizer`, `scheduler` and `criterion`: names and keyword arguments.
 
 One small model a name, with torch's names and torch's defaults, in `optimizers.py` and `schedulers.py`;
 `seqjax/optim` holds one builder a name. They are apart so that a misspelt argument is reported without
 importing jax.
 """
 
-from collections.abc import Mapping
-from typing import Any, Self, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import ConfigDict
+from pydantic import AfterValidator, ConfigDict
 
 from seqjax.config.base import ConfigModel, Problems, suggestion, validate
 from seqjax.config.optimizers import OPTIMIZERS, OptimizerSettings
@@ -39,7 +39,6 @@ class NamedSpec(ConfigModel):
     model_config = ConfigDict(extra="allow")
 
     name: str
-    """Its name in torch."""
 
     @classmethod
     def of(cls, name: str, **arguments: object) -> Self:
@@ -90,3 +89,17 @@ def _settings(spec: NamedSpec, table: Mapping[str, type[Settings]], what: str) -
         return validate(table[spec.name], spec.arguments, spec.name)
     except ConfigError as error:
         raise Problems(error.problems) from None
+
+
+def _checked(settings: Callable[[NamedSpec], object]) -> AfterValidator:
+    """Checks a section's name and arguments, and leaves it as it is."""
+
+    def check(spec: NamedSpec) -> NamedSpec:
+        settings(spec)
+        return spec
+
+    return AfterValidator(check)
+
+
+OptimizerSpec = Annotated[NamedSpec, _checked(optimizer_settings)]
+SchedulerSpec = Annotated[NamedSpec, _checked(scheduler_settings)]

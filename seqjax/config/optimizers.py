@@ -8,30 +8,28 @@ from seqjax.config.base import ConfigModel, ShareBelowOne
 
 
 class OptimizerSettings(ConfigModel):
-    """Arguments of every optimizer. All but the first changes nothing."""
+    """Arguments of every optimizer. All but the first change nothing: they are about torch's kernels.
+
+    Weight decay is the coefficient of an L2 term in the gradient; where an optimizer's decay is decoupled,
+    the share of a parameter that is taken off per unit of learning rate.
+    """
 
     weight_decay: NonNegativeFloat = 0.0
-    """Coefficient of an L2 term in the gradient; where an optimizer's decay is decoupled, the share of a
-    parameter that is taken off per unit of learning rate."""
     foreach: bool | None = None
-    """Has no effect: about torch's kernels."""
     fused: bool | None = None
-    """Has no effect: about torch's kernels."""
     capturable: bool = False
-    """Has no effect: about torch's kernels."""
     differentiable: bool = False
-    """Has no effect: about torch's kernels."""
     maximize: Literal[False] = False
-    """A loss is minimized."""
 
 
 class Moments(OptimizerSettings):
-    """Arguments of optimizers that go by means of the gradient and of its square."""
+    """Arguments of optimizers that divide a mean of the gradient by the root of (mostly) a mean square.
+
+    The betas are the decays of the two means; eps is added to the root.
+    """
 
     betas: tuple[ShareBelowOne, ShareBelowOne] = (0.9, 0.999)
-    """Decay of the mean of the gradient, and of what that is divided by, which is mostly a mean square."""
     eps: NonNegativeFloat = 1e-8
-    """Added to the root of the mean square."""
 
 
 class Adam(Moments):
@@ -45,18 +43,15 @@ class AdamW(Adam):
     """Adam with decoupled weight decay."""
 
     weight_decay: NonNegativeFloat = 0.01
-    """Share of a parameter that is taken off per unit of learning rate."""
 
 
 class SGD(OptimizerSettings):
     """Gradient descent with momentum."""
 
     momentum: ShareBelowOne = 0.0
-    """Decay of the sum of gradients."""
     dampening: NonNegativeFloat = 0.0
     """Share of each gradient that momentum leaves out."""
     nesterov: bool = False
-    """Look ahead by one step of momentum."""
 
     @field_validator("nesterov")
     @classmethod
@@ -70,11 +65,8 @@ class RMSprop(OptimizerSettings):
     """Gradient over the root of its mean square."""
 
     alpha: ShareBelowOne = 0.99
-    """Decay of the mean square."""
     eps: NonNegativeFloat = 1e-8
-    """Added to the root."""
     momentum: ShareBelowOne = 0.0
-    """Decay of the sum of steps."""
     centered: bool = False
     """Divide by the standard deviation instead."""
 
@@ -85,16 +77,13 @@ class Adagrad(OptimizerSettings):
     lr_decay: NonNegativeFloat = 0.0
     """The learning rate is divided by 1 + steps * lr_decay."""
     initial_accumulator_value: NonNegativeFloat = 0.0
-    """Start of the sum of squares."""
     eps: NonNegativeFloat = 1e-10
-    """Added to the root."""
 
 
 class Adadelta(OptimizerSettings):
     """Steps whose size follows the mean square of earlier steps."""
 
     rho: ShareBelowOne = 0.9
-    """Decay of both mean squares."""
     eps: NonNegativeFloat = 1e-6
     """Added inside both roots."""
 
@@ -109,14 +98,12 @@ class NAdam(Moments):
     momentum_decay: NonNegativeFloat = 4e-3
     """Rate of the momentum's warm-up."""
     decoupled_weight_decay: bool = False
-    """Decay parameters as AdamW does, rather than by an L2 term."""
 
 
 class RAdam(Moments):
     """Adam that waits until its mean square can be trusted."""
 
     decoupled_weight_decay: bool = False
-    """Decay parameters as AdamW does, rather than by an L2 term."""
 
 
 class AdEMAMix(OptimizerSettings):
@@ -125,7 +112,6 @@ class AdEMAMix(OptimizerSettings):
     betas: tuple[ShareBelowOne, ShareBelowOne, ShareBelowOne] = (0.9, 0.999, 0.9999)
     """Decay of the fast mean, of the mean square and of the slow mean."""
     eps: NonNegativeFloat = 1e-8
-    """Added to the root of the mean square."""
     alpha: NonNegativeFloat = 5.0
     """Weight of the slow mean."""
     T_alpha_beta3: PositiveInt | None = None
@@ -143,9 +129,7 @@ class Yogi(Moments):
     """Adam whose mean square moves by no more than the square of the gradient; decay is an L2 term."""
 
     eps: NonNegativeFloat = 1e-3
-    """Added to the root of the mean square."""
     initial_accumulator: NonNegativeFloat = 1e-6
-    """Start of the mean square and of the mean."""
 
 
 class AdaBelief(Moments):
@@ -162,19 +146,16 @@ class Lamb(Moments):
     """
 
     eps: NonNegativeFloat = 1e-6
-    """Added to the root of the mean square."""
 
 
 class Lars(SGD):
-    """SGD whose step in each tensor is as long as a share of the tensor, as in torch_optimizer.
+    """SGD whose step in each tensor is trust_coefficient times as long as it, as in torch_optimizer.
 
     Without weight decay, steps are not scaled either.
     """
 
     trust_coefficient: NonNegativeFloat = 0.01
-    """That share."""
     eps: NonNegativeFloat = 1e-8
-    """Added to the norm of the gradient."""
 
 
 class NovoGrad(Adam):
@@ -204,24 +185,18 @@ class Muon(OptimizerSettings):
     """Torch's Muon for matrices of layers and joint_embedding_layer.weight; AdamW for other parameters."""
 
     momentum: ShareBelowOne = 0.95
-    """Decay of the mean of the gradient."""
     nesterov: bool = True
-    """Look ahead by one step of momentum."""
     weight_decay: NonNegativeFloat = 0.1
     """Share of a matrix that is taken off per unit of learning rate."""
     ns_coefficients: tuple[float, float, float] = (3.4445, -4.775, 2.0315)
-    """Coefficients of a Newton-Schulz step."""
     ns_steps: Annotated[int, Field(gt=0, lt=100)] = 5
-    """Newton-Schulz steps."""
     eps: NonNegativeFloat = 1e-7
     """Least norm to divide by."""
     adjust_lr_fn: Literal["original", "match_rms_adamw"] | None = None
     """Scale of the rate: sqrt(max(1, rows / columns)) (null, original), or 0.2 sqrt(max(rows, columns)), with
     which one learning rate suits both parts."""
     adamw_betas: tuple[ShareBelowOne, ShareBelowOne] = (0.9, 0.999)
-    """Decay of AdamW's mean and mean square."""
     adamw_eps: NonNegativeFloat = 1e-8
-    """Added to the root of AdamW's mean square."""
     adamw_weight_decay: NonNegativeFloat = 0.01
     """Share of the other parameters that is taken off per unit of learning rate."""
     adamw_lr_factor: NonNegativeFloat = 1.0

@@ -3,7 +3,7 @@
 import math
 from typing import Annotated, ClassVar, Literal, TypeVar
 
-from pydantic import Field, NonNegativeInt, PositiveInt, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, ValidationInfo, field_validator
 
 from seqjax.config.base import ConfigModel, PositiveShare
 from seqjax.config.formats import TableFormat, WindowFormat
@@ -12,6 +12,16 @@ from seqjax.config.schema import ColumnKind, SeqLength
 Ratios = Annotated[list[PositiveShare], Field(min_length=1)]
 CutOff = int | float | str
 Value = TypeVar("Value")
+
+
+def _ascending(values: list[CutOff]) -> list[CutOff]:
+    texts = [value for value in values if isinstance(value, str)]
+    numbers = [value for value in values if not isinstance(value, str)]
+    if texts and numbers:
+        raise ValueError("must be all numbers or all text.")
+    if sorted(set(texts)) != texts or sorted(set(numbers)) != numbers:
+        raise ValueError(f"must be in ascending order, each once (found {values}).")
+    return values
 
 
 class PreprocessConfig(ConfigModel):
@@ -53,11 +63,11 @@ class PreprocessConfig(ConfigModel):
     """What is divided: the rows of each sequence, whole sequences at random, or rows by a column's value."""
     split_column: str | None = None
     """The column whose value says the split of a row (split_method: by_value)."""
-    split_values: Annotated[list[CutOff], Field(min_length=1)] | None = Field(default=None)
+    split_values: Annotated[list[CutOff], Field(min_length=1), AfterValidator(_ascending)] | None = None
     """Ascending cut-offs of split_column: rows below the first are in split 0, and so on."""
-    split_ratios: Ratios | None = Field(default=None)
+    split_ratios: Ratios | None = None
     """Share of each split, such as [0.8, 0.1, 0.1]; sums to 1. Required, unless split_method is by_value."""
-    stride_by_split: list[PositiveInt] | None = Field(default=None)
+    stride_by_split: list[PositiveInt] | None = None
     """Step between windows, one per split; null uses seq_length."""
     subsequence_start_mode: Literal["distribute", "exact"] = "distribute"
     """Spread window starts evenly over a sequence, or insist on exact strides."""
@@ -128,19 +138,6 @@ class PreprocessConfig(ConfigModel):
         if value is None and by_value:
             raise ValueError("is required by split_method: by_value.")
         return value
-
-    @field_validator("split_values")
-    @classmethod
-    def _cut_offs_ascend(cls, values: list[CutOff] | None) -> list[CutOff] | None:
-        if values is None:
-            return None
-        texts = [value for value in values if isinstance(value, str)]
-        numbers = [value for value in values if not isinstance(value, str)]
-        if texts and numbers:
-            raise ValueError("must be all numbers or all text.")
-        if sorted(set(texts)) != texts or sorted(set(numbers)) != numbers:
-            raise ValueError(f"must be in ascending order, each once (found {values}).")
-        return values
 
     @field_validator("split_ratios")
     @classmethod

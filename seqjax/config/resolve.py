@@ -1,4 +1,4 @@
-"""Where a training configuration and the metadata of its data meet: which columns a model has.
+"""The columns of a model, from a training configuration and the metadata of its data.
 
 A configuration's `column_types`, `n_classes` and `id_maps` take the place of the metadata's where they are
 given.
@@ -73,18 +73,16 @@ class _Columns:
             kind: tuple(name for name, other in self._kinds.items() if name in wanted and other == kind)
             for kind in ("categorical", "real")
         }
+        targets = [name for name in config.target_columns if self._kinds.get(name) == "categorical"]
+        self._categorical = list(dict.fromkeys((*self._inputs["categorical"], *targets)))
 
     def schema(self) -> Schema:
         """The resolved columns, once there are no problems."""
         targets: dict[str, ColumnKind] = {name: self._kinds[name] for name in self._config.target_columns}
-        categorical = [
-            *self._inputs["categorical"],
-            *(n for n, kind in targets.items() if kind == "categorical"),
-        ]
         criteria = self._config.training_spec.criterion
         heads: dict[str, HeadName] = {name: CRITERIA[criteria[name]] for name in targets}
         return Schema(
-            n_classes={name: self._n_classes[name] for name in dict.fromkeys(categorical)},
+            n_classes={name: self._n_classes[name] for name in self._categorical},
             categorical_inputs=self._inputs["categorical"],
             real_inputs=self._inputs["real"],
             targets=targets,
@@ -106,9 +104,8 @@ class _Columns:
         for name, kind in self._config.target_column_types.items():
             stored = self._kinds.get(name, kind)
             if kind != stored:
-                yield Problem(
-                    f"target_column_types.{name}", f"must be {stored}, as the data is (found {kind})."
-                )
+                message = f"must be {stored}, as the data is (found {kind})."
+                yield Problem(f"target_column_types.{name}", message)
 
     def _why_unknown(self, name: str) -> str:
         if name in self._stored:
@@ -117,12 +114,10 @@ class _Columns:
 
     def class_problems(self) -> Iterator[Problem]:
         """Numbers of classes that are missing, or that class weights do not have."""
-        targets = [name for name in self._config.target_columns if self._kinds.get(name) == "categorical"]
-        for name in dict.fromkeys((*self._inputs["categorical"], *targets)):
+        for name in self._categorical:
             if name not in self._n_classes:
-                yield Problem(
-                    "n_classes", f"neither the configuration nor the metadata has that of {name!r}."
-                )
+                message = f"neither the configuration nor the metadata has that of {name!r}."
+                yield Problem("n_classes", message)
         for name, weights in (self._config.training_spec.class_weights or {}).items():
             count = self._n_classes.get(name, len(weights))
             if len(weights) != count:

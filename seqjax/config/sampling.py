@@ -12,7 +12,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
-from seqjax.config.base import ConfigModel, section_of, suggestion
+from seqjax.config.base import ConfigModel, closed_section_of, section_of, suggestion
 from seqjax.config.optimization import OPTIMIZERS, SCHEDULERS
 from seqjax.config.train import TrainConfig
 
@@ -29,9 +29,7 @@ class Range(ConfigModel):
     """Numbers from low to high; whole ones where the key takes whole numbers."""
 
     low: int | float
-    """The smallest."""
     high: int | float
-    """The largest."""
     log: bool = False
     """Draw evenly on a logarithmic scale."""
 
@@ -80,6 +78,11 @@ def parts_of(key: str) -> tuple[str, ...]:
     return tuple(key.split(".", 2 if key.partition(".")[0] in SECTIONS else 1))
 
 
+def short_name(key: str) -> str:
+    """A key without its section; keys inside of others keep those. No two sections have keys of one name."""
+    return ".".join(parts_of(key)[1:]) if key.partition(".")[0] in SECTIONS else key
+
+
 def check_key(key: str, searched_elsewhere: Mapping[str, str]) -> None:
     """Raises `ValueError` unless `key` may be tried.
 
@@ -126,8 +129,9 @@ def _known_keys() -> Mapping[str, FieldInfo]:
     """The keys of the training configuration, those of its sections after dots."""
     known: dict[str, FieldInfo] = {}
     for name, field in TrainConfig.model_fields.items():
-        inner = _section(field.annotation).model_fields if name in SECTIONS else {}
-        known |= {f"{name}.{key}": field for key, field in inner.items()} if inner else {name: field}
+        section = closed_section_of(field.annotation)
+        inner = {f"{name}.{key}": own for key, own in section.model_fields.items()} if section else None
+        known |= inner or {name: field}
     return known
 
 
@@ -154,7 +158,3 @@ def _holds_names(annotation: object) -> bool:
     if get_origin(annotation) is dict or section_of(annotation) is annotation:
         return True
     return get_origin(annotation) not in (list, tuple) and any(map(_holds_names, get_args(annotation)))
-
-
-def _section(annotation: Any) -> type[ConfigModel]:  # noqa: ANN401
-    return annotation

@@ -33,7 +33,7 @@ SeqLength = Annotated[int, Field(gt=0, le=1_000_000)]
 
 
 class HeadShape(NamedTuple):
-    """The kind and size of a head, from which its parameters' shape follows."""
+    """The kind of column and the number of outputs that give a head's parameters their shape."""
 
     kind: ColumnKind
     """The kind of column that it predicts."""

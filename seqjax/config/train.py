@@ -1,6 +1,7 @@
 """The configuration of `seqjax train`."""
 
-from typing import Annotated, Literal
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -13,16 +14,17 @@ from pydantic import (
     field_validator,
 )
 
-from seqjax.config.base import ConfigModel, Problems, ShareBelowOne, suggestion
+from seqjax.config.base import ConfigModel, ShareBelowOne, refuse, suggestion
 from seqjax.config.changes import FREE, LOCAL, RESUMABLE, TRACED
 from seqjax.config.formats import WindowFormat
 from seqjax.config.model import DTypeName, LayerType, ModelSpec
 from seqjax.config.optimization import (
     NamedSpec,
+    OptimizerSpec,
+    SchedulerSpec,
     criteria_of,
     cycles_momentum,
     has_momentum,
-    optimizer_settings,
     schedule_length,
 )
 from seqjax.config.schema import ColumnKind, ColumnType
@@ -39,11 +41,30 @@ MAX_NAME_BYTES = 200
 """Of the name of a run: file systems take 255, and the names of its files add to it."""
 
 
+def checked_name(name: str, longest: int = MAX_NAME_BYTES) -> str:
+    """The name of a run, if files can be called after it; raises `ValueError` otherwise.
+
+    Args:
+      name: The name.
+      longest: How many bytes it may have in UTF-8.
+    """
+    size = len(name.encode())
+    if size > longest:
+        raise ValueError(f"must have at most {longest} bytes: it becomes part of file names (found {size}).")
+    if "/" in name or "\\" in name:
+        raise ValueError(f"must not contain a slash: it becomes part of file names (found {name!r}).")
+    if "embedding" in name:
+        raise ValueError(
+            f"must not contain 'embedding', which marks exported embedding models (found {name!r})."
+        )
+    return name
+
+
 TrainingDevice = Annotated[str, AfterValidator(_known_device)]
 
 
 class VariedTraining(ConfigModel):
-    """How one run is trained: the keys of which a search tries several values."""
+    """The training of one run: the keys of which a search tries several values."""
 
     epochs: Annotated[PositiveInt, RESUMABLE]
     """Maximum number of epochs."""
@@ -51,9 +72,9 @@ class VariedTraining(ConfigModel):
     """Windows per batch."""
     learning_rate: Annotated[PositiveFloat, TRACED]
     """Initial learning rate."""
-    optimizer: Annotated[NamedSpec, TRACED] = NamedSpec.of("Adam")
+    optimizer: Annotated[OptimizerSpec, TRACED] = NamedSpec.of("Adam")
     """Optimizer by its torch name, with its keyword arguments: Adam, AdamW, SGD, AdEMAMix, and others."""
-    scheduler: Annotated[NamedSpec, TRACED] = NamedSpec.of("StepLR", step_size=1, gamma=1.0)
+    scheduler: Annotated[SchedulerSpec, TRACED] = NamedSpec.of("StepLR", step_size=1, gamma=1.0)
     """Learning-rate schedule by its torch name, with its keyword arguments: StepLR (the default keeps the
     rate constant), CosineAnnealingLR, OneCycleLR, and others."""
     dropout: Annotated[ShareBelowOne, TRACED] = 0.0
@@ -61,15 +82,9 @@ class VariedTraining(ConfigModel):
     accumulation_steps: PositiveInt | None = None
     """Batches that are averaged, as one large batch, into one update."""
 
-    @field_validator("optimizer")
-    @classmethod
-    def _optimizer_exists(cls, optimizer: NamedSpec) -> NamedSpec:
-        optimizer_settings(optimizer)
-        return optimizer
-
     @field_validator("scheduler")
     @classmethod
-    def _scheduler_exists(cls, scheduler: NamedSpec, info: ValidationInfo) -> NamedSpec:
+    def _momentum_can_be_moved(cls, scheduler: NamedSpec, info: ValidationInfo) -> NamedSpec:
         optimizer = info.data.get("optimizer")
         if cycles_momentum(scheduler) and optimizer is not None and not has_momentum(optimizer):
             raise ValueError(
@@ -80,7 +95,7 @@ class VariedTraining(ConfigModel):
 
 
 class FixedTraining(ConfigModel):
-    """How runs are trained: the keys that are the same in all runs of a search."""
+    """The training of runs: the keys that are the same in all runs of a search."""
 
     device: Annotated[TrainingDevice, LOCAL]
     """auto (an accelerator where there is one), cpu, cuda, or mps."""
@@ -149,7 +164,7 @@ class FixedTraining(ConfigModel):
 
 # The fields of the last base come first, so that the scheduler is known when scheduler_step_on is checked.
 class TrainingSpec(FixedTraining, VariedTraining):
-    """How the model is trained."""
+    """The training of the model."""
 
     @field_validator("scheduler_step_on")
     @classmethod
@@ -167,7 +182,7 @@ class TrainingSpec(FixedTraining, VariedTraining):
 
 
 class FixedRun(ConfigModel):
-    """Where a run's data and its models lie: the keys that are the same in all runs of a search."""
+    """Places of a run's data and models: the keys that are the same in all runs of a search."""
 
     project_root: Annotated[str, LOCAL]
     """Root folder of the project; relative paths start here. Usually '.'."""
@@ -210,7 +225,7 @@ class FixedRun(ConfigModel):
 class TrainConfig(FixedRun):
     """Trains a causal transformer on preprocessed data and exports it."""
 
-    model_name: Annotated[str, Field(min_length=1), FREE]
+    model_name: Annotated[str, Field(min_length=1), AfterValidator(checked_name), FREE]
     """Name of this run: the models, checkpoints and logs carry it."""
     input_columns: list[str] | None = None
     """Columns that the model sees; null takes all of the metadata."""
@@ -232,131 +247,64 @@ class TrainConfig(FixedRun):
     training_spec: TrainingSpec
     """Training."""
 
-    @field_validator("model_name")
-    @classmethod
-    def _name_fits_file_names(cls, name: str) -> str:
-        return checked_name(name)
-
     @field_validator("model_spec")
     @classmethod
     def _spec_fits_columns(cls, spec: ModelSpec, info: ValidationInfo) -> ModelSpec:
-        problems = []
-        inputs, dims = info.data.get("input_columns"), spec.feature_embedding_dims
-        if inputs is not None and dims is not None and set(dims) != set(inputs):
-            problems.append(
-                Problem(
-                    "feature_embedding_dims", f"must name the input_columns {inputs} (found {list(dims)})."
-                )
-            )
-        layers = range(-spec.num_layers - 1, spec.num_layers + 1)
-        missing = [layer for layer in info.data.get("embedding_layers") or () if layer not in layers]
-        if missing:
-            problems.append(
-                Problem(
-                    "num_layers",
-                    f"is {spec.num_layers}, so embedding_layers must be from {layers[0]} to {layers[-1]} "
-                    f"(found {missing}).",
-                )
-            )
-        length = info.data.get("seq_length")
-        if length is not None and spec.prediction_length > length:
-            problems.append(
-                Problem(
-                    "prediction_length",
-                    f"must be at most seq_length, {length} (found {spec.prediction_length}).",
-                )
-            )
-        if problems:
-            raise Problems(problems)
+        refuse(_column_problems(spec, info.data))
         return spec
 
     @field_validator("training_spec")
     @classmethod
     def _spec_fits_targets(cls, spec: TrainingSpec, info: ValidationInfo) -> TrainingSpec:
         types = info.data.get("target_column_types")
-        if types is None:
-            return spec
-        problems = [
-            *_criterion_problems(spec, types),
-            *_weight_problems(spec, types),
-            *_argument_problems(spec),
-        ]
-        if problems:
-            raise Problems(problems)
+        if types is not None:
+            refuse([*_target_problems(spec, types), *_argument_problems(spec)])
         return spec
 
 
-def checked_name(name: str, longest: int = MAX_NAME_BYTES) -> str:
-    """The name of a run, if files can be called after it; raises `ValueError` otherwise.
-
-    Args:
-      name: The name.
-      longest: How many bytes it may have in UTF-8.
-    """
-    size = len(name.encode())
-    if size > longest:
-        raise ValueError(f"must have at most {longest} bytes: it becomes part of file names (found {size}).")
-    if "/" in name or "\\" in name:
-        raise ValueError(f"must not contain a slash: it becomes part of file names (found {name!r}).")
-    if "embedding" in name:
-        raise ValueError(
-            f"must not contain 'embedding', which marks exported embedding models (found {name!r})."
+def _column_problems(spec: ModelSpec, config: Mapping[str, Any]) -> Iterator[Problem]:
+    inputs, dims = config.get("input_columns"), spec.feature_embedding_dims
+    if inputs is not None and dims is not None and set(dims) != set(inputs):
+        yield Problem("feature_embedding_dims", f"must name the input_columns {inputs} (found {list(dims)}).")
+    layers = range(-spec.num_layers - 1, spec.num_layers + 1)
+    missing = [layer for layer in config.get("embedding_layers") or () if layer not in layers]
+    if missing:
+        yield Problem(
+            "num_layers",
+            f"is {spec.num_layers}, so embedding_layers must be from {layers[0]} to {layers[-1]} "
+            f"(found {missing}).",
         )
-    return name
+    length = config.get("seq_length")
+    if length is not None and spec.prediction_length > length:
+        message = f"must be at most seq_length, {length} (found {spec.prediction_length})."
+        yield Problem("prediction_length", message)
 
 
-def _criterion_problems(spec: TrainingSpec, types: dict[str, ColumnKind]) -> list[Problem]:
-    problems = []
-    if set(spec.criterion) != set(types):
-        problems.append(
-            Problem(
-                "criterion", f"must name the target_columns {list(types)} (found {list(spec.criterion)})."
-            )
-        )
+def _target_problems(spec: TrainingSpec, types: dict[str, ColumnKind]) -> Iterator[Problem]:
+    for key, columns in (("criterion", spec.criterion), ("loss_weights", spec.loss_weights)):
+        if columns is not None and set(columns) != set(types):
+            yield Problem(key, f"must name the target_columns {list(types)} (found {list(columns)}).")
     for target, name in spec.criterion.items():
         kind = types.get(target)
         allowed = criteria_of(kind) if kind else (name,)
         if name not in allowed:
-            problems.append(
-                Problem(
-                    f"criterion.{target}",
-                    f"{name!r} is no loss of a {kind} target. {suggestion(name, allowed)}",
-                )
-            )
-    return problems
-
-
-def _weight_problems(spec: TrainingSpec, types: dict[str, ColumnKind]) -> list[Problem]:
-    problems = []
-    if spec.loss_weights is not None and set(spec.loss_weights) != set(types):
-        problems.append(
-            Problem(
-                "loss_weights",
-                f"must name the target_columns {list(types)} (found {list(spec.loss_weights)}).",
-            )
-        )
+            message = f"{name!r} is no loss of a {kind} target. {suggestion(name, allowed)}"
+            yield Problem(f"criterion.{target}", message)
     categorical = [name for name, kind in types.items() if kind == "categorical"]
-    for key, columns in (
-        ("class_weights", spec.class_weights or {}),
-        ("class_share_log_columns", spec.class_share_log_columns),
-    ):
-        wrong = [name for name in columns if name not in categorical]
+    for key in ("class_weights", "class_share_log_columns"):
+        wrong = [name for name in getattr(spec, key) or () if name not in categorical]
         if wrong:
-            problems.append(Problem(key, f"must name categorical targets {categorical} (found {wrong})."))
-    return problems
+            yield Problem(key, f"must name categorical targets {categorical} (found {wrong}).")
 
 
-def _argument_problems(spec: TrainingSpec) -> list[Problem]:
-    problems = []
-    for key, arguments, criteria in (
-        ("label_smoothing", spec.label_smoothing, criteria_of("categorical")),
-        ("huber_delta", spec.huber_delta, ("HuberLoss",)),
-        ("smooth_l1_beta", spec.smooth_l1_beta, ("SmoothL1Loss",)),
+def _argument_problems(spec: TrainingSpec) -> Iterator[Problem]:
+    for key, criteria in (
+        ("label_smoothing", criteria_of("categorical")),
+        ("huber_delta", ("HuberLoss",)),
+        ("smooth_l1_beta", ("SmoothL1Loss",)),
     ):
+        arguments = getattr(spec, key)
         targets = [target for target, name in spec.criterion.items() if name in criteria]
         wrong = [name for name in arguments if name not in targets] if isinstance(arguments, dict) else []
         if wrong:
-            problems.append(
-                Problem(key, f"must name targets with {' or '.join(criteria)} {targets} (found {wrong}).")
-            )
-    return problems
+            yield Problem(key, f"must name targets with {' or '.join(criteria)} {targets} (found {wrong}).")

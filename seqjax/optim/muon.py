@@ -16,8 +16,7 @@ import optax
 from jaxtyping import Array, Float
 
 from seqjax.config.optimizers import Muon
-from seqjax.optim.parts import Path
-from seqjax.optim.rule import Params, decayed, ema, transformation
+from seqjax.optim.rule import Params, Path, decayed, ema, transformation
 
 
 class MomentumState(NamedTuple):
@@ -51,7 +50,6 @@ def _scale_by_orthogonal_momentum(settings: Muon) -> optax.GradientTransformatio
         return MomentumState(jax.tree.map(jnp.zeros_like, params))
 
     def update(grads: Params, state: MomentumState, params: Params) -> tuple[Params, MomentumState]:
-        del params
         momentum = ema(state.momentum, grads, settings.momentum)
         ahead = ema(grads, momentum, 1 - settings.momentum) if settings.nesterov else momentum
         directions = jax.tree.map(lambda m: _scale(settings, m.shape) * orthogonal(m, settings), ahead)

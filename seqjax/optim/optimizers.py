@@ -15,22 +15,21 @@ from typing import Literal, NamedTuple
 import optax
 
 from seqjax.config.optimization import NamedSpec, optimizer_settings
-from seqjax.config.optimizers import (
-    SGD,
-    Adadelta,
-    Adagrad,
-    Adam,
-    Lars,
-    Lion,
-    Moments,
-    OptimizerSettings,
-    RAdam,
-    RMSprop,
-    Yogi,
-)
+from seqjax.config.optimizers import SGD, Adagrad, Adam, Lars, Moments, OptimizerSettings, RMSprop, Yogi
 from seqjax.optim.muon import muon
-from seqjax.optim.parts import Path, replaced, widened, without
-from seqjax.optim.rule import Number, Params, Rule, State, decayed, directed, is_off
+from seqjax.optim.rule import (
+    Number,
+    Params,
+    Path,
+    Rule,
+    State,
+    decayed,
+    directed,
+    is_off,
+    replaced,
+    widened,
+    without,
+)
 from seqjax.optim.rules import (
     adafactor,
     dampened_momentum,
@@ -131,22 +130,6 @@ def _adagrad(settings: Adagrad) -> optax.GradientTransformation:
     return optax.chain(scaled, optax.scale_by_schedule(lambda step: 1 / (1 + step * settings.lr_decay)))
 
 
-def _adadelta(settings: Adadelta) -> optax.GradientTransformation:
-    return optax.scale_by_adadelta(settings.rho, settings.eps)
-
-
-def _adamax(settings: Moments) -> optax.GradientTransformation:
-    return optax.scale_by_adamax(*settings.betas, settings.eps)
-
-
-def _radam(settings: RAdam) -> optax.GradientTransformation:
-    return optax.scale_by_radam(*settings.betas, settings.eps)
-
-
-def _lion(settings: Lion) -> optax.GradientTransformation:
-    return optax.scale_by_lion(*settings.betas)
-
-
 def _yogi(settings: Yogi) -> optax.GradientTransformation:
     initial = settings.initial_accumulator
     return optax.scale_by_yogi(*settings.betas, settings.eps, initial_accumulator_value=initial)
@@ -198,11 +181,11 @@ BUILDERS: Mapping[str, Builder] = {
     "AdEMAMix": Builder(scale_by_ademamix, "decoupled"),
     "RMSprop": Builder(_rmsprop, "coupled"),
     "Adagrad": Builder(_adagrad, "coupled"),
-    "Adadelta": Builder(_adadelta, "coupled"),
-    "Adamax": Builder(_adamax, "coupled"),
+    "Adadelta": Builder(lambda settings: optax.scale_by_adadelta(settings.rho, settings.eps), "coupled"),
+    "Adamax": Builder(lambda settings: optax.scale_by_adamax(*settings.betas, eps=settings.eps), "coupled"),
     "NAdam": Builder(scale_by_nadam, "coupled"),
-    "RAdam": Builder(_radam, "coupled"),
-    "Lion": Builder(_lion, "decoupled"),
+    "RAdam": Builder(lambda settings: optax.scale_by_radam(*settings.betas, eps=settings.eps), "coupled"),
+    "Lion": Builder(lambda settings: optax.scale_by_lion(*settings.betas), "decoupled"),
     "Yogi": Builder(_yogi, "coupled"),
     "AdaBelief": Builder(_adabelief, "decoupled"),
     "Lamb": Builder(_lamb, "own"),

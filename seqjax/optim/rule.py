@@ -3,14 +3,17 @@
 Most optimizers are a transformation of gradients into *directions*, as optax has them: parameters move by
 minus the learning rate times them, which scales decoupled weight decay as torch does. A few need the rate
 itself, or take the gradient elsewhere than where the parameters are; they write a `Rule` of their own.
+
+Rules see the parameters that are not frozen: a tree without some of its leaves.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import optax
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float
 
 Scalar: TypeAlias = Float[Array, ""]
@@ -19,11 +22,11 @@ Number: TypeAlias = float | Scalar
 Params: TypeAlias = Any
 """Arrays in nested dicts."""
 State: TypeAlias = Any
-"""State of an optimizer."""
+Path: TypeAlias = tuple[str, ...]
+"""The keys that lead to a parameter."""
 
 
 def _unmoved(params: Params, state: State) -> Params:
-    del state
     return params
 
 
@@ -31,7 +34,6 @@ class Rule(NamedTuple):
     """The functions by which an optimizer moves parameters."""
 
     init: Callable[[Params], State]
-    """parameters -> state."""
     update: Callable[[Params, State, Params, Number], tuple[Params, State]]
     """(gradients, state, parameters, learning rate) -> (new parameters, new state)."""
     point: Callable[[Params, State], Params] = _unmoved
@@ -85,3 +87,20 @@ def ema_of_squares(mean: Params, values: Params, decay: Number) -> Params:
 def dtype_of(tree: Params) -> jnp.dtype:
     """The dtype that all leaves fit in."""
     return jnp.result_type(*jax.tree.leaves(tree))
+
+
+def without(tree: Params, left_out: Collection[Path]) -> Params:
+    """A tree without some of its leaves, and without branches that have none left."""
+    return unflatten_dict({path: leaf for path, leaf in flatten_dict(tree).items() if path not in left_out})
+
+
+def replaced(tree: Params, subset: Params) -> Params:
+    """A tree whose leaves are those of `subset`, where it has them."""
+    return unflatten_dict(flatten_dict(tree) | flatten_dict(subset))
+
+
+def widened(tree: Params) -> Params:
+    """The leaves in float32, or in what they have if that is wider: an update is too small for less."""
+    return jax.tree.map(
+        lambda leaf: leaf if jnp.dtype(leaf.dtype).itemsize >= 4 else leaf.astype(jnp.float32), tree
+    )

@@ -37,7 +37,6 @@ def scale_by_sum_of_squares(initial: Number, eps: Number) -> optax.GradientTrans
         return SumOfSquaresState(jax.tree.map(lambda p: jnp.full_like(p, initial), params))
 
     def update(grads: Params, state: SumOfSquaresState, params: Params) -> tuple[Params, SumOfSquaresState]:
-        del params
         total = jax.tree.map(lambda s, g: s + g * g, state.total, grads)
         return jax.tree.map(lambda g, s: g / (jnp.sqrt(s) + eps), grads, total), SumOfSquaresState(total)
 
@@ -65,7 +64,6 @@ def scale_by_nadam(settings: NAdam) -> optax.GradientTransformation:
         return NAdamState(jnp.zeros((), jnp.int32), jnp.ones((), dtype_of(params)), zeros, zeros)
 
     def update(grads: Params, state: NAdamState, params: Params) -> tuple[Params, NAdamState]:
-        del params
         steps = state.steps + 1
         step = steps.astype(state.product.dtype)
         now, following = momentum(step), momentum(step + 1)
@@ -122,7 +120,6 @@ def dampened_momentum(momentum: Number, dampening: Number) -> optax.GradientTran
         return DampenedState(jnp.zeros((), jnp.int32), jax.tree.map(jnp.zeros_like, params))
 
     def update(grads: Params, state: DampenedState, params: Params) -> tuple[Params, DampenedState]:
-        del params
         share = jnp.where(state.steps == 0, 1.0, 1.0 - dampening)
         total = jax.tree.map(lambda t, g: momentum * t + share.astype(g.dtype) * g, state.total, grads)
         return total, DampenedState(state.steps + 1, total)
@@ -237,7 +234,6 @@ def _scale_by_factored_rms(settings: Adafactor) -> optax.GradientTransformation:
         return FactoredState(jnp.zeros((), jnp.int32), rows, columns)
 
     def update(grads: Params, state: FactoredState, params: Params) -> tuple[Params, FactoredState]:
-        del params
         steps = state.steps + 1
         share = steps.astype(dtype_of(grads)) ** settings.beta2_decay
         rows = jax.tree.map(lambda r, g: r + share * (_over(g * g, -1) - r), state.rows, grads)

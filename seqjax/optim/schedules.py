@@ -4,7 +4,6 @@ Torch computes most of them by recurrence. A formula of the step, and of the val
 schedule listens to them, has no state and resumes anywhere. Two schedules move momentum too (`MOMENTA`).
 """
 
-import bisect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,18 +11,12 @@ from typing import Any
 
 from seqjax.config.optimization import NamedSpec, scheduler_settings
 from seqjax.config.schedulers import (
-    ConstantLR,
-    CosineAnnealingLR,
     CosineAnnealingWarmRestarts,
     CyclicLR,
-    ExponentialLR,
     LinearLR,
-    MultiStepLR,
     OneCycleLR,
-    PolynomialLR,
     ReduceLROnPlateau,
     SchedulerSettings,
-    StepLR,
     WarmupCosine,
 )
 
@@ -71,29 +64,9 @@ def build_schedule(spec: NamedSpec, learning_rate: float, *, total_steps: int | 
     return Schedule(spec.name, settings, learning_rate)
 
 
-def _step(settings: StepLR, base: float, step: int) -> float:
-    return base * settings.gamma ** (step // settings.step_size)
-
-
-def _multi_step(settings: MultiStepLR, base: float, step: int) -> float:
-    return base * settings.gamma ** bisect.bisect_right(sorted(settings.milestones), step)
-
-
-def _exponential(settings: ExponentialLR, base: float, step: int) -> float:
-    return base * settings.gamma**step
-
-
-def _constant(settings: ConstantLR, base: float, step: int) -> float:
-    return base * (settings.factor if step < settings.total_iters else 1.0)
-
-
 def _linear(settings: LinearLR, base: float, step: int) -> float:
     share = min(step / settings.total_iters, 1.0)
     return base * (settings.start_factor + (settings.end_factor - settings.start_factor) * share)
-
-
-def _cosine(settings: CosineAnnealingLR, base: float, step: int) -> float:
-    return _half_cosine(base, settings.eta_min, step / settings.T_max)
 
 
 def _cosine_restarts(settings: CosineAnnealingWarmRestarts, base: float, step: int) -> float:
@@ -103,10 +76,6 @@ def _cosine_restarts(settings: CosineAnnealingWarmRestarts, base: float, step: i
     while step >= length:
         step, length = step - length, length * settings.T_mult
     return _half_cosine(base, settings.eta_min, step / length)
-
-
-def _polynomial(settings: PolynomialLR, base: float, step: int) -> float:
-    return base * (1 - min(step, settings.total_iters) / settings.total_iters) ** settings.power
 
 
 def _one_cycle(settings: OneCycleLR, base: float, step: int) -> float:
@@ -193,14 +162,14 @@ def _straight(start: float, end: float, share: float) -> float:
 
 
 FORMULAS: Mapping[str, Callable[[Any, float, int], float]] = {
-    "StepLR": _step,
-    "MultiStepLR": _multi_step,
-    "ExponentialLR": _exponential,
-    "ConstantLR": _constant,
+    "StepLR": lambda own, base, step: base * own.gamma ** (step // own.step_size),
+    "MultiStepLR": lambda own, base, step: base * own.gamma ** sum(at <= step for at in own.milestones),
+    "ExponentialLR": lambda own, base, step: base * own.gamma**step,
+    "ConstantLR": lambda own, base, step: base * (own.factor if step < own.total_iters else 1.0),
     "LinearLR": _linear,
-    "CosineAnnealingLR": _cosine,
+    "CosineAnnealingLR": lambda own, base, step: _half_cosine(base, own.eta_min, step / own.T_max),
     "CosineAnnealingWarmRestarts": _cosine_restarts,
-    "PolynomialLR": _polynomial,
+    "PolynomialLR": lambda own, base, step: base * max(1 - step / own.total_iters, 0.0) ** own.power,
     "OneCycleLR": _one_cycle,
     "CyclicLR": _cyclic,
     "WarmupCosine": _warmup_cosine,

@@ -50,7 +50,6 @@ class View:
     baselines: Mapping[str, Measures]
     """Those that all runs have."""
     log_scale: bool
-    """The scale of losses at first."""
 
     @property
     def is_single(self) -> bool:
@@ -77,10 +76,8 @@ def draw(
       height: Pixels.
       of_losses: True gives a check box for a logarithmic y axis.
     """
-    if view.is_single:
-        shared = [(title, group)]
-    else:
-        shared = [(quantity.title or quantity.name, [quantity]) for quantity in group]
+    each = [(quantity.title or quantity.name, [quantity]) for quantity in group]
+    shared = [(title, group)] if view.is_single else each
     figures = []
     for y, quantities in shared:
         traces = _traces(view, quantities)
@@ -104,7 +101,6 @@ def draw(
 
 
 Trace = dict[str, Any]
-"""A scatter trace of plotly's."""
 
 
 def _traces(view: View, quantities: Sequence[Quantity]) -> list[Trace]:
@@ -133,9 +129,7 @@ def _baseline_traces(view: View, quantities: Sequence[Quantity], last: float) ->
     values = [(quantity, _baseline_values(view, quantity)) for quantity in quantities]
     if len(values) == 1:
         return [
-            line_trace(
-                name, [(x, value) for x in epochs], GREY, width=1.5, dash=("dash", "dot", "dashdot")[at % 3]
-            )
+            line_trace(name, [(x, value) for x in epochs], GREY, width=1.5, dash=_DASHES[at % len(_DASHES)])
             | {"legendrank": _LAST}
             for at, (name, value) in enumerate(values[0][1].items())
         ]

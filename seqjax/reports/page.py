@@ -13,7 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from importlib.util import find_spec
-from typing import Protocol, TypeAlias, cast
+from typing import Any, TypeAlias
+
+import numpy as np
 
 from seqjax.errors import MissingPackageError
 
@@ -43,20 +45,6 @@ _LONG = 40
 Cell: TypeAlias = str | int | float | None
 
 
-class _Array(Protocol):
-    """An array, or a number, of numpy's."""
-
-    def tolist(self) -> object: ...
-
-
-class PlotlyFigure(Protocol):
-    """A `plotly.graph_objects.Figure`."""
-
-    def to_json(self) -> str | None:
-        """The figure as JSON with `data` and `layout`."""
-        ...
-
-
 @dataclass(frozen=True)
 class Text:
     """Paragraphs, with an empty line between them; line breaks stay."""
@@ -72,7 +60,6 @@ class Table:
     rows: Sequence[Sequence[Cell]]
     """A cell for each column; None is an empty one."""
     note: str = ""
-    """A sentence below the table."""
 
 
 @dataclass(frozen=True)
@@ -83,11 +70,9 @@ class Toggle:
     on: Mapping[str, object]
     """Changes of the layout while it is checked, such as `{"yaxis.type": "log"}`."""
     off: Mapping[str, object]
-    """Changes of the layout while it is not."""
     traces: Sequence[int] = ()
     """Numbers of the traces that are shown only while it is checked."""
     checked: bool = False
-    """How it is at first."""
 
 
 @dataclass(frozen=True)
@@ -97,8 +82,8 @@ class Figure:
     Names of traces and titles are read by plotly as its own markup: pass users' words through `plain`.
     """
 
-    figure: PlotlyFigure | Mapping[str, object]
-    """A plotly Figure, or a mapping with `data` and `layout`; arrays may be numpy's."""
+    figure: Mapping[str, Any]
+    """A mapping with `data` and `layout`; arrays may be numpy's."""
     caption: str = ""
     """A sentence below the figure, read out to those who cannot see it."""
     height: int = 380
@@ -123,7 +108,6 @@ class Section:
     title: str
     blocks: Sequence[Block]
     folded: bool = False
-    """Whether the reader has to open it."""
 
 
 def page(
@@ -231,9 +215,7 @@ def _cell(value: Cell, css: str) -> str:
 
 
 def _figure(block: Figure) -> str:
-    figure = block.figure
-    figure = figure if isinstance(figure, Mapping) else json.loads(figure.to_json() or "{}")
-    content = {"data": figure.get("data", []), "layout": _layout(figure.get("layout", {}))}
+    content = {key: block.figure.get(key, empty) for key, empty in (("data", []), ("layout", {}))}
     boxes = "".join(_toggle(toggle) for toggle in block.toggles)
     toggles = f'<div class="toggles">{boxes}</div>' if boxes else ""
     caption = f"<figcaption>{_text(block.caption)}</figcaption>" if block.caption else ""
@@ -241,11 +223,6 @@ def _figure(block: Figure) -> str:
         f'<figure>{toggles}<div class="plot" style="height:{block.height}px"></div>{caption}'
         f'<script type="application/json">{_json(content)}</script></figure>'
     )
-
-
-def _layout(layout: object) -> dict[str, object]:
-    """A figure's layout without the template that plotly puts into each: the page has its own."""
-    return {key: value for key, value in dict(layout).items() if key != "template"}  # pyright: ignore
 
 
 def _toggle(toggle: Toggle) -> str:
@@ -280,7 +257,7 @@ def _plain_values(value: object) -> object:
             return {str(key): _plain_values(item) for key, item in value.items()}
         case list() | tuple():
             return [_plain_values(item) for item in value]
-    return _plain_values(cast(_Array, value).tolist())
+    return _plain_values(np.asarray(value).tolist())
 
 
 def _resource(name: str) -> str:

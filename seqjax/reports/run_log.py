@@ -25,7 +25,6 @@ class Measures:
     """Losses and metrics of the predictions of all targets."""
 
     loss: float
-    """The total, which is minimized."""
     by_target: Mapping[str, float] = field(default_factory=dict)
     """Loss of each target: before its loss weight, or after it where a text log says no other."""
     metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
@@ -38,13 +37,11 @@ class Batches:
 
     place: float
     count: int
-    """The number of batches."""
     measures: Measures
     learning_rate: float
     speed: float
     """Samples a second; of a text log, batches a second."""
     memory: float | None = None
-    """Bytes in use."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +52,6 @@ class Validation:
     measures: Measures
     learning_rate: float
     seconds: float
-    training: Measures | None = None
-    """Mean over the epoch's batches."""
     shares: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """Share of each class among the predicted ones, by column and the class's name."""
 
@@ -70,13 +65,11 @@ class RunLog:
     validations: list[Validation] = field(default_factory=list)
     baselines: dict[str, Measures] = field(default_factory=dict)
     config: dict[str, Any] | None = None
-    """The configuration of the run, where the log says it."""
     labels: dict[str, list[str]] = field(default_factory=dict)
     """Names of the classes of some columns."""
     finished: bool = False
     speed_unit: str = "samples"
     notes: list[str] = field(default_factory=list)
-    """Remarks about the log for the reader of the page."""
 
     @property
     def best(self) -> Validation | None:
@@ -134,7 +127,14 @@ def read_log(name: str, path: Path) -> RunLog:
     run = RunLog(name)
     with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
         lines = list(file)
-    damaged = (_read_json if path.suffix == ".jsonl" else _read_text)(run, lines)
+    is_json = path.suffix == ".jsonl"
+    run.speed_unit = "samples" if is_json else "batches"
+    damaged = []
+    for number, line in enumerate(lines, 1):
+        try:
+            (_read_json if is_json else _read_text)(run, line)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            damaged.append(number)
     if damaged:
         run.notes.append(f"{path.name}: {_lines(damaged)} could not be read, and the page does without.")
     if not run.validations and not run.batches:
@@ -152,20 +152,10 @@ def _lines(numbers: list[int]) -> str:
     return f"line {shown}" if len(numbers) == 1 else f"lines {shown}{more}"
 
 
-def _read_json(run: RunLog, lines: Iterable[str]) -> list[int]:
-    """Reads JSON lines, and returns the numbers of those that cannot be read."""
-    damaged = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            _read_event(run, json.loads(line))
-        except (ValueError, KeyError, TypeError, AttributeError):
-            damaged.append(number)
-    return damaged
-
-
-def _read_event(run: RunLog, values: Mapping[str, Any]) -> None:
+def _read_json(run: RunLog, line: str) -> None:
+    if not line.strip():
+        return
+    values = json.loads(line)
     match values["event"]:
         case "start":
             run.config = values["config"]
@@ -215,7 +205,6 @@ def _batches(values: Mapping[str, Any]) -> Batches:
 
 
 def _validation(run: RunLog, values: Mapping[str, Any]) -> Validation:
-    training = values.get("training")
     shares = {
         column: _named(row, run.labels.get(column, [])) for column, row in values.get("shares", {}).items()
     }
@@ -224,7 +213,6 @@ def _validation(run: RunLog, values: Mapping[str, Any]) -> Validation:
         _measures(values),
         _number(values["learning_rate"]),
         float(values["seconds"]),
-        None if training is None else _measures(training),
         shares,
     )
 
@@ -251,27 +239,21 @@ _SHARES = re.compile(r"\[INFO\] (.+?): (.+: \d+\.\d{5}(?: \| .+: \d+\.\d{5})*)$"
 _SHARE = re.compile(r"(.+?): (\d+\.\d{5})(?: \| |$)")
 
 
-def _read_text(run: RunLog, lines: Iterable[str]) -> list[int]:
-    """Reads documented text lines, and returns the numbers of those that are not whole."""
-    damaged = []
-    run.speed_unit = "batches"
-    for number, line in enumerate(lines, 1):
-        try:
-            if match := _BATCH.search(line):
-                _add_batch(run, match)
-            elif match := _VALIDATION.search(line):
-                _add_validation(run, match)
-            elif match := _RESUMED.search(line):
-                epoch, batch, batches = map(int, match.groups())
-                run.resume(_place(epoch, batch, batches))
-            elif _CUT_SHORT.search(line):
-                damaged.append(number)
-            elif run.validations:
-                run.validations[-1] = _detailed(run.validations[-1], line)
-        except ValueError:
-            damaged.append(number)
-        run.finished |= "--- Training Complete ---" in line
-    return damaged
+def _read_text(run: RunLog, line: str) -> None:
+    """Reads a documented text line; raises `ValueError` for one that is not whole."""
+    if match := _BATCH.search(line):
+        _add_batch(run, match)
+    elif match := _VALIDATION.search(line):
+        _add_validation(run, match)
+    elif match := _RESUMED.search(line):
+        epoch, batch, batches = map(int, match.groups())
+        run.resume(_place(epoch, batch, batches))
+    elif _CUT_SHORT.search(line):
+        raise ValueError("the line is not whole")
+    elif "--- Training Complete ---" in line:
+        run.finished = True
+    elif run.validations:
+        run.validations[-1] = _detailed(run.validations[-1], line)
 
 
 def _detailed(validation: Validation, line: str) -> Validation:

@@ -7,7 +7,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
+from typing import Any
 
+from seqjax.config.changes import flattened
 from seqjax.reports.curves import GREY, Points, Quantity, Value, View, color, draw, draw_traces, line_trace
 from seqjax.reports.page import PALETTE, Cell, Figure, Row, Section, Table, page
 from seqjax.reports.run_log import Batches, Measures, RunLog, averaged
@@ -135,15 +137,9 @@ def _typical_speed(run: RunLog) -> float | None:
 
 def _losses(value: Value) -> list[Quantity]:
     """Training and validation loss."""
+    trained = _trained(lambda record: value(record.measures))
     return [
-        Quantity(
-            "training",
-            _trained(lambda record: value(record.measures)),
-            "training loss",
-            color=1,
-            width=1.3,
-            opacity=0.85,
-        ),
+        Quantity("training", trained, "training loss", color=1, width=1.3, opacity=0.85),
         Quantity("validation", _validated(value), "validation loss", value, width=2.4),
     ]
 
@@ -236,14 +232,14 @@ def _speed_figures(view: View) -> list[Figure]:
     quantities = [
         Quantity("learning rate", _trained(lambda record: record.learning_rate)),
         Quantity(f"{units} per second", _trained(lambda record: record.speed), color=2),
-        Quantity("memory in use (GB)", _trained(_gigabytes), color=4),
+        Quantity(
+            "memory in use (GB)",
+            _trained(lambda record: record.memory / 1e9 if record.memory else None),
+            color=4,
+        ),
     ]
     height = 280 if view.is_single else 360
     return list(chain.from_iterable(draw(view, row.name, [row], height=height) for row in quantities))
-
-
-def _gigabytes(record: Batches) -> float | None:
-    return record.memory / 1e9 if record.memory else None
 
 
 def _share_figure(run: RunLog, column: str) -> Figure:
@@ -272,18 +268,10 @@ def _runs_table(ranked: Sequence[RunLog]) -> Table:
     rows: list[list[Cell]] = []
     for run in ranked:
         best, speed = run.best, _typical_speed(run)
-        rows.append(
-            [
-                run.name,
-                None if best is None else best.measures.loss,
-                None if best is None else best.epoch,
-                run.epochs,
-                "yes" if run.finished else "no",
-                run.seconds,
-                None if speed is None else round(speed, 1),
-                *(_number(settings[key].get(run.name, "")) for key in shown),
-            ]
-        )
+        reached = (None, None) if best is None else (best.measures.loss, best.epoch)
+        state = (run.epochs, "yes" if run.finished else "no", run.seconds)
+        own = [_number(settings[key].get(run.name, "")) for key in shown]
+        rows.append([run.name, *reached, *state, None if speed is None else round(speed, 1), *own])
     units = " or ".join(dict.fromkeys(run.speed_unit for run in ranked))
     heads = ["run", "best loss", "best epoch", "epochs done", "finished", "seconds", f"{units} per second"]
     more = len(settings) - len(shown)
@@ -304,7 +292,7 @@ def _number(text: str) -> Cell:
 
 def _differing(runs: Sequence[RunLog]) -> dict[str, dict[str, str]]:
     """The settings in which the runs differ: key to name of the run to value."""
-    known = {run.name: _flat(run.config) for run in runs if run.config is not None}
+    known = {run.name: _settings(run.config) for run in runs if run.config is not None}
     keys = dict.fromkeys(key for config in known.values() for key in config if key != "model_name")
     return {
         key: {name: config[key] for name, config in known.items() if key in config}
@@ -315,7 +303,7 @@ def _differing(runs: Sequence[RunLog]) -> dict[str, dict[str, str]]:
 
 def _details(run: RunLog) -> list[Section]:
     """The best epochs and the settings of a run."""
-    settings = [] if run.config is None else [[key, value] for key, value in _flat(run.config).items()]
+    settings = [] if run.config is None else [[key, value] for key, value in _settings(run.config).items()]
     return [
         Section("Best epochs", [_best_epochs(run)] if run.validations else []),
         Section("Settings", [Table(["key", "value"], settings)] if settings else [], folded=True),
@@ -344,21 +332,17 @@ def _best_epochs(run: RunLog) -> Table:
         for record in ranked[:_LISTED_EPOCHS]
     ]
     rows += [[f"baseline: {name}", *cells(measures), None, None] for name, measures in run.baselines.items()]
-    several = len({target for target, _ in metrics}) > 1
-    titles = [
-        f"{_metric_title(name)} of {target}" if several else _metric_title(name) for target, name in metrics
-    ]
+    of_target = " of {}" if len({target for target, _ in metrics}) > 1 else ""
+    titles = [_metric_title(name) + of_target.format(target) for target, name in metrics]
     heads = ["", "loss", *(f"loss of {target}" for target in targets), *titles, "learning rate", "seconds"]
     more = len(ranked) - _LISTED_EPOCHS
     return Table(heads, rows, note=f"{more} more epochs have a higher loss." if more > 0 else "")
 
 
-def _flat(config: Mapping[str, object], prefix: str = "") -> dict[str, str]:
-    """A configuration as dotted keys with their values as text; empty ones are left out."""
-    rows: dict[str, str] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            rows |= _flat(value, f"{prefix}{key}.")
-        elif value is not None:
-            rows[f"{prefix}{key}"] = str(value).lower() if isinstance(value, bool) else str(value)
-    return rows
+def _settings(config: Mapping[str, Any]) -> dict[str, str]:
+    """The settings of a configuration by dotted key, as text; those that are None or empty are left out."""
+    return {
+        key: str(value).lower() if isinstance(value, bool) else str(value)
+        for key, value in flattened(config).items()
+        if value is not None and value != {}
+    }

@@ -11,8 +11,9 @@ import itertools
 import json
 import math
 import random
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from seqjax.config.base import ConfigModel, validate
@@ -31,19 +32,15 @@ from seqjax.errors import ConfigError, Problem
 Choice = Mapping[str, Any]
 """Keys of the training configuration, dotted, and their values."""
 
-MODEL, TRAINING = "model_spec", "training_spec"
-
 _SEARCHED = {
-    MODEL: "model_hyperparameter_sampling",
-    TRAINING: "training_hyperparameter_sampling",
+    "model_spec": "model_hyperparameter_sampling",
+    "training_spec": "training_hyperparameter_sampling",
     "model_name": "hp_search_name",
 }
 """Sections and keys of a training configuration that are called otherwise in a search."""
 
 MAX_GRID = 100_000
 """More runs than this are a mistake rather than a plan."""
-
-_FIXED_AT_TOP = (*FixedRun.model_fields, "seed")
 
 
 @dataclass(frozen=True)
@@ -83,10 +80,6 @@ class Space:
         listed = self.combination(generator.randrange(self.count))
         return listed | {key: drawn(key, found, generator) for key, found in self.ranges.items()}
 
-    def is_whole(self, key: str) -> bool:
-        """Whether a range is of whole numbers."""
-        return is_whole(key, self.ranges[key])
-
     @property
     def varied(self) -> tuple[str, ...]:
         """The dotted keys that have several values, in the order of the axes from the slowest."""
@@ -104,13 +97,11 @@ class Candidate:
     """A combination that can be trained."""
 
     run: int
-    """The number of its run, from 0."""
     combination: int
     """Its number in the space; in a space with ranges, that of the draw."""
     settings: Choice
     """What distinguishes it: the keys that the search varies."""
     config: TrainConfig
-    """All of it."""
 
 
 @dataclass(frozen=True)
@@ -118,9 +109,13 @@ class Skipped:
     """A combination that is not trained."""
 
     combination: int
-    """Its number in the space."""
-    reason: str
-    """Why: what is wrong with it, or which earlier one it repeats."""
+    problems: Sequence[Problem]
+    """Its mistakes; or the earlier one that it repeats."""
+
+    @property
+    def reason(self) -> str:
+        """The problems as a text of one line."""
+        return " ".join(map(str, self.problems))
 
 
 @dataclass(frozen=True)
@@ -129,26 +124,28 @@ class Plan:
 
     candidates: tuple[Candidate, ...]
     skipped: tuple[Skipped, ...]
-    """What was looked at on the way, and left out."""
 
 
 def space_of(config: HyperparameterSearchConfig) -> Space:
     """The combinations of a search, linked and free as the documents say."""
     groups = (
         ("", config, OUTER_AXES),
-        (f"{TRAINING}.", config.training_hyperparameter_sampling, TRAINING_AXES),
-        (f"{MODEL}.", config.model_hyperparameter_sampling, MODEL_AXES),
+        ("training_spec.", config.training_hyperparameter_sampling, TRAINING_AXES),
+        ("model_spec.", config.model_hyperparameter_sampling, MODEL_AXES),
         ("", config.other_sampling, [(key,) for key in config.other_sampling]),
     )
     axes: list[tuple[Choice, ...]] = []
     ranges: dict[str, Range] = {}
     for prefix, section, linked in groups:
+        held: dict[str, Any] = dict(section)
         plain = section.model_dump(mode="json") if isinstance(section, ConfigModel) else section
         for keys in linked:
-            found = dict(zip(keys, _values(section, keys), strict=True))
-            ranges |= {f"{prefix}{key}": value for key, value in found.items() if isinstance(value, Range)}
-            axes.append(_axis(prefix, plain, tuple(key for key in keys if f"{prefix}{key}" not in ranges)))
-    return Space(tuple(reversed([axis for axis in axes if axis[0]])), ranges)
+            ranges |= {f"{prefix}{key}": held[key] for key in keys if isinstance(held[key], Range)}
+            listed = {f"{prefix}{key}": plain[key] for key in keys if isinstance(held[key], list | tuple)}
+            if listed:
+                places = zip(*listed.values(), strict=True)
+                axes.append(tuple(dict(zip(listed, place, strict=True)) for place in places))
+    return Space(tuple(reversed(axes)), ranges)
 
 
 def drawn(key: str, values: Range, generator: random.Random) -> float:
@@ -163,12 +160,11 @@ def drawn(key: str, values: Range, generator: random.Random) -> float:
 
 
 def plan(config: HyperparameterSearchConfig, metadata: Metadata) -> Plan:
-    """Which runs a search consists of.
+    """The runs that a search consists of.
 
     A grid is all combinations in order. A sample is `n_samples` distinct ones in an order drawn from the
-    seed, so that a larger sample begins with a smaller one. Halving begins with a sample, or with all.
-    Combinations that cannot be trained, or that come to the same training as an earlier one, are left out; a
-    sample draws others in their place.
+    seed, so that a larger sample begins with a smaller one. Halving begins with a sample, or with all. A
+    sample draws others in place of those that are left out.
 
     Args:
       config: The search.
@@ -177,25 +173,65 @@ def plan(config: HyperparameterSearchConfig, metadata: Metadata) -> Plan:
     Raises:
       ConfigError: No combination can be trained, or a grid is too large.
     """
-    space = space_of(config)
+    space, source = space_of(config), f"The search {config.hp_search_name!r}"
+    wanted, numbers = space.count, range(space.count)
     if config.search_strategy == "grid" or config.n_samples is None:
         if space.count > MAX_GRID:
             problem = (
                 f"{config.search_strategy} makes {space.count} combinations, more than {MAX_GRID}: set "
                 "search_strategy: sample."
             )
-            raise ConfigError(_source(config), [Problem("search_strategy", problem)])
-        combinations = enumerate(map(space.combination, range(space.count)))
-        return _plan(config, space, metadata, combinations, space.count)
-    if space.ranges:
-        wanted = config.n_samples
-        draws: Iterator[tuple[int, Choice]] = (
-            (number, space.draw(config.seed, number)) for number in itertools.count()
-        )
+            raise ConfigError(source, [Problem("search_strategy", problem)])
     else:
-        wanted = min(config.n_samples, space.count)
-        draws = ((number, space.combination(number)) for number in shuffled(space.count, config.seed))
-    return _plan(config, space, metadata, itertools.islice(draws, 100 * wanted + 1000), wanted)
+        wanted = config.n_samples if space.ranges else min(config.n_samples, space.count)
+        order = itertools.count() if space.ranges else shuffled(space.count, config.seed)
+        numbers = itertools.islice(order, 100 * wanted + 1000)
+    settings = partial(space.draw, config.seed) if space.ranges else space.combination
+    runs = trainable(config, metadata, ((number, settings(number)) for number in numbers), wanted)
+    if not runs.candidates and runs.skipped:
+        raise ConfigError(
+            f"{source} has no combination that can be trained ({len(runs.skipped)} tried). The first",
+            runs.skipped[0].problems,
+        )
+    return runs
+
+
+def trainable(
+    config: HyperparameterSearchConfig,
+    metadata: Metadata,
+    combinations: Iterable[tuple[int, Choice]],
+    wanted: int | None = None,
+) -> Plan:
+    """The combinations that can be trained, less those that come to the same training as an earlier one.
+
+    Args:
+      config: The search.
+      metadata: Of the data.
+      combinations: Their numbers and settings.
+      wanted: The largest number of runs, which are numbered from 0; None takes all, and the runs have the
+        numbers of their combinations.
+    """
+    space = space_of(config)
+    candidates: list[Candidate] = []
+    skipped: list[Skipped] = []
+    seen: dict[str, int] = {}
+    for number, settings in combinations:
+        if len(candidates) == wanted:
+            break
+        run = number if wanted is None else len(candidates)
+        try:
+            candidate = _candidate(config, space, metadata, settings, run=run, number=number)
+        except ConfigError as error:
+            skipped.append(Skipped(number, error.problems))
+            continue
+        alike = json.dumps(candidate.config.model_dump(mode="json", exclude={"model_name"}), sort_keys=True)
+        same = seen.setdefault(alike, number)
+        if same == number:
+            candidates.append(candidate)
+        else:
+            message = f"comes to the same training as combination {same}."
+            skipped.append(Skipped(number, [Problem("", message)]))
+    return Plan(tuple(candidates), tuple(skipped))
 
 
 def shuffled(count: int, seed: int) -> Iterator[int]:
@@ -219,11 +255,13 @@ def train_values(config: HyperparameterSearchConfig, settings: Choice, model_nam
       settings: The combination.
       model_name: Name of the run.
     """
-    values = config.model_dump(mode="json")
-    model, training = values["model_hyperparameter_sampling"], values["training_hyperparameter_sampling"]
-    result: dict[str, Any] = {key: values[key] for key in _FIXED_AT_TOP} | {"model_name": model_name}
-    result[MODEL] = _without(model, MODEL_AXES)
-    result[TRAINING] = _without(training, TRAINING_AXES)
+    result = config.model_dump(mode="json", include={*FixedRun.model_fields, "seed"})
+    result["model_name"] = model_name
+    for section, sampling, axes in (
+        ("model_spec", config.model_hyperparameter_sampling, MODEL_AXES),
+        ("training_spec", config.training_hyperparameter_sampling, TRAINING_AXES),
+    ):
+        result[section] = sampling.model_dump(mode="json", exclude={key for axis in axes for key in axis})
     # What is set inside of a key comes after the key itself.
     for key, value in sorted(settings.items(), key=lambda item: len(parts_of(item[0]))):
         *outer, name = parts_of(key)
@@ -237,19 +275,7 @@ def train_values(config: HyperparameterSearchConfig, settings: Choice, model_nam
     return result
 
 
-def resolved(settings: Choice) -> dict[str, Any]:
-    """Settings in which a number of key/value heads that does not divide the query heads is null."""
-    kv_heads, heads = settings[f"{MODEL}.n_kv_heads"], settings[f"{MODEL}.n_head"]
-    divides = kv_heads is not None and heads % kv_heads == 0
-    return {**settings, f"{MODEL}.n_kv_heads": kv_heads if divides else None}
-
-
-def run_name(search: str, run: int) -> str:
-    """The name of a run."""
-    return f"{search}-run-{run}"
-
-
-def candidate_of(
+def _candidate(
     config: HyperparameterSearchConfig,
     space: Space,
     metadata: Metadata,
@@ -258,21 +284,12 @@ def candidate_of(
     run: int,
     number: int,
 ) -> Candidate:
-    """A combination as a run.
-
-    Args:
-      config: The search.
-      space: That of the search.
-      metadata: Of the data.
-      settings: The combination.
-      run: Number of the run.
-      number: Number of the combination.
-
-    Raises:
-      ConfigError: It cannot be trained; the keys are those of the search.
-    """
-    chosen = resolved(settings)
-    values = train_values(config, chosen, run_name(config.hp_search_name, run))
+    """A combination as a run; raises a ConfigError with the keys of the search if it cannot be trained."""
+    kv_heads = settings["model_spec.n_kv_heads"]
+    if kv_heads is not None and settings["model_spec.n_head"] % kv_heads:
+        kv_heads = None
+    chosen = {**settings, "model_spec.n_kv_heads": kv_heads}
+    values = train_values(config, chosen, f"{config.hp_search_name}-run-{run}")
     try:
         train = validate(TrainConfig, values, f"combination {number}")
         resolve_schema(train, metadata)
@@ -283,44 +300,6 @@ def candidate_of(
         ]
         raise ConfigError(error.source, problems) from None
     return Candidate(run, number, {key: chosen[key] for key in space.varied}, train)
-
-
-def identity(config: TrainConfig) -> str:
-    """What two runs have in common that train the same model."""
-    return json.dumps(config.model_dump(mode="json", exclude={"model_name"}), sort_keys=True)
-
-
-def _plan(
-    config: HyperparameterSearchConfig,
-    space: Space,
-    metadata: Metadata,
-    combinations: Iterable[tuple[int, Choice]],
-    wanted: int,
-) -> Plan:
-    candidates: list[Candidate] = []
-    skipped: list[Skipped] = []
-    first_error: ConfigError | None = None
-    seen: dict[str, int] = {}
-    for number, settings in combinations:
-        if len(candidates) == wanted:
-            break
-        try:
-            candidate = candidate_of(config, space, metadata, settings, run=len(candidates), number=number)
-        except ConfigError as error:
-            first_error = first_error or error
-            skipped.append(Skipped(number, " ".join(map(str, error.problems))))
-            continue
-        same = seen.setdefault(identity(candidate.config), number)
-        if same != number:
-            skipped.append(Skipped(number, f"comes to the same training as combination {same}."))
-            continue
-        candidates.append(candidate)
-    if not candidates and first_error is not None:
-        raise ConfigError(
-            f"{_source(config)} has no combination that can be trained ({len(skipped)} tried). The first",
-            first_error.problems,
-        )
-    return Plan(tuple(candidates), tuple(skipped))
 
 
 def _places(space: Space, settings: Choice) -> dict[str, int]:
@@ -347,24 +326,3 @@ def _begins(key: str) -> Iterator[str]:
     while key:
         yield key
         key = key.rpartition(".")[0]
-
-
-def _source(config: HyperparameterSearchConfig) -> str:
-    return f"The search {config.hp_search_name!r}"
-
-
-def _values(section: ConfigModel | Mapping[str, Any], keys: tuple[str, ...]) -> list[Any]:
-    return [getattr(section, key) if isinstance(section, ConfigModel) else section[key] for key in keys]
-
-
-def _axis(prefix: str, section: Mapping[str, Any], keys: tuple[str, ...]) -> tuple[Choice, ...]:
-    """The choices of an axis; one that sets nothing where all keys are ranges."""
-    given = {f"{prefix}{key}": section[key] for key in keys if section[key] is not None}
-    if not given:
-        return ({},)
-    return tuple(dict(zip(given, place, strict=True)) for place in zip(*given.values(), strict=True))
-
-
-def _without(section: Mapping[str, Any], axes: tuple[tuple[str, ...], ...]) -> dict[str, Any]:
-    varied = {key for axis in axes for key in axis}
-    return {key: value for key, value in section.items() if key not in varied}

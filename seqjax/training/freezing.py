@@ -8,7 +8,7 @@ import jax
 from seqjax.config.base import suggestion
 from seqjax.config.schema import Schema
 from seqjax.errors import ConfigError, Problem
-from seqjax.optim.parts import Path
+from seqjax.optim.rule import Path
 from seqjax.training.state import Params
 
 

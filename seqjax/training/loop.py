@@ -18,6 +18,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeAlias
 
@@ -288,7 +289,8 @@ class Population:
         try:
             # No other process waits for this one, so that it can be left at any point.
             alone = self.run.placement.processes == 1
-            evaluations = (self._note.raising(self._evaluate) if alone else self._evaluate)(going)
+            with self._note.at_once() if alone else nullcontext():
+                evaluations = self._evaluate(going)
         except KeyboardInterrupt as stop:  # The updates are done, and need not be done again.
             self._pause(going, signal_of(stop))
             raise

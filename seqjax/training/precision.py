@@ -24,7 +24,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from seqjax.config.model import DTypeName, LayerType
 from seqjax.errors import TrainingError
 from seqjax.model.dropout import random_words
-from seqjax.optim.parts import Path
+from seqjax.optim.rule import Path
 from seqjax.training.devices import Device
 from seqjax.training.placement import Tree
 

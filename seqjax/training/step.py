@@ -27,8 +27,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from seqjax.model.dropout import Dropout
 from seqjax.model.functional import GraphDef, merge
 from seqjax.optim.optimizers import Optimizer
-from seqjax.optim.parts import widened
-from seqjax.optim.rule import Number, is_off
+from seqjax.optim.rule import Number, is_off, widened
 from seqjax.training.feed import Step
 from seqjax.training.metrics import Sums, added, no_sums
 from seqjax.training.objective import (

@@ -8,8 +8,6 @@ import jax
 import numpy as np
 import optuna
 import pytest
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 
 import seqjax.commands.hyperparameter_search as search_command
 import seqjax.commands.search_engines as search_engines
@@ -362,18 +360,15 @@ def test_optuna_learns_from_batches_and_goes_on(project, trainer):
     keys = ("rank", "combination", "num_layers", "dropout", LOSS)
     assert [[row[key] for key in keys] for row in again] == [[row[key] for key in keys] for row in rows]
     assert Counter(trainer.names)["part-run-7"] == 2
-    hyperparameter_search(tpe("lines", study_storage="journal"))
-    # As optuna-dashboard opens them.
-    folder = project / "configs/hp_search"
-    lines = JournalStorage(JournalFileBackend(str(folder / "lines-study.log")))
-    for name, storage in (("part", f"sqlite:///{folder / 'part-study.db'}"), ("lines", lines)):
-        study = optuna.load_study(study_name=name, storage=storage)
-        assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 12
-        assert study.best_value == rows[0][LOSS]
-        assert study.best_params == {
-            "model_spec.num_layers": rows[0]["num_layers"],
-            "training_spec.dropout": rows[0]["dropout"],
-        }
+    # As optuna-dashboard opens it.
+    storage = f"sqlite:///{project / 'configs/hp_search/part-study.db'}"
+    study = optuna.load_study(study_name="part", storage=storage)
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 12
+    assert study.best_value == rows[0][LOSS]
+    assert study.best_params == {
+        "model_spec.num_layers": rows[0]["num_layers"],
+        "training_spec.dropout": rows[0]["dropout"],
+    }
 
 
 def test_a_study_that_lacks_finished_trials_is_refused(project, trainer):

@@ -15,7 +15,7 @@ import pytest
 
 from seqjax.commands import search_ray
 from seqjax.commands.hyperparameter_search import hyperparameter_search
-from seqjax.commands.search_engines import Part, Record
+from seqjax.commands.search_engines import Record
 from seqjax.commands.search_ray import _connect, _groups, _share, _warn_of_missing, options, train_group
 from seqjax.commands.train_run import Task, TrainResult
 from seqjax.errors import ConfigError, MissingPackageError, TrainingError
@@ -28,17 +28,17 @@ __all__ = ["project"]
 pytestmark = pytest.mark.usefixtures("compile_once", "compile_fast")
 
 
-def parts(**training):
-    return [Part(candidate) for candidate in plan(search(training=training), METADATA).candidates]
+def tasks(**training):
+    return [Task(one.run, one.config) for one in plan(search(training=training), METADATA).candidates]
 
 
 def test_groups_are_of_one_shape_and_not_too_large():
-    some = parts(learning_rate=[0.1, 0.2, 0.3], epochs=[1, 1, 1], batch_size=[4, 8])
+    some = tasks(learning_rate=[0.1, 0.2, 0.3], epochs=[1, 1, 1], batch_size=[4, 8])
     found = [[task.number for task in group] for group in _groups(some, 2)]
     assert sorted(number for group in found for number in group) == list(range(6))
     assert [len(group) for group in found] == [2, 1, 2, 1]
     for group in found:
-        assert len({some[number].candidate.config.training_spec.batch_size for number in group}) == 1
+        assert len({some[number].config.training_spec.batch_size for number in group}) == 1
 
 
 def test_runs_are_shared_out_among_the_places_there_are():
@@ -183,9 +183,9 @@ def test_a_search_on_a_cluster_whose_workers_are_lost(project, monkeypatch, clus
     expected = hyperparameter_search(settings("here", engine="vmap"))
     noted, killed, add = [], [], Record.add
 
-    def add_and_kill(record, part, end, seconds, *, left):
-        add(record, part, end, seconds, left=left)
-        noted.append(part.candidate.run)
+    def add_and_kill(record, task, end, seconds, *, left):
+        add(record, task, end, seconds, left=left)
+        noted.append(task.number)
         if len(killed) < 1:
             killed.append(kill_workers())
 

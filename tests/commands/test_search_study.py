@@ -8,22 +8,13 @@ from seqjax.sweep.space import space_of
 from tests.searches import search
 
 
-@pytest.mark.parametrize(
-    ("storage", "content"),
-    [
-        ("sqlite", b"no database" * 1000),
-        ("journal", b"no JSON\n" * 9),
-        ("journal", b"[]\n" * 9),
-        ("journal", b"{}\n" * 9),
-        ("journal", b"\xff\xfe\n" * 9),
-    ],
-)
-def test_a_file_that_is_no_study_is_named(tmp_path, storage, content):
+@pytest.mark.parametrize("content", [b"no database" * 1000, b"[]\n" * 9, b"\xff\xfe\n" * 9])
+def test_a_file_that_is_no_study_is_named(tmp_path, content):
     path = tmp_path / "demo-study"
     path.write_bytes(content)
     space = space_of(search({"num_layers": [1, 2]}, search_strategy="tpe", n_samples=2))
     with pytest.raises(ArtifactError, match=r"demo-study cannot be opened as a study of Optuna's \(.+\)\."):
-        Study(path, "demo", storage, space, seed=1, wanted=2)
+        Study(path, "demo", space, seed=1, wanted=2)
     assert path.read_bytes() == content
 
 
@@ -32,7 +23,7 @@ def test_whole_numbers_are_asked_for_within_their_bounds(tmp_path, log):
     others = {"training_spec.early_stopping_epochs": {"low": 2.0, "high": 4.0, "log": log}}
     layers = {"num_layers": {"low": 1, "high": 2, "log": log}}
     config = search(layers, search_strategy="tpe", n_samples=9, other_sampling=others)
-    study = Study(tmp_path / "s.db", "demo", "sqlite", space_of(config), seed=1, wanted=9)
+    study = Study(tmp_path / "s.db", "demo", space_of(config), seed=1, wanted=9)
     study.ask(20, at_random=True)
     asked = list(study.settings().values())
     assert {settings["model_spec.num_layers"] for settings in asked} == {1, 2}

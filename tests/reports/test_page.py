@@ -13,7 +13,7 @@ from seqjax.reports.page import Figure, Row, Section, Table, Text, Toggle, page,
 
 WORDS = "<b>a & b</b></script><img src=x onerror=alert(1)> \"q\" 'é'"
 TRACE = {"type": "scatter", "x": [0, 1], "y": np.asarray([1.5, np.nan], np.float32), "name": plain(WORDS)}
-FIGURE = {"data": [TRACE], "layout": {"title": {"text": plain(WORDS)}, "template": {"layout": {}}}}
+FIGURE = {"data": [TRACE], "layout": {"title": {"text": plain(WORDS)}}}
 TOGGLE = Toggle(WORDS, {"yaxis.type": "log"}, {"yaxis.type": "linear"}, traces=[0], checked=True)
 
 
@@ -89,14 +89,6 @@ def test_figures_are_json_with_gaps_for_what_is_not_finite(full):
     assert first["data"][0]["y"] == [1.5, None]
     assert first["data"][0]["name"] == plain(WORDS)
     assert set(first["layout"]) == {"title"}
-
-
-def test_a_plotly_figure_is_taken_too():
-    graph_objects = pytest.importorskip("plotly.graph_objects")
-    figure = graph_objects.Figure(graph_objects.Scatter(y=np.arange(3)), layout={"height": 50})
-    (found,) = figures(page("t", [Section("s", [Figure(figure)])]))
-    assert found["layout"] == {"height": 50}
-    assert found["data"][0]["type"] == "scatter"
 
 
 def test_figures_in_a_row_are_figures():

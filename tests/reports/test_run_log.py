@@ -102,7 +102,6 @@ def test_json_lines(tmp_path):
     assert run.baselines == {"marginal": Measures(3.0, {"a": 1.5})}
     assert run.validations[0].shares == {"a": {"other": 0.25, "x": 0.5, "3": 0.25}}
     assert run.validations[1].measures == Measures(2.0, {"a": 1.0}, {"a": {"perplexity": 4.0}})
-    assert run.validations[1].training == Measures(3.25, {"a": 1.6})
     assert (run.batches[0].memory, run.batches[1].memory) == (1000, None)
     assert run.best is run.validations[1]
     assert (run.finished, run.epochs, run.seconds, run.notes) == (True, 1, 4.0, [])
@@ -239,7 +238,7 @@ def test_null_is_a_number_that_is_not_finite(tmp_path):
     )
     assert run.notes == []
     first, second = run.validations
-    found = [run.baselines["marginal"], first.measures, run.batches[0].measures, second.training]
+    found = [run.baselines["marginal"], first.measures, run.batches[0].measures]
     assert all(math.isnan(measures.loss) and math.isnan(measures.by_target["a"]) for measures in found)
     assert all(math.isnan(measures.metrics["a"]["perplexity"]) for measures in found[:2])
     assert run.best is second

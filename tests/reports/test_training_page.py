@@ -28,7 +28,7 @@ def batches(places, *, count=5):
 @pytest.fixture
 def run():
     shares = {"item": {f"class {index}": 1 / 20 for index in range(20)}}
-    validations = [Validation(epoch, measures(4.0 - epoch), 0.1, 30.0, None, shares) for epoch in range(3)]
+    validations = [Validation(epoch, measures(4.0 - epoch), 0.1, 30.0, shares) for epoch in range(3)]
     baselines = {"marginal": measures(3.5), "first-order Markov": measures(2.5)}
     config = {
         "model_name": "shop",
