@@ -1,79 +1,26 @@
 """seqjax: from a table of event sequences to a trained, exported causal transformer.
 
-The public names are listed here and imported on first use, so that `import seqjax` is instant.
+The public names are those of `seqjax.api`, which is imported on first use, so that `import seqjax` is
+instant.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from seqjax.version import __version__
+from seqjax.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from seqjax.api import evaluate, infer, load_model, make, preprocess, search, train, visualize_training
-    from seqjax.config.evaluate import EvaluateConfig
-    from seqjax.config.hyperparameter_search import HyperparameterSearchConfig
-    from seqjax.config.infer import InferConfig
-    from seqjax.config.make import MakeConfig
-    from seqjax.config.metadata import Metadata
-    from seqjax.config.model import ModelSpec
-    from seqjax.config.preprocess import PreprocessConfig
-    from seqjax.config.train import TrainConfig, TrainingSpec
-    from seqjax.config.visualize_training import VisualizeTrainingConfig
-    from seqjax.errors import SeqjaxError
-
-__all__ = [
-    "EvaluateConfig",
-    "HyperparameterSearchConfig",
-    "InferConfig",
-    "MakeConfig",
-    "Metadata",
-    "ModelSpec",
-    "PreprocessConfig",
-    "SeqjaxError",
-    "TrainConfig",
-    "TrainingSpec",
-    "VisualizeTrainingConfig",
-    "__version__",
-    "evaluate",
-    "infer",
-    "load_model",
-    "make",
-    "preprocess",
-    "search",
-    "train",
-    "visualize_training",
-]
-
-_HOMES = {
-    "EvaluateConfig": "seqjax.config.evaluate",
-    "HyperparameterSearchConfig": "seqjax.config.hyperparameter_search",
-    "InferConfig": "seqjax.config.infer",
-    "MakeConfig": "seqjax.config.make",
-    "Metadata": "seqjax.config.metadata",
-    "ModelSpec": "seqjax.config.model",
-    "PreprocessConfig": "seqjax.config.preprocess",
-    "SeqjaxError": "seqjax.errors",
-    "TrainConfig": "seqjax.config.train",
-    "TrainingSpec": "seqjax.config.train",
-    "VisualizeTrainingConfig": "seqjax.config.visualize_training",
-    "evaluate": "seqjax.api",
-    "infer": "seqjax.api",
-    "load_model": "seqjax.api",
-    "make": "seqjax.api",
-    "preprocess": "seqjax.api",
-    "search": "seqjax.api",
-    "train": "seqjax.api",
-    "visualize_training": "seqjax.api",
-}
+    from seqjax.api import *  # noqa: F403
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOMES:
+    api = import_module("seqjax.api")
+    if name == "__all__":
+        return api.__all__
+    if name not in api.__all__:
         raise AttributeError(f"module 'seqjax' has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
+    return getattr(api, name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+    return sorted({*globals(), *import_module("seqjax.api").__all__})
