@@ -16,15 +16,41 @@ from seqjax.config.infer import InferConfig
 from seqjax.config.load import as_config
 from seqjax.config.make import MakeConfig
 from seqjax.config.metadata import Metadata
+from seqjax.config.model import ModelSpec
 from seqjax.config.preprocess import PreprocessConfig
-from seqjax.config.train import TrainConfig
+from seqjax.config.train import TrainConfig, TrainingSpec
 from seqjax.config.visualize_training import VisualizeTrainingConfig
 from seqjax.console import log_lines
+from seqjax.errors import SeqjaxError
+from seqjax.version import __version__
 
 if TYPE_CHECKING:
     from seqjax.commands.train_run import TrainResult
     from seqjax.evaluation.result import Report
     from seqjax.inference.model import Model
+
+__all__ = [
+    "EvaluateConfig",
+    "HyperparameterSearchConfig",
+    "InferConfig",
+    "MakeConfig",
+    "Metadata",
+    "ModelSpec",
+    "PreprocessConfig",
+    "SeqjaxError",
+    "TrainConfig",
+    "TrainingSpec",
+    "VisualizeTrainingConfig",
+    "__version__",
+    "evaluate",
+    "infer",
+    "load_model",
+    "make",
+    "preprocess",
+    "search",
+    "train",
+    "visualize_training",
+]
 
 Values: TypeAlias = Mapping[str, Any]
 Source: TypeAlias = Values | str | PathLike[str]
