@@ -1,4 +1,4 @@
-"""What an evaluation found: the content of the JSON report, which docs/evaluate.md documents.
+"""The result of an evaluation: the content of the JSON report, which docs/evaluate.md documents.
 
 A field is a key. Whatever is not defined (the R² of equal values, an interval of too little data) is null.
 """
@@ -22,15 +22,13 @@ Outcome = Literal["better", "no better", "worse", "not judged"]
 
 @dataclass(frozen=True)
 class Verdict:
-    """A model against the best of the baselines, by one metric."""
+    """A model against the baseline that is best on this data, by one metric."""
 
     outcome: Outcome
     text: str
-    """A sentence that says it all."""
     metric: str
     """What it is about: a key of `metrics`."""
     baseline: str | None
-    """The baseline that is best on this data."""
     difference: Estimate | None
     """The baseline's figure less the model's; above 0 the model is better."""
     relative: float | None
@@ -39,39 +37,32 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Position:
-    """One position of the prediction window."""
+    """One position of the prediction window, from 1, the oldest; figures by predictor and metric."""
 
     position: int
-    """1 is the oldest."""
     items_seen: int
     """How many items the model sees before it."""
     items: int
-    """Items scored there."""
     metrics: Mapping[str, Mapping[str, float | None]]
-    """By predictor and metric."""
 
 
 @dataclass(frozen=True)
 class Bin:
-    """Items of similar confidence."""
+    """Items of similar confidence, with their mean confidence and the share that was right."""
 
     low: float
     high: float
     items: int
     confidence: float | None
-    """Their mean confidence."""
     accuracy: float | None
-    """How many of them were right."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Whether a model is right as often as it is sure."""
+    """The expected calibration error of each predictor, and the bins of the model."""
 
     ece: Mapping[str, float | None]
-    """The expected calibration error of each predictor."""
     bins: Sequence[Bin]
-    """Of the model."""
 
 
 @dataclass(frozen=True)
@@ -86,11 +77,10 @@ class ConfusionTable:
 
 @dataclass(frozen=True)
 class Points:
-    """Items drawn at random, in original units."""
+    """Items drawn at random, in original units; predictions by predictor."""
 
     truth: Sequence[float]
     predictions: Mapping[str, Sequence[float]]
-    """By predictor."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +91,6 @@ class TargetResult:
     head: HeadName
     """What the model predicts of it: see `seqjax.model.distributions`."""
     items: int
-    """Items scored."""
     not_scored: Mapping[str, int]
     """Items that were left out, by reason: padding, unknown, other."""
     pieces: int
@@ -111,14 +100,13 @@ class TargetResult:
     """By predictor (the model first) and metric."""
     positions: Sequence[Position]
     """Where the model predicts several positions a window; else empty."""
-    classes: Mapping[str, int] | None
-    """Of a categorical target: how many classes there are, occurred and were predicted."""
-    calibration: Calibration | None
-    """Of a categorical target."""
-    confusion: ConfusionTable | None
-    """Of a categorical target."""
-    points: Points | None
-    """Of a real target."""
+    # Of a categorical target.
+    classes: Mapping[str, int] | None = None
+    """How many classes there are, occurred and were predicted."""
+    calibration: Calibration | None = None
+    confusion: ConfusionTable | None = None
+    # Of a real target.
+    points: Points | None = None
 
 
 Value: TypeAlias = str | float | None
@@ -136,11 +124,10 @@ class Guess:
 
 @dataclass(frozen=True)
 class Example:
-    """A window and the prediction of the item after it."""
+    """A window and the prediction of the item after it, whose position is `item_position`."""
 
     sequence_id: int
     item_position: int
-    """Position of the predicted item."""
     window: Mapping[str, Sequence[Value]]
     """The newest items before it, oldest first, by column."""
     targets: Mapping[str, Guess]
@@ -153,7 +140,6 @@ class Baselines:
     fitted_on: str | None
     """The training data; null if there is none, and then there are no baselines."""
     windows: int
-    """Windows of it."""
 
 
 @dataclass(frozen=True)
@@ -171,11 +157,9 @@ class ModelResult:
     """What the bootstrap draws."""
     baselines: Baselines
     verdict: str
-    """All targets in a sentence."""
     targets: Mapping[str, TargetResult]
     examples: Sequence[Example]
     notes: Sequence[str]
-    """What a reader should know."""
 
 
 @dataclass(frozen=True)
@@ -201,16 +185,13 @@ class Settings:
 
 @dataclass(frozen=True)
 class Report:
-    """A whole evaluation."""
+    """A whole evaluation of held-out data; `created` is in ISO 8601, UTC."""
 
     format: int
     seqjax_version: str
     created: str
-    """When: ISO 8601, UTC."""
     files: Sequence[str]
-    """Where the report is written."""
     data: str
-    """The held-out data."""
     settings: Settings
     models: Sequence[ModelResult]
     comparison: Mapping[str, Sequence[Rank]]

@@ -54,7 +54,7 @@ class Engine(Protocol):
 
 
 def without_dropout(model: str) -> ArtifactError:
-    """What to say of a graph that cannot drop."""
+    """The error of a graph that cannot drop."""
     return ArtifactError(
         f"{model} was exported without dropout, so infer_with_dropout cannot be true. Train it with "
         "export_with_dropout: true, or infer from its .pt file."
@@ -79,19 +79,14 @@ class OnnxEngine:
         """
         if live_dropout and card.dropout_input is None:
             raise without_dropout("The model")
+        self.card = card
         self._session = session
-        self._card = card
         self._dropout = dropout_feed(card, live=live_dropout)
         self._at_once = _rows_at_once(session)
 
-    @property
-    def card(self) -> ModelCard:
-        """What the model says about itself."""
-        return self._card
-
     def predict(self, inputs: Columns, valid_mask: Bool[np.ndarray, "B L"]) -> Outputs:
-        """See `Engine.predict`."""
-        feed, names = graph_feed(self._card, inputs, valid_mask), list(self._card.output_names)
+        """The outputs; see `Engine.predict`."""
+        feed, names = graph_feed(self.card, inputs, valid_mask), list(self.card.output_names)
         parts = [
             self._session.run(
                 names, {**{name: values[rows] for name, values in feed.items()}, **self._dropout}
@@ -99,11 +94,11 @@ class OnnxEngine:
             for rows in _even_slices(len(valid_mask), self._at_once)
         ]
         joined = (np.concatenate([np.asarray(part[at]) for part in parts]) for at in range(len(names)))
-        return self._card.by_target(joined)
+        return self.card.by_target(joined)
 
 
 def _rows_at_once(session: "onnxruntime.InferenceSession") -> int | None:
-    """How many windows to compute at once; null where that is not a matter of a processor's cache."""
+    """The number of windows to compute at once; None where that is not a matter of a processor's cache."""
     if session.get_providers()[0] != "CPUExecutionProvider":
         return None
     threads = session.get_session_options().intra_op_num_threads or os.cpu_count() or 1
@@ -122,16 +117,12 @@ class AveragingEngine:
 
     def __init__(self, engine: Engine, passes: int) -> None:
         """Takes an engine that drops anew at every call, and how many calls to average."""
+        self.card = engine.card
         self._engine = engine
         self._passes = passes
 
-    @property
-    def card(self) -> ModelCard:
-        """What the model says about itself."""
-        return self._engine.card
-
     def predict(self, inputs: Columns, valid_mask: Bool[np.ndarray, "B L"]) -> Outputs:
-        """See `Engine.predict`; the standard deviation of an output is called `SPREAD` and its name."""
+        """The mean outputs; the standard deviation of an output is called `SPREAD` and its name."""
         first = self._moments(self._engine.predict(inputs, valid_mask))
         # Sums of what lies beyond the first pass stay precise where the passes hardly differ.
         sums = {name: np.zeros(values.shape, np.float64) for name, values in first.items()}

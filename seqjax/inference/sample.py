@@ -128,14 +128,13 @@ def widened(column: Shaped[np.ndarray, "*shape"]) -> Shaped[np.ndarray, "*shape"
     return column.astype(np.int64 if np.issubdtype(column.dtype, np.integer) else np.float32)
 
 
-def joined(parts: Sequence[Readout]) -> Readout:
-    """The readouts of consecutive batches as one."""
-    first = parts[0]
-    return Readout(
-        {name: np.concatenate([part.values[name] for part in parts]) for name in first.values},
-        {name: np.concatenate([part.log_probs[name] for part in parts]) for name in first.log_probs},
-        {name: np.concatenate([part.spread[name] for part in parts]) for name in first.spread},
-    )
+def joined(parts: Sequence[Readout], *, axis: int = 0) -> Readout:
+    """The readouts of consecutive batches (axis 0), or of consecutive steps of one (axis 1), as one."""
+
+    def along(columns: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        return {name: np.concatenate([column[name] for column in columns], axis) for name in columns[0]}
+
+    return Readout(*map(along, zip(*parts, strict=True)))
 
 
 def _moments(

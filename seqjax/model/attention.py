@@ -30,7 +30,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from seqjax.config.model import ModelSpec
 from seqjax.model.dropout import Drop, Dropout, keep_all
-from seqjax.model.linear import Linear
+from seqjax.model.layers import Linear
 from seqjax.model.mixer import Context
 
 

@@ -16,7 +16,7 @@ from flax import nnx
 
 from seqjax.config.model import LayerType, ModelSpec
 from seqjax.config.schema import Schema
-from seqjax.model.linear import Layer
+from seqjax.model.layers import Layer
 from seqjax.model.transformer import Transformer
 
 Params = dict[str, Any]

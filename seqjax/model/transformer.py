@@ -20,14 +20,12 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Num
 
 from seqjax.config.model import ModelSpec
-from seqjax.config.schema import Schema
+from seqjax.config.schema import HeadName, Schema
 from seqjax.model.block import MIXERS, Block
+from seqjax.model.distributions import DISTRIBUTIONS
 from seqjax.model.dropout import Drop, keep_all
-from seqjax.model.embedding import Table, make_encoder
-from seqjax.model.heads import Head, stated
-from seqjax.model.linear import Linear, small_normal, zeros
+from seqjax.model.layers import Head, Linear, Table, make_encoder, make_norm
 from seqjax.model.mixer import Context, Memory
-from seqjax.model.norm import make_norm
 
 
 class Cache(NamedTuple):
@@ -47,6 +45,18 @@ def continuation_problem(spec: ModelSpec) -> str | None:
             "window, which every further item changes. Use exact, or train with positional_encoding: rope."
         )
     return next((reason for name in spec.mixers if (reason := MIXERS[name].no_memory)), None)
+
+
+def stated(
+    raw: Mapping[str, Float[Array, "B P _"]], heads: Mapping[str, HeadName]
+) -> dict[str, Float[Array, "B P _"]]:
+    """What a generative model returns of each target: see `seqjax.model.distributions`.
+
+    Args:
+      raw: Each target's raw outputs.
+      heads: Each target's head.
+    """
+    return {name: DISTRIBUTIONS[heads[name]].stated(values) for name, values in raw.items()}
 
 
 class Transformer(nnx.Module):
@@ -72,7 +82,11 @@ class Transformer(nnx.Module):
             if spec.positional_encoding == "learned"
             else None
         )
-        self.joint_embedding_layer = _joint_layer(spec, rng=rng)
+        self.joint_embedding_layer = (
+            Linear(spec.initial_embedding_dim, spec.joint_embedding_dim, rng=rng, small=True)
+            if spec.joint_embedding_dim is not None
+            else None
+        )
         self.layers = nnx.List(Block(spec, mixer, rng=rng) for mixer in spec.mixers)
         self.final_norm = make_norm(spec.normalization, spec.dim_model) if spec.norm_first else None
         self.decoder = nnx.List(
@@ -247,10 +261,3 @@ class Transformer(nnx.Module):
         return Context(
             np.arange(length) if positions is None else positions, valid_BT if self.mask_padding else None
         )
-
-
-def _joint_layer(spec: ModelSpec, *, rng: np.random.Generator) -> Linear | None:
-    width = spec.joint_embedding_dim
-    if width is None:
-        return None
-    return Linear(spec.initial_embedding_dim, width, rng=rng, weight_init=small_normal, bias_init=zeros)
