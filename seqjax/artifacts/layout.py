@@ -17,19 +17,17 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 Which = Literal["best", "last"]
-Kind = Literal["generative", "embedding"]
+ModelKind = Literal["generative", "embedding"]
 Results = Literal["predictions", "probabilities", "embeddings", "quantiles", "frequencies"]
 
 _DEBUG, _INFO = 2, 3
 
 
 class Place(NamedTuple):
-    """Progress of a run; a later place is greater."""
+    """Whole epochs, and batches of the next one, that a run has done; a later place is greater."""
 
     epoch: int
-    """Whole epochs that are done."""
     batch: int = 0
-    """Batches of the next epoch that are done."""
 
 
 @dataclass(frozen=True)
@@ -71,9 +69,12 @@ class Layout:
             if match
         )
 
-    def model(self, which: Which, epoch: int, *, kind: Kind = "generative", extension: str = "onnx") -> Path:
+    def model(
+        self, which: Which, epoch: int, *, kind: ModelKind = "generative", extension: str = "onnx"
+    ) -> Path:
         """A model file; `epoch` is the last completed one, for the best model too."""
-        return self.root / "models" / f"{self._stem(which, kind)}{epoch}.{extension}"
+        middle = f"{which}-embedding" if kind == "embedding" else which
+        return self.root / "models" / f"sequifier-{self.model_name}-{middle}-{epoch}.{extension}"
 
     @property
     def tensorboard(self) -> Path:
@@ -82,9 +83,6 @@ class Layout:
 
     def _log(self, ending: str) -> Path:
         return self.root / "logs" / f"sequifier-{self.model_name}-rank{ending}"
-
-    def _stem(self, which: Which, kind: Kind) -> str:
-        return f"sequifier-{self.model_name}-{which}-{'embedding-' if kind == 'embedding' else ''}"
 
 
 def results_path(root: Path, kind: Results, model_id: str, extension: str, target: str = "") -> Path:
@@ -118,7 +116,7 @@ def logged_models(root: Path) -> list[str]:
     return sorted({match[1] for match in matches if match})
 
 
-def newest_model(folder: Path, which: Which, kind: Kind, model_name: str | None = None) -> Path | None:
+def newest_model(folder: Path, which: Which, kind: ModelKind, model_name: str | None = None) -> Path | None:
     """The newest model file of its sort, a graph rather than parameters; None if there is none.
 
     Args:

@@ -94,11 +94,8 @@ class Examples:
 
     def _example(self, rows: Mapping[str, Shaped[np.ndarray, "N ..."]], at: int) -> Example:
         real = int(rows["real"][at])
-        columns = {
-            name.removeprefix("column "): self._values(name.removeprefix("column "), values[at])
-            for name, values in rows.items()
-            if name.startswith("column ")
-        }
+        names = [key.removeprefix("column ") for key in rows if key.startswith("column ")]
+        columns = {name: self._values(name, rows[f"column {name}"][at]) for name in names}
         return Example(
             sequence_id=int(rows["sequence"][at]),
             item_position=int(rows["position"][at]),

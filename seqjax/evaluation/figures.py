@@ -25,20 +25,17 @@ def beside_baselines(target: TargetResult) -> Figure:
     key = JUDGED_BY[target.head]
     names = list(target.metrics)[::-1]
     found = [target.metrics[name][key] for name in names]
-    values = [estimate.value for estimate in found]
     trace = {
         "type": "scatter",
         "mode": "markers",
-        "x": values,
+        "x": [estimate.value for estimate in found],
         "y": [plain(name) for name in names],
         "marker": {"size": 12, "color": [_MODEL if name == MODEL else _GREY for name in names]},
         "error_x": {
             "type": "data",
             "symmetric": False,
-            "array": [(item.high or 0) - (item.value or 0) if item.high is not None else 0 for item in found],
-            "arrayminus": [
-                (item.value or 0) - (item.low or 0) if item.low is not None else 0 for item in found
-            ],
+            "array": [0 if item.high is None else item.high - (item.value or 0) for item in found],
+            "arrayminus": [0 if item.low is None else (item.value or 0) - item.low for item in found],
             "color": _GREY,
         },
         "hovertemplate": "%{y}: %{x:.4g}<extra></extra>",
@@ -65,15 +62,6 @@ def reliability(bins: Sequence[Bin]) -> Figure:
     """Confidence against accuracy."""
     filled = [item for item in bins if item.items]
     most = max((item.items for item in filled), default=1)
-    diagonal = {
-        "type": "scatter",
-        "mode": "lines",
-        "x": [0, 1],
-        "y": [0, 1],
-        "line": {"dash": "dot", "color": _GREY},
-        "name": "perfect calibration",
-        "hoverinfo": "skip",
-    }
     points = {
         "type": "scatter",
         "mode": "lines+markers",
@@ -85,16 +73,14 @@ def reliability(bins: Sequence[Bin]) -> Figure:
         "name": MODEL,
         "hovertemplate": "sure: %{x:.1%}<br>right: %{y:.1%}<br>%{customdata} items<extra></extra>",
     }
-    axis = {"range": [0, 1.04], "tickformat": ".0%"}
-    layout = {
-        "xaxis": {**axis, "title": {"text": "how sure the model is"}},
-        "yaxis": {**axis, "title": {"text": "how often it is right"}},
-    }
+    layout = _axes("how sure the model is", "how often it is right")
+    for axis in layout.values():
+        axis |= {"range": [0, 1.04], "tickformat": ".0%"}
     caption = (
         "Below the dotted line the model is surer than it should be, above it is better than it says. "
         "Larger points stand for more items."
     )
-    return Figure({"data": [diagonal, points], "layout": layout}, caption)
+    return Figure({"data": [_line([0, 1], [0, 1], "perfect calibration"), points], "layout": layout}, caption)
 
 
 def confusion(table: ConfusionTable) -> Figure:
@@ -175,7 +161,9 @@ def residuals(points: Points, rival: str | None) -> list[Figure]:
 
 
 def _histogram(points: Points, truth: Float64[np.ndarray, "N"], rival: str | None) -> Figure:
-    errors = {name: np.asarray(points.predictions[name], np.float64) - truth for name in _shown(rival)}
+    errors = {
+        name: np.asarray(points.predictions[name], np.float64) - truth for name in (MODEL, rival) if name
+    }
     # A few far misses must not squeeze all the others into one bar.
     reach = max(float(np.quantile(np.abs(values), 0.99)) for values in errors.values()) or 1.0
     edges = np.linspace(-reach, reach, _RESIDUAL_BINS + 1)
@@ -216,7 +204,8 @@ def by_position(target: TargetResult) -> Figure:
             "name": plain(name),
             "line": {"color": color},
         }
-        for name, color in zip(_shown(rival), (_MODEL, _RIVAL), strict=False)
+        for name, color in ((MODEL, _MODEL), (rival, _RIVAL))
+        if name is not None
     ]
     layout = _axes("items that the model sees before", METRICS[target.head][key].label)
     layout["yaxis"]["rangemode"] = "tozero"
@@ -230,11 +219,6 @@ def _logarithmic(low: float, high: float) -> dict[str, object]:
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     ticks = [float(f"{digit}e{power}") for power in powers for digit in (1, 2, 5)]
     return {"type": "log", "tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
-
-
-def _shown(rival: str | None) -> list[str]:
-    """The predictors that are drawn together."""
-    return [MODEL] if rival is None else [MODEL, rival]
 
 
 def _axes(x: str, y: str) -> dict[str, Any]:

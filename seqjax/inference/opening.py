@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Bool
 
-from seqjax.artifacts.card import ModelCard, ModelKind, describe_run
-from seqjax.artifacts.model_files import card_of, graph_feed
-from seqjax.artifacts.torch_models import read_pt
+from seqjax.artifacts.card import ModelCard, describe_run
+from seqjax.artifacts.layout import ModelKind
+from seqjax.artifacts.model_files import card_of, graph_feed, read_pt
 from seqjax.config.base import validate
 from seqjax.config.evaluate import EvaluateConfig
 from seqjax.config.infer import InferConfig

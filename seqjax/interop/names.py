@@ -30,14 +30,11 @@ _ORDER = (
 
 
 class Parameter(NamedTuple):
-    """One parameter."""
+    """One parameter: its name, such as encoder.price.weight, its keys in the tree, and its shape."""
 
     name: str
-    """Its name, such as encoder.price.weight."""
     path: tuple[str, ...]
-    """The keys that lead to it in the tree, such as ("encoder", "2", "weight")."""
     shape: tuple[int, ...]
-    """Its shape."""
 
 
 def parameters(params: Mapping[str, Any], schema: Schema) -> list[Parameter]:
@@ -55,7 +52,7 @@ def parameters(params: Mapping[str, Any], schema: Schema) -> list[Parameter]:
 
 
 def buffers(spec: ModelSpec) -> dict[str, Float[np.ndarray, "half"]]:
-    """What sequifier's files hold besides parameters: the rotary frequencies of each layer, float32."""
+    """The arrays in sequifier's files besides parameters: the rotary frequencies of each layer, float32."""
     if spec.positional_encoding != "rope":
         return {}
     exponents = np.arange(0, spec.head_dim, 2, dtype=np.float32) / np.float32(spec.head_dim)
