@@ -25,12 +25,6 @@ Unit = Literal["", "share", "nats", "density", "target"]
 unit of the target."""
 
 
-def _nll(
-    distribution: Distribution, parameters: Float[Any, "*batch W"], truth: Num[Any, "*batch"]
-) -> Float[Any, "*batch"]:
-    return -distribution.log_prob(parameters, truth)
-
-
 def _among_first(
     count: int, _: Distribution, logits: Float[Any, "*batch C"], ids: Int[Any, "*batch"]
 ) -> Float[Any, "*batch"]:
@@ -42,40 +36,28 @@ def _among_first(
     return (ahead < count).astype(logits.dtype)
 
 
-def _confidence(
-    _: Distribution, log_probs: Float[Any, "*batch C"], ids: Int[Any, "*batch"]
-) -> Float[Any, "*batch"]:
+def _confidence(log_probs: Float[Any, "*batch C"]) -> Float[Any, "*batch"]:
     """The probability of the most likely class."""
-    del ids
     return log_probs.__array_namespace__().exp(log_probs.max(axis=-1))
 
 
-def _entropy(
-    _: Distribution, log_probs: Float[Any, "*batch C"], ids: Int[Any, "*batch"]
-) -> Float[Any, "*batch"]:
+def _entropy(log_probs: Float[Any, "*batch C"]) -> Float[Any, "*batch"]:
     """In nats; an impossible class adds nothing."""
-    del ids
     xp = log_probs.__array_namespace__()
     probs = xp.exp(log_probs)
     return -xp.where(probs > 0, probs * xp.where(probs > 0, log_probs, 0), 0).sum(axis=-1)
 
 
-def _error(
-    distribution: Distribution, parameters: Float[Any, "*batch W"], truth: Num[Any, "*batch"]
-) -> Float[Any, "*batch"]:
-    return distribution.point(parameters) - truth
-
-
 SCORES: Mapping[str, Score] = {
-    "nll": _nll,
+    "nll": lambda row, parameters, truth: -row.log_prob(parameters, truth),
     "top_1": functools.partial(_among_first, 1),
     "top_3": functools.partial(_among_first, 3),
     "top_5": functools.partial(_among_first, 5),
-    "confidence": _confidence,
-    "entropy": _entropy,
-    "error": _error,
-    "absolute": lambda *of: abs(_error(*of)),
-    "square": lambda *of: _error(*of) ** 2,
+    "confidence": lambda _, log_probs, __: _confidence(log_probs),
+    "entropy": lambda _, log_probs, __: _entropy(log_probs),
+    "error": lambda row, parameters, truth: row.point(parameters) - truth,
+    "absolute": lambda row, parameters, truth: abs(row.point(parameters) - truth),
+    "square": lambda row, parameters, truth: (row.point(parameters) - truth) ** 2,
     "value": lambda _, __, truth: truth,
     "value_square": lambda _, __, truth: truth**2,
 }
@@ -84,19 +66,16 @@ SCORES: Mapping[str, Score] = {
 
 @dataclass(frozen=True)
 class Metric:
-    """One figure."""
+    """One figure: its label, a sentence for those who do not know it, and the scores that it is made of."""
 
     label: str
-    """What people read."""
     meaning: str
-    """One sentence for those who do not know it."""
     scores: tuple[str, ...]
     """Rows of `SCORES`, whose means it is made of."""
     of: Callable[..., Values] = lambda mean: mean
     """The means, one array a score, to the metric; NaN where it is not defined."""
     unit: Unit = ""
     in_training: bool = False
-    """Whether training logs it too."""
     classes: int = 0
     """Training logs it of targets with more classes than this: of fewer it says nothing."""
 
@@ -188,7 +167,6 @@ class Scoring:
     """How predictions of one target are scored, in numpy and float64."""
 
     head: HeadName
-    """What makes the predictions."""
     std: float = 1.0
     """Standard deviation of a real target; 1 leaves metrics in such deviations."""
 

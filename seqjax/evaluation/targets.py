@@ -19,15 +19,7 @@ from seqjax.config.schema import HeadName
 from seqjax.data.columns import EPSILON, denormalise
 from seqjax.evaluation.bootstrap import FEWEST_PIECES, estimate, resampled
 from seqjax.evaluation.examples import RandomRows
-from seqjax.evaluation.result import (
-    MODEL,
-    Bin,
-    Calibration,
-    ConfusionTable,
-    Points,
-    Position,
-    TargetResult,
-)
+from seqjax.evaluation.result import MODEL, Bin, Calibration, ConfusionTable, Points, Position, TargetResult
 from seqjax.evaluation.tally import Tally
 from seqjax.evaluation.verdict import judge
 from seqjax.metrics import JUDGED_BY, Scoring
@@ -133,12 +125,7 @@ class TargetRun(ABC):
     """Scores one target, by the model and by baselines."""
 
     def __init__(
-        self,
-        scoring: Scoring,
-        baselines: Fitted,
-        config: EvaluateConfig,
-        *,
-        n_positions: int,
+        self, scoring: Scoring, baselines: Fitted, config: EvaluateConfig, *, n_positions: int
     ) -> None:
         """Starts at zero.
 

@@ -11,7 +11,7 @@ from seqjax.evaluation.result import MODEL, Outcome, TargetResult, Verdict
 from seqjax.metrics import JUDGED_BY
 
 _WORDS: Mapping[str, tuple[str, str]] = {"nll": ("NLL", " nats"), "rmse": ("RMSE", "")}
-"""What sentences call a metric, and its unit."""
+"""Name and unit of a metric in sentences."""
 
 
 def judge(
@@ -26,7 +26,7 @@ def judge(
     Args:
       head: What the model predicts, which says by which metric it is judged.
       values: That metric over all data of each predictor, the model among them.
-      draws: Its values over the same resamples; null if the data is too small to resample.
+      draws: Its values over the same resamples; None if the data is too small to resample.
       level: Coverage of the interval.
     """
     metric = JUDGED_BY[head]
@@ -97,8 +97,8 @@ def summary(targets: Mapping[str, TargetResult]) -> str:
         sentences.append(f"No better than the best baseline on {_listed(found)}.")
     if found := by_outcome.get("worse"):
         sentences.append(f"Worse than the best baseline on {_listed(found)}.")
-    if unjudged := by_outcome.get("not judged"):
-        sentences.append(f"Not judged: {_listed(unjudged)}.")
+    if found := by_outcome.get("not judged"):
+        sentences.append(f"Not judged: {_listed(found)}.")
     return " ".join(sentences)
 
 

@@ -94,7 +94,7 @@ def steps_at_once(reading: Reading, classes: Mapping[str, int], *, rows: int, st
 
 
 class _Run(NamedTuple):
-    """What continues windows."""
+    """The means to continue windows."""
 
     engine: Engine
     read: Reader
@@ -151,7 +151,9 @@ def _by_step(run: _Run, batch: _Batch, first: Mapping[str, Shaped[np.ndarray, "B
     """Continues a batch by one call of the engine a step."""
     (rows, length), steps = batch.valid_mask.shape, batch.steps
     valid = np.concatenate([batch.valid_mask, np.ones((rows, steps), np.bool_)], axis=1)
-    columns = {name: _extended(values, first[name], steps) for name, values in batch.inputs.items()}
+    columns = {name: np.pad(values, ((0, 0), (0, steps))) for name, values in batch.inputs.items()}
+    for name, column in columns.items():
+        column[:, length] = first[name]
     taken = []
     for step in range(1, steps + 1):
         window = slice(step, step + length)
@@ -171,12 +173,3 @@ def _even_chunks(rows: int, most: int, *, devices: int) -> Iterator[Int64[np.nda
     size += -size % devices
     for first in range(0, rows, size):
         yield np.minimum(np.arange(first, first + size), rows - 1)
-
-
-def _extended(
-    values: Shaped[np.ndarray, "B L"], first: Shaped[np.ndarray, "B"], steps: int
-) -> Shaped[np.ndarray, "B _"]:
-    column = np.zeros((len(values), values.shape[1] + steps), values.dtype)
-    column[:, : values.shape[1]] = values
-    column[:, values.shape[1]] = first
-    return column

@@ -21,7 +21,7 @@ SPREAD = "standard deviation of "
 
 
 class Readout(NamedTuple):
-    """What is read off a model's outputs, for N windows."""
+    """Values that are read off a model's outputs, for N windows."""
 
     values: dict[str, Shaped[np.ndarray, "N P ..."]]
     """By target: int64 ids (N, P) or float32 standardised values (N, P); or the `embedding` (N, P, D)."""
@@ -34,14 +34,13 @@ class Readout(NamedTuple):
 
 @dataclass(frozen=True)
 class Reading:
-    """What to read off a generative model's outputs; it can be a constant of a compiled function."""
+    """The values to read off a generative model's outputs; it can be a constant of a compiled function."""
 
     targets: tuple[tuple[str, HeadName], ...]
     """The targets and their heads."""
     sampled: tuple[str, ...] = ()
-    """Targets whose value is drawn."""
+    """Targets whose value is drawn, by `rule`."""
     rule: SamplingRule = AS_PREDICTED
-    """How it is drawn."""
     kept: tuple[str, ...] = ()
     """Categorical targets whose distribution is returned too."""
 
