@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from seqjax.config.evaluate import EvaluateConfig
-from seqjax.evaluation.bootstrap import FEWEST_PIECES, Estimate, estimate, resampled
+from seqjax.evaluation.pieces import FEWEST_PIECES, Estimate, estimate, resampled
 from seqjax.evaluation.result import MODEL, Rank
 from seqjax.evaluation.run import Found
 from seqjax.metrics import JUDGED_BY, Scoring

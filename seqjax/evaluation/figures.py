@@ -80,7 +80,9 @@ def reliability(bins: Sequence[Bin]) -> Figure:
         "Below the dotted line the model is surer than it should be, above it is better than it says. "
         "Larger points stand for more items."
     )
-    return Figure({"data": [_line([0.0, 1.0], [0.0, 1.0], "perfect calibration"), points], "layout": layout}, caption)
+    return Figure(
+        {"data": [_line([0.0, 1.0], [0.0, 1.0], "perfect calibration"), points], "layout": layout}, caption
+    )
 
 
 def confusion(table: ConfusionTable) -> Figure:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import Literal, TypeAlias
 
 from seqjax.config.schema import ColumnKind, HeadName
-from seqjax.evaluation.bootstrap import Estimate
+from seqjax.evaluation.pieces import Estimate
 
 FORMAT = 1
 """The number of the report's format; it grows when a key changes its meaning or goes."""

@@ -19,8 +19,8 @@ from seqjax.console import progress
 from seqjax.data.columns import FIRST_ID, OTHER, UNKNOWN, class_labels
 from seqjax.errors import ArtifactError
 from seqjax.evaluation.examples import Examples
+from seqjax.evaluation.pieces import ENOUGH_SEQUENCES, Pieces, Unit, unit_for
 from seqjax.evaluation.result import Example, TargetResult
-from seqjax.evaluation.tally import ENOUGH_SEQUENCES, Pieces, Unit, unit_for
 from seqjax.evaluation.targets import CategoricalRun, Items, RealRun, TargetRun, scored_pieces
 from seqjax.inference.engine import Engine
 from seqjax.inference.predict import chunks

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
-from seqjax.evaluation.bootstrap import Estimate
+from seqjax.evaluation.pieces import Estimate
 from seqjax.evaluation.result import MODEL, ConfusionTable, Example, ModelResult, Report, TargetResult, Value
 from seqjax.metrics import JUDGED_BY, METRICS, Metric
 from seqjax.reports.page import Cell, Table

@@ -17,10 +17,9 @@ from seqjax.config.evaluate import EvaluateConfig
 from seqjax.config.metadata import Statistics
 from seqjax.config.schema import HeadName
 from seqjax.data.columns import EPSILON, denormalise
-from seqjax.evaluation.bootstrap import FEWEST_PIECES, estimate, resampled
 from seqjax.evaluation.examples import RandomRows
+from seqjax.evaluation.pieces import FEWEST_PIECES, Tally, estimate, resampled
 from seqjax.evaluation.result import MODEL, Bin, Calibration, ConfusionTable, Points, Position, TargetResult
-from seqjax.evaluation.tally import Tally
 from seqjax.evaluation.verdict import judge
 from seqjax.metrics import JUDGED_BY, Scoring
 from seqjax.model.distributions import DISTRIBUTIONS

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from seqjax.config.schema import HeadName
-from seqjax.evaluation.bootstrap import Estimate, estimate
+from seqjax.evaluation.pieces import Estimate, estimate
 from seqjax.evaluation.result import MODEL, Outcome, TargetResult, Verdict
 from seqjax.metrics import JUDGED_BY
 

@@ -39,7 +39,8 @@ class Parameter(NamedTuple):
 
 def parameters(params: Mapping[str, Any], schema: Schema) -> list[Parameter]:
     """Every parameter of a tree of arrays (or of shapes), in the order of sequifier's files."""
-    columns = _file_order(schema)
+    # The input columns in the order of their parameters: real ones, then those of `n_classes`.
+    columns = schema.real_inputs + tuple(n for n in schema.n_classes if n in schema.categorical_inputs)
 
     def place(row: Parameter) -> list[int]:
         if row.path[0] in ("encoder", "pos_encoder"):
@@ -125,11 +126,6 @@ def _place(key: str) -> int:
     if key.isdecimal():
         return int(key)
     return _ORDER.index(key) if key in _ORDER else len(_ORDER)
-
-
-def _file_order(schema: Schema) -> tuple[str, ...]:
-    """The input columns in the order of their parameters: real ones, then those of `n_classes`."""
-    return schema.real_inputs + tuple(name for name in schema.n_classes if name in schema.categorical_inputs)
 
 
 def _problems(state_dict: Mapping[str, Any], rows: Sequence[Parameter]) -> Iterator[str]:

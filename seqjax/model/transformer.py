@@ -129,7 +129,6 @@ class Transformer(nnx.Module):
         dtype: DTypeLike = jnp.float32,
     ) -> Float[Array, "B P D"]:
         """The vectors that the heads read; the arguments are those of a call."""
-        self._check_mask(valid_BT)
         *_, x_BPD = self._outputs(
             inputs, valid_BT, keep_all if dropout is None else dropout, last, positions=positions, dtype=dtype
         )
@@ -147,8 +146,8 @@ class Transformer(nnx.Module):
     ) -> Iterator[Float[Array, "B _ D"]]:
         """What the first layer reads, then each layer's output; of the last layer, at the last positions."""
         x_BTD = self._embed(inputs, positions, drop).astype(dtype)
-        yield x_BTD
         context = self._context(x_BTD.shape[1], valid_BT, positions)
+        yield x_BTD
         newest = len(self.layers) - 1
         for index, layer in enumerate(self.layers):
             x_BTD = layer(x_BTD, context, drop=drop, last=last if index == newest else None)
@@ -189,7 +188,6 @@ class Transformer(nnx.Module):
         count, last = len(self.layers), self.prediction_length
         if layers is None:
             return self.hidden(inputs, valid_BT, dropout=dropout, last=last)
-        self._check_mask(valid_BT)
         states = self._outputs(inputs, valid_BT, keep_all if dropout is None else dropout, last)
         held = list(itertools.islice(states, max(layers) + 1))
         parts = [
@@ -208,7 +206,6 @@ class Transformer(nnx.Module):
         """
         if self.continuation_problem is not None:
             raise ValueError(self.continuation_problem)
-        self._check_mask(valid_BL)
         x_BLD = self._embed(inputs, None, keep_all).astype(jnp.float32)
         length = x_BLD.shape[1]
         context = self._context(length, valid_BL)
@@ -223,16 +220,12 @@ class Transformer(nnx.Module):
     ) -> tuple[dict[str, Float[Array, "B 1 _"]], Cache]:
         """What a call gives at one more item, and the cache with that item in it."""
         x_B1D = self._embed(item, None, keep_all).astype(jnp.float32)
-        context = self._context(1, None, cache.position[None])
+        context = Context(cache.position[None])
         memories = []
         for layer, memory in zip(self.layers, cache.layers, strict=True):
             x_B1D, memory = layer.step(x_B1D, memory, context)
             memories.append(memory)
         return self._decode(self._finish(x_B1D)), Cache(tuple(memories), cache.position + 1)
-
-    def _check_mask(self, valid_BT: Bool[Array, "B T"] | None) -> None:
-        if self.mask_padding and valid_BT is None:
-            raise ValueError("this model keeps padding out of attention (mask_padding): valid_BT is needed.")
 
     def _finish(self, x_BTD: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         return x_BTD if self.final_norm is None else self.final_norm(x_BTD)
@@ -258,6 +251,7 @@ class Transformer(nnx.Module):
     def _context(
         self, length: int, valid_BT: Bool[Array, "B T"] | None, positions: Int[Array, "T"] | None = None
     ) -> Context:
-        return Context(
-            np.arange(length) if positions is None else positions, valid_BT if self.mask_padding else None
-        )
+        if self.mask_padding and valid_BT is None:
+            raise ValueError("this model keeps padding out of attention (mask_padding): valid_BT is needed.")
+        places = np.arange(length) if positions is None else positions
+        return Context(places, valid_BT if self.mask_padding else None)
