@@ -1,4 +1,4 @@
-"""What a model has to beat: three predictors that are counted rather than trained.
+"""Baselines that a model has to beat: three predictors that are counted rather than trained.
 
 | | categorical target | real target |
 |---|---|---|

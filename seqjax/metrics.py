@@ -1,4 +1,4 @@
-"""How good predictions are: scores of single items, and metrics made of their means.
+"""Quality of predictions: scores of single items, and metrics made of their means.
 
 Training and `evaluate` share both tables, which are written for numpy and jax arrays alike. To add a metric,
 add a row, and what it is a mean of to `SCORES` if it is not there. A mean stays a sum and a count until the
@@ -154,7 +154,7 @@ METRICS: Mapping[HeadName, Mapping[str, Metric]] = {
     name: _CLASSES if row.has_classes else _DENSITIES if row.is_density else _REALS
     for name, row in DISTRIBUTIONS.items()
 }
-"""The metrics of each head, in the order of tables."""
+"""In the order of tables."""
 
 JUDGED_BY: Mapping[HeadName, str] = {
     name: "nll" if row.has_classes or row.is_density else "rmse" for name, row in DISTRIBUTIONS.items()
@@ -164,7 +164,7 @@ JUDGED_BY: Mapping[HeadName, str] = {
 
 @dataclass(frozen=True)
 class Scoring:
-    """How predictions of one target are scored, in numpy and float64."""
+    """Scores predictions of one target, in numpy and float64."""
 
     head: HeadName
     std: float = 1.0

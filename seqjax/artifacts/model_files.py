@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LARGEST_DIFFERENCE = 1e-4
-"""How far an exported model may be from JAX: absolute up to 1, relative above."""
+"""Distance from JAX that an exported model may have: absolute up to 1, relative above."""
 SUFFIXES = (".onnx", ".pt")
 MODELS = "models"
 PARAMETERS = "model_state_dict"

@@ -15,7 +15,7 @@ from seqjax.evaluation.pieces import Estimate
 FORMAT = 1
 """The number of the report's format; it grows when a key changes its meaning or goes."""
 MODEL = "model"
-"""What the model is called among the predictors of a target."""
+"""Name of the model among the predictors of a target."""
 
 Outcome = Literal["better", "no better", "worse", "not judged"]
 
@@ -27,7 +27,7 @@ class Verdict:
     outcome: Outcome
     text: str
     metric: str
-    """What it is about: a key of `metrics`."""
+    """A key of `metrics`."""
     baseline: str | None
     difference: Estimate | None
     """The baseline's figure less the model's; above 0 the model is better."""
@@ -41,7 +41,7 @@ class Position:
 
     position: int
     items_seen: int
-    """How many items the model sees before it."""
+    """Items that the model sees before it."""
     items: int
     metrics: Mapping[str, Mapping[str, float | None]]
 
@@ -85,11 +85,10 @@ class Points:
 
 @dataclass(frozen=True)
 class TargetResult:
-    """How well one target is predicted."""
+    """The scores of one target, with `head` as in `seqjax.model.distributions`."""
 
     kind: ColumnKind
     head: HeadName
-    """What the model predicts of it: see `seqjax.model.distributions`."""
     items: int
     not_scored: Mapping[str, int]
     """Items that were left out, by reason: padding, unknown, other."""
@@ -99,10 +98,10 @@ class TargetResult:
     metrics: Mapping[str, Mapping[str, Estimate]]
     """By predictor (the model first) and metric."""
     positions: Sequence[Position]
-    """Where the model predicts several positions a window; else empty."""
+    """Empty unless the model predicts several positions a window."""
     # Of a categorical target.
     classes: Mapping[str, int] | None = None
-    """How many classes there are, occurred and were predicted."""
+    """Numbers of classes that there are, that occurred and that were predicted."""
     calibration: Calibration | None = None
     confusion: ConfusionTable | None = None
     # Of a real target.
@@ -114,7 +113,7 @@ Value: TypeAlias = str | float | None
 
 @dataclass(frozen=True)
 class Guess:
-    """What was predicted for one item, and what came."""
+    """The prediction of one item, and its true value."""
 
     truth: Value
     prediction: Value
@@ -135,10 +134,10 @@ class Example:
 
 @dataclass(frozen=True)
 class Baselines:
-    """Where the baselines come from."""
+    """The training data that the baselines are fitted on."""
 
     fitted_on: str | None
-    """The training data; null if there is none, and then there are no baselines."""
+    """Null if there is no training data, and then there are no baselines."""
     windows: int
 
 
@@ -154,7 +153,7 @@ class ModelResult:
     windows: int
     sequences: int
     resampled: str
-    """What the bootstrap draws."""
+    """The unit that the bootstrap draws."""
     baselines: Baselines
     verdict: str
     targets: Mapping[str, TargetResult]
@@ -174,7 +173,7 @@ class Rank:
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides about the figures besides models and data."""
+    """The settings that decide about figures besides models and data."""
 
     confidence_level: float
     bootstrap_samples: int

@@ -41,7 +41,7 @@ class Found:
     windows: int
     sequences: int
     resampled: str
-    """What the bootstrap draws."""
+    """The unit that the bootstrap draws."""
     sums: Mapping[str, Float64[np.ndarray, "S scores"]]
     """By target: the model's sums of each piece of the data that holds a scored item."""
     scoring: Mapping[str, Scoring]

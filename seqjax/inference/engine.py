@@ -36,7 +36,7 @@ class Engine(Protocol):
 
     @property
     def card(self) -> ModelCard:
-        """What the model says about itself."""
+        """The description of the model."""
         ...
 
     def predict(self, inputs: Columns, valid_mask: Bool[np.ndarray, "B L"]) -> Outputs:

@@ -29,7 +29,7 @@ class Forecast:
     log_probs: dict[str, Float32[np.ndarray, "R _"]]
     """By categorical target, where they were kept: (R, C)."""
     sample: Int64[np.ndarray, "R"] | None = None
-    """Which continuation of its sequence each item belongs to, from 0 (-1: none); None without samples."""
+    """Number of the continuation that each item belongs to, from 0 (-1: none); None without samples."""
     spread: Mapping[str, Float[np.ndarray, "R moments"]] = field(default_factory=dict)
     """By target, of passes with dropout: mean and standard deviation, (R, 2); see `Readout`."""
 

@@ -80,7 +80,7 @@ def generate(
 
 
 def steps_at_once(reading: Reading, classes: Mapping[str, int], *, rows: int, steps: int) -> int:
-    """How many steps to dispatch together: about as many each time, and not too many distributions.
+    """The number of steps to dispatch together: about as many each time, and not too many distributions.
 
     Args:
       reading: What is kept of each step.

@@ -165,12 +165,12 @@ def _devices(name: str, *, distributed: bool) -> Sequence[Any]:
 
 
 class State(NamedTuple):
-    """What B rows carry from step to step, on the device."""
+    """State that B rows carry from step to step, on the device."""
 
     newest: dict[str, Any]
     """Each input column: the newest L items (B, L), or the newest one (B, 1) beside a cache."""
     memory: Any
-    """Which of the L hold a real item, bool (B, L); or a `Cache`."""
+    """True where one of the L is a real item, bool (B, L); or a `Cache`."""
 
 
 class Scan:
@@ -205,7 +205,7 @@ class Scan:
 
     @property
     def devices(self) -> int:
-        """What the number of rows that are continued together has to be a multiple of."""
+        """A divisor that the number of rows that are continued together must have."""
         return self._by_row.mesh.size
 
     def begin(

@@ -41,7 +41,7 @@ Table = pl.DataFrame | str | PathLike[str]
 
 
 class DataOptions(TypedDict, total=False):
-    """How data is read, and what of it the model is shown; see the keys of `InferConfig`."""
+    """Keys of `InferConfig` that say how data is read and what of it the model is shown."""
 
     read_format: WindowFormat | None
     metadata_config_path: str | None
@@ -52,7 +52,7 @@ class DataOptions(TypedDict, total=False):
 
 
 class PredictOptions(DataOptions, total=False):
-    """What is predicted, too; see the keys of `InferConfig`."""
+    """Keys of `InferConfig` that say what is predicted, too."""
 
     target_columns: list[str] | None
     map_to_id: bool
@@ -105,7 +105,7 @@ class Model:
 
     @property
     def card(self) -> ModelCard:
-        """What the model says about itself: columns, architecture, maps, statistics, training."""
+        """The description of the model: columns, architecture, maps, statistics, training."""
         return self._engine.card
 
     def predict(self, table: Table, **options: Unpack[PredictOptions]) -> pl.DataFrame:

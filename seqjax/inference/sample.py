@@ -17,7 +17,7 @@ from seqjax.config.schema import HeadName
 from seqjax.model.distributions import AS_PREDICTED, DISTRIBUTIONS, SamplingRule
 
 SPREAD = "standard deviation of "
-"""What the name of an output begins with that says how far passes with dropout lie apart; see `averaged`."""
+"""Begins the name of an output that says how far passes with dropout lie apart; see `AveragingEngine`."""
 
 
 class Readout(NamedTuple):

@@ -16,9 +16,9 @@ from seqjax.config.schema import Schema
 from seqjax.errors import ArtifactError
 
 EMBEDDING_PREFIX = "transformer_model."
-"""What precedes every name in an exported embedding model."""
+"""Precedes every name in an exported embedding model."""
 FREQUENCIES = ".attn.rope.inv_freq"
-"""How the name of a layer's rotary frequencies ends, which are constants."""
+"""Ends the name of a layer's rotary frequencies, which are constants."""
 
 _ORDER = (
     *("encoder", "joint_embedding_layer", "pos_encoder", "layers", "final_norm", "decoder"),

@@ -24,7 +24,7 @@ def open_session(
     Args:
       path: The file.
       device: auto, cpu, cuda or cuda:N.
-      dropout_seed: Seed of what the graph draws at random; null where Dropout nodes, which drop then, are to
+      dropout_seed: Seed of what the graph draws at random; None where Dropout nodes, which drop then, are to
         be removed.
 
     Raises:

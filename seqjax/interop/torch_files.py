@@ -36,7 +36,7 @@ MAX_PICKLE_BYTES = 1 << 28
 MAX_VALUES = 5_000_000
 MAX_DEPTH = 32
 MAX_EXPANSION = 64
-"""How many times the file's size its tensors may take: views may overlap, as windows of one array do."""
+"""Multiple of the file's size that its tensors may take: views may overlap, as windows of one array do."""
 
 STORAGES = {
     "torch BFloat16Storage": np.dtype(ml_dtypes.bfloat16),
@@ -124,7 +124,7 @@ class _Reader:
         return self._archive.read(name)
 
     def names(self) -> dict[str, Value]:
-        """What each allowed name in the pickle stands for."""
+        """The meaning of each allowed name in the pickle."""
         return {
             **STORAGES,
             "collections OrderedDict": Function(_record),

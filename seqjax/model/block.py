@@ -16,7 +16,7 @@ from seqjax.model.layers import make_feedforward, make_norm
 from seqjax.model.mixer import Context, Memory, Mixer
 
 MIXERS: Mapping[str, type[Mixer]] = {"attention": Attention}
-"""What a layer may do along time, by the names in `ModelSpec.mixers`."""
+"""Mixers by their names in `ModelSpec.mixers`."""
 
 
 class Block(nnx.Module):
@@ -39,7 +39,7 @@ class Block(nnx.Module):
 
     @property
     def mixer(self) -> Mixer:
-        """What the layer does along time."""
+        """The mixer of the layer."""
         return getattr(self, self.mixer_name)
 
     def __call__(

@@ -1,4 +1,4 @@
-"""What a head says about the next item: one class a kind of head, and a table of them.
+"""Distributions of the next item, as heads state them: one class a kind of head, and a table of them.
 
 A head is a linear map to `Schema.head_width` numbers, its *raw* outputs. `parameters` makes of them what the
 functions of its distribution read. What a model returns are these parameters as they are `stated`, which is
@@ -27,17 +27,17 @@ _SMALLEST_SCALE = 1e-3
 """In standard deviations of the column. The square is the `eps` of torch's GaussianNLLLoss; a density of
 repeated values, such as rounded prices, has no bound otherwise."""
 _UNIT_SCALE = math.log(math.expm1(1 - _SMALLEST_SCALE))
-"""What is added to the raw scale, so that a new head, which says 0, has the scale 1."""
+"""Added to the raw scale, so that a new head, which says 0, has the scale 1."""
 _MARGIN = 2.0**-24
-"""How near to 0 and 1 a probability may come before it is turned into a quantile."""
+"""Distance from 0 and 1 that a probability keeps before it is turned into a quantile."""
 
 
 @dataclass(frozen=True)
 class SamplingRule:
-    """How a distribution is changed before a value is drawn: first the temperature, then what is cut off."""
+    """Changes of a distribution before a value is drawn: first the temperature, then what is cut off."""
 
     temperature: float = 1.0
-    """What log-probabilities are divided by: below 1 sharper, above 1 flatter."""
+    """Divisor of log-probabilities: below 1 sharper, above 1 flatter."""
     top_k: int | None = None
     """Only the k most probable classes are drawn; the lower id first where two are alike."""
     top_p: float | None = None
@@ -45,7 +45,7 @@ class SamplingRule:
 
     @property
     def cuts(self) -> bool:
-        """Whether some classes may never be drawn."""
+        """True if some classes may never be drawn."""
         return self.top_k is not None or self.top_p is not None
 
 
@@ -60,15 +60,15 @@ class Distribution:
     """
 
     suffix: ClassVar[str] = "_value"
-    """What follows a target's name in the name of a graph's output."""
+    """Follows a target's name in the name of a graph's output."""
     is_density: ClassVar[bool] = False
-    """Whether the probability of a real value is known, and it can be drawn."""
+    """True if the probability of a real value is known, and it can be drawn."""
     has_classes: ClassVar[bool] = False
-    """Whether a probability is stated for each class."""
+    """True if a probability is stated for each class."""
 
     @property
     def is_drawn(self) -> bool:
-        """Whether there is something to draw from."""
+        """True if there is something to draw from."""
         return self.is_density or self.has_classes
 
     def parameters(self, raw: Float[Any, "*batch W"]) -> Parameters:
@@ -115,7 +115,7 @@ class Distribution:
         raise NotImplementedError
 
     def moments(self, parameters: Float[np.ndarray, "*batch W"]) -> Float[np.ndarray, "*batch W"]:
-        """What can be averaged over several distributions to get that of their mixture."""
+        """Numbers whose averages over several distributions are those of their mixture."""
         return parameters
 
     def mixed(self, moments: Float[np.ndarray, "*batch W"]) -> Float[np.ndarray, "*batch W"]:
@@ -237,7 +237,6 @@ DISTRIBUTIONS: Mapping[HeadName, Distribution] = {
     "point": Distribution(),
     "gaussian": Gaussian(),
 }
-"""By the names of heads."""
 
 
 def distribution_of(schema: Schema, target: str) -> Distribution:
@@ -268,7 +267,7 @@ def _polynomial(x: Float[Any, "*batch"], *coefficients: float) -> Float[Any, "*b
 
 
 def _weights(xp: ModuleType, logs: Float[Any, "*batch C"]) -> Float[Any, "*batch C"]:
-    """What is proportional to the probabilities, at most 1."""
+    """Weights in proportion to the probabilities, at most 1."""
     return xp.exp(logs - logs.max(axis=-1, keepdims=True))
 
 

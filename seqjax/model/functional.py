@@ -29,7 +29,7 @@ def init(schema: Schema, spec: ModelSpec, *, seed: int) -> tuple[GraphDef, Param
 
 
 def abstract(schema: Schema, spec: ModelSpec) -> tuple[GraphDef, Params]:
-    """What `init` returns, with shapes (`jax.ShapeDtypeStruct`) in place of arrays."""
+    """The result of `init` with shapes (`jax.ShapeDtypeStruct`) in place of arrays."""
     graphdef, params = init(schema, spec, seed=0)
     return graphdef, jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), params)
 

@@ -68,7 +68,7 @@ class Layer(nnx.Module):
     """A module that holds parameters itself."""
 
     layer_type: ClassVar[LayerType]
-    """What `layer_type_dtypes` and optimizers call it."""
+    """Name in `layer_type_dtypes` and in the settings of optimizers."""
 
 
 class Linear(Layer):

@@ -54,7 +54,7 @@ class Context:
 
 @runtime_checkable
 class Mixer(Protocol):
-    """What a layer does along time; an `nnx.Module`."""
+    """The part of a layer that works along time; an `nnx.Module`."""
 
     name: ClassVar[str]
     """The attribute of a layer that holds it, and so a part of its parameters' names."""

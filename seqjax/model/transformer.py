@@ -29,10 +29,9 @@ from seqjax.model.mixer import Context, Memory
 
 
 class Cache(NamedTuple):
-    """What a model remembers of B windows and the items after them."""
+    """The memories of B windows and the items after them, one for each layer's mixer."""
 
     layers: tuple[Memory, ...]
-    """The memory of each layer's mixer."""
     position: Int[Array, ""]
     """The position of the next item, counted from the windows' first slot."""
 
@@ -50,7 +49,7 @@ def continuation_problem(spec: ModelSpec) -> str | None:
 def stated(
     raw: Mapping[str, Float[Array, "B P _"]], heads: Mapping[str, HeadName]
 ) -> dict[str, Float[Array, "B P _"]]:
-    """What a generative model returns of each target: see `seqjax.model.distributions`.
+    """The outputs of a generative model for each target: see `seqjax.model.distributions`.
 
     Args:
       raw: Each target's raw outputs.
@@ -144,7 +143,7 @@ class Transformer(nnx.Module):
         positions: Int[Array, "T"] | None = None,
         dtype: DTypeLike = jnp.float32,
     ) -> Iterator[Float[Array, "B _ D"]]:
-        """What the first layer reads, then each layer's output; of the last layer, at the last positions."""
+        """The first layer's input, then each layer's output; of the last layer, at the last positions."""
         x_BTD = self._embed(inputs, positions, drop).astype(dtype)
         context = self._context(x_BTD.shape[1], valid_BT, positions)
         yield x_BTD
@@ -199,7 +198,7 @@ class Transformer(nnx.Module):
     def remember(
         self, inputs: Mapping[str, Num[Array, "B L"]], valid_BL: Bool[Array, "B L"] | None = None
     ) -> tuple[dict[str, Float[Array, "B 1 _"]], Cache]:
-        """What a call gives at the last position, and a cache to `proceed` from.
+        """Raw outputs at the last position, and a cache to `proceed` from.
 
         Raises:
           ValueError: The model cannot be continued; see `continuation_problem`.
@@ -218,7 +217,7 @@ class Transformer(nnx.Module):
     def proceed(
         self, item: Mapping[str, Num[Array, "B 1"]], cache: Cache
     ) -> tuple[dict[str, Float[Array, "B 1 _"]], Cache]:
-        """What a call gives at one more item, and the cache with that item in it."""
+        """Raw outputs at one more item, and the cache with that item in it."""
         x_B1D = self._embed(item, None, keep_all).astype(jnp.float32)
         context = Context(cache.position[None])
         memories = []
