@@ -20,8 +20,6 @@ Which = Literal["best", "last"]
 ModelKind = Literal["generative", "embedding"]
 Results = Literal["predictions", "probabilities", "embeddings", "quantiles", "frequencies"]
 
-_DEBUG, _INFO = 2, 3
-
 
 class Place(NamedTuple):
     """Whole epochs, and batches of the next one, that a run has done; a later place is greater."""
@@ -39,11 +37,11 @@ class Layout:
 
     def debug_log(self, rank: int = 0) -> Path:
         """The text log that holds everything."""
-        return self._log(f"{rank}-{_DEBUG}.txt")
+        return self._log(f"{rank}-2.txt")
 
     def info_log(self, rank: int = 0) -> Path:
         """The text log without debugging lines."""
-        return self._log(f"{rank}-{_INFO}.txt")
+        return self._log(f"{rank}-3.txt")
 
     def json_log(self, rank: int = 0) -> Path:
         """The log as one JSON object a line."""

@@ -22,6 +22,7 @@ from jaxtyping import Float, Int, Num, Shaped
 from seqjax.config.schema import HeadName, Schema
 
 Parameters = Float[Any, "*batch W"]
+Reals = Float[Any, "*batch"]
 
 _SMALLEST_SCALE = 1e-3
 """In standard deviations of the column. The square is the `eps` of torch's GaussianNLLLoss; a density of
@@ -79,9 +80,7 @@ class Distribution:
         """The parameters as a model returns them."""
         return self.parameters(raw)
 
-    def raw(
-        self, mean: Float[np.ndarray, "*batch"], scale: Float[np.ndarray, "*batch"]
-    ) -> Float[np.ndarray, "*batch W"]:
+    def raw(self, mean: Reals, scale: Reals) -> Parameters:
         """The raw outputs that stand for a mean and a standard deviation of real values."""
         del scale
         return mean[..., None]
@@ -94,16 +93,16 @@ class Distribution:
         """The output of a graph that `suffix` names, from stated parameters."""
         return parameters[..., :1]
 
-    def log_prob(self, parameters: Parameters, truth: Num[Any, "*batch"]) -> Float[Any, "*batch"]:
+    def log_prob(self, parameters: Parameters, truth: Num[Any, "*batch"]) -> Reals:
         """The logarithm of the probability, or of its density, in nats."""
         raise NotImplementedError
 
-    def quantile(self, parameters: Parameters, level: Float[Any, "*batch"]) -> Shaped[Any, "*batch"]:
+    def quantile(self, parameters: Parameters, level: Reals) -> Shaped[Any, "*batch"]:
         """The value below which a share `level` of the distribution lies."""
         raise NotImplementedError
 
     def draw(
-        self, parameters: Parameters, uniform: Float[Any, "*batch"], rule: SamplingRule = AS_PREDICTED
+        self, parameters: Parameters, uniform: Reals, rule: SamplingRule = AS_PREDICTED
     ) -> Shaped[Any, "*batch"]:
         """The value that each number in [0, 1) selects.
 
@@ -146,7 +145,7 @@ class Categorical(Distribution):
         """All log-probabilities."""
         return parameters
 
-    def log_prob(self, parameters: Parameters, truth: Int[Any, "*batch"]) -> Float[Any, "*batch"]:
+    def log_prob(self, parameters: Parameters, truth: Int[Any, "*batch"]) -> Reals:
         """The log-probability of the true class."""
         if isinstance(parameters, np.ndarray):
             return np.take_along_axis(self.stated(parameters), truth[..., None], axis=-1)[..., 0]
@@ -155,7 +154,7 @@ class Categorical(Distribution):
         return -optax.softmax_cross_entropy_with_integer_labels(parameters, truth)
 
     def draw(
-        self, parameters: Parameters, uniform: Float[Any, "*batch"], rule: SamplingRule = AS_PREDICTED
+        self, parameters: Parameters, uniform: Reals, rule: SamplingRule = AS_PREDICTED
     ) -> Int[Any, "*batch"]:
         """The class at which the cumulative distribution passes the number."""
         xp = parameters.__array_namespace__()
@@ -196,27 +195,23 @@ class Gaussian(Distribution):
         softplus = xp.maximum(shifted, 0) + xp.log1p(xp.exp(-xp.abs(shifted)))
         return xp.concatenate([wide[..., :1], softplus + np.float32(_SMALLEST_SCALE)], axis=-1)
 
-    def raw(
-        self, mean: Float[np.ndarray, "*batch"], scale: Float[np.ndarray, "*batch"]
-    ) -> Float[np.ndarray, "*batch 2"]:
+    def raw(self, mean: Reals, scale: Reals) -> Float[Any, "*batch 2"]:
         """The raw outputs that stand for a mean and a standard deviation, which is at least 0.001."""
         excess = np.maximum(scale - _SMALLEST_SCALE, 1e-6)
         return np.stack([mean, excess + np.log(-np.expm1(-excess)) - _UNIT_SCALE], axis=-1)
 
-    def log_prob(self, parameters: Parameters, truth: Num[Any, "*batch"]) -> Float[Any, "*batch"]:
+    def log_prob(self, parameters: Parameters, truth: Num[Any, "*batch"]) -> Reals:
         """The logarithm of the density."""
         xp = parameters.__array_namespace__()
         mean, scale = parameters[..., 0], parameters[..., 1]
         distance = (truth - mean) / scale
         return -(xp.log(scale) + distance * distance / 2) - 0.5 * math.log(2 * math.pi)
 
-    def quantile(self, parameters: Parameters, level: Float[Any, "*batch"]) -> Float[Any, "*batch"]:
+    def quantile(self, parameters: Parameters, level: Reals) -> Reals:
         """The mean, and so many standard deviations more."""
         return parameters[..., 0] + parameters[..., 1] * _normal_quantile(level)
 
-    def draw(
-        self, parameters: Parameters, uniform: Float[Any, "*batch"], rule: SamplingRule = AS_PREDICTED
-    ) -> Float[Any, "*batch"]:
+    def draw(self, parameters: Parameters, uniform: Reals, rule: SamplingRule = AS_PREDICTED) -> Reals:
         """The quantile of the number; a temperature T scales the variance by T."""
         mean = parameters[..., 0]
         return mean + math.sqrt(rule.temperature) * (self.quantile(parameters, uniform) - mean)
@@ -244,7 +239,7 @@ def distribution_of(schema: Schema, target: str) -> Distribution:
     return DISTRIBUTIONS[schema.head(target)]
 
 
-def _normal_quantile(level: Float[Any, "*batch"]) -> Float[Any, "*batch"]:
+def _normal_quantile(level: Reals) -> Reals:
     """The standard normal quantile, to 1e-6: PPND7 of Wichura (1988), Applied Statistics 37, 477-484."""
     xp = level.__array_namespace__()
     inside = xp.clip(level, _MARGIN, 1 - _MARGIN)
@@ -258,7 +253,7 @@ def _normal_quantile(level: Float[Any, "*batch"]) -> Float[Any, "*batch"]:
     return xp.where(xp.abs(centre) <= 0.425, near, xp.sign(centre) * far)
 
 
-def _polynomial(x: Float[Any, "*batch"], *coefficients: float) -> Float[Any, "*batch"]:
+def _polynomial(x: Reals, *coefficients: float) -> Reals:
     """The polynomial with these coefficients, of the highest power first, by Horner's rule."""
     value = x * 0 + coefficients[0]
     for coefficient in coefficients[1:]:
@@ -282,9 +277,7 @@ def _cut(xp: ModuleType, weights: Float[Any, "*batch C"], rule: SamplingRule) ->
     return xp.where(before < enough, weights, xp.zeros_like(weights))
 
 
-def _passed(
-    xp: ModuleType, weights: Float[Any, "*batch C"], uniform: Float[Any, "*batch"]
-) -> Int[Any, "*batch"]:
+def _passed(xp: ModuleType, weights: Float[Any, "*batch C"], uniform: Reals) -> Int[Any, "*batch"]:
     """The places at which the cumulative weights pass their share `uniform` of the whole."""
     cumulative = xp.cumsum(weights, axis=-1)
     whole = cumulative[..., -1:]
