@@ -114,10 +114,8 @@ class CheckpointWriter:
         except BaseException:
             self._remove_unfinished()  # Orbax's own, which would take what little space there may be.
             raise
-        if self._old_ones_remain:
-            remove_checkpoints(self._layout, keep=place)
-            self._old_ones_remain = False
-        trim_checkpoints(self._layout, newest=place, count=self._keep)
+        trim_checkpoints(self._layout, newest=place, count=1 if self._old_ones_remain else self._keep)
+        self._old_ones_remain = False
         return path
 
     def _remove_unfinished(self) -> None:
@@ -228,13 +226,6 @@ def load_best(path: Path) -> dict[str, Any]:
                 branch = branch.setdefault(key, {})
             branch[keys[-1]] = leaf
     return tree
-
-
-def remove_checkpoints(layout: Layout, *, keep: Place | None) -> None:
-    """Removes all checkpoints of a run but that of the place `keep`, if there is one to keep."""
-    for place in layout.saved():
-        if place != keep:
-            shutil.rmtree(layout.checkpoint(*place))
 
 
 def trim_checkpoints(layout: Layout, *, newest: Place, count: int | None) -> None:

@@ -111,8 +111,9 @@ def exported_files(
     extensions = {"onnx": config.export_onnx, "pt": config.export_pt}
     return [
         (kind, layout.model(which, epoch, kind=kind, extension=extension))
-        for extension in filter(extensions.get, extensions)
-        for kind in filter(kinds.get, kinds)
+        for extension, chosen in extensions.items()
+        for kind, wanted in kinds.items()
+        if chosen and wanted
     ]
 
 

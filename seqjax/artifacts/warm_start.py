@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jax.tree_util import DictKey, tree_map_with_path
 
 from seqjax.artifacts.atomic import check_manifest
 from seqjax.artifacts.checkpoints import load_best, load_info
@@ -105,14 +106,8 @@ def _read(path: Path) -> dict[str, Any]:
 def _replaced(tree: Mapping[str, Any], values: Mapping[tuple[str, ...], Any]) -> dict[str, Any]:
     """The tree with other leaves at some paths, as float32 as those of a new model."""
 
-    def at(branch: Mapping[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
-        return {
-            key: at(value, (*path, key))
-            if isinstance(value, Mapping)
-            else np.asarray(values[(*path, key)]).astype(np.float32)
-            if (*path, key) in values
-            else value
-            for key, value in branch.items()
-        }
+    def replaced(path: tuple[DictKey, ...], leaf: Any) -> Any:  # noqa: ANN401
+        value = values.get(tuple(entry.key for entry in path))
+        return leaf if value is None else np.asarray(value).astype(np.float32)
 
-    return at(tree, ())
+    return tree_map_with_path(replaced, dict(tree))

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from seqjax.evaluation import tally as module
+from seqjax.evaluation import pieces as module
 from seqjax.evaluation.pieces import Pieces, Tally, Unit, unit_for
 
 
