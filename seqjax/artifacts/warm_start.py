@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jax.tree_util import DictKey, tree_map_with_path
+from jax.tree_util import tree_map_with_path
 
 from seqjax.artifacts.atomic import check_manifest
 from seqjax.artifacts.checkpoints import load_best, load_info
@@ -106,7 +106,7 @@ def _read(path: Path) -> dict[str, Any]:
 def _replaced(tree: Mapping[str, Any], values: Mapping[tuple[str, ...], Any]) -> dict[str, Any]:
     """The tree with other leaves at some paths, as float32 as those of a new model."""
 
-    def replaced(path: tuple[DictKey, ...], leaf: Any) -> Any:  # noqa: ANN401
+    def replaced(path: tuple[Any, ...], leaf: Any) -> Any:  # noqa: ANN401
         value = values.get(tuple(entry.key for entry in path))
         return leaf if value is None else np.asarray(value).astype(np.float32)
 

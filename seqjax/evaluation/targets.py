@@ -243,7 +243,9 @@ class CategoricalRun(TargetRun):
                 {name: _finite(expected_error(sums)) for name, sums in self._bins.items()},
                 _bins(self._bins[MODEL]),
             ),
-            confusion=ConfusionTable([self._labels[id_] for id_ in shown.classes], shown.counts.tolist()),
+            confusion=ConfusionTable(
+                [self._labels[int(id_)] for id_ in shown.classes], shown.counts.tolist()
+            ),
         )
 
 
