@@ -1,4 +1,4 @@
-"""What a model has to beat: three predictors that are counted rather than trained.
+"""Baselines that a model has to beat: three predictors that are counted rather than trained.
 
 | | categorical target | real target |
 |---|---|---|
@@ -53,25 +53,17 @@ def fit_baselines(windows: Windows, schema: Schema) -> dict[str, Fitted]:
     """
     pairs = _pairs(windows, tuple(schema.targets))
     fitted: dict[str, Fitted] = {"last value": {}, "marginal": {}}
-    large = [
-        name
-        for name, classes in schema.n_classes.items()
-        if classes > _MAX_CLASSES and name in schema.targets
-    ]
-    small = not large
-    if small:
-        fitted["first-order Markov"] = {}
+    large = [name for name in schema.targets if schema.n_classes.get(name, 0) > _MAX_CLASSES]
+    if large:
+        text = "[INFO] No first-order Markov baseline: %s has more than %d classes."
+        logger.info(text, ", ".join(large), _MAX_CLASSES)
     else:
-        logger.info(
-            "[INFO] No first-order Markov baseline: %s has more than %d classes.",
-            ", ".join(large),
-            _MAX_CLASSES,
-        )
+        fitted["first-order Markov"] = {}
     for name, kind in schema.targets.items():
         if kind == "real":
             rows = _fit_real(pairs[name], DISTRIBUTIONS[schema.head(name)])
         else:
-            rows = _fit_categorical(pairs[name], schema.n_classes[name], markov=small)
+            rows = _fit_categorical(pairs[name], schema.n_classes[name], markov=not large)
         for baseline in fitted:
             fitted[baseline][name] = rows[baseline]
     return fitted

@@ -1,4 +1,4 @@
-"""How good predictions are: scores of single items, and metrics made of their means.
+"""Quality of predictions: scores of single items, and metrics made of their means.
 
 Training and `evaluate` share both tables, which are written for numpy and jax arrays alike. To add a metric,
 add a row, and what it is a mean of to `SCORES` if it is not there. A mean stays a sum and a count until the
@@ -28,7 +28,9 @@ Unit = Literal["", "share", "nats", "density", "target"]
 unit of the target."""
 
 
-def _among_first(count: int, _: Distribution, logits: Outputs, ids: Truth) -> Numbers:
+def _among_first(
+    count: int, _: Distribution, logits: Float[Any, "*batch C"], ids: Int[Any, "*batch"]
+) -> Float[Any, "*batch"]:
     """1 where the true class is among the `count` likeliest; of equally likely ones the lower id is first."""
     xp = logits.__array_namespace__()
     true = xp.take_along_axis(logits, ids[..., None], axis=-1)
@@ -37,34 +39,28 @@ def _among_first(count: int, _: Distribution, logits: Outputs, ids: Truth) -> Nu
     return (ahead < count).astype(logits.dtype)
 
 
-def _confidence(_: Distribution, log_probs: Outputs, ids: Truth) -> Numbers:
+def _confidence(log_probs: Float[Any, "*batch C"]) -> Float[Any, "*batch"]:
     """The probability of the most likely class."""
-    del ids
     return log_probs.__array_namespace__().exp(log_probs.max(axis=-1))
 
 
-def _entropy(_: Distribution, log_probs: Outputs, ids: Truth) -> Numbers:
+def _entropy(log_probs: Float[Any, "*batch C"]) -> Float[Any, "*batch"]:
     """In nats; an impossible class adds nothing."""
-    del ids
     xp = log_probs.__array_namespace__()
     probs = xp.exp(log_probs)
     return -xp.where(probs > 0, probs * xp.where(probs > 0, log_probs, 0), 0).sum(axis=-1)
 
 
-def _error(distribution: Distribution, parameters: Outputs, truth: Truth) -> Numbers:
-    return distribution.point(parameters) - truth
-
-
 SCORES: Mapping[str, Score] = {
-    "nll": lambda distribution, *of: -distribution.log_prob(*of),
+    "nll": lambda row, parameters, truth: -row.log_prob(parameters, truth),
     "top_1": functools.partial(_among_first, 1),
     "top_3": functools.partial(_among_first, 3),
     "top_5": functools.partial(_among_first, 5),
-    "confidence": _confidence,
-    "entropy": _entropy,
-    "error": _error,
-    "absolute": lambda *of: abs(_error(*of)),
-    "square": lambda *of: _error(*of) ** 2,
+    "confidence": lambda _, log_probs, __: _confidence(log_probs),
+    "entropy": lambda _, log_probs, __: _entropy(log_probs),
+    "error": lambda row, parameters, truth: row.point(parameters) - truth,
+    "absolute": lambda row, parameters, truth: abs(row.point(parameters) - truth),
+    "square": lambda row, parameters, truth: (row.point(parameters) - truth) ** 2,
     "value": lambda _, __, truth: truth,
     "value_square": lambda _, __, truth: truth**2,
 }
@@ -73,19 +69,16 @@ SCORES: Mapping[str, Score] = {
 
 @dataclass(frozen=True)
 class Metric:
-    """One figure."""
+    """One figure: its label, a sentence for those who do not know it, and the scores that it is made of."""
 
     label: str
-    """What people read."""
     meaning: str
-    """One sentence for those who do not know it."""
     scores: tuple[str, ...]
     """Rows of `SCORES`, whose means it is made of."""
     of: Callable[..., Values] = lambda mean: mean
     """The means, one array a score, to the metric; NaN where it is not defined."""
     unit: Unit = ""
     in_training: bool = False
-    """Whether training logs it too."""
     classes: int = 0
     """Training logs it of targets with more classes than this: of fewer it says nothing."""
 
@@ -164,7 +157,7 @@ METRICS: Mapping[HeadName, Mapping[str, Metric]] = {
     name: _CLASSES if row.has_classes else _DENSITIES if row.is_density else _REALS
     for name, row in DISTRIBUTIONS.items()
 }
-"""The metrics of each head, in the order of tables."""
+"""In the order of tables."""
 
 JUDGED_BY: Mapping[HeadName, str] = {
     name: "nll" if row.has_classes or row.is_density else "rmse" for name, row in DISTRIBUTIONS.items()
@@ -174,10 +167,9 @@ JUDGED_BY: Mapping[HeadName, str] = {
 
 @dataclass(frozen=True)
 class Scoring:
-    """The scores and metrics of one target's predictions, in numpy and float64."""
+    """Scores predictions of one target, in numpy and float64."""
 
     head: HeadName
-    """What makes the predictions."""
     std: float = 1.0
     """Standard deviation of a real target; 1 leaves metrics in such deviations."""
 

@@ -287,7 +287,7 @@ FAULTS = [
     ("layer", "model/attention.py", "def f():\n    from seqjax.windows.windows import Batch"),
     ("layer", "training/loop.py", "from seqjax.artifacts.layout import Layout"),
     ("layer", "artifacts/layout.py", "from seqjax.inference.engine import Engine"),
-    ("layer", "optim/schedules.py", "from seqjax.model.norm import Norm"),
+    ("layer", "optim/schedules.py", "from seqjax.model.layers import Norm"),
     ("layer", "config/train.py", "from seqjax.windows.windows import Batch"),
     ("layer", "commands/train.py", "from seqjax.cli import main"),
     ("layer", "artifacts/card.py", "import seqjax"),

@@ -380,7 +380,7 @@ def _likelihood(path: Path, items: Any, *, rolling: bool) -> float:  # noqa: ANN
     import jax.numpy as jnp
 
     from seqjax.artifacts.card import ModelCard
-    from seqjax.artifacts.torch_models import read_pt
+    from seqjax.artifacts.model_files import read_pt
     from seqjax.interop.names import from_sequifier
     from seqjax.model.functional import abstract, merge
 

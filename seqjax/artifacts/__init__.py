@@ -1,1 +1,1 @@
-"""What the steps hand each other on disk; the only code that knows a file name."""
+"""Files that the steps hand each other; the only code that knows a file name."""

@@ -7,21 +7,20 @@ training ended, so that inference needs only the file and data. It knows no jax 
 
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from pydantic import ConfigDict, Field, ValidationError
 
+from seqjax.artifacts.layout import ModelKind
 from seqjax.config.base import ConfigModel
 from seqjax.config.metadata import Metadata, Statistics
 from seqjax.config.model import ModelSpec
 from seqjax.config.schema import Schema
 from seqjax.config.train import TrainConfig
 from seqjax.errors import ArtifactError
-from seqjax.interop.onnx_export import free_name
+from seqjax.interop.onnx_export import Names
 from seqjax.model.distributions import distribution_of
 from seqjax.version import __version__
-
-ModelKind = Literal["generative", "embedding"]
 
 Output = TypeVar("Output")
 
@@ -43,43 +42,39 @@ def installed_versions() -> dict[str, str]:
 
 
 class ModelCard(ConfigModel):
-    """The description of a model file: what it holds, needs and returns."""
+    """The description of a model file: its content, its inputs and its outputs."""
 
     # The JSON key is `schema`, which pydantic's base class already uses as the name of a method.
     model_config = ConfigDict(validate_by_name=True, validate_by_alias=True, serialize_by_alias=True)
 
     kind: ModelKind = "generative"
-    """Whether the model predicts the next item or returns its hidden state."""
+    """A generative model predicts the next item, an embedding model returns its hidden state."""
     column_schema: Schema = Field(alias="schema")
     """Input and target columns, their order, kinds and numbers of classes."""
     model_spec: ModelSpec
-    """The architecture."""
     id_maps: dict[str, dict[str, int]]
     """Value to id of each categorical column, from 2 up; 0 is unknown, 1 is other."""
     statistics: dict[str, Statistics]
-    """Mean and standard deviation of each real column."""
     column_types: dict[str, str]
     """Type of each column as preprocessed."""
     train_config: dict[str, Any] = Field(default_factory=dict)
     """The resolved configuration of the run."""
     versions: dict[str, str] = Field(default_factory=installed_versions)
-    """Package versions that the file was made with."""
     best_epoch: int | None = None
     """The epoch of the lowest validation loss."""
     last_epoch: int | None = None
-    """The last epoch that was trained."""
     validation_loss: float | None = None
     """The validation loss of these parameters."""
     dropout: float = 0.0
     """The probability with which training dropped."""
     embedding_layers: tuple[int, ...] | None = None
-    """Of an embedding model: the layers whose outputs lie side by side in its own; null is the last alone."""
+    """Of an embedding model: the layers whose outputs lie side by side in its own; None is the last alone."""
     inputs: tuple[str, ...] = ()
     """Names of the graph's column inputs, each (batch, seq_length): int64 ids, then float32 values."""
     valid_mask: str | None = None
-    """Name of the graph's bool (batch, seq_length) input, false on padding; null where that is attended."""
+    """Name of the graph's bool (batch, seq_length) input, false on padding; None where that is attended."""
     dropout_input: str | None = None
-    """Name of the graph's optional float32 scalar input, the probability with which it drops; null where it
+    """Name of the graph's optional float32 scalar input, the probability with which it drops; None where it
     drops nothing. Without a value for it, it drops as training did."""
     outputs: dict[str, str] = Field(default_factory=dict)
     """Name of the graph's output of each target (or of `embedding`)."""
@@ -95,24 +90,20 @@ class ModelCard(ConfigModel):
           live_dropout: Whether it is a graph that drops.
         """
         inputs = self.column_schema.inputs
-        taken = set(inputs)
-        mask = free_name("valid_mask", taken) if self.model_spec.mask_padding else None
-        taken |= {mask} if mask else set()
-        dropout = free_name("dropout_rate", taken) if live_dropout else None
-        taken |= {dropout} if dropout else set()
-        parameters = {}
+        names = Names(inputs)
+        ends: dict[str, Any] = {
+            "inputs": inputs,
+            "valid_mask": names.free("valid_mask") if self.model_spec.mask_padding else None,
+            "dropout_input": names.free("dropout_rate") if live_dropout else None,
+        }
         if kind == "embedding":
-            outputs = {EMBEDDING: free_name(EMBEDDING, taken)}
+            ends |= {"outputs": {EMBEDDING: names.free(EMBEDDING)}, "parameters": {}}
         else:
             rows = {name: distribution_of(self.column_schema, name) for name in self.column_schema.targets}
-            outputs = {name: free_name(name + row.suffix, taken) for name, row in rows.items()}
-            taken |= {*outputs.values()}
-            parameters = {
-                name: free_name(name + _PARAMETERS, taken) for name, row in rows.items() if row.is_density
-            }
-        names = {"inputs": inputs, "valid_mask": mask, "dropout_input": dropout}
-        names |= {"outputs": outputs, "parameters": parameters}
-        return self.model_copy(update={"kind": kind, **names})
+            densities = [name for name, row in rows.items() if row.is_density]
+            ends["outputs"] = {name: names.free(name + row.suffix) for name, row in rows.items()}
+            ends["parameters"] = {name: names.free(name + _PARAMETERS) for name in densities}
+        return self.model_copy(update={"kind": kind, **ends})
 
     @property
     def output_names(self) -> tuple[str, ...]:
@@ -120,7 +111,7 @@ class ModelCard(ConfigModel):
         return (*self.outputs.values(), *self.parameters.values())
 
     def by_target(self, values: Iterable[Output]) -> dict[str, Output]:
-        """The stated parameters of each target, from all of the graph's outputs in order."""
+        """The parameters of each target's distribution, from all of the graph's outputs in order."""
         return dict(zip((*self.outputs, *self.parameters), values, strict=True))
 
     def to_json(self) -> str:
@@ -160,7 +151,7 @@ def describe_run(
       last_epoch: The last epoch that was trained.
       validation_loss: The validation loss of the parameters that the card describes.
     """
-    columns = schema.columns
+    columns, layers, states = schema.columns, config.embedding_layers, config.model_spec.num_layers + 1
     maps = config.id_maps or metadata.id_maps
     types = config.column_types or metadata.column_types
     statistics = metadata.selected_columns_statistics
@@ -172,15 +163,8 @@ def describe_run(
         column_types={name: kind for name, kind in types.items() if name in columns},
         train_config=config.model_dump(mode="json"),
         dropout=config.training_spec.dropout,
-        embedding_layers=_counted_from_0(config),
+        embedding_layers=None if layers is None else tuple(layer % states for layer in layers),
         best_epoch=best_epoch,
         last_epoch=last_epoch,
         validation_loss=validation_loss,
     )
-
-
-def _counted_from_0(config: TrainConfig) -> tuple[int, ...] | None:
-    if config.embedding_layers is None:
-        return None
-    states = config.model_spec.num_layers + 1
-    return tuple(layer % states for layer in config.embedding_layers)

@@ -34,12 +34,10 @@ _ONE_AT_A_TIME = threading.Lock()
 
 
 class Found(NamedTuple):
-    """What there is to go on from."""
+    """The newest intact checkpoint, if there is one, and the damages of those that were passed over."""
 
     place: Place | None
-    """The newest intact checkpoint; null if there is none."""
     damaged: tuple[str, ...]
-    """What is wrong with those that were passed over."""
 
 
 class CheckpointWriter:
@@ -49,7 +47,7 @@ class CheckpointWriter:
 
     Args:
       layout: Where the run's files lie.
-      keep: How many of the newest are kept; null keeps all.
+      keep: How many of the newest are kept; None keeps all.
       fresh: Whether older checkpoints belong to an earlier run of this name. They are removed once there is
         one of this run, so that no later run takes them for this one's.
     """
@@ -64,7 +62,7 @@ class CheckpointWriter:
 
     @property
     def busy(self) -> bool:
-        """Whether one is being written."""
+        """True while one is being written."""
         return self._writing is not None and not self._writing.done()
 
     def start(self, place: Place, tree: Tree, info: Mapping[str, Any]) -> None:
@@ -116,10 +114,8 @@ class CheckpointWriter:
         except BaseException:
             self._remove_unfinished()  # Orbax's own, which would take what little space there may be.
             raise
-        if self._old_ones_remain:
-            remove_checkpoints(self._layout, keep=place)
-            self._old_ones_remain = False
-        trim_checkpoints(self._layout, newest=place, count=self._keep)
+        trim_checkpoints(self._layout, newest=place, count=1 if self._old_ones_remain else self._keep)
+        self._old_ones_remain = False
         return path
 
     def _remove_unfinished(self) -> None:
@@ -230,13 +226,6 @@ def load_best(path: Path) -> dict[str, Any]:
                 branch = branch.setdefault(key, {})
             branch[keys[-1]] = leaf
     return tree
-
-
-def remove_checkpoints(layout: Layout, *, keep: Place | None) -> None:
-    """Removes all checkpoints of a run but that of the place `keep`, if there is one to keep."""
-    for place in layout.saved():
-        if place != keep:
-            shutil.rmtree(layout.checkpoint(*place))
 
 
 def trim_checkpoints(layout: Layout, *, newest: Place, count: int | None) -> None:

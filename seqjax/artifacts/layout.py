@@ -1,4 +1,4 @@
-"""Paths of the files of a run: the only code that knows the names of logs, checkpoints, models, outputs.
+"""Paths of the files of a project: the only code that knows the names of logs, checkpoints, models, outputs.
 
 logs/sequifier-<model>-rank<r>-2.txt, -3.txt, .jsonl       checkpoints/<model>/epoch-<n>[-batch-<k>]/
 models/sequifier-<model>-best|last[-embedding]-<epoch>.<ext>
@@ -9,27 +9,30 @@ outputs/quantiles/<id>-quantiles.<ext>                     outputs/frequencies/<
 
 Results of data that is read file by file (pt) have a folder in place of each file under outputs/, with
 <id>-<k>-predictions.<ext>, <id>-<k>-probabilities.<ext> or <id>-<k>-embeddings.<ext> for input file k.
+
+Preprocessed data: data/<name>-split<k>[.<ext>]            configs/metadata_configs/<name>.json
 """
 
 import re
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 Which = Literal["best", "last"]
-Kind = Literal["generative", "embedding"]
+ModelKind = Literal["generative", "embedding"]
 Results = Literal["predictions", "probabilities", "embeddings", "quantiles", "frequencies"]
 
-_DEBUG, _INFO = 2, 3
+_OWN_FILES = re.compile(
+    r"manifest\.json|metadata\.json|(rows|runs|positions|windows)-\d+\.arrow|.*-\d+\.(pt|parquet)"
+)
 
 
 class Place(NamedTuple):
-    """Progress of a run; a later place is greater."""
+    """Whole epochs, and batches of the next one, that a run has done; a later place is greater."""
 
     epoch: int
-    """Whole epochs that are done."""
     batch: int = 0
-    """Batches of the next epoch that are done."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +44,11 @@ class Layout:
 
     def debug_log(self, rank: int = 0) -> Path:
         """The text log that holds everything."""
-        return self._log(f"{rank}-{_DEBUG}.txt")
+        return self._log(f"{rank}-2.txt")
 
     def info_log(self, rank: int = 0) -> Path:
         """The text log without debugging lines."""
-        return self._log(f"{rank}-{_INFO}.txt")
+        return self._log(f"{rank}-3.txt")
 
     def json_log(self, rank: int = 0) -> Path:
         """The log as one JSON object a line."""
@@ -71,9 +74,12 @@ class Layout:
             if match
         )
 
-    def model(self, which: Which, epoch: int, *, kind: Kind = "generative", extension: str = "onnx") -> Path:
+    def model(
+        self, which: Which, epoch: int, *, kind: ModelKind = "generative", extension: str = "onnx"
+    ) -> Path:
         """A model file; `epoch` is the last completed one, for the best model too."""
-        return self.root / "models" / f"{self._stem(which, kind)}{epoch}.{extension}"
+        middle = f"{which}-embedding" if kind == "embedding" else which
+        return self.root / "models" / f"sequifier-{self.model_name}-{middle}-{epoch}.{extension}"
 
     @property
     def tensorboard(self) -> Path:
@@ -82,9 +88,6 @@ class Layout:
 
     def _log(self, ending: str) -> Path:
         return self.root / "logs" / f"sequifier-{self.model_name}-rank{ending}"
-
-    def _stem(self, which: Which, kind: Kind) -> str:
-        return f"sequifier-{self.model_name}-{which}-{'embedding-' if kind == 'embedding' else ''}"
 
 
 def results_path(root: Path, kind: Results, model_id: str, extension: str, target: str = "") -> Path:
@@ -118,7 +121,7 @@ def logged_models(root: Path) -> list[str]:
     return sorted({match[1] for match in matches if match})
 
 
-def newest_model(folder: Path, which: Which, kind: Kind, model_name: str | None = None) -> Path | None:
+def newest_model(folder: Path, which: Which, kind: ModelKind, model_name: str | None = None) -> Path | None:
     """The newest model file of its sort, a graph rather than parameters; None if there is none.
 
     Args:
@@ -147,3 +150,47 @@ def part_of(whole: Path, model_id: str, number: int) -> Path:
       number: Number of the input file.
     """
     return whole.with_suffix("") / f"{model_id}-{number}-{whole.parent.name}{whole.suffix}"
+
+
+def data_name(data_path: str) -> str:
+    """The name of a data set: the last part of its path, without its last extension."""
+    return Path(data_path).stem or Path(data_path).resolve().stem
+
+
+def results_folder(project_root: str) -> Path:
+    """The folder in which the splits of all data sets lie."""
+    return Path(project_root) / "data"
+
+
+def split_path(project_root: str, name: str, split: int, suffix: str) -> str:
+    """The path of a split as the metadata JSON has it: beginning with `project_root` as the user wrote it.
+
+    Args:
+      project_root: Root folder of the project.
+      name: Name of the data set.
+      split: Number of the split, from 0.
+      suffix: End of the name, with its dot; empty for a folder.
+    """
+    root = project_root if project_root.endswith("/") or not project_root else f"{project_root}/"
+    return f"{root}data/{name}-split{split}{suffix}"
+
+
+def foreign_file(split: Path) -> Path | None:
+    """A file in the place of a split that preprocess did not write; None if there is none.
+
+    Args:
+      split: Where a split is to be, in whatever format; need not exist.
+    """
+    entries = sorted(split.iterdir()) if split.is_dir() else []
+    return next((entry for entry in entries if not _OWN_FILES.fullmatch(entry.name)), None)
+
+
+def metadata_path(project_root: str, name: str) -> Path:
+    """The metadata JSON of a data set."""
+    return Path(project_root) / "configs" / "metadata_configs" / f"{name}.json"
+
+
+def work_path(project_root: str, name: str) -> Path:
+    """The hidden folder in which a data set is prepared."""
+    # A name of 255 bytes is the longest that common file systems take.
+    return results_folder(project_root) / f".{name[:48]}.{zlib.crc32(name.encode()):08x}.preprocess"

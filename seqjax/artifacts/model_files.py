@@ -1,28 +1,37 @@
 """Model files: written by training, found and read by inference.
 
-A file gets its name only after onnxruntime computed with it what JAX computes.
+An ONNX file gets its name only after onnxruntime computed with it what JAX computes.
+
+A torch file holds the parameters under sequifier's names, with the model's card beside them:
+
+    {"model_state_dict": OrderedDict, "export_with_dropout": bool, "seqjax": the card as JSON}
+
+Sequifier loads such a file as one of its own and passes over the last key. It attends to padding, though: of
+a model with `mask_padding` it computes something else wherever a window is padded.
 """
 
 import functools
 import logging
 import math
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, cast, get_args
 
 import numpy as np
 
-from seqjax.artifacts.atomic import move_over, sync
-from seqjax.artifacts.card import CARD_KEY, ModelCard, ModelKind
-from seqjax.artifacts.layout import Layout, Which, newest_model
-from seqjax.artifacts.torch_models import write_pt
+from seqjax.artifacts.atomic import move_over, replacing, sync
+from seqjax.artifacts.card import CARD_KEY, ModelCard
+from seqjax.artifacts.layout import Layout, ModelKind, Which, newest_model
 from seqjax.config.base import suggestion
 from seqjax.config.load import resolve_path
 from seqjax.config.train import TrainConfig
 from seqjax.errors import ArtifactError
+from seqjax.interop.names import EMBEDDING_PREFIX, to_sequifier
 from seqjax.interop.onnx_export import GraphInput, LiveDropout, data_beside, drop_live, export_onnx
 from seqjax.interop.onnx_session import open_session
+from seqjax.interop.torch_files import read_torch_file, write_torch_file
 from seqjax.model.distributions import distribution_of
 from seqjax.windows.windows import Batch
 
@@ -36,9 +45,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LARGEST_DIFFERENCE = 1e-4
-"""How far an exported model may be from JAX: absolute up to 1, relative above."""
+"""Distance from JAX that an exported model may have: absolute up to 1, relative above."""
 SUFFIXES = (".onnx", ".pt")
 MODELS = "models"
+PARAMETERS = "model_state_dict"
+WITH_DROPOUT = "export_with_dropout"
 
 Params = Mapping[str, Any]
 Forward = Callable[..., tuple["jax.Array", ...]]
@@ -51,7 +62,7 @@ def export_models(
     graphdef: "nnx.GraphDef[Any]",
     card: ModelCard,
     config: TrainConfig,
-    which: Literal["best", "last"],
+    which: Which,
     epoch: int,
     sample: Batch,
 ) -> list[Path]:
@@ -90,18 +101,18 @@ def export_models(
 
 
 def exported_files(
-    layout: Layout, config: TrainConfig, which: Literal["best", "last"], epoch: int
+    layout: Layout, config: TrainConfig, which: Which, epoch: int
 ) -> list[tuple[ModelKind, Path]]:
     """The model files that a training configuration asks for, and the kind of each."""
-    kinds: list[tuple[ModelKind, bool]] = [
-        ("generative", config.export_generative_model),
-        ("embedding", config.export_embedding_model),
-    ]
-    extensions = [("onnx", config.export_onnx), ("pt", config.export_pt)]
+    kinds: dict[ModelKind, bool] = {
+        "generative": config.export_generative_model,
+        "embedding": config.export_embedding_model,
+    }
+    extensions = {"onnx": config.export_onnx, "pt": config.export_pt}
     return [
         (kind, layout.model(which, epoch, kind=kind, extension=extension))
-        for extension, chosen in extensions
-        for kind, wanted in kinds
+        for extension, chosen in extensions.items()
+        for kind, wanted in kinds.items()
         if chosen and wanted
     ]
 
@@ -155,6 +166,53 @@ def write_onnx(
     return difference
 
 
+class TorchModel(NamedTuple):
+    """The content of a torch file: arrays by sequifier's names, not checked yet, and the kind that those say.
+
+    Sequifier's own files have no card.
+    """
+
+    parameters: dict[str, Any]
+    card: ModelCard | None
+    kind: ModelKind
+
+
+def write_pt(path: Path, *, params: Mapping[str, Any], card: ModelCard, with_dropout: bool = False) -> None:
+    """Writes one model as a torch file.
+
+    Args:
+      path: The file to create or replace.
+      params: Parameters, a nested dict of arrays; written as float32.
+      card: What the file says about itself, `of_kind` already.
+      with_dropout: Whether the file shall say that it is for inference with dropout, which sequifier heeds.
+    """
+    names = to_sequifier(params, card.column_schema, card.model_spec, embedding=card.kind == "embedding")
+    # Training may keep them in narrower formats, which sequifier's inference does not take.
+    arrays = OrderedDict((name, np.asarray(values, np.float32)) for name, values in names.items())
+    content = {PARAMETERS: arrays, WITH_DROPOUT: with_dropout, CARD_KEY: card.to_json()}
+    with replacing(path) as temporary:
+        write_torch_file(temporary, content)
+
+
+def read_pt(path: Path) -> TorchModel:
+    """Reads one model, ours or sequifier's.
+
+    Raises:
+      ArtifactError: The file is missing or damaged, or holds no model.
+    """
+    content = read_torch_file(path)
+    parameters = content.get(PARAMETERS) if isinstance(content, dict) else None
+    text = content.get(CARD_KEY) if isinstance(content, dict) else None
+    if not isinstance(parameters, dict) or not parameters or not (text is None or isinstance(text, str)):
+        raise ArtifactError(
+            f"{path} holds no model: it must be a mapping with the parameters under {PARAMETERS!r}. Name a "
+            "file that training exported into models/."
+        )
+    prefixed = all(str(name).startswith(EMBEDDING_PREFIX) for name in parameters)
+    card = None if text is None else ModelCard.from_json(text, str(path))
+    return TorchModel(parameters, card, "embedding" if prefixed else "generative")
+
+
 def _publish(staged: Path, path: Path) -> None:
     """Moves a model file to its place, and the one that may lie beside it."""
     sync(staged.parent)
@@ -169,7 +227,7 @@ def _publish(staged: Path, path: Path) -> None:
 
 
 def dropout_feed(card: ModelCard, *, live: bool) -> dict[str, np.ndarray]:
-    """The input besides columns with which a graph drops as training did, or not at all."""
+    """The feed of a graph, besides columns, to drop as training did or not at all."""
     if card.dropout_input is None:
         return {}
     return {card.dropout_input: np.array(card.dropout if live else 0, np.float32)}
@@ -216,14 +274,15 @@ def resolve_model_path(
     Raises:
       ArtifactError: There is no such file; the message names those that exist.
     """
+    folder = resolve_path(root, MODELS)
     if text in get_args(Which):
-        newest = newest_model(resolve_path(root, MODELS), cast(Which, text), kind, model_name)
+        newest = newest_model(folder, cast(Which, text), kind, model_name)
         if newest is not None:
             logger.info("model_path: %s is %s", text, newest)
             return newest
-        if model_name is not None and newest_model(resolve_path(root, MODELS), cast(Which, text), kind, None):
+        if model_name is not None and newest_model(folder, cast(Which, text), kind):
             raise ArtifactError(
-                f"{resolve_path(root, MODELS)} holds no {kind} model that is the {text} one of the run "
+                f"{folder} holds no {kind} model that is the {text} one of the run "
                 f"{model_name!r} (model_name)."
             )
     bases = [resolve_path(root, text), resolve_path(root, Path(MODELS) / text)]
@@ -231,7 +290,6 @@ def resolve_model_path(
         for candidate in (base, *(base.with_name(base.name + suffix) for suffix in SUFFIXES)):
             if candidate.is_file():
                 return candidate
-    folder = resolve_path(root, MODELS)
     known = sorted(f"{MODELS}/{path.name}" for path in folder.glob("*") if path.suffix in SUFFIXES)
     hint = suggestion(text, known) if known else f"There is no model in {folder}: run seqjax train first."
     raise ArtifactError(f"{bases[0]}: there is no such model file ({key}: {text}). {hint}")

@@ -50,24 +50,19 @@ class SearchFiles:
 
 
 class Outcome(ConfigModel):
-    """Result of a run."""
+    """Result of a run, by its number and that of its combination in the space."""
 
     run: int
-    """Its number."""
     combination: int
-    """The number of its combination in the space."""
     status: Literal["complete", "stopped", "failed"]
     """stopped is one that others were preferred to before its end."""
     reason: str | None = None
-    """Why it failed."""
+    """The message of the error, where it failed."""
     best_validation_loss: float | None = None
-    """The lowest; None where it failed."""
     best_epoch: int | None = None
-    """The epoch of that loss."""
     last_epoch: int | None = None
-    """The last completed epoch."""
     seconds: float
-    """How long it took since it was last started."""
+    """Time since it was last started."""
     models: tuple[str, ...] = ()
     """The files of its best model."""
 
@@ -76,18 +71,16 @@ class Waiting(ConfigModel):
     """A run after an epoch at which it waited for the others."""
 
     loss: float
-    """The lowest validation loss until then."""
+    """The lowest validation loss until then, that of `best_epoch`."""
     best_epoch: int
-    """The epoch of that loss."""
     seconds: float
-    """How long it took since it last waited."""
+    """Time since it last waited."""
 
 
 class SearchState(ConfigModel):
     """Progress of a search."""
 
     config: dict[str, Any]
-    """The search's configuration."""
     metadata_sha256: str
     """Digest of the data's metadata, which decides which combinations can be trained."""
     outcomes: dict[int, Outcome]

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jax.tree_util import tree_map_with_path
 
 from seqjax.artifacts.atomic import check_manifest
 from seqjax.artifacts.checkpoints import load_best, load_info
-from seqjax.artifacts.torch_models import read_pt
+from seqjax.artifacts.model_files import read_pt
 from seqjax.config.model import ModelSpec
 from seqjax.config.schema import Schema
 from seqjax.errors import ArtifactError
@@ -25,21 +26,19 @@ _SHOWN = 8
 
 @dataclass(frozen=True)
 class WarmStart:
-    """A model's parameters, and where they are from."""
+    """A model's parameters, and their names.
+
+    Some are taken from the file; it lacks others, has them in another shape, or has some besides.
+    """
 
     params: dict[str, Any]
-    """The tree of parameters."""
     taken: tuple[str, ...]
-    """Parameters from the file."""
     new: tuple[str, ...]
-    """Parameters that the file does not have."""
     misshapen: tuple[str, ...]
-    """Parameters that the file has in another shape."""
     unused: tuple[str, ...]
-    """What the file has besides."""
 
     def report(self) -> list[str]:
-        """Says in words what was taken and what not."""
+        """The parameters that were taken and those that were not, in words."""
         lines = [f"{len(self.taken)} of {len(self.taken) + len(self.new) + len(self.misshapen)} parameters"]
         for what, names in (
             ("not in the file", self.new),
@@ -93,10 +92,7 @@ def _read(path: Path) -> dict[str, Any]:
     if path.is_dir():
         check_manifest(path)
         info = load_info(path)
-        schema, spec = (
-            Schema.model_validate(info["schema"]),
-            ModelSpec.model_validate(info["config"]["model_spec"]),
-        )
+        schema, spec = Schema(**info["schema"]), ModelSpec(**info["config"]["model_spec"])
         return to_sequifier(load_best(path), schema, spec)
     if path.suffix == ".onnx":
         raise ArtifactError(
@@ -110,14 +106,8 @@ def _read(path: Path) -> dict[str, Any]:
 def _replaced(tree: Mapping[str, Any], values: Mapping[tuple[str, ...], Any]) -> dict[str, Any]:
     """The tree with other leaves at some paths, as float32 as those of a new model."""
 
-    def at(branch: Mapping[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
-        return {
-            key: at(value, (*path, key))
-            if isinstance(value, Mapping)
-            else np.asarray(values[(*path, key)]).astype(np.float32)
-            if (*path, key) in values
-            else value
-            for key, value in branch.items()
-        }
+    def replaced(path: tuple[Any, ...], leaf: Any) -> Any:  # noqa: ANN401
+        value = values.get(tuple(entry.key for entry in path))
+        return leaf if value is None else np.asarray(value).astype(np.float32)
 
-    return at(tree, ())
+    return tree_map_with_path(replaced, dict(tree))

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from seqjax.artifacts.data_layout import (
+from seqjax.artifacts.layout import (
     data_name,
     foreign_file,
     metadata_path,

@@ -1,1 +1,1 @@
-"""How good predictions are: scores, baselines beside them, intervals, a verdict. numpy alone computes."""
+"""Quality of predictions: scores, baselines beside them, intervals, a verdict. numpy alone computes."""

@@ -1,13 +1,12 @@
 """Several models side by side: who is best on each target, and how far behind the others are."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float64
 
 from seqjax.config.evaluate import EvaluateConfig
-from seqjax.evaluation.bootstrap import FEWEST_PIECES, Estimate, estimate, resampled
+from seqjax.evaluation.pieces import FEWEST_PIECES, Estimate, estimate, resampled
 from seqjax.evaluation.result import MODEL, Rank
 from seqjax.evaluation.run import Found
 from seqjax.metrics import JUDGED_BY, Scoring
@@ -39,26 +38,21 @@ def _ranks(target: str, found: Mapping[str, Found], config: EvaluateConfig) -> l
     figures = {name: row.targets[target].metrics[MODEL][metric] for name, row in found.items()}
     order = sorted(figures, key=lambda name: (figures[name].value is None, figures[name].value))
     best = order[0]
-    scored = {name: _Scored(row.scoring[target], row.sums[target]) for name, row in found.items()}
+    scored = {name: (row.scoring[target], row.sums[target]) for name, row in found.items()}
     behind = {name: _behind([scored[best], scored[name]], metric, config) for name in order[1:]}
     return [Rank(name, figures[name], behind.get(name)) for name in order]
 
 
-class _Scored(NamedTuple):
-    """One model's scores of a target, and how to read them."""
-
-    scoring: Scoring
-    sums: Float64[np.ndarray, "S scores"]
-
-
-def _behind(pair: Sequence[_Scored], metric: str, config: EvaluateConfig) -> Estimate | None:
-    """The distance of the second model from the first; None where other items were scored."""
-    items = [model.sums[:, 0] for model in pair]
-    if len(items[0]) != len(items[1]) or (items[0] != items[1]).any():
+def _behind(
+    pair: Sequence[tuple[Scoring, Float64[np.ndarray, "S scores"]]], metric: str, config: EvaluateConfig
+) -> Estimate | None:
+    """The second model's figure less that of the first; None where other items were scored."""
+    items, others = (sums[:, 0] for _, sums in pair)
+    if not np.array_equal(items, others):
         return None
     first, second = (float(scoring.values(sums.sum(axis=0))[metric]) for scoring, sums in pair)
     draws = None
-    if len(items[0]) >= FEWEST_PIECES:
+    if len(items) >= FEWEST_PIECES:
         drawn = [
             scoring.values(resampled(sums, samples=config.bootstrap_samples, seed=config.seed))[metric]
             for scoring, sums in pair

@@ -78,13 +78,14 @@ class Examples:
         for name, values in batch.columns.items():
             rows[f"column {name}"] = values[:, -1 - shown :]
         for name in self._targets:
-            newest = outputs[name][:, -1]
+            newest, row = outputs[name][:, -1], distribution_of(self._card.column_schema, name)
             if name in self._labels:
+                probs = np.exp(row.stated(newest.astype(np.float64)))
                 likely = np.argsort(-newest, axis=1, kind="stable")[:, :SHOWN_CLASSES]
                 rows[f"likely {name}"] = likely
-                rows[f"probability {name}"] = np.take_along_axis(_probabilities(newest), likely, axis=1)
+                rows[f"probability {name}"] = np.take_along_axis(probs, likely, axis=1)
             else:
-                rows[f"value {name}"] = distribution_of(self._card.column_schema, name).point(newest)
+                rows[f"value {name}"] = row.point(newest)
         self._drawn.add(rows)
 
     def examples(self) -> list[Example]:
@@ -94,11 +95,8 @@ class Examples:
 
     def _example(self, rows: Mapping[str, Shaped[np.ndarray, "N ..."]], at: int) -> Example:
         real = int(rows["real"][at])
-        columns = {
-            name.removeprefix("column "): self._values(name.removeprefix("column "), values[at])
-            for name, values in rows.items()
-            if name.startswith("column ")
-        }
+        names = [key.removeprefix("column ") for key in rows if key.startswith("column ")]
+        columns = {name: self._values(name, rows[f"column {name}"][at]) for name in names}
         return Example(
             sequence_id=int(rows["sequence"][at]),
             item_position=int(rows["position"][at]),
@@ -120,8 +118,3 @@ class Examples:
         if name in self._labels:
             return [self._labels[name][id_] for id_ in values.tolist()]
         return denormalise(values.astype(np.float64), self._card.statistics[name]).tolist()
-
-
-def _probabilities(log_probs: Float32[np.ndarray, "B C"]) -> Shaped[np.ndarray, "B C"]:
-    exact = np.exp(log_probs.astype(np.float64) - log_probs.max(axis=1, keepdims=True))
-    return exact / exact.sum(axis=1, keepdims=True)

@@ -25,24 +25,20 @@ def beside_baselines(target: TargetResult) -> Figure:
     key = JUDGED_BY[target.head]
     names = list(target.metrics)[::-1]
     found = [target.metrics[name][key] for name in names]
-    values = [estimate.value for estimate in found]
-    trace = {
-        "type": "scatter",
-        "mode": "markers",
-        "x": values,
-        "y": [plain(name) for name in names],
-        "marker": {"size": 12, "color": [_MODEL if name == MODEL else _GREY for name in names]},
-        "error_x": {
+    trace = _scatter(
+        "markers",
+        [estimate.value for estimate in found],
+        [plain(name) for name in names],
+        marker={"size": 12, "color": [_MODEL if name == MODEL else _GREY for name in names]},
+        error_x={
             "type": "data",
             "symmetric": False,
-            "array": [(item.high or 0) - (item.value or 0) if item.high is not None else 0 for item in found],
-            "arrayminus": [
-                (item.value or 0) - (item.low or 0) if item.low is not None else 0 for item in found
-            ],
+            "array": [0 if item.high is None else item.high - (item.value or 0) for item in found],
+            "arrayminus": [0 if item.low is None else (item.value or 0) - item.low for item in found],
             "color": _GREY,
         },
-        "hovertemplate": "%{y}: %{x:.4g}<extra></extra>",
-    }
+        hovertemplate="%{y}: %{x:.4g}<extra></extra>",
+    )
     ends = [end for item in found for end in (item.low, item.value, item.high) if end is not None]
     # One hopeless baseline must not squeeze the others together.
     wide = min(ends, default=0) > 0 and max(ends) > _WIDE * min(ends)
@@ -65,36 +61,26 @@ def reliability(bins: Sequence[Bin]) -> Figure:
     """Confidence against accuracy."""
     filled = [item for item in bins if item.items]
     most = max((item.items for item in filled), default=1)
-    diagonal = {
-        "type": "scatter",
-        "mode": "lines",
-        "x": [0, 1],
-        "y": [0, 1],
-        "line": {"dash": "dot", "color": _GREY},
-        "name": "perfect calibration",
-        "hoverinfo": "skip",
-    }
-    points = {
-        "type": "scatter",
-        "mode": "lines+markers",
-        "x": [item.confidence for item in filled],
-        "y": [item.accuracy for item in filled],
-        "customdata": [item.items for item in filled],
-        "marker": {"color": _MODEL, "size": [6 + 18 * (item.items / most) ** 0.5 for item in filled]},
-        "line": {"color": _MODEL, "width": 1},
-        "name": MODEL,
-        "hovertemplate": "sure: %{x:.1%}<br>right: %{y:.1%}<br>%{customdata} items<extra></extra>",
-    }
-    axis = {"range": [0, 1.04], "tickformat": ".0%"}
-    layout = {
-        "xaxis": {**axis, "title": {"text": "how sure the model is"}},
-        "yaxis": {**axis, "title": {"text": "how often it is right"}},
-    }
+    points = _scatter(
+        "lines+markers",
+        [item.confidence for item in filled],
+        [item.accuracy for item in filled],
+        customdata=[item.items for item in filled],
+        marker={"color": _MODEL, "size": [6 + 18 * (item.items / most) ** 0.5 for item in filled]},
+        line={"color": _MODEL, "width": 1},
+        name=MODEL,
+        hovertemplate="sure: %{x:.1%}<br>right: %{y:.1%}<br>%{customdata} items<extra></extra>",
+    )
+    layout = _axes("how sure the model is", "how often it is right")
+    for axis in layout.values():
+        axis |= {"range": [0, 1.04], "tickformat": ".0%"}
     caption = (
         "Below the dotted line the model is surer than it should be, above it is better than it says. "
         "Larger points stand for more items."
     )
-    return Figure({"data": [diagonal, points], "layout": layout}, caption)
+    return Figure(
+        {"data": [_line([0.0, 1.0], [0.0, 1.0], "perfect calibration"), points], "layout": layout}, caption
+    )
 
 
 def confusion(table: ConfusionTable) -> Figure:
@@ -122,15 +108,10 @@ def confusion(table: ConfusionTable) -> Figure:
         "showscale": False,
         "hovertemplate": "actual: %{y}<br>predicted: %{x}<br>%{customdata} items, %{z:.1%}<extra></extra>",
     }
-    layout = {
-        "xaxis": {"title": {"text": "predicted"}, "type": "category", "showgrid": False},
-        "yaxis": {
-            "title": {"text": "actual"},
-            "type": "category",
-            "autorange": "reversed",
-            "showgrid": False,
-        },
-    }
+    layout = _axes("predicted", "actual")
+    for axis in layout.values():
+        axis |= {"type": "category", "showgrid": False}
+    layout["yaxis"]["autorange"] = "reversed"
     caption = (
         "Each row is an actual class, and what was predicted for it: a perfect model fills the diagonal."
     )
@@ -175,22 +156,23 @@ def residuals(points: Points, rival: str | None) -> list[Figure]:
 
 
 def _histogram(points: Points, truth: Float64[np.ndarray, "N"], rival: str | None) -> Figure:
-    errors = {name: np.asarray(points.predictions[name], np.float64) - truth for name in _shown(rival)}
+    errors = {
+        name: np.asarray(points.predictions[name], np.float64) - truth for name in (MODEL, rival) if name
+    }
     # A few far misses must not squeeze all the others into one bar.
     reach = max(float(np.quantile(np.abs(values), 0.99)) for values in errors.values()) or 1.0
     edges = np.linspace(-reach, reach, _RESIDUAL_BINS + 1)
     middle = (edges[:-1] + edges[1:]) / 2
     data = [
-        {
-            "type": "scatter",
-            "mode": "lines",
-            "line": {"shape": "hvh", "color": color, "width": 2},
-            "fill": "tozeroy" if name == MODEL else "none",
-            "x": _rounded(middle),
-            "y": np.histogram(values, edges)[0] / max(len(values), 1),
-            "name": plain(name),
-            "hovertemplate": "about %{x:.3g}: %{y:.1%}<extra>%{fullData.name}</extra>",
-        }
+        _scatter(
+            "lines",
+            _rounded(middle),
+            np.histogram(values, edges)[0] / max(len(values), 1),
+            line={"shape": "hvh", "color": color, "width": 2},
+            fill="tozeroy" if name == MODEL else "none",
+            name=plain(name),
+            hovertemplate="about %{x:.3g}: %{y:.1%}<extra>%{fullData.name}</extra>",
+        )
         for (name, values), color in zip(errors.items(), (_MODEL, _RIVAL), strict=False)
     ]
     layout = _axes("prediction less truth", "share of items")
@@ -206,17 +188,16 @@ def by_position(target: TargetResult) -> Figure:
     """The judged metric along the prediction window."""
     key = JUDGED_BY[target.head]
     rival = target.verdict.baseline
-    seen = [position.items_seen for position in target.positions]
     data = [
-        {
-            "type": "scatter",
-            "mode": "lines+markers",
-            "x": seen,
-            "y": [position.metrics[name][key] for position in target.positions],
-            "name": plain(name),
-            "line": {"color": color},
-        }
-        for name, color in zip(_shown(rival), (_MODEL, _RIVAL), strict=False)
+        _scatter(
+            "lines+markers",
+            [position.items_seen for position in target.positions],
+            [position.metrics[name][key] for position in target.positions],
+            name=plain(name),
+            line={"color": color},
+        )
+        for name, color in ((MODEL, _MODEL), (rival, _RIVAL))
+        if name is not None
     ]
     layout = _axes("items that the model sees before", METRICS[target.head][key].label)
     layout["yaxis"]["rangemode"] = "tozero"
@@ -232,38 +213,23 @@ def _logarithmic(low: float, high: float) -> dict[str, object]:
     return {"type": "log", "tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
 
 
-def _shown(rival: str | None) -> list[str]:
-    """The predictors that are drawn together."""
-    return [MODEL] if rival is None else [MODEL, rival]
-
-
 def _axes(x: str, y: str) -> dict[str, Any]:
     return {"xaxis": {"title": {"text": x}}, "yaxis": {"title": {"text": y}}}
 
 
+def _scatter(
+    mode: str, x: Sequence[object], y: Sequence[object] | Float64[np.ndarray, "bins"], **style: object
+) -> dict[str, object]:
+    return {"type": "scatter", "mode": mode, "x": x, "y": y, **style}
+
+
 def _line(x: Sequence[float], y: Sequence[float], name: str) -> Mapping[str, object]:
-    line = {"dash": "dot", "color": _GREY}
-    return {
-        "type": "scatter",
-        "mode": "lines",
-        "x": x,
-        "y": y,
-        "line": line,
-        "name": name,
-        "hoverinfo": "skip",
-    }
+    return _scatter("lines", x, y, name=name, line={"dash": "dot", "color": _GREY}, hoverinfo="skip")
 
 
 def _dots(x: Float64[np.ndarray, "N"], y: Float64[np.ndarray, "N"], hover: str) -> Mapping[str, object]:
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "x": _rounded(x),
-        "y": _rounded(y),
-        "marker": {"size": 5, "opacity": 0.45, "color": _MODEL},
-        "name": "items",
-        "hovertemplate": hover,
-    }
+    dots = {"size": 5, "opacity": 0.45, "color": _MODEL}
+    return _scatter("markers", _rounded(x), _rounded(y), marker=dots, name="items", hovertemplate=hover)
 
 
 def _rounded(values: Float64[np.ndarray, "N"]) -> list[float]:

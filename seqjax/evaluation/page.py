@@ -3,16 +3,8 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from seqjax.evaluation import figures
+from seqjax.evaluation import figures, tables
 from seqjax.evaluation.result import ModelResult, Report, TargetResult
-from seqjax.evaluation.tables import (
-    classes_table,
-    example_table,
-    metrics_table,
-    positions_table,
-    ranks_table,
-    verdict_table,
-)
 from seqjax.metrics import METRICS
 from seqjax.reports.page import Block, Cell, Section, Table, Text, page
 
@@ -22,7 +14,7 @@ def report_page(report: Report) -> str:
     several = len(report.models) > 1
     sections: list[Section] = []
     if several:
-        sections.append(Section("The models side by side", [_unbroken(ranks_table(report))]))
+        sections.append(Section("The models side by side", [_unbroken(tables.ranks_table(report))]))
     for model in report.models:
         sections += _model_sections(model, f"{model.name}: " if several else "")
     sections.append(_reading(report))
@@ -37,18 +29,17 @@ def report_page(report: Report) -> str:
 
 def _facts(report: Report) -> Mapping[str, Cell]:
     first = report.models[0]
-    facts: dict[str, Cell] = {
+    return {
         "Held-out data": report.data,
         "Windows": f"{first.windows:,}",
         "Sequences": f"{first.sequences:,}",
         "Baselines fitted on": first.baselines.fitted_on or "no training data",
         "Evaluated": f"{report.created[:16].replace('T', ' ')} UTC",
     }
-    return facts
 
 
 def _model_sections(model: ModelResult, prefix: str) -> Iterator[Section]:
-    parts: list[Block] = [_unbroken(verdict_table(model))]
+    parts: list[Block] = [_unbroken(tables.verdict_table(model))]
     if model.notes:
         parts.append(Text("\n\n".join(model.notes)))
     yield Section(f"{prefix}Verdict", parts)
@@ -60,18 +51,18 @@ def _model_sections(model: ModelResult, prefix: str) -> Iterator[Section]:
 
 def _target_parts(target: TargetResult) -> Iterator[Block]:
     yield Text(target.verdict.text)
-    yield _unbroken(metrics_table(target))
+    yield _unbroken(tables.metrics_table(target))
     left_out = [f"{count:,} {reason}" for reason, count in target.not_scored.items() if count]
     if left_out:
         yield Text(f"{target.items:,} items scored; not scored: {', '.join(left_out)}.")
     yield figures.beside_baselines(target)
     if target.positions:
-        yield positions_table(target)
+        yield tables.positions_table(target)
         yield figures.by_position(target)
     if target.calibration is not None and target.items:
         yield figures.reliability(target.calibration.bins)
     if target.confusion is not None and target.items:
-        yield classes_table(target.confusion)
+        yield tables.classes_table(target.confusion)
         yield figures.confusion(target.confusion)
     if target.points is not None and target.points.truth:
         yield from figures.residuals(target.points, target.verdict.baseline)
@@ -81,7 +72,7 @@ def _example_parts(model: ModelResult) -> Iterator[Block]:
     yield Text("Windows drawn at random: the newest items that the model saw, and the item after them.")
     for example in model.examples:
         yield Text(f"Sequence {example.sequence_id}, item {example.item_position}")
-        yield example_table(example, model.targets)
+        yield tables.example_table(example, model.targets)
 
 
 def _reading(report: Report) -> Section:
@@ -107,10 +98,7 @@ def _reading(report: Report) -> Section:
 
 def _unbroken(table: Table) -> Table:
     """The table with intervals that a narrow page does not break."""
-    rows = [
-        [cell.replace(", ", ",\u00a0") if isinstance(cell, str) else cell for cell in row]
-        for row in table.rows
-    ]
+    rows = [[c.replace(", ", ",\u00a0") if isinstance(c, str) else c for c in row] for row in table.rows]
     return replace(table, rows=rows)
 
 

@@ -1,4 +1,4 @@
-"""What an evaluation found: the content of the JSON report, which docs/evaluate.md documents.
+"""The result of an evaluation: the content of the JSON report, which docs/evaluate.md documents.
 
 A field is a key. Whatever is not defined (the R² of equal values, an interval of too little data) is null.
 """
@@ -10,27 +10,25 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import Literal, TypeAlias
 
 from seqjax.config.schema import ColumnKind, HeadName
-from seqjax.evaluation.bootstrap import Estimate
+from seqjax.evaluation.pieces import Estimate
 
 FORMAT = 1
 """The number of the report's format; it grows when a key changes its meaning or goes."""
 MODEL = "model"
-"""What the model is called among the predictors of a target."""
+"""Name of the model among the predictors of a target."""
 
 Outcome = Literal["better", "no better", "worse", "not judged"]
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A model against the best of the baselines, by one metric."""
+    """A model against the baseline that is best on this data, by one metric."""
 
     outcome: Outcome
     text: str
-    """A sentence that says it all."""
     metric: str
-    """What it is about: a key of `metrics`."""
+    """A key of `metrics`."""
     baseline: str | None
-    """The baseline that is best on this data."""
     difference: Estimate | None
     """The baseline's figure less the model's; above 0 the model is better."""
     relative: float | None
@@ -39,39 +37,32 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Position:
-    """One position of the prediction window."""
+    """One position of the prediction window, from 1, the oldest; figures by predictor and metric."""
 
     position: int
-    """1 is the oldest."""
     items_seen: int
-    """How many items the model sees before it."""
+    """Items that the model sees before it."""
     items: int
-    """Items scored there."""
     metrics: Mapping[str, Mapping[str, float | None]]
-    """By predictor and metric."""
 
 
 @dataclass(frozen=True)
 class Bin:
-    """Items of similar confidence."""
+    """Items of similar confidence, with their mean confidence and the share that was right."""
 
     low: float
     high: float
     items: int
     confidence: float | None
-    """Their mean confidence."""
     accuracy: float | None
-    """How many of them were right."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """The calibration of a model: is it right as often as it is sure?"""
+    """The expected calibration error of each predictor, and the bins of the model."""
 
     ece: Mapping[str, float | None]
-    """The expected calibration error of each predictor."""
     bins: Sequence[Bin]
-    """Of the model."""
 
 
 @dataclass(frozen=True)
@@ -86,22 +77,19 @@ class ConfusionTable:
 
 @dataclass(frozen=True)
 class Points:
-    """Items drawn at random, in original units."""
+    """Items drawn at random, in original units; predictions by predictor."""
 
     truth: Sequence[float]
     predictions: Mapping[str, Sequence[float]]
-    """By predictor."""
 
 
 @dataclass(frozen=True)
 class TargetResult:
-    """The figures of one target."""
+    """The scores of one target, with `head` as in `seqjax.model.distributions`."""
 
     kind: ColumnKind
     head: HeadName
-    """What the model predicts of it: see `seqjax.model.distributions`."""
     items: int
-    """Items scored."""
     not_scored: Mapping[str, int]
     """Items that were left out, by reason: padding, unknown, other."""
     pieces: int
@@ -110,15 +98,14 @@ class TargetResult:
     metrics: Mapping[str, Mapping[str, Estimate]]
     """By predictor (the model first) and metric."""
     positions: Sequence[Position]
-    """Where the model predicts several positions a window; else empty."""
-    classes: Mapping[str, int] | None
-    """Of a categorical target: how many classes there are, occurred and were predicted."""
-    calibration: Calibration | None
-    """Of a categorical target."""
-    confusion: ConfusionTable | None
-    """Of a categorical target."""
-    points: Points | None
-    """Of a real target."""
+    """Empty unless the model predicts several positions a window."""
+    # Of a categorical target.
+    classes: Mapping[str, int] | None = None
+    """Numbers of classes that there are, that occurred and that were predicted."""
+    calibration: Calibration | None = None
+    confusion: ConfusionTable | None = None
+    # Of a real target.
+    points: Points | None = None
 
 
 Value: TypeAlias = str | float | None
@@ -126,7 +113,7 @@ Value: TypeAlias = str | float | None
 
 @dataclass(frozen=True)
 class Guess:
-    """The prediction of one item, and the truth."""
+    """The prediction of one item, and its true value."""
 
     truth: Value
     prediction: Value
@@ -136,11 +123,10 @@ class Guess:
 
 @dataclass(frozen=True)
 class Example:
-    """A window and the prediction of the item after it."""
+    """A window and the prediction of the item after it, whose position is `item_position`."""
 
     sequence_id: int
     item_position: int
-    """Position of the predicted item."""
     window: Mapping[str, Sequence[Value]]
     """The newest items before it, oldest first, by column."""
     targets: Mapping[str, Guess]
@@ -148,12 +134,11 @@ class Example:
 
 @dataclass(frozen=True)
 class Baselines:
-    """The source of the baselines."""
+    """The training data that the baselines are fitted on."""
 
     fitted_on: str | None
-    """The training data; null if there is none, and then there are no baselines."""
+    """Null if there is no training data, and then there are no baselines."""
     windows: int
-    """Windows of it."""
 
 
 @dataclass(frozen=True)
@@ -168,14 +153,12 @@ class ModelResult:
     windows: int
     sequences: int
     resampled: str
-    """What the bootstrap draws."""
+    """The unit that the bootstrap draws."""
     baselines: Baselines
     verdict: str
-    """All targets in a sentence."""
     targets: Mapping[str, TargetResult]
     examples: Sequence[Example]
     notes: Sequence[str]
-    """What a reader should know."""
 
 
 @dataclass(frozen=True)
@@ -190,7 +173,7 @@ class Rank:
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings that change figures, besides models and data."""
+    """The settings that decide about figures besides models and data."""
 
     confidence_level: float
     bootstrap_samples: int
@@ -201,16 +184,13 @@ class Settings:
 
 @dataclass(frozen=True)
 class Report:
-    """A whole evaluation."""
+    """A whole evaluation of held-out data; `created` is in ISO 8601, UTC."""
 
     format: int
     seqjax_version: str
     created: str
-    """When: ISO 8601, UTC."""
     files: Sequence[str]
-    """Where the report is written."""
     data: str
-    """The held-out data."""
     settings: Settings
     models: Sequence[ModelResult]
     comparison: Mapping[str, Sequence[Rank]]

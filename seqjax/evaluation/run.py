@@ -8,10 +8,9 @@ named, since there is no value to have predicted.
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
-from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Bool, Float32, Float64, Int64
 
 from seqjax.artifacts.card import ModelCard
 from seqjax.baselines import Fitted
@@ -20,10 +19,10 @@ from seqjax.console import progress
 from seqjax.data.columns import FIRST_ID, OTHER, UNKNOWN, class_labels
 from seqjax.errors import ArtifactError
 from seqjax.evaluation.examples import Examples
+from seqjax.evaluation.pieces import ENOUGH_SEQUENCES, Pieces, Unit, unit_for
 from seqjax.evaluation.result import Example, TargetResult
-from seqjax.evaluation.tally import ENOUGH_SEQUENCES, Pieces, Unit, unit_for
 from seqjax.evaluation.targets import CategoricalRun, Items, RealRun, TargetRun, scored_pieces
-from seqjax.inference.engine import Engine, Outputs
+from seqjax.inference.engine import Engine
 from seqjax.inference.predict import chunks
 from seqjax.metrics import Scoring
 from seqjax.model.distributions import DISTRIBUTIONS
@@ -35,29 +34,17 @@ _LIKELY = 100_000
 
 @dataclass(frozen=True)
 class Found:
-    """The figures of one model."""
+    """The results of a model on the data."""
 
     targets: Mapping[str, TargetResult]
     examples: list[Example]
     windows: int
     sequences: int
     resampled: str
-    """What the bootstrap draws."""
+    """The unit that the bootstrap draws."""
     sums: Mapping[str, Float64[np.ndarray, "S scores"]]
     """By target: the model's sums of each piece of the data that holds a scored item."""
     scoring: Mapping[str, Scoring]
-    """By target: how its items were scored."""
-
-
-class _Batch(NamedTuple):
-    """Windows, and where in the prediction window there is something to score."""
-
-    windows: Batch
-    piece: Int64[np.ndarray, "B"]
-    slots: Int64[np.ndarray, "P"]
-    """The slots that are predicted."""
-    real: Bool[np.ndarray, "B P"]
-    """Which of them hold an item."""
 
 
 def run_model(
@@ -137,7 +124,10 @@ class _Scorer:
             )
             for target in targets
         }
-        self._not_scored = {target: dict.fromkeys(_reasons(run), 0) for target, run in self._runs.items()}
+        self._not_scored = {
+            target: {"padding": 0} | ({"unknown": 0, "other": 0} if isinstance(run, CategoricalRun) else {})
+            for target, run in self._runs.items()
+        }
 
     def add(self, windows: Windows, indices: Int64[np.ndarray, "B"]) -> None:
         """Scores the windows at `indices`."""
@@ -145,20 +135,15 @@ class _Scorer:
         seen = np.arange(windows.seq_length) >= gathered.padding[:, None]
         inputs = {name: gathered.columns[name][:, :-1] for name in self._engine.card.column_schema.inputs}
         outputs = self._engine.predict(inputs, seen)
-        slots = np.arange(windows.seq_length + 1 - self._count, windows.seq_length + 1)
-        batch = _Batch(
-            gathered,
-            self._pieces.numbers(windows.sequence_id(indices), windows.subsequence_id(indices)),
-            slots,
-            slots >= gathered.padding[:, None],
-        )
+        pieces = self._pieces.numbers(windows.sequence_id(indices), windows.subsequence_id(indices))
         for target, run in self._runs.items():
-            self._score(target, run, batch, outputs)
+            items, scored = self._items(target, gathered, pieces)
+            run.add(items, self._checked(target, outputs[target])[scored])
         if self._config.examples:
             self._examples.add(windows, indices, gathered, outputs)
 
     def found(self, *, windows: int, sequences: int) -> Found:
-        """The figures of so many windows of so many sequences."""
+        """The results of so many windows of so many sequences."""
         count = len(self._pieces)
         return Found(
             targets={
@@ -173,37 +158,36 @@ class _Scorer:
             scoring={name: run.scoring for name, run in self._runs.items()},
         )
 
-    def _score(self, target: str, run: TargetRun, batch: _Batch, outputs: Outputs) -> None:
-        output = outputs[target]
+    def _checked(self, target: str, output: Float32[np.ndarray, "B P _"]) -> Float32[np.ndarray, "B P _"]:
         # The logarithm of no probability at all is a legitimate output, of a class.
-        lowest = -np.inf if isinstance(run, CategoricalRun) else np.finfo(np.float32).min
+        lowest = -np.inf if isinstance(self._runs[target], CategoricalRun) else np.finfo(np.float32).min
         if not ((output >= lowest) & (output < np.inf)).all():
             raise ArtifactError(
                 f"The model's output for {target!r} is not finite everywhere, so it cannot be evaluated. "
                 "Was it exported after its training diverged?"
             )
-        values = batch.windows.columns[target]
-        truth = values[:, batch.slots]
-        scored = batch.real
-        counts = self._not_scored[target]
-        counts["padding"] += int((~batch.real).sum())
+        return output
+
+    def _items(
+        self, target: str, batch: Batch, pieces: Int64[np.ndarray, "B"]
+    ) -> tuple[Items, Bool[np.ndarray, "B P"]]:
+        """The items to score of a target, and their places in the prediction windows."""
+        slots = np.arange(self._seq_length + 1 - self._count, self._seq_length + 1)
+        values, counts = batch.columns[target], self._not_scored[target]
+        truth, last = values[:, slots], values[:, slots - 1]
+        real, known = (at >= batch.padding[:, None] for at in (slots, slots - 1))
+        scored = real
+        counts["padding"] += int((~real).sum())
         if "unknown" in counts and not self._config.score_reserved:
-            counts["unknown"] += int((batch.real & (truth == UNKNOWN)).sum())
-            counts["other"] += int((batch.real & (truth == OTHER)).sum())
-            scored = scored & (truth >= FIRST_ID)
-        before = batch.slots - 1
-        known = before >= batch.windows.padding[:, None]
+            counts["unknown"] += int((real & (truth == UNKNOWN)).sum())
+            counts["other"] += int((real & (truth == OTHER)).sum())
+            scored = real & (truth >= FIRST_ID)
         window, position = np.nonzero(scored)
-        items = Items(truth[scored], values[:, before][scored], known[scored], batch.piece[window], position)
-        run.add(items, output[scored])
+        return Items(truth[scored], last[scored], known[scored], pieces[window], position), scored
 
 
 def _target_run(
-    target: str,
-    card: ModelCard,
-    baselines: Fitted,
-    config: EvaluateConfig,
-    first: Windows,
+    target: str, card: ModelCard, baselines: Fitted, config: EvaluateConfig, first: Windows
 ) -> TargetRun:
     schema, count = card.column_schema, card.model_spec.prediction_length
     head = schema.head(target)
@@ -212,10 +196,3 @@ def _target_run(
     labels = class_labels(card.id_maps.get(target, {}), schema.n_classes[target])
     likely = first.gather(np.arange(min(len(first), _LIKELY)), (target,)).columns[target][:, -1]
     return CategoricalRun(labels, baselines, config, n_positions=count, likely=likely)
-
-
-def _reasons(run: TargetRun) -> Iterator[str]:
-    yield "padding"
-    if isinstance(run, CategoricalRun):
-        yield "unknown"
-        yield "other"

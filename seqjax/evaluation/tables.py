@@ -5,16 +5,8 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
-from seqjax.evaluation.bootstrap import Estimate
-from seqjax.evaluation.result import (
-    MODEL,
-    ConfusionTable,
-    Example,
-    ModelResult,
-    Report,
-    TargetResult,
-    Value,
-)
+from seqjax.evaluation.pieces import Estimate
+from seqjax.evaluation.result import MODEL, ConfusionTable, Example, ModelResult, Report, TargetResult, Value
 from seqjax.metrics import JUDGED_BY, METRICS, Metric
 from seqjax.reports.page import Cell, Table
 
@@ -90,16 +82,10 @@ def metrics_table(target: TargetResult, *, intervals_of: Sequence[str] | None = 
     """
     names = list(target.metrics)
     shown, places = names if intervals_of is None else intervals_of, places_of(target)
-    rows: list[list[Cell]] = [
-        [
-            metric.label,
-            *(
-                figure(metric, target.metrics[name][key], places=places, with_interval=name in shown)
-                for name in names
-            ),
-        ]
-        for key, metric in METRICS[target.head].items()
-    ]
+    rows: list[list[Cell]] = []
+    for key, metric in METRICS[target.head].items():
+        text = partial(figure, metric, places=places)
+        rows.append([metric.label, *(text(target.metrics[n][key], with_interval=n in shown) for n in names)])
     if target.calibration is not None:
         rows.append(["ECE", *(share(target.calibration.ece[name]) for name in names)])
     return Table(["", *names], rows)
@@ -111,19 +97,11 @@ def positions_table(target: TargetResult) -> Table:
     columns = [(MODEL, key, metric.label) for key, metric in metrics.items()]
     if rival is not None:
         columns.append((rival, judged, f"{metrics[judged].label}, {rival}"))
-    places = places_of(target)
-    rows: list[list[Cell]] = [
-        [
-            position.position,
-            position.items_seen,
-            position.items,
-            *(
-                figure(metrics[key], Estimate(position.metrics[name][key]), places=places)
-                for name, key, _ in columns
-            ),
-        ]
-        for position in target.positions
-    ]
+    shown = partial(figure, places=places_of(target))
+    rows: list[list[Cell]] = []
+    for row in target.positions:
+        figures = (shown(metrics[key], Estimate(row.metrics[name][key])) for name, key, _ in columns)
+        rows.append([row.position, row.items_seen, row.items, *figures])
     return Table(["Position", "Items seen", "Items", *(label for _, _, label in columns)], rows)
 
 
@@ -136,16 +114,9 @@ def classes_table(confusion: ConfusionTable) -> Table:
         support = sum(confusion.counts[at])
         predicted = sum(row[at] for row in confusion.counts)
         right = confusion.counts[at][at]
-        rows.append(
-            [
-                label,
-                support,
-                share(support / total if total else None),
-                share(right / support if support else None),
-                share(right / predicted if predicted else None),
-                _most_frequent_mistake(confusion.counts[at], at, labels),
-            ]
-        )
+        shares = [(support, total), (right, support), (right, predicted)]
+        texts = (share(some / whole if whole else None) for some, whole in shares)
+        rows.append([label, support, *texts, _most_frequent_mistake(confusion.counts[at], at, labels)])
     return Table(
         ["Class", "Support", "Share", "Recall", "Precision", "Most often taken for"],
         rows,

@@ -4,30 +4,22 @@ Calibration: of the items that a model is 80 % sure of, it should get 80 % right
 equal width by the probability of their most likely class.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int64, Integer, Num
 
-from seqjax.baselines import Parameters, predict_baseline
+from seqjax.baselines import Fitted, predict_baseline
 from seqjax.config.evaluate import EvaluateConfig
 from seqjax.config.metadata import Statistics
 from seqjax.config.schema import HEADS, HeadName
 from seqjax.data.columns import EPSILON, denormalise
-from seqjax.evaluation.bootstrap import FEWEST_PIECES, Estimate, estimate, resampled
 from seqjax.evaluation.examples import RandomRows
-from seqjax.evaluation.result import (
-    MODEL,
-    Bin,
-    Calibration,
-    ConfusionTable,
-    Points,
-    Position,
-    TargetResult,
-    Verdict,
-)
-from seqjax.evaluation.tally import Tally
+from seqjax.evaluation.pieces import FEWEST_PIECES, Tally, estimate, resampled
+from seqjax.evaluation.result import MODEL, Bin, Calibration, ConfusionTable, Points, Position, TargetResult
 from seqjax.evaluation.verdict import judge
 from seqjax.metrics import JUDGED_BY, Scoring
 from seqjax.model.distributions import DISTRIBUTIONS
@@ -121,29 +113,33 @@ class Items(NamedTuple):
     truth: Num[np.ndarray, "N"]
     """Ids or standardised values."""
     last: Num[np.ndarray, "N"]
-    """The target's value one item earlier."""
+    """The target's value one item earlier, where there is such an item (`known`)."""
     known: Bool[np.ndarray, "N"]
-    """Whether there is such an item."""
     piece: Int64[np.ndarray, "N"]
-    """The piece of the data that each is in."""
     position: Int64[np.ndarray, "N"]
     """The place in the prediction window, from 0."""
 
 
-@runtime_checkable
-class TargetRun(Protocol):
-    """Scores one target."""
+class TargetRun(ABC):
+    """Scores one target, by the model and by baselines."""
 
-    @property
-    def scoring(self) -> Scoring:
-        """The scores of its items."""
-        ...
+    def __init__(
+        self, scoring: Scoring, baselines: Fitted, config: EvaluateConfig, *, n_positions: int
+    ) -> None:
+        """Starts at zero.
 
-    @property
-    def tallies(self) -> Mapping[str, Tally]:
-        """The sums of each predictor, the model first."""
-        ...
+        Args:
+          scoring: How predictions are scored.
+          baselines: What to score beside the model.
+          config: Seed, bins and sizes.
+          n_positions: P, the length of the prediction window.
+        """
+        self.scoring = scoring
+        self.tallies = {name: Tally(len(scoring.columns), n_positions) for name in (MODEL, *baselines)}
+        self._baselines = baselines
+        self._config = config
 
+    @abstractmethod
     def add(self, items: Items, output: Float[np.ndarray, "N _"]) -> None:
         """Scores items.
 
@@ -151,8 +147,8 @@ class TargetRun(Protocol):
           items: The items.
           output: What the model states, such as log-probabilities (N, C) or standardised values (N, 1).
         """
-        ...
 
+    @abstractmethod
     def result(self, n_pieces: int, seq_length: int, not_scored: Mapping[str, int]) -> TargetResult:
         """The figures of all items.
 
@@ -161,40 +157,66 @@ class TargetRun(Protocol):
           seq_length: L, the number of input items of a window.
           not_scored: Items that were left out, by reason.
         """
-        ...
+
+    def _result(self, n_pieces: int, seq_length: int, not_scored: Mapping[str, int]) -> TargetResult:
+        """The result, with the metrics of all predictors over all data and over its resamples."""
+        sums, level = scored_pieces(self.tallies, n_pieces), self._config.confidence_level
+        values, draws = self.scoring.values(sums.sum(axis=0)), None
+        if len(sums) >= FEWEST_PIECES:
+            samples, seed = self._config.bootstrap_samples, self._config.seed
+            draws = self.scoring.values(resampled(sums, samples=samples, seed=seed))
+        judged = JUDGED_BY[self.scoring.head]
+        return TargetResult(
+            kind=HEADS[self.scoring.head].kind,
+            head=self.scoring.head,
+            items=int(sums[:, 0, 0].sum()),
+            not_scored=not_scored,
+            pieces=len(sums),
+            verdict=judge(
+                self.scoring.head,
+                dict(zip(self.tallies, values[judged].tolist(), strict=True)),
+                None if draws is None else dict(zip(self.tallies, draws[judged].T, strict=True)),
+                level=level,
+            ),
+            metrics={
+                name: {
+                    key: estimate(float(row[at]), None if draws is None else draws[key][:, at], level=level)
+                    for key, row in values.items()
+                }
+                for at, name in enumerate(self.tallies)
+            },
+            positions=_positions(self.scoring, self.tallies, seq_length),
+        )
 
 
-class CategoricalRun:
+class CategoricalRun(TargetRun):
     """Scores a categorical target."""
 
     def __init__(
         self,
         labels: Sequence[str],
-        baselines: Mapping[str, Parameters],
+        baselines: Fitted,
         config: EvaluateConfig,
         *,
         n_positions: int,
-        likely: Integer[np.ndarray, "n"] | None = None,
+        likely: Integer[np.ndarray, "n"],
     ) -> None:
         """Starts at zero.
 
         Args:
-          labels: What each class is called.
-          baselines: What to score beside the model.
-          config: Bins and sizes.
-          n_positions: P, the length of the prediction window.
+          labels: The names of the classes.
+          baselines: See `TargetRun`.
+          config: See `TargetRun`.
+          n_positions: See `TargetRun`.
           likely: Some true ids: where there are very many classes, the commonest of these are told apart.
         """
+        super().__init__(Scoring("categorical"), baselines, config, n_positions=n_positions)
         self._labels = labels
-        self._baselines = baselines
-        self._config = config
-        self.scoring = Scoring("categorical")
-        self.tallies = _tallies(self.scoring, baselines, n_positions)
         self._bins = {name: np.zeros((config.calibration_bins, 3)) for name in self.tallies}
         self._confusion = Confusion(len(labels), likely)
 
     def add(self, items: Items, output: Float[np.ndarray, "N _"]) -> None:
-        """Implements `TargetRun.add`."""
+        """Scores items; see `TargetRun`."""
         truth = items.truth.astype(np.int64)
         for name, tally in self.tallies.items():
             log_probs = output
@@ -208,18 +230,10 @@ class CategoricalRun:
                 self._confusion.add(truth, chosen)
 
     def result(self, n_pieces: int, seq_length: int, not_scored: Mapping[str, int]) -> TargetResult:
-        """Implements `TargetRun.result`."""
-        figures = _Figures(self.scoring, self.tallies, n_pieces, self._config)
+        """The figures; see `TargetRun`."""
         shown = self._confusion.commonest(self._config.confusion_classes)
-        return TargetResult(
-            kind=HEADS[self.scoring.head].kind,
-            head=self.scoring.head,
-            items=figures.items,
-            not_scored=not_scored,
-            pieces=figures.pieces,
-            verdict=figures.verdict(),
-            metrics=figures.metrics(),
-            positions=_positions(self.scoring, self.tallies, seq_length),
+        return replace(
+            self._result(n_pieces, seq_length, not_scored),
             classes={
                 "known": len(self._labels),
                 "occurred": int(np.count_nonzero(self._confusion.true_counts)),
@@ -232,17 +246,16 @@ class CategoricalRun:
             confusion=ConfusionTable(
                 [self._labels[int(id_)] for id_ in shown.classes], shown.counts.tolist()
             ),
-            points=None,
         )
 
 
-class RealRun:
+class RealRun(TargetRun):
     """Scores a real target, in original units."""
 
     def __init__(
         self,
         statistics: Statistics,
-        baselines: Mapping[str, Parameters],
+        baselines: Fitted,
         config: EvaluateConfig,
         *,
         head: HeadName,
@@ -251,21 +264,19 @@ class RealRun:
         """Starts at zero.
 
         Args:
-          statistics: How the target is standardised.
-          baselines: What to score beside the model.
-          config: Seed and sizes.
+          statistics: Mean and standard deviation by which the target is standardised.
+          baselines: See `TargetRun`.
+          config: See `TargetRun`.
           head: What the model predicts of the target.
-          n_positions: P, the length of the prediction window.
+          n_positions: See `TargetRun`.
         """
+        scoring = Scoring(head, abs(statistics.std - EPSILON))
+        super().__init__(scoring, baselines, config, n_positions=n_positions)
         self._statistics = statistics
-        self._baselines = baselines
-        self._config = config
-        self.scoring = Scoring(head, abs(statistics.std - EPSILON))
-        self.tallies = _tallies(self.scoring, baselines, n_positions)
         self._points = RandomRows(POINTS, config.seed)
 
     def add(self, items: Items, output: Float[np.ndarray, "N _"]) -> None:
-        """Implements `TargetRun.add`."""
+        """Scores items; see `TargetRun`."""
         row, truth = DISTRIBUTIONS[self.scoring.head], items.truth.astype(np.float64)
         points = {"truth": truth}
         for name, tally in self.tallies.items():
@@ -278,72 +289,16 @@ class RealRun:
         self._points.add({name: denormalise(values, self._statistics) for name, values in points.items()})
 
     def result(self, n_pieces: int, seq_length: int, not_scored: Mapping[str, int]) -> TargetResult:
-        """Implements `TargetRun.result`."""
-        figures = _Figures(self.scoring, self.tallies, n_pieces, self._config)
+        """The figures; see `TargetRun`."""
         # More digits than a float32 holds only make the report longer.
         points = {
             name: [float(f"{value:.7g}") for value in values] for name, values in self._points.rows().items()
         }
-        return TargetResult(
-            kind=HEADS[self.scoring.head].kind,
-            head=self.scoring.head,
-            items=figures.items,
-            not_scored=not_scored,
-            pieces=figures.pieces,
-            verdict=figures.verdict(),
-            metrics=figures.metrics(),
-            positions=_positions(self.scoring, self.tallies, seq_length),
-            classes=None,
-            calibration=None,
-            confusion=None,
-            points=Points(
-                points.get("truth", []), {name: points.get(f"by {name}", []) for name in self.tallies}
-            ),
+        by_predictor = {name: points.get(f"by {name}", []) for name in self.tallies}
+        return replace(
+            self._result(n_pieces, seq_length, not_scored),
+            points=Points(points.get("truth", []), by_predictor),
         )
-
-
-def _tallies(scoring: Scoring, baselines: Iterable[str], n_positions: int) -> dict[str, Tally]:
-    return {name: Tally(len(scoring.columns), n_positions) for name in (MODEL, *baselines)}
-
-
-class _Figures:
-    """The metrics of all predictors of a target, over all data and over its resamples."""
-
-    def __init__(
-        self, scoring: Scoring, tallies: Mapping[str, Tally], n_pieces: int, config: EvaluateConfig
-    ) -> None:
-        self._head: HeadName = scoring.head
-        self._names = list(tallies)
-        self._level = config.confidence_level
-        sums = scored_pieces(tallies, n_pieces)
-        self.pieces = len(sums)
-        self.items = int(sums[:, 0, 0].sum())
-        self._values = scoring.values(sums.sum(axis=0))
-        self._draws: dict[str, Float64[np.ndarray, "R predictors"]] | None = None
-        if self.pieces >= FEWEST_PIECES:
-            drawn = resampled(sums, samples=config.bootstrap_samples, seed=config.seed)
-            self._draws = scoring.values(drawn)
-
-    def metrics(self) -> dict[str, dict[str, Estimate]]:
-        return {
-            name: {
-                metric: estimate(
-                    float(values[at]),
-                    None if self._draws is None else self._draws[metric][:, at],
-                    level=self._level,
-                )
-                for metric, values in self._values.items()
-            }
-            for at, name in enumerate(self._names)
-        }
-
-    def verdict(self) -> Verdict:
-        metric = JUDGED_BY[self._head]
-        values = dict(zip(self._names, map(float, self._values[metric]), strict=True))
-        draws = None
-        if self._draws is not None:
-            draws = dict(zip(self._names, self._draws[metric].T, strict=True))
-        return judge(self._head, values, draws, level=self._level)
 
 
 def scored_pieces(tallies: Mapping[str, Tally], n_pieces: int) -> Float64[np.ndarray, "S predictors scores"]:

@@ -6,12 +6,12 @@ import numpy as np
 from jaxtyping import Float64
 
 from seqjax.config.schema import HeadName
-from seqjax.evaluation.bootstrap import Estimate, estimate
+from seqjax.evaluation.pieces import Estimate, estimate
 from seqjax.evaluation.result import MODEL, Outcome, TargetResult, Verdict
 from seqjax.metrics import JUDGED_BY
 
 _WORDS: Mapping[str, tuple[str, str]] = {"nll": ("NLL", " nats"), "rmse": ("RMSE", "")}
-"""What sentences call a metric, and its unit."""
+"""Name and unit of a metric in sentences."""
 
 
 def judge(
@@ -97,8 +97,8 @@ def summary(targets: Mapping[str, TargetResult]) -> str:
         sentences.append(f"No better than the best baseline on {_listed(found)}.")
     if found := by_outcome.get("worse"):
         sentences.append(f"Worse than the best baseline on {_listed(found)}.")
-    if unjudged := by_outcome.get("not judged"):
-        sentences.append(f"Not judged: {_listed(unjudged)}.")
+    if found := by_outcome.get("not judged"):
+        sentences.append(f"Not judged: {_listed(found)}.")
     return " ".join(sentences)
 
 

@@ -1,4 +1,4 @@
-"""What a configuration of inference says about a model, compared with what the model says about itself."""
+"""The statements of a configuration of inference about a model, compared with the model's own."""
 
 import math
 from collections.abc import Iterator
@@ -19,30 +19,31 @@ def contradictions(config: InferConfig, metadata: Metadata | None, card: ModelCa
     """Everything in which a configuration and its metadata contradict a model.
 
     Args:
-      config: The configuration; null keys assert nothing.
+      config: The configuration; keys that are None assert nothing.
       metadata: The file that `metadata_config_path` names, if any.
       card: What the model says about itself.
     """
     if config.model_type != card.kind:
         yield _differs("model_type", config.model_type, card.kind)
     yield from _column_problems(config, card)
-    yield from _size_problems(config, card)
+    for key, held in (
+        ("seq_length", card.column_schema.seq_length),
+        ("prediction_length", card.model_spec.prediction_length),
+    ):
+        if getattr(config, key) not in (None, held):
+            yield _differs(key, getattr(config, key), held)
     if card.kind == "generative":
         yield from _target_problems(config, card)
     if config.autoregression:
         yield from _autoregression_problems(card)
-    if config.generation_cache == "rolling" and (reason := _continuation_problem(card)):
-        yield Problem("generation_cache", reason)
+    # Without jax the model runs elsewhere, which is a reason of its own.
+    if config.generation_cache == "rolling" and find_spec("jax") is not None:
+        from seqjax.model.transformer import continuation_problem
+
+        if reason := continuation_problem(card.model_spec):
+            yield Problem("generation_cache", reason)
     if metadata is not None:
         yield from _metadata_problems(metadata, card)
-
-
-def _continuation_problem(card: ModelCard) -> str | None:
-    if find_spec("jax") is None:
-        return None  # The model runs elsewhere, which is a reason of its own.
-    from seqjax.model.transformer import continuation_problem
-
-    return continuation_problem(card.model_spec)
 
 
 def _differs(key: str, found: object, known: object) -> Problem:
@@ -58,14 +59,6 @@ def _column_problems(config: InferConfig, card: ModelCard) -> Iterator[Problem]:
         kind = kind_of(type_)
         if name in kinds and kind != kinds[name]:
             yield _differs(f"column_types.{name}", f"{type_} ({kind})", f"it is {kinds[name]}")
-
-
-def _size_problems(config: InferConfig, card: ModelCard) -> Iterator[Problem]:
-    length, count = card.column_schema.seq_length, card.model_spec.prediction_length
-    if config.seq_length not in (None, length):
-        yield _differs("seq_length", config.seq_length, length)
-    if config.prediction_length not in (None, count):
-        yield _differs("prediction_length", config.prediction_length, count)
 
 
 def _target_problems(config: InferConfig, card: ModelCard) -> Iterator[Problem]:

@@ -36,7 +36,7 @@ class Engine(Protocol):
 
     @property
     def card(self) -> ModelCard:
-        """The model's description of itself."""
+        """The description of the model."""
         ...
 
     def predict(self, inputs: Columns, valid_mask: Bool[np.ndarray, "B L"]) -> Outputs:
@@ -79,19 +79,14 @@ class OnnxEngine:
         """
         if live_dropout and card.dropout_input is None:
             raise without_dropout("The model")
+        self.card = card
         self._session = session
-        self._card = card
         self._dropout = dropout_feed(card, live=live_dropout)
         self._at_once = _rows_at_once(session)
 
-    @property
-    def card(self) -> ModelCard:
-        """The model's description of itself."""
-        return self._card
-
     def predict(self, inputs: Columns, valid_mask: Bool[np.ndarray, "B L"]) -> Outputs:
-        """Implements `Engine.predict`."""
-        feed, names = graph_feed(self._card, inputs, valid_mask), list(self._card.output_names)
+        """The outputs; see `Engine.predict`."""
+        feed, names = graph_feed(self.card, inputs, valid_mask), list(self.card.output_names)
         parts = [
             self._session.run(
                 names, {**{name: values[rows] for name, values in feed.items()}, **self._dropout}
@@ -99,7 +94,7 @@ class OnnxEngine:
             for rows in _even_slices(len(valid_mask), self._at_once)
         ]
         joined = (np.concatenate([np.asarray(part[at]) for part in parts]) for at in range(len(names)))
-        return self._card.by_target(joined)
+        return self.card.by_target(joined)
 
 
 def _rows_at_once(session: "onnxruntime.InferenceSession") -> int | None:
@@ -122,16 +117,12 @@ class AveragingEngine:
 
     def __init__(self, engine: Engine, passes: int) -> None:
         """Takes an engine that drops anew at every call, and how many calls to average."""
+        self.card = engine.card
         self._engine = engine
         self._passes = passes
 
-    @property
-    def card(self) -> ModelCard:
-        """The model's description of itself."""
-        return self._engine.card
-
     def predict(self, inputs: Columns, valid_mask: Bool[np.ndarray, "B L"]) -> Outputs:
-        """Implements `Engine.predict`; an output's standard deviation is called `SPREAD` and its name."""
+        """The mean outputs; the standard deviation of an output is called `SPREAD` and its name."""
         first = self._moments(self._engine.predict(inputs, valid_mask))
         # Sums of what lies beyond the first pass stay precise where the passes hardly differ.
         sums = {name: np.zeros(values.shape, np.float64) for name, values in first.items()}

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Int64, Shaped
 
 from seqjax.console import Advance
-from seqjax.inference.engine import Engine, Outputs
+from seqjax.inference.engine import Engine
 from seqjax.inference.generate import GenerationCache, generate, last_windows
 from seqjax.inference.predict import positions_predicted, positions_seen, predict, window_feed
 from seqjax.inference.sample import SPREAD, Reader, Readout
@@ -23,31 +23,25 @@ class Forecast:
     """R predicted items."""
 
     sequence_id: Int64[np.ndarray, "R"]
-    """The sequence of each item."""
     item_position: Int64[np.ndarray, "R"]
-    """The position of each item."""
     values: dict[str, Shaped[np.ndarray, "R"]]
     """By target: int64 ids, or float32 standardised values."""
     log_probs: dict[str, Float32[np.ndarray, "R _"]]
     """By categorical target, where they were kept: (R, C)."""
     sample: Int64[np.ndarray, "R"] | None = None
-    """Which continuation of its sequence each item belongs to, from 0 (-1: none); None without samples."""
+    """Number of the continuation that each item belongs to, from 0 (-1: none); None without samples."""
     spread: Mapping[str, Float[np.ndarray, "R moments"]] = field(default_factory=dict)
     """By target, of passes with dropout: mean and standard deviation, (R, 2); see `Readout`."""
 
 
 @dataclass(frozen=True)
 class Embeddings:
-    """R hidden states."""
+    """R hidden states, by the window in the sequence (`subsequence_id`) and the item that was seen last."""
 
     sequence_id: Int64[np.ndarray, "R"]
-    """The sequence of each."""
     subsequence_id: Int64[np.ndarray, "R"]
-    """The number of its window in the sequence."""
     item_position: Int64[np.ndarray, "R"]
-    """The position of the item that was seen last."""
     vectors: Float32[np.ndarray, "R D"]
-    """The hidden states."""
     spread: Float32[np.ndarray, "R D"] | None = None
     """Of passes with dropout: the standard deviation of each component."""
 
@@ -121,11 +115,9 @@ def embed(
       latest: Whether each window's newest item is shown to the model too.
       bar: Told of windows that are done.
     """
-
-    def read(outputs: Outputs) -> Readout:
-        return Readout(outputs, {})
-
-    readout = predict(engine, windows, read, batch_size=batch_size, latest=latest, bar=bar)
+    readout = predict(
+        engine, windows, lambda outputs: Readout(outputs, {}), batch_size=batch_size, latest=latest, bar=bar
+    )
     vectors, spread = readout.values["embedding"], readout.values.get(SPREAD + "embedding")
     count = vectors.shape[1]
     positions = positions_seen(windows, np.arange(len(windows)), count, latest=latest)

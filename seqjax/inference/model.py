@@ -8,7 +8,7 @@ keys of infer.yaml that say what to predict, with their names and defaults.
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from os import PathLike
@@ -27,8 +27,9 @@ from seqjax.data.table_files import FrameFile
 from seqjax.errors import ConfigError, Problem
 from seqjax.inference.assertions import contradictions
 from seqjax.inference.engine import AveragingEngine, Engine
-from seqjax.inference.generate import Scanner, last_windows
+from seqjax.inference.generate import last_windows
 from seqjax.inference.inputs import metadata_of, source_of
+from seqjax.inference.jax_engine import JaxEngine
 from seqjax.inference.opening import card_from_training, open_engine
 from seqjax.inference.raw_tables import raw_source
 from seqjax.inference.sources import Source
@@ -40,7 +41,7 @@ Table = pl.DataFrame | str | PathLike[str]
 
 
 class DataOptions(TypedDict, total=False):
-    """How data is read, and what of it the model is shown; see the keys of `InferConfig`."""
+    """Keys of `InferConfig` that say how data is read and what of it the model is shown."""
 
     read_format: WindowFormat | None
     metadata_config_path: str | None
@@ -51,7 +52,7 @@ class DataOptions(TypedDict, total=False):
 
 
 class PredictOptions(DataOptions, total=False):
-    """What is predicted, too; see the keys of `InferConfig`."""
+    """Keys of `InferConfig` that say what is predicted, too."""
 
     target_columns: list[str] | None
     map_to_id: bool
@@ -104,7 +105,7 @@ class Model:
 
     @property
     def card(self) -> ModelCard:
-        """The model's description of itself: columns, architecture, maps, statistics, training."""
+        """The description of the model: columns, architecture, maps, statistics, training."""
         return self._engine.card
 
     def predict(self, table: Table, **options: Unpack[PredictOptions]) -> pl.DataFrame:
@@ -177,7 +178,8 @@ class Model:
     def check(self, config: InferConfig, metadata: Metadata | None = None) -> None:
         """Raises a `ConfigError` with everything in which a configuration contradicts the model."""
         problems = list(contradictions(config, metadata, self.card))
-        if config.generation_cache == "rolling" and not isinstance(self._engine, Scanner):
+        scans = isinstance(self._engine, JaxEngine) and not self._engine.drops
+        if config.generation_cache == "rolling" and not scans:
             message = (
                 "rolling runs in JAX alone: name the .pt file of the model (export_pt: true), or use exact."
             )
@@ -202,19 +204,15 @@ class Model:
             parts = list(self.outputs(config, _newest(source) if newest else source))
         return {output: pl.concat([part[output] for part in parts]) for output in parts[0]}
 
-    @contextmanager
-    def _source(self, table: Table, config: InferConfig) -> Iterator[Source]:
+    def _source(self, table: Table, config: InferConfig) -> AbstractContextManager[Source]:
         if isinstance(table, pl.DataFrame):
             missing = config.missing_real
-            opened = raw_source(FrameFile(table), self.card, stride=config.stride, missing_real=missing)
-        elif not isinstance(table, str | PathLike):
-            found = type(table).__name__
-            message = f"must be a polars DataFrame or a path (found a {found}: convert or collect it)."
-            raise ConfigError("The call", [Problem("table", message)])
-        else:
-            opened = source_of(config, metadata_of(config), Path(table), self.card)
-        with opened as source:
-            yield source
+            return raw_source(FrameFile(table), self.card, stride=config.stride, missing_real=missing)
+        if isinstance(table, str | PathLike):
+            return source_of(config, metadata_of(config), Path(table), self.card)
+        found = type(table).__name__
+        message = f"must be a polars DataFrame or a path (found a {found}: convert or collect it)."
+        raise ConfigError("The call", [Problem("table", message)])
 
 
 def load(path: str | PathLike[str], **settings: str | None) -> Model:

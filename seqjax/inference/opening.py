@@ -1,6 +1,6 @@
 """From a model file to the engine that runs it, by who wrote it and in which format.
 
-.onnx with a card    OnnxEngine             .pt with a card    JaxEngine, or DroppingEngine
+.onnx with a card    OnnxEngine             .pt with a card    JaxEngine
 .onnx of sequifier   SequifierOnnxEngine    .pt of sequifier   the same
 
 Models that sequifier exported do not describe themselves. What a card holds comes from the configuration that
@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Bool
 
-from seqjax.artifacts.card import ModelCard, ModelKind, describe_run
-from seqjax.artifacts.model_files import card_of, graph_feed
-from seqjax.artifacts.torch_models import read_pt
+from seqjax.artifacts.card import ModelCard, describe_run
+from seqjax.artifacts.layout import ModelKind
+from seqjax.artifacts.model_files import card_of, graph_feed, read_pt
 from seqjax.config.base import validate
 from seqjax.config.evaluate import EvaluateConfig
 from seqjax.config.infer import InferConfig
@@ -28,7 +28,7 @@ from seqjax.config.resolve import load_metadata, resolve_schema
 from seqjax.config.train import TrainConfig
 from seqjax.errors import ArtifactError, ConfigError, Problem
 from seqjax.inference.engine import Columns, Engine, OnnxEngine, Outputs, without_dropout
-from seqjax.inference.jax_engine import DroppingEngine, JaxEngine
+from seqjax.inference.jax_engine import JaxEngine
 from seqjax.interop.onnx_session import open_session
 
 if TYPE_CHECKING:
@@ -80,8 +80,8 @@ class SequifierOnnxEngine:
         Raises:
           ArtifactError: The graph has other inputs or outputs than the card.
         """
+        self.card = card
         self._session = session
-        self._card = card
         self._inputs = [value.name for value in session.get_inputs()]
         outputs = session.get_outputs()
         if len(self._inputs) != len(card.inputs) or len(outputs) != len(card.outputs):
@@ -93,41 +93,27 @@ class SequifierOnnxEngine:
         fixed = [value.shape[0] for value in session.get_inputs() if isinstance(value.shape[0], int)]
         self._batch = fixed[0] if fixed else None
 
-    @property
-    def card(self) -> ModelCard:
-        """The description of the model, from its training configuration."""
-        return self._card
-
     def predict(self, inputs: Columns, valid_mask: Bool[np.ndarray, "B L"]) -> Outputs:
-        """Implements `Engine.predict`."""
+        """The outputs; see `Engine.predict`."""
         count = len(valid_mask)
         size = self._batch or count
         arrays = [
             np.pad(values, ((0, -count % size), (0, 0)))
-            for values in graph_feed(self._card, inputs, valid_mask).values()
+            for values in graph_feed(self.card, inputs, valid_mask).values()
         ]
-        parts = [
-            self._session.run(
-                None,
-                dict(zip(self._inputs, (values[first : first + size] for values in arrays), strict=True)),
-            )
-            for first in range(0, count, size)
-        ]
+        parts = []
+        for first in range(0, count, size):
+            feed = (values[first : first + size] for values in arrays)
+            parts.append(self._session.run(None, dict(zip(self._inputs, feed, strict=True))))
         joined = (
-            np.concatenate([np.asarray(part[at]) for part in parts], axis=1) for at in range(len(parts[0]))
+            np.concatenate(values, axis=1).swapaxes(0, 1)[:count] for values in zip(*parts, strict=True)
         )
-        return {
-            name: values.swapaxes(0, 1)[:count]
-            for name, values in zip(self._card.outputs, joined, strict=True)
-        }
-
-
-Describe = Callable[[ModelKind], ModelCard]
+        return dict(zip(self.card.outputs, joined, strict=True))
 
 
 def open_engine(
     path: Path,
-    describe: Describe,
+    describe: Callable[[ModelKind], ModelCard],
     *,
     device: str = "cpu",
     dropout_seed: int | None = None,
@@ -155,11 +141,12 @@ def open_engine(
                 f"{path.name} is run by jax, which is not installed. Install it (pip install seqjax), or "
                 "export the model as .onnx."
             )
-        described = model.card or describe(model.kind)
-        if dropout_seed is None:
-            return JaxEngine(model.parameters, described, device=device, distributed=distributed)
-        return DroppingEngine(
-            model.parameters, described, seed=dropout_seed, device=device, distributed=distributed
+        return JaxEngine(
+            model.parameters,
+            model.card or describe(model.kind),
+            device=device,
+            distributed=distributed,
+            dropout_seed=dropout_seed,
         )
     session = open_session(path, device=device, dropout_seed=dropout_seed)
     card = card_of(session, path)

@@ -11,19 +11,18 @@ from seqjax.inference.sample import Readout, joined
 from seqjax.windows.windows import Windows
 
 Feed = tuple[Columns, Bool[np.ndarray, "B L"]]
-Read = Callable[[Outputs], Readout]
 
 
 def predict(
     engine: Engine,
     windows: Windows,
-    read: Read,
+    read: Callable[[Outputs], Readout],
     *,
     batch_size: int,
     latest: bool = False,
     bar: Advance | None = None,
 ) -> Readout:
-    """What `read` makes of the model's outputs for every window, in order.
+    """The results of `read` for the model's outputs for every window, in order.
 
     Args:
       engine: The model.

@@ -5,9 +5,9 @@ Each file appears under its name when all of them are complete; an error leaves 
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
+from itertools import chain, repeat
 from pathlib import Path
-from typing import Protocol
 
 import polars as pl
 import pyarrow.parquet as pq
@@ -22,47 +22,25 @@ Tables = Mapping[Path, pl.DataFrame]
 """Tables by the files that they belong in."""
 
 
-class TableWriter(Protocol):
-    """An open file that takes rows."""
+@contextmanager
+def _appending(path: Path, write_format: TableFormat) -> Iterator[Callable[[pl.DataFrame], None]]:
+    """Yields a function that writes more rows, of the same columns as those before, to a file."""
+    with ExitStack() as files:
+        if write_format == "csv":
+            file = files.enter_context(path.open("wb"))
+            is_first = chain([True], repeat(False))
+            yield lambda table: table.write_csv(file, include_header=next(is_first))
+            return
+        writers: list[pq.ParquetWriter] = []
 
-    def append(self, table: pl.DataFrame) -> None:
-        """Writes more rows, of the same columns as those before."""
-        ...
+        def append(table: pl.DataFrame) -> None:
+            rows = table.to_arrow()
+            if not writers:
+                writer = pq.ParquetWriter(path, rows.schema, compression="zstd")
+                writers.append(files.enter_context(writer))
+            writers[0].write_table(rows)
 
-    def close(self) -> None:
-        """Ends the file."""
-        ...
-
-
-class _CsvWriter:
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("wb")
-        self._empty = True
-
-    def append(self, table: pl.DataFrame) -> None:
-        table.write_csv(self._file, include_header=self._empty)
-        self._empty = False
-
-    def close(self) -> None:
-        self._file.close()
-
-
-class _ParquetWriter:
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._writer: pq.ParquetWriter | None = None
-
-    def append(self, table: pl.DataFrame) -> None:
-        rows = table.to_arrow()
-        self._writer = self._writer or pq.ParquetWriter(self._path, rows.schema, compression="zstd")
-        self._writer.write_table(rows)
-
-    def close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-
-
-_WRITERS: Mapping[TableFormat, Callable[[Path], TableWriter]] = {"csv": _CsvWriter, "parquet": _ParquetWriter}
+        yield append
 
 
 def write_whole(parts: Iterable[Tables], write_format: TableFormat) -> list[Path]:
@@ -74,12 +52,13 @@ def write_whole(parts: Iterable[Tables], write_format: TableFormat) -> list[Path
     """
     rows: dict[Path, int] = {}
     with ExitStack() as files:
-        writers: dict[Path, TableWriter] = {}
+        append: dict[Path, Callable[[pl.DataFrame], None]] = {}
         for tables in parts:
             for place, table in tables.items():
-                if place not in writers:
-                    writers[place] = files.enter_context(_writing(place, write_format))
-                writers[place].append(table)
+                if place not in append:
+                    temporary = files.enter_context(replacing(place))
+                    append[place] = files.enter_context(_appending(temporary, write_format))
+                append[place](table)
                 rows[place] = rows.get(place, 0) + len(table)
     for place, count in rows.items():
         logger.info("wrote %s (%d rows)", place, count)
@@ -103,15 +82,9 @@ def write_files(parts: Iterable[Tables], write_format: TableFormat, model_id: st
                 if whole not in folders:
                     folders[whole] = renamed_together.enter_context(replacing(place.parent))
                     folders[whole].mkdir()
-                with closing(_WRITERS[write_format](folders[whole] / place.name)) as writer:
-                    writer.append(table)
+                with _appending(folders[whole] / place.name, write_format) as append:
+                    append(table)
                 written.append(place)
     for place in dict.fromkeys(path.parent for path in written):
         logger.info("wrote %s (%d files)", place, sum(path.parent == place for path in written))
     return written
-
-
-@contextmanager
-def _writing(place: Path, write_format: TableFormat) -> Iterator[TableWriter]:
-    with replacing(place) as temporary, closing(_WRITERS[write_format](temporary)) as writer:
-        yield writer

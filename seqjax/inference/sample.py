@@ -17,7 +17,7 @@ from seqjax.config.schema import HeadName
 from seqjax.model.distributions import AS_PREDICTED, DISTRIBUTIONS, SamplingRule
 
 SPREAD = "standard deviation of "
-"""What the name of an output begins with that says how far passes with dropout lie apart; see `averaged`."""
+"""Begins the name of an output that says how far passes with dropout lie apart; see `AveragingEngine`."""
 
 
 class Readout(NamedTuple):
@@ -39,9 +39,8 @@ class Reading:
     targets: tuple[tuple[str, HeadName], ...]
     """The targets and their heads."""
     sampled: tuple[str, ...] = ()
-    """Targets whose value is drawn."""
+    """Targets whose value is drawn, by `rule`."""
     rule: SamplingRule = AS_PREDICTED
-    """How it is drawn."""
     kept: tuple[str, ...] = ()
     """Categorical targets whose distribution is returned too."""
 
@@ -128,14 +127,13 @@ def widened(column: Shaped[np.ndarray, "*shape"]) -> Shaped[np.ndarray, "*shape"
     return column.astype(np.int64 if np.issubdtype(column.dtype, np.integer) else np.float32)
 
 
-def joined(parts: Sequence[Readout]) -> Readout:
-    """The readouts of consecutive batches as one."""
-    first = parts[0]
-    return Readout(
-        {name: np.concatenate([part.values[name] for part in parts]) for name in first.values},
-        {name: np.concatenate([part.log_probs[name] for part in parts]) for name in first.log_probs},
-        {name: np.concatenate([part.spread[name] for part in parts]) for name in first.spread},
-    )
+def joined(parts: Sequence[Readout], *, axis: int = 0) -> Readout:
+    """The readouts of consecutive batches (axis 0), or of consecutive steps of one (axis 1), as one."""
+
+    def along(columns: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        return {name: np.concatenate([column[name] for column in columns], axis) for name in columns[0]}
+
+    return Readout(*map(along, zip(*parts, strict=True)))
 
 
 def _moments(

@@ -78,7 +78,7 @@ def _spread_columns(name: str, moments: Float[np.ndarray, "R moments"], card: Mo
 
 
 def quantile_table(forecast: Forecast, card: ModelCard, targets: Sequence[str]) -> pl.DataFrame:
-    """Quantiles of the samples of each continued item's real targets, in original units.
+    """The mean and quantiles of the samples of each continued item, in original units.
 
     Args:
       forecast: What was predicted, with samples.
@@ -146,11 +146,10 @@ def embedding_table(embeddings: Embeddings) -> pl.DataFrame:
 
 
 class Output(NamedTuple):
-    """The name of a result table."""
+    """Name of a table; probabilities and frequencies have one for each target."""
 
     kind: Literal["predictions", "probabilities", "embeddings", "quantiles", "frequencies"]
     target: str = ""
-    """The target whose probabilities or frequencies they are."""
 
 
 Outputs = Mapping[Output, pl.DataFrame]
@@ -218,7 +217,7 @@ def _forecasts(config: InferConfig, engine: Engine, source: Source) -> Iterator[
 
 
 def _summaries(result: Forecast, card: ModelCard, targets: Sequence[str]) -> Outputs:
-    """Summaries of the samples, where there are any."""
+    """Summaries of samples, where there are any."""
     if result.sample is None:
         return {}
     counted = [name for name in targets if distribution_of(card.column_schema, name).has_classes]

@@ -16,9 +16,9 @@ from seqjax.config.schema import Schema
 from seqjax.errors import ArtifactError
 
 EMBEDDING_PREFIX = "transformer_model."
-"""What precedes every name in an exported embedding model."""
+"""Precedes every name in an exported embedding model."""
 FREQUENCIES = ".attn.rope.inv_freq"
-"""How the name of a layer's rotary frequencies ends, which are constants."""
+"""Ends the name of a layer's rotary frequencies, which are constants."""
 
 _ORDER = (
     *("encoder", "joint_embedding_layer", "pos_encoder", "layers", "final_norm", "decoder"),
@@ -30,19 +30,17 @@ _ORDER = (
 
 
 class Parameter(NamedTuple):
-    """One parameter."""
+    """One parameter: its name, such as encoder.price.weight, its keys in the tree, and its shape."""
 
     name: str
-    """Its name, such as encoder.price.weight."""
     path: tuple[str, ...]
-    """The keys that lead to it in the tree, such as ("encoder", "2", "weight")."""
     shape: tuple[int, ...]
-    """Its shape."""
 
 
 def parameters(params: Mapping[str, Any], schema: Schema) -> list[Parameter]:
     """Every parameter of a tree of arrays (or of shapes), in the order of sequifier's files."""
-    columns = _file_order(schema)
+    # The input columns in the order of their parameters: real ones, then those of `n_classes`.
+    columns = schema.real_inputs + tuple(n for n in schema.n_classes if n in schema.categorical_inputs)
 
     def place(row: Parameter) -> list[int]:
         if row.path[0] in ("encoder", "pos_encoder"):
@@ -55,7 +53,7 @@ def parameters(params: Mapping[str, Any], schema: Schema) -> list[Parameter]:
 
 
 def buffers(spec: ModelSpec) -> dict[str, Float[np.ndarray, "half"]]:
-    """The constants in sequifier's files: the rotary frequencies of each layer, float32."""
+    """The arrays in sequifier's files besides parameters: the rotary frequencies of each layer, float32."""
     if spec.positional_encoding != "rope":
         return {}
     exponents = np.arange(0, spec.head_dim, 2, dtype=np.float32) / np.float32(spec.head_dim)
@@ -128,11 +126,6 @@ def _place(key: str) -> int:
     if key.isdecimal():
         return int(key)
     return _ORDER.index(key) if key in _ORDER else len(_ORDER)
-
-
-def _file_order(schema: Schema) -> tuple[str, ...]:
-    """The input columns in the order of their parameters: real ones, then those of `n_classes`."""
-    return schema.real_inputs + tuple(name for name in schema.n_classes if name in schema.categorical_inputs)
 
 
 def _problems(state_dict: Mapping[str, Any], rows: Sequence[Parameter]) -> Iterator[str]:

@@ -12,7 +12,7 @@ itself, and the model keeps one axis for each of the activation's. Neither chang
 import logging
 import math
 import warnings
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -29,21 +29,17 @@ _NOISY_LOGGERS = ("jax2onnx", "onnx_ir", "onnxscript", "absl")
 
 
 class GraphInput(NamedTuple):
-    """One (batch, seq_length) input of a graph."""
+    """One (batch, seq_length) input of a graph: its public name, any text, and its dtype."""
 
     name: str
-    """Its public name, any text."""
     dtype: Literal["int64", "float32", "bool"]
-    """Its element type; the function sees int64 as int32."""
 
 
 class LiveDropout(NamedTuple):
-    """An optional float32 input of a graph: the probability with which it drops."""
+    """An optional float32 input of a graph: the probability with which it drops; `rate` unless it is fed."""
 
     name: str
-    """Its public name."""
     rate: float
-    """What it is where nothing is fed."""
 
 
 def export_onnx(
@@ -88,7 +84,7 @@ def export_onnx(
 
 
 def data_beside(path: Path) -> Path:
-    """The path of a model file's parameters, if they are too large for the file itself."""
+    """The file in which the parameters of a model lie, if they are too large for the file itself."""
     return path.with_name(f"{path.name}.data")
 
 
@@ -154,11 +150,9 @@ def _rename(graph: "onnx.GraphProto", inputs: Sequence[str], outputs: Sequence[s
     inner = {value.name for value in graph.initializer} | {
         name for node in graph.node for name in node.output
     }
-    names = dict(ends)
-    taken = public | (inner - ends.keys())
+    names, others = dict(ends), Names(public | (inner - ends.keys()))
     for name in sorted((inner - ends.keys()) & public):
-        names[name] = free_name(name, taken)
-        taken.add(names[name])
+        names[name] = others.free(name)
     for value in [*graph.input, *graph.output, *graph.value_info, *graph.initializer]:
         value.name = names.get(value.name, value.name)
     for node in graph.node:
@@ -170,15 +164,12 @@ def _widen_ids(graph: "onnx.GraphProto", inputs: Sequence[GraphInput]) -> None:
     """Makes the int64 inputs int64, each cast to the int32 that the graph was traced with."""
     from onnx import TensorProto, helper
 
-    taken = {name for node in graph.node for name in (*node.input, *node.output)}
-    taken |= {item.name for item in inputs}
-    casts = []
+    names, casts = _names_beside(graph), []
     for value, item in zip(graph.input, inputs, strict=True):
         if item.dtype != "int64":
             continue
         value.type.tensor_type.elem_type = TensorProto.INT64
-        narrow = free_name(f"{item.name}_int32", taken)
-        taken.add(narrow)
+        narrow = names.free(f"{item.name}_int32")
         for node in graph.node:
             node.input[:] = [narrow if name == item.name else name for name in node.input]
         casts.append(
@@ -196,13 +187,9 @@ def _enliven(graph: "onnx.GraphProto", dropout: LiveDropout) -> None:
     """
     from onnx import TensorProto, helper
 
-    taken = {name for node in graph.node for name in (*node.input, *node.output)} | {dropout.name}
-
-    def named(name: str) -> str:
-        name = free_name(name, taken)
-        taken.add(name)
-        return name
-
+    names = _names_beside(graph)
+    names.free(dropout.name)
+    named = names.free
     one, zero, keep = named("one"), named("zero"), named("keep")
     for name, value in ((one, 1.0), (zero, 0.0), (dropout.name, dropout.rate)):
         graph.initializer.append(helper.make_tensor(name, TensorProto.FLOAT, [], [value]))
@@ -246,9 +233,7 @@ def _squares_as_powers(graph: "onnx.GraphProto") -> bool:
     ]
     if not squares:
         return False
-    names = {value.name for value in [*graph.input, *graph.initializer]}
-    names.update(name for node in graph.node for name in node.output)
-    two = free_name("two", names)
+    two = _names_beside(graph).free("two")
     graph.initializer.append(numpy_helper.from_array(np.array(2, np.float32), two))
     for node in squares:
         node.op_type = "Pow"
@@ -277,8 +262,21 @@ def _flatten_factors(graph: "onnx.GraphProto") -> None:
             graph.value_info.remove(value)
 
 
-def free_name(name: str, taken: Container[str]) -> str:
-    """The name, with as many underscores behind it as make it differ from those that are taken."""
-    while name in taken:
-        name += "_"
-    return name
+class Names:
+    """Names that differ from each other and from those that are taken."""
+
+    def __init__(self, taken: Iterable[str]) -> None:
+        self._taken = set(taken)
+
+    def free(self, name: str) -> str:
+        """The name, with as many underscores behind it as make it differ from the others."""
+        while name in self._taken:
+            name += "_"
+        self._taken.add(name)
+        return name
+
+
+def _names_beside(graph: "onnx.GraphProto") -> Names:
+    """Names that a graph has not."""
+    values = [value.name for value in [*graph.input, *graph.initializer]]
+    return Names([*values, *(name for node in graph.node for name in (*node.input, *node.output))])

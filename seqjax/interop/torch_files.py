@@ -36,7 +36,7 @@ MAX_PICKLE_BYTES = 1 << 28
 MAX_VALUES = 5_000_000
 MAX_DEPTH = 32
 MAX_EXPANSION = 64
-"""How many times the file's size its tensors may take: views may overlap, as windows of one array do."""
+"""Multiple of the file's size that its tensors may take: views may overlap, as windows of one array do."""
 
 STORAGES = {
     "torch BFloat16Storage": np.dtype(ml_dtypes.bfloat16),
@@ -53,7 +53,7 @@ STORAGES = {
 
 
 def read_torch_file(path: Path) -> Value:
-    """The object in a file written by `torch.save`.
+    """The content of a file written by `torch.save`.
 
     Returns:
       The object, usually a dict: dicts, lists, tuples, strings, numbers, and a read-only numpy array for
@@ -110,7 +110,10 @@ class _Reader:
         if len(pickles) != 1:
             raise PickleError(f"the archive has {len(pickles)} entries data.pkl instead of one")
         self._root = pickles[0].removesuffix("data.pkl")
-        if self._entries.get(f"{self._root}byteorder") and self._read(f"{self._root}byteorder") != b"little":
+        if (
+            self._entries.get(f"{self._root}byteorder")
+            and archive.read(f"{self._root}byteorder") != b"little"
+        ):
             raise PickleError("the archive is not little-endian")
 
     def pickle(self) -> bytes:
@@ -118,20 +121,19 @@ class _Reader:
         name = f"{self._root}data.pkl"
         if self._entries[name] > MAX_PICKLE_BYTES:
             raise PickleError(f"data.pkl has {self._entries[name]} bytes, more than {MAX_PICKLE_BYTES}")
-        return self._read(name)
+        return self._archive.read(name)
 
     def names(self) -> dict[str, Value]:
         """The meaning of each allowed name in the pickle."""
-        scalar, tensor = Function(_scalar), Function(self._tensor)
         return {
             **STORAGES,
             "collections OrderedDict": Function(_record),
             "torch Size": Function(_size),
-            "torch._utils _rebuild_tensor_v2": tensor,
+            "torch._utils _rebuild_tensor_v2": Function(self._tensor),
             "torch._utils _rebuild_parameter": Function(_parameter),
             "numpy dtype": Function(_dtype),
-            "numpy.core.multiarray scalar": scalar,
-            "numpy._core.multiarray scalar": scalar,
+            "numpy.core.multiarray scalar": Function(_scalar),
+            "numpy._core.multiarray scalar": Function(_scalar),
             "_codecs encode": Function(_encode),
         }
 
@@ -148,7 +150,7 @@ class _Reader:
         if count * dtype.itemsize > self._entries[name]:
             raise PickleError(f"data/{key} has {self._entries[name]} bytes, too few for {count} of {dtype}")
         if key not in self._storages:
-            self._storages[key] = self._read(name)
+            self._storages[key] = self._archive.read(name)
         return _Storage(np.frombuffer(self._storages[key], dtype, count))
 
     def _tensor(self, storage: Value, offset: Value, shape: Value, strides: Value, *_: Value) -> np.ndarray:
@@ -158,7 +160,9 @@ class _Reader:
         if not isinstance(storage, _Storage):
             raise PickleError("the pickle makes a tensor of something that is no storage")
         values, dtype = storage.values, storage.values.dtype
-        self._spend(math.prod(shape) * dtype.itemsize)
+        self._budget -= math.prod(shape) * dtype.itemsize
+        if self._budget < 0:
+            raise PickleError(f"the tensors take more than {MAX_EXPANSION} times the size of the file")
         if 0 in shape:
             return np.empty(shape, dtype)
         end = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
@@ -171,11 +175,6 @@ class _Reader:
         array.flags.writeable = False
         return array
 
-    def _spend(self, size: int) -> None:
-        self._budget -= size
-        if self._budget < 0:
-            raise PickleError(f"the tensors take more than {MAX_EXPANSION} times the size of the file")
-
     def plain(self, value: Value, depth: int = 0) -> Value:
         """Returns `value` with containers of its own, none inside itself, and nothing but plain values."""
         self._values += 1
@@ -185,16 +184,9 @@ class _Reader:
             return {key: self.plain(item, depth + 1) for key, item in value.items()}
         if type(value) in {list, tuple}:
             return type(value)(self.plain(item, depth + 1) for item in value)
-        if (
-            value is None
-            or type(value) in {bool, int, float, str}
-            or isinstance(value, np.ndarray | np.generic)
-        ):
+        if type(value) in {type(None), bool, int, float, str} or isinstance(value, np.ndarray | np.generic):
             return value
         raise PickleError(f"the pickle holds a bare {type(value).__name__.lstrip('_').lower()}")
-
-    def _read(self, name: str) -> bytes:
-        return self._archive.read(name)
 
 
 def _checked_entries(archive: zipfile.ZipFile, file_bytes: int) -> dict[str, int]:
@@ -358,13 +350,8 @@ def _storage_of(array: Array) -> tuple[Array, int, tuple[int, ...]]:
         owner = owner.base
     steps = [stride // dtype.itemsize for stride in array.strides]
     exact = all(step * dtype.itemsize == stride for step, stride in zip(steps, array.strides, strict=True))
-    if (
-        owner.dtype == dtype
-        and owner.flags.c_contiguous
-        and array.size
-        and exact
-        and min(steps, default=0) >= 0
-    ):
+    whole = owner.dtype == dtype and owner.flags.c_contiguous and array.size
+    if whole and exact and min(steps, default=0) >= 0:
         first = array.__array_interface__["data"][0] - owner.__array_interface__["data"][0]
         return owner, first // dtype.itemsize, tuple(steps)
     # Not np.ascontiguousarray, which makes a scalar an array of one element.

@@ -23,7 +23,7 @@ class PickleError(ValueError):
 
 @dataclass(frozen=True)
 class Function:
-    """What a name stands for if the pickle may call it; `call` checks the arguments that it is given."""
+    """The meaning of a name that the pickle may call; `call` checks the arguments that it is given."""
 
     call: Callable[..., Value]
 
@@ -46,7 +46,7 @@ class Record(dict[Value, Value], Stateful):
 
 
 class _Mark:
-    """Where on the stack a group of values begins."""
+    """The place on the stack at which a group of values begins."""
 
 
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
@@ -105,7 +105,9 @@ class _Machine:
         elif name in {"BINPUT", "LONG_BINPUT"}:
             self._memo[argument] = self._top()
         elif name in {"BINGET", "LONG_BINGET"}:
-            self._stack.append(self._recall(argument))
+            if argument not in self._memo:
+                raise PickleError(f"the pickle recalls value {argument}, which it never stored")
+            self._stack.append(self._memo[argument])
         elif name == "MARK":
             self._stack.append(_Mark)
         elif name == "PROTO":
@@ -156,11 +158,6 @@ class _Machine:
                 del self._stack[index:]
                 return values
         raise PickleError("the pickle takes a group of values that has no beginning")
-
-    def _recall(self, index: int) -> Value:
-        if index not in self._memo:
-            raise PickleError(f"the pickle recalls value {index}, which it never stored")
-        return self._memo[index]
 
     def _look_up(self, name: str) -> Value:
         if name not in self._names:

@@ -30,7 +30,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from seqjax.config.model import ModelSpec
 from seqjax.model.dropout import Drop, Dropout, keep_all
-from seqjax.model.linear import Linear
+from seqjax.model.layers import Linear
 from seqjax.model.mixer import Context
 
 
@@ -94,14 +94,12 @@ def attention_bias(length: int, valid_BS: Bool[Array, "B S"] | None) -> Float[Ar
 
 
 class Ring(NamedTuple):
-    """Keys and values of the newest L items, in no order."""
+    """Keys (rotated where positions are rotary) and values of the newest L items, in no order."""
 
     key_BGSK: Float[Array, "B G L K"]
-    """Keys, rotated where positions are rotary."""
     value_BGSK: Float[Array, "B G L K"]
-    """Values."""
     valid_BS: Bool[Array, "B L"]
-    """Which slots may be seen."""
+    """True for slots that may be seen."""
 
 
 class Attention(nnx.Module):

@@ -12,12 +12,11 @@ from jaxtyping import Array, Float
 from seqjax.config.model import ModelSpec
 from seqjax.model.attention import Attention
 from seqjax.model.dropout import Drop, keep_all
-from seqjax.model.feedforward import make_feedforward
+from seqjax.model.layers import make_feedforward, make_norm
 from seqjax.model.mixer import Context, Memory, Mixer
-from seqjax.model.norm import make_norm
 
 MIXERS: Mapping[str, type[Mixer]] = {"attention": Attention}
-"""What a layer may do along time, by the names in `ModelSpec.mixers`."""
+"""Mixers by their names in `ModelSpec.mixers`."""
 
 
 class Block(nnx.Module):

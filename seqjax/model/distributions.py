@@ -1,4 +1,4 @@
-"""What a head says about the next item: one class a kind of head, and a table of them.
+"""Distributions of the next item, as heads state them: one class a kind of head, and a table of them.
 
 A head is a linear map to `Schema.head_width` numbers, its *raw* outputs. `parameters` makes of them what the
 functions of its distribution read. What a model returns are these parameters as they are `stated`, which is
@@ -22,22 +22,23 @@ from jaxtyping import Float, Int, Num, Shaped
 from seqjax.config.schema import HeadName, Schema
 
 Parameters = Float[Any, "*batch W"]
+Reals = Float[Any, "*batch"]
 
 _SMALLEST_SCALE = 1e-3
 """In standard deviations of the column. The square is the `eps` of torch's GaussianNLLLoss; a density of
 repeated values, such as rounded prices, has no bound otherwise."""
 _UNIT_SCALE = math.log(math.expm1(1 - _SMALLEST_SCALE))
-"""What is added to the raw scale, so that a new head, which says 0, has the scale 1."""
+"""Added to the raw scale, so that a new head, which says 0, has the scale 1."""
 _MARGIN = 2.0**-24
-"""How near to 0 and 1 a probability may come before it is turned into a quantile."""
+"""Distance from 0 and 1 that a probability keeps before it is turned into a quantile."""
 
 
 @dataclass(frozen=True)
 class SamplingRule:
-    """The change of a distribution before a value is drawn: first the temperature, then what is cut off."""
+    """Changes of a distribution before a value is drawn: first the temperature, then what is cut off."""
 
     temperature: float = 1.0
-    """What log-probabilities are divided by: below 1 sharper, above 1 flatter."""
+    """Divisor of log-probabilities: below 1 sharper, above 1 flatter."""
     top_k: int | None = None
     """Only the k most probable classes are drawn; the lower id first where two are alike."""
     top_p: float | None = None
@@ -60,15 +61,15 @@ class Distribution:
     """
 
     suffix: ClassVar[str] = "_value"
-    """What follows a target's name in the name of a graph's output."""
+    """Follows a target's name in the name of a graph's output."""
     is_density: ClassVar[bool] = False
-    """Whether the probability of a real value is known, and it can be drawn."""
+    """True if the probability of a real value is known, and it can be drawn."""
     has_classes: ClassVar[bool] = False
-    """Whether a probability is stated for each class."""
+    """True if a probability is stated for each class."""
 
     @property
     def is_drawn(self) -> bool:
-        """True if there is a distribution to draw from."""
+        """True if there is something to draw from."""
         return self.is_density or self.has_classes
 
     def parameters(self, raw: Float[Any, "*batch W"]) -> Parameters:
@@ -79,9 +80,7 @@ class Distribution:
         """The parameters as a model returns them."""
         return self.parameters(raw)
 
-    def raw(
-        self, mean: Float[np.ndarray, "*batch"], scale: Float[np.ndarray, "*batch"]
-    ) -> Float[np.ndarray, "*batch W"]:
+    def raw(self, mean: Reals, scale: Reals) -> Parameters:
         """The raw outputs that stand for a mean and a standard deviation of real values."""
         del scale
         return mean[..., None]
@@ -94,16 +93,16 @@ class Distribution:
         """The output of a graph that `suffix` names, from stated parameters."""
         return parameters[..., :1]
 
-    def log_prob(self, parameters: Parameters, truth: Num[Any, "*batch"]) -> Float[Any, "*batch"]:
+    def log_prob(self, parameters: Parameters, truth: Num[Any, "*batch"]) -> Reals:
         """The logarithm of the probability, or of its density, in nats."""
         raise NotImplementedError
 
-    def quantile(self, parameters: Parameters, level: Float[Any, "*batch"]) -> Shaped[Any, "*batch"]:
+    def quantile(self, parameters: Parameters, level: Reals) -> Shaped[Any, "*batch"]:
         """The value below which a share `level` of the distribution lies."""
         raise NotImplementedError
 
     def draw(
-        self, parameters: Parameters, uniform: Float[Any, "*batch"], rule: SamplingRule = AS_PREDICTED
+        self, parameters: Parameters, uniform: Reals, rule: SamplingRule = AS_PREDICTED
     ) -> Shaped[Any, "*batch"]:
         """The value that each number in [0, 1) selects.
 
@@ -115,7 +114,7 @@ class Distribution:
         raise NotImplementedError
 
     def moments(self, parameters: Float[np.ndarray, "*batch W"]) -> Float[np.ndarray, "*batch W"]:
-        """Numbers whose average over several distributions describes their mixture."""
+        """Numbers whose averages over several distributions are those of their mixture."""
         return parameters
 
     def mixed(self, moments: Float[np.ndarray, "*batch W"]) -> Float[np.ndarray, "*batch W"]:
@@ -146,7 +145,7 @@ class Categorical(Distribution):
         """All log-probabilities."""
         return parameters
 
-    def log_prob(self, parameters: Parameters, truth: Int[Any, "*batch"]) -> Float[Any, "*batch"]:
+    def log_prob(self, parameters: Parameters, truth: Int[Any, "*batch"]) -> Reals:
         """The log-probability of the true class."""
         if isinstance(parameters, np.ndarray):
             return np.take_along_axis(self.stated(parameters), truth[..., None], axis=-1)[..., 0]
@@ -155,7 +154,7 @@ class Categorical(Distribution):
         return -optax.softmax_cross_entropy_with_integer_labels(parameters, truth)
 
     def draw(
-        self, parameters: Parameters, uniform: Float[Any, "*batch"], rule: SamplingRule = AS_PREDICTED
+        self, parameters: Parameters, uniform: Reals, rule: SamplingRule = AS_PREDICTED
     ) -> Int[Any, "*batch"]:
         """The class at which the cumulative distribution passes the number."""
         xp = parameters.__array_namespace__()
@@ -196,27 +195,23 @@ class Gaussian(Distribution):
         softplus = xp.maximum(shifted, 0) + xp.log1p(xp.exp(-xp.abs(shifted)))
         return xp.concatenate([wide[..., :1], softplus + np.float32(_SMALLEST_SCALE)], axis=-1)
 
-    def raw(
-        self, mean: Float[np.ndarray, "*batch"], scale: Float[np.ndarray, "*batch"]
-    ) -> Float[np.ndarray, "*batch 2"]:
+    def raw(self, mean: Reals, scale: Reals) -> Float[Any, "*batch 2"]:
         """The raw outputs that stand for a mean and a standard deviation, which is at least 0.001."""
         excess = np.maximum(scale - _SMALLEST_SCALE, 1e-6)
         return np.stack([mean, excess + np.log(-np.expm1(-excess)) - _UNIT_SCALE], axis=-1)
 
-    def log_prob(self, parameters: Parameters, truth: Num[Any, "*batch"]) -> Float[Any, "*batch"]:
+    def log_prob(self, parameters: Parameters, truth: Num[Any, "*batch"]) -> Reals:
         """The logarithm of the density."""
         xp = parameters.__array_namespace__()
         mean, scale = parameters[..., 0], parameters[..., 1]
         distance = (truth - mean) / scale
         return -(xp.log(scale) + distance * distance / 2) - 0.5 * math.log(2 * math.pi)
 
-    def quantile(self, parameters: Parameters, level: Float[Any, "*batch"]) -> Float[Any, "*batch"]:
+    def quantile(self, parameters: Parameters, level: Reals) -> Reals:
         """The mean, and so many standard deviations more."""
         return parameters[..., 0] + parameters[..., 1] * _normal_quantile(level)
 
-    def draw(
-        self, parameters: Parameters, uniform: Float[Any, "*batch"], rule: SamplingRule = AS_PREDICTED
-    ) -> Float[Any, "*batch"]:
+    def draw(self, parameters: Parameters, uniform: Reals, rule: SamplingRule = AS_PREDICTED) -> Reals:
         """The quantile of the number; a temperature T scales the variance by T."""
         mean = parameters[..., 0]
         return mean + math.sqrt(rule.temperature) * (self.quantile(parameters, uniform) - mean)
@@ -237,7 +232,6 @@ DISTRIBUTIONS: Mapping[HeadName, Distribution] = {
     "point": Distribution(),
     "gaussian": Gaussian(),
 }
-"""By the names of heads."""
 
 
 def distribution_of(schema: Schema, target: str) -> Distribution:
@@ -245,7 +239,7 @@ def distribution_of(schema: Schema, target: str) -> Distribution:
     return DISTRIBUTIONS[schema.head(target)]
 
 
-def _normal_quantile(level: Float[Any, "*batch"]) -> Float[Any, "*batch"]:
+def _normal_quantile(level: Reals) -> Reals:
     """The standard normal quantile, to 1e-6: PPND7 of Wichura (1988), Applied Statistics 37, 477-484."""
     xp = level.__array_namespace__()
     inside = xp.clip(level, _MARGIN, 1 - _MARGIN)
@@ -259,7 +253,7 @@ def _normal_quantile(level: Float[Any, "*batch"]) -> Float[Any, "*batch"]:
     return xp.where(xp.abs(centre) <= 0.425, near, xp.sign(centre) * far)
 
 
-def _polynomial(x: Float[Any, "*batch"], *coefficients: float) -> Float[Any, "*batch"]:
+def _polynomial(x: Reals, *coefficients: float) -> Reals:
     """The polynomial with these coefficients, of the highest power first, by Horner's rule."""
     value = x * 0 + coefficients[0]
     for coefficient in coefficients[1:]:
@@ -283,9 +277,7 @@ def _cut(xp: ModuleType, weights: Float[Any, "*batch C"], rule: SamplingRule) ->
     return xp.where(before < enough, weights, xp.zeros_like(weights))
 
 
-def _passed(
-    xp: ModuleType, weights: Float[Any, "*batch C"], uniform: Float[Any, "*batch"]
-) -> Int[Any, "*batch"]:
+def _passed(xp: ModuleType, weights: Float[Any, "*batch C"], uniform: Reals) -> Int[Any, "*batch"]:
     """The places at which the cumulative weights pass their share `uniform` of the whole."""
     cumulative = xp.cumsum(weights, axis=-1)
     whole = cumulative[..., -1:]

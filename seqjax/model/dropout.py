@@ -53,7 +53,7 @@ class Dropout:
         return _dropped_softmax(scores, *self._draw(scores.shape), dtype)
 
     def _draw(self, shape: tuple[int, ...]) -> tuple[Bool[Array, "*shape"], Float[Array, ""]]:
-        """The elements that are kept at the next site, and their factor."""
+        """The mask of the elements that the next site keeps, and their factor."""
         key = jax.random.fold_in(self._key, self._sites)
         self._sites += 1
         # In the widest format there is: a factor that is compiled in is to equal one that is computed.

@@ -16,7 +16,7 @@ from flax import nnx
 
 from seqjax.config.model import LayerType, ModelSpec
 from seqjax.config.schema import Schema
-from seqjax.model.linear import Layer
+from seqjax.model.layers import Layer
 from seqjax.model.transformer import Transformer
 
 Params = dict[str, Any]
@@ -29,7 +29,7 @@ def init(schema: Schema, spec: ModelSpec, *, seed: int) -> tuple[GraphDef, Param
 
 
 def abstract(schema: Schema, spec: ModelSpec) -> tuple[GraphDef, Params]:
-    """The result of `init`, with shapes (`jax.ShapeDtypeStruct`) in place of arrays."""
+    """The result of `init` with shapes (`jax.ShapeDtypeStruct`) in place of arrays."""
     graphdef, params = init(schema, spec, seed=0)
     return graphdef, jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), params)
 

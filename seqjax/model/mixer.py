@@ -54,7 +54,7 @@ class Context:
 
 @runtime_checkable
 class Mixer(Protocol):
-    """The interface of a mixer, which is an `nnx.Module`."""
+    """The part of a layer that works along time; an `nnx.Module`."""
 
     name: ClassVar[str]
     """The attribute of a layer that holds it, and so a part of its parameters' names."""

@@ -20,21 +20,18 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Num
 
 from seqjax.config.model import ModelSpec
-from seqjax.config.schema import Schema
+from seqjax.config.schema import HeadName, Schema
 from seqjax.model.block import MIXERS, Block
+from seqjax.model.distributions import DISTRIBUTIONS
 from seqjax.model.dropout import Drop, keep_all
-from seqjax.model.embedding import Table, make_encoder
-from seqjax.model.heads import Head, stated
-from seqjax.model.linear import Linear, small_normal, zeros
+from seqjax.model.layers import Head, Linear, Table, make_encoder, make_norm
 from seqjax.model.mixer import Context, Memory
-from seqjax.model.norm import make_norm
 
 
 class Cache(NamedTuple):
-    """The memory of a model, of B windows and the items after them."""
+    """The memories of B windows and the items after them, one for each layer's mixer."""
 
     layers: tuple[Memory, ...]
-    """The memory of each layer's mixer."""
     position: Int[Array, ""]
     """The position of the next item, counted from the windows' first slot."""
 
@@ -47,6 +44,18 @@ def continuation_problem(spec: ModelSpec) -> str | None:
             "window, which every further item changes. Use exact, or train with positional_encoding: rope."
         )
     return next((reason for name in spec.mixers if (reason := MIXERS[name].no_memory)), None)
+
+
+def stated(
+    raw: Mapping[str, Float[Array, "B P _"]], heads: Mapping[str, HeadName]
+) -> dict[str, Float[Array, "B P _"]]:
+    """The outputs of a generative model for each target: see `seqjax.model.distributions`.
+
+    Args:
+      raw: Each target's raw outputs.
+      heads: Each target's head.
+    """
+    return {name: DISTRIBUTIONS[heads[name]].stated(values) for name, values in raw.items()}
 
 
 class Transformer(nnx.Module):
@@ -72,7 +81,11 @@ class Transformer(nnx.Module):
             if spec.positional_encoding == "learned"
             else None
         )
-        self.joint_embedding_layer = _joint_layer(spec, rng=rng)
+        self.joint_embedding_layer = (
+            Linear(spec.initial_embedding_dim, spec.joint_embedding_dim, rng=rng, small=True)
+            if spec.joint_embedding_dim is not None
+            else None
+        )
         self.layers = nnx.List(Block(spec, mixer, rng=rng) for mixer in spec.mixers)
         self.final_norm = make_norm(spec.normalization, spec.dim_model) if spec.norm_first else None
         self.decoder = nnx.List(
@@ -115,7 +128,6 @@ class Transformer(nnx.Module):
         dtype: DTypeLike = jnp.float32,
     ) -> Float[Array, "B P D"]:
         """The vectors that the heads read; the arguments are those of a call."""
-        self._check_mask(valid_BT)
         *_, x_BPD = self._outputs(
             inputs, valid_BT, keep_all if dropout is None else dropout, last, positions=positions, dtype=dtype
         )
@@ -131,10 +143,10 @@ class Transformer(nnx.Module):
         positions: Int[Array, "T"] | None = None,
         dtype: DTypeLike = jnp.float32,
     ) -> Iterator[Float[Array, "B _ D"]]:
-        """Yields the first layer's input, then each layer's output; the last one's at the last positions."""
+        """The first layer's input, then each layer's output; of the last layer, at the last positions."""
         x_BTD = self._embed(inputs, positions, drop).astype(dtype)
-        yield x_BTD
         context = self._context(x_BTD.shape[1], valid_BT, positions)
+        yield x_BTD
         newest = len(self.layers) - 1
         for index, layer in enumerate(self.layers):
             x_BTD = layer(x_BTD, context, drop=drop, last=last if index == newest else None)
@@ -175,7 +187,6 @@ class Transformer(nnx.Module):
         count, last = len(self.layers), self.prediction_length
         if layers is None:
             return self.hidden(inputs, valid_BT, dropout=dropout, last=last)
-        self._check_mask(valid_BT)
         states = self._outputs(inputs, valid_BT, keep_all if dropout is None else dropout, last)
         held = list(itertools.islice(states, max(layers) + 1))
         parts = [
@@ -187,14 +198,13 @@ class Transformer(nnx.Module):
     def remember(
         self, inputs: Mapping[str, Num[Array, "B L"]], valid_BL: Bool[Array, "B L"] | None = None
     ) -> tuple[dict[str, Float[Array, "B 1 _"]], Cache]:
-        """The outputs of a call at the last position, and a cache to `proceed` from.
+        """Raw outputs at the last position, and a cache to `proceed` from.
 
         Raises:
           ValueError: The model cannot be continued; see `continuation_problem`.
         """
         if self.continuation_problem is not None:
             raise ValueError(self.continuation_problem)
-        self._check_mask(valid_BL)
         x_BLD = self._embed(inputs, None, keep_all).astype(jnp.float32)
         length = x_BLD.shape[1]
         context = self._context(length, valid_BL)
@@ -207,18 +217,14 @@ class Transformer(nnx.Module):
     def proceed(
         self, item: Mapping[str, Num[Array, "B 1"]], cache: Cache
     ) -> tuple[dict[str, Float[Array, "B 1 _"]], Cache]:
-        """The outputs of a call at one more item, and the cache with that item in it."""
+        """Raw outputs at one more item, and the cache with that item in it."""
         x_B1D = self._embed(item, None, keep_all).astype(jnp.float32)
-        context = self._context(1, None, cache.position[None])
+        context = Context(cache.position[None])
         memories = []
         for layer, memory in zip(self.layers, cache.layers, strict=True):
             x_B1D, memory = layer.step(x_B1D, memory, context)
             memories.append(memory)
         return self._decode(self._finish(x_B1D)), Cache(tuple(memories), cache.position + 1)
-
-    def _check_mask(self, valid_BT: Bool[Array, "B T"] | None) -> None:
-        if self.mask_padding and valid_BT is None:
-            raise ValueError("this model keeps padding out of attention (mask_padding): valid_BT is needed.")
 
     def _finish(self, x_BTD: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         return x_BTD if self.final_norm is None else self.final_norm(x_BTD)
@@ -244,13 +250,7 @@ class Transformer(nnx.Module):
     def _context(
         self, length: int, valid_BT: Bool[Array, "B T"] | None, positions: Int[Array, "T"] | None = None
     ) -> Context:
-        return Context(
-            np.arange(length) if positions is None else positions, valid_BT if self.mask_padding else None
-        )
-
-
-def _joint_layer(spec: ModelSpec, *, rng: np.random.Generator) -> Linear | None:
-    width = spec.joint_embedding_dim
-    if width is None:
-        return None
-    return Linear(spec.initial_embedding_dim, width, rng=rng, weight_init=small_normal, bias_init=zeros)
+        if self.mask_padding and valid_BT is None:
+            raise ValueError("this model keeps padding out of attention (mask_padding): valid_BT is needed.")
+        places = np.arange(length) if positions is None else positions
+        return Context(places, valid_BT if self.mask_padding else None)

@@ -16,7 +16,6 @@ from seqjax.artifacts.checkpoints import (
     load_info,
     load_tree,
     newest_intact,
-    remove_checkpoints,
     save_checkpoint,
     trim_checkpoints,
 )
@@ -118,7 +117,7 @@ def test_older_checkpoints_are_removed(layout):
         save_checkpoint(layout, Place(epoch), {"a": np.zeros(1)}, {})
     other = Layout(layout.root, "demo2")
     save_checkpoint(other, Place(1), {"a": np.zeros(1)}, {})
-    remove_checkpoints(layout, keep=Place(2))
+    trim_checkpoints(layout, newest=Place(2), count=1)
     assert (layout.saved(), other.saved()) == ([Place(2)], [Place(1)])
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from seqjax.artifacts.card import CARD_KEY
-from seqjax.artifacts.torch_models import read_pt, write_pt
+from seqjax.artifacts.model_files import read_pt, write_pt
 from seqjax.errors import ArtifactError
 from seqjax.interop.names import EMBEDDING_PREFIX, from_sequifier
 from seqjax.interop.torch_files import read_torch_file, write_torch_file

@@ -9,7 +9,7 @@ import pytest
 
 from seqjax.artifacts.checkpoints import save_checkpoint
 from seqjax.artifacts.layout import Layout, Place
-from seqjax.artifacts.torch_models import write_pt
+from seqjax.artifacts.model_files import write_pt
 from seqjax.artifacts.warm_start import warm_start
 from seqjax.config.model import ModelSpec
 from seqjax.config.schema import Schema

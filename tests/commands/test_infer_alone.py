@@ -7,8 +7,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from seqjax.artifacts.model_files import write_onnx
-from seqjax.artifacts.torch_models import write_pt
+from seqjax.artifacts.model_files import write_onnx, write_pt
 from tests.inference.test_engines import SCHEMA, SPEC, make_sample
 from tests.models import card_of, random_model
 

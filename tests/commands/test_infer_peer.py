@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from seqjax.artifacts.torch_models import write_pt
+from seqjax.artifacts.model_files import write_pt
 from seqjax.commands.infer import infer
 from seqjax.config.infer import InferConfig
 from seqjax.config.load import load_config

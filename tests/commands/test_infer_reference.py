@@ -12,7 +12,8 @@ import polars as pl
 import pytest
 import yaml
 
-from seqjax.artifacts.card import ModelCard, ModelKind
+from seqjax.artifacts.card import ModelCard
+from seqjax.artifacts.layout import ModelKind
 from seqjax.artifacts.model_files import write_onnx
 from seqjax.commands.infer import infer
 from seqjax.config.base import validate

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from seqjax.artifacts.torch_models import read_pt
+from seqjax.artifacts.model_files import read_pt
 from seqjax.commands import train_run as command
 from seqjax.commands.infer import infer
 from seqjax.commands.preprocess import preprocess

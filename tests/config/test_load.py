@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from seqjax.artifacts.data_layout import split_path
+from seqjax.artifacts.layout import split_path
 from seqjax.config.infer import InferConfig
 from seqjax.config.load import as_config, load_config, merged, resolve_path, resolve_split
 from seqjax.config.preprocess import PreprocessConfig

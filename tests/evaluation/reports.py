@@ -1,6 +1,6 @@
 """A report with every part, of two made-up models, for tests of what shows it."""
 
-from seqjax.evaluation.bootstrap import Estimate
+from seqjax.evaluation.pieces import Estimate
 from seqjax.evaluation.result import (
     FORMAT,
     Baselines,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from seqjax.evaluation.bootstrap import Estimate, estimate, resampled
+from seqjax.evaluation.pieces import Estimate, estimate, resampled
 
 
 def test_resamples_are_sums_of_as_many_pieces_as_there_are():

@@ -5,8 +5,8 @@ import pytest
 
 from seqjax.config.base import validate
 from seqjax.config.evaluate import EvaluateConfig
-from seqjax.evaluation.bootstrap import Estimate
 from seqjax.evaluation.compare import compare
+from seqjax.evaluation.pieces import Estimate
 from seqjax.evaluation.result import TargetResult, Verdict
 from seqjax.evaluation.run import Found
 from seqjax.metrics import Scoring

@@ -5,7 +5,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from seqjax.evaluation.bootstrap import Estimate
+from seqjax.evaluation.pieces import Estimate
 from seqjax.evaluation.result import plain, to_json
 from tests.evaluation.reports import report
 

@@ -10,9 +10,8 @@ from seqjax.config.base import validate
 from seqjax.config.evaluate import EvaluateConfig
 from seqjax.config.metadata import Statistics
 from seqjax.errors import ArtifactError
-from seqjax.evaluation.bootstrap import Estimate
+from seqjax.evaluation.pieces import ENOUGH_SEQUENCES, Estimate
 from seqjax.evaluation.run import Found, run_model
-from seqjax.evaluation.tally import ENOUGH_SEQUENCES
 from seqjax.windows.windows import Windows, taken
 from tests.engines import FakeEngine, fake_card, windows_of
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from seqjax.evaluation.bootstrap import Estimate
+from seqjax.evaluation.pieces import Estimate
 from seqjax.evaluation.tables import (
     classes_table,
     example_table,

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from seqjax.evaluation import tally as module
-from seqjax.evaluation.tally import Pieces, Tally, Unit, unit_for
+from seqjax.evaluation import pieces as module
+from seqjax.evaluation.pieces import Pieces, Tally, Unit, unit_for
 
 
 def test_sums_of_batches_are_those_of_all_items():

@@ -10,9 +10,9 @@ import jax
 import numpy as np
 import pytest
 
-from seqjax.artifacts.card import ModelCard, ModelKind
-from seqjax.artifacts.model_files import write_onnx
-from seqjax.artifacts.torch_models import read_pt, write_pt
+from seqjax.artifacts.card import ModelCard
+from seqjax.artifacts.layout import ModelKind
+from seqjax.artifacts.model_files import read_pt, write_onnx, write_pt
 from seqjax.config.model import ModelSpec
 from seqjax.config.schema import Schema
 from seqjax.errors import ArtifactError, ConfigError

@@ -15,7 +15,7 @@ from seqjax.artifacts.model_files import write_onnx
 from seqjax.config.model import ModelSpec
 from seqjax.config.schema import Schema
 from seqjax.inference.engine import Engine
-from seqjax.inference.generate import MOST_STEPS, GenerationCache, Scanner, generate, steps_at_once
+from seqjax.inference.generate import MOST_STEPS, GenerationCache, generate, steps_at_once
 from seqjax.inference.jax_engine import JaxEngine
 from seqjax.inference.opening import open_engine
 from seqjax.inference.sample import Reader, Reading, Readout
@@ -118,8 +118,8 @@ def assert_alike(found: Readout, expected: Readout) -> None:
 
 @pytest.mark.parametrize("way", ["step", "onnx"])
 def test_all_ways_draw_and_predict_the_same(engines: dict[str, Engine], way: str) -> None:
-    assert isinstance(engines["scan"], Scanner)
-    assert not isinstance(engines[way], Scanner)
+    assert isinstance(engines["scan"], JaxEngine)
+    assert not isinstance(engines[way], JaxEngine)
     expected = run(engines["scan"], reader())
     assert expected.values["item"].shape == (ROWS, STEPS)
     assert expected.values["item"].dtype == np.int64

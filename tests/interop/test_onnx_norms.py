@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 
 from seqjax.interop.onnx_export import GraphInput, export_onnx
-from seqjax.model.norm import Norm, make_norm
+from seqjax.model.layers import Norm, make_norm
 
 FUSED = {"rmsnorm": "SimplifiedLayerNormalization", "layer_norm": "LayerNormalization"}
 

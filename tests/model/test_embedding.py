@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from seqjax.model.embedding import DirectEncoder, RealEncoder, Table, make_encoder
+from seqjax.model.layers import DirectEncoder, RealEncoder, Table, make_encoder
 
 RNG = np.random.default_rng(0)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from seqjax.model.dropout import keep_all
-from seqjax.model.feedforward import FeedForward, GatedFeedForward, make_feedforward
+from seqjax.model.layers import FeedForward, GatedFeedForward, make_feedforward
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(2, 3, 5)).astype(np.float32)

@@ -3,7 +3,8 @@
 import jax.numpy as jnp
 import numpy as np
 
-from seqjax.model.heads import Head, stated
+from seqjax.model.layers import Head
+from seqjax.model.transformer import stated
 
 
 def test_only_categorical_targets_are_normalised() -> None:

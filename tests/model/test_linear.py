@@ -5,14 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seqjax.model.linear import Linear
+from seqjax.model.layers import Linear
 
 RNG = np.random.default_rng(0)
 
 
 @pytest.mark.parametrize("shape", [(2, 3), (2, 4, 3), (2, 4, 5, 3)])
 def test_maps_the_last_axis(shape: tuple[int, ...]) -> None:
-    layer = Linear(3, 7, rng=RNG, bias_init=lambda _, shape: np.ones(shape, np.float32))
+    layer = Linear(3, 7, rng=RNG)
+    assert layer.bias is not None
+    layer.bias.set_value(jnp.ones(7))
     x = RNG.normal(size=shape).astype(np.float32)
     expected = x @ np.asarray(layer.weight[...]).T + 1
     np.testing.assert_allclose(layer(jnp.asarray(x)), expected, atol=1e-6)

@@ -16,7 +16,7 @@ from seqjax.interop.names import from_sequifier, parameters, to_sequifier
 from seqjax.model import functional
 from seqjax.model.block import MIXERS
 from seqjax.model.functional import layer_types, merge
-from seqjax.model.linear import Linear
+from seqjax.model.layers import Linear
 from seqjax.model.mixer import Context
 from seqjax.model.transformer import continuation_problem
 from seqjax.windows.windows import Batch

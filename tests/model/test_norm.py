@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seqjax.model.norm import LayerNorm, RMSNorm, make_norm
+from seqjax.model.layers import LayerNorm, RMSNorm, make_norm
 
 RNG = np.random.default_rng(0)
 

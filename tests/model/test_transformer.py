@@ -10,8 +10,8 @@ from jax.typing import DTypeLike
 from seqjax.config.base import validate
 from seqjax.config.model import ModelSpec
 from seqjax.model.dropout import Dropout
-from seqjax.model.embedding import DirectEncoder, Encoder
 from seqjax.model.functional import abstract, init, merge
+from seqjax.model.layers import DirectEncoder, Encoder
 from tests.architectures import Architecture, architectures, random_batch
 
 ALL = pytest.mark.parametrize("architecture", architectures(), ids=lambda architecture: architecture.id)

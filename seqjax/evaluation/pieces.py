@@ -1,7 +1,11 @@
-"""Running sums of scores, by piece of the data and by position of the prediction window.
+"""Pieces of the data: running sums of scores over them, and intervals by the bootstrap.
 
-The pieces are what the bootstrap draws from: whole sequences, since the windows of one overlap and its items
-depend on each other. Where there are too few sequences to draw from, they are blocks of consecutive windows.
+The pieces are whole sequences, since the windows of one overlap and its items depend on each other. Where
+there are too few sequences to draw from, they are blocks of consecutive windows.
+
+An interval says how much a figure would move if other sequences had been observed: pieces are drawn with
+replacement. All predictors are summed over the same draws, so that a difference between two of them is judged
+item by item, not by two separate uncertainties.
 """
 
 from dataclasses import dataclass
@@ -9,6 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64, Int64, Integer
 
+FEWEST_PIECES = 10
+"""From fewer pieces nothing is concluded."""
+_DRAWS_AT_A_TIME = 64
 ENOUGH_SEQUENCES = 20
 """Fewer sequences are cut into blocks."""
 BLOCKS = 50
@@ -18,7 +25,7 @@ LARGEST_NUMBER_OF_PIECES = 1 << 16
 
 @dataclass(frozen=True)
 class Unit:
-    """The kind of piece that the data is cut into."""
+    """The unit that the data is cut into."""
 
     block: int | None = None
     """Consecutive windows of a sequence; None is the whole sequence."""
@@ -103,3 +110,46 @@ class Tally:
         if rows > have:
             more = max(rows, 2 * have) - have
             self._by_piece = np.concatenate([self._by_piece, np.zeros((more, self._by_piece.shape[1]))])
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure and the ends of its interval; None where it is not defined."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+
+
+def resampled(
+    sums: Float64[np.ndarray, "S *rest"], *, samples: int, seed: int
+) -> Float64[np.ndarray, "R *rest"]:
+    """Sums over draws of S pieces with replacement; equal seeds and S give equal draws.
+
+    Args:
+      sums: The sums of each piece.
+      samples: Number of draws.
+      seed: Seed of the draws.
+    """
+    rng, count = np.random.default_rng(seed), len(sums)
+    flat, result = sums.reshape(count, -1), np.empty((samples, sums[0].size))
+    for first in range(0, samples, _DRAWS_AT_A_TIME):
+        draws = rng.multinomial(count, np.full(count, 1 / count), size=min(_DRAWS_AT_A_TIME, samples - first))
+        with np.errstate(invalid="ignore"):  # An infinite score of a piece that is not drawn is NaN.
+            result[first : first + len(draws)] = draws.astype(np.float64) @ flat
+    return result.reshape(samples, *sums.shape[1:])
+
+
+def estimate(value: float, draws: Float64[np.ndarray, "R"] | None, *, level: float) -> Estimate:
+    """A figure with the interval that holds the middle `level` of its resampled values.
+
+    Args:
+      value: The figure over all data.
+      draws: Its resampled values; None, or any that is not finite, gives no interval.
+      level: Such as 0.95.
+    """
+    shown = float(value) if np.isfinite(value) else None
+    if draws is None or shown is None or not np.isfinite(draws).all():
+        return Estimate(shown)
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    return Estimate(shown, float(low), float(high))
