@@ -8,6 +8,7 @@ bytes into instructions; it executes none.
 
 import pickletools
 import struct
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -68,10 +69,12 @@ def unpickle(data: bytes, *, names: Mapping[str, Value], persistent: Callable[[V
     """
     machine = _Machine(names, persistent)
     try:
-        for opcode, argument, _ in pickletools.genops(data):
-            if opcode.name == "STOP":
-                return machine.result()
-            machine.execute(opcode.name, argument)
+        # Of escapes in strings, which are refused with the instruction that they belong to.
+        with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+            for opcode, argument, _ in pickletools.genops(data):
+                if opcode.name == "STOP":
+                    return machine.result()
+                machine.execute(opcode.name, argument)
     except PickleError:
         raise
     except (ValueError, struct.error, EOFError, IndexError, OverflowError) as error:
