@@ -157,12 +157,11 @@ class ShardWriter:
         records = {name: file.done for name, file in self._files.items()}
         return records | {"windows": self._n_windows, "last": self._last}
 
-    def append(self, windows: Windows, *, goes_on: bool = False) -> None:
-        """Writes runs, which follow those before.
+    def append(self, windows: Windows) -> None:
+        """Writes runs, which follow those before; the first goes on with the last one of the same sequence.
 
         Args:
           windows: Windows as they were cut: their runs cover their rows, in order.
-          goes_on: The first run goes on with the last one, if that is of the same sequence.
         """
         runs, files = windows.runs, self._files
         kept = files["positions"].done if "positions" in files else 0
@@ -175,7 +174,7 @@ class ShardWriter:
             "positionsAt": np.where(runs.positions_at == CONSECUTIVE, CONSECUTIVE, runs.positions_at + kept),
             "firstTarget": runs.first_target,
         }
-        if goes_on and self._last is not None and self._last["sequenceId"] == runs.sequence_id[0]:
+        if self._last is not None and self._last["sequenceId"] == runs.sequence_id[0]:
             arrays = {name: np.append(self._last[name], values[1:]) for name, values in arrays.items()}
             arrays["rows"][0] += runs.rows[0]
             files["runs"].done -= 1
