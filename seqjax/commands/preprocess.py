@@ -226,14 +226,10 @@ class _Run:
         return unseen
 
     def _writers(
-        self, summary: Survey, done: list[shards.Written] | None, open_files: ExitStack
+        self, summary: Survey, done: list[dict[str, Any]] | None, open_files: ExitStack
     ) -> list[shards.ShardWriter]:
-        types = {
-            name: str(id_dtype(summary.encoding.n_classes[name] - 1))
-            if name in summary.id_maps
-            else "float32"
-            for name in summary.column_types
-        }
+        ids = {name: str(id_dtype(n - 1)) for name, n in summary.encoding.n_classes.items()}
+        types = {name: ids.get(name, "float32") for name in summary.column_types}
         writers, seq_length = [], self.config.seq_length
         for split, (size, stride) in enumerate(zip(summary.splits, self.config.strides, strict=True)):
             folder = self._shard_folder(split)
@@ -327,8 +323,7 @@ def _check_places(config: PreprocessConfig, source: Path, name: str) -> None:
             f"{source} (data_path) holds {results}, where results are written: a later run would take them "
             f"for input. Put the tables into a folder of their own, such as {results / 'events'}."
         )
-    for split in range(config.n_splits):
-        place = Path(split_path(config.project_root, name, split, _suffix(config)))
+    for place in map(Path, _split_paths(config, name)):
         other = foreign_file(place)
         if other is not None:
             raise DataError(
@@ -337,9 +332,10 @@ def _check_places(config: PreprocessConfig, source: Path, name: str) -> None:
             )
 
 
-def _suffix(config: PreprocessConfig) -> str:
-    """End of the name of a split."""
-    return "" if config.merge_output is False else FORMATS[config.write_format].suffix
+def _split_paths(config: PreprocessConfig, name: str) -> list[str]:
+    """The place of each split."""
+    suffix = "" if config.merge_output is False else FORMATS[config.write_format].suffix
+    return [split_path(config.project_root, name, number, suffix) for number in range(config.n_splits)]
 
 
 def _check_splits(splits: list[SplitSize], config: PreprocessConfig) -> None:
@@ -363,10 +359,7 @@ def _metadata(config: PreprocessConfig, name: str, summary: Survey, earlier: Met
     return Metadata(
         n_classes=summary.encoding.n_classes,
         id_maps=summary.id_maps,
-        split_paths=[
-            split_path(config.project_root, name, number, _suffix(config))
-            for number in range(config.n_splits)
-        ],
+        split_paths=_split_paths(config, name),
         column_types=summary.column_types,
         selected_columns_statistics=summary.statistics,
         seq_length=config.seq_length,

@@ -10,6 +10,7 @@ ascend, the rows go to buckets on disk first (see `sorting.py`).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
@@ -28,7 +29,7 @@ from seqjax.data.staging import staged
 from seqjax.data.table_files import CsvFiles, ParquetFiles, TableFiles
 from seqjax.data.torch_shards import leading_zeros, of_slots
 from seqjax.errors import DataError
-from seqjax.windows.windows import Windows, orders_of_files
+from seqjax.windows.windows import Windows
 
 Padding = Literal["null", "zero"]
 
@@ -46,32 +47,16 @@ def write_csv(path: Path, windows: Windows) -> None:
     """Writes windows to one file."""
     with path.open("wb") as file:
         for number, block in enumerate(_blocks(windows, windows.by_sequence())):
-            frame = pl.from_arrow(block)
-            assert isinstance(frame, pl.DataFrame)
-            frame.write_csv(file, include_header=number == 0)
+            pl.DataFrame(block).write_csv(file, include_header=number == 0)
 
 
-def write_parquet(path: Path, windows: Windows) -> None:
-    """Writes windows to one file."""
-    _write_parquet_file(path, windows, windows.by_sequence())
-
-
-def write_parquet_folder(path: Path, windows: Windows, *, stem: str, sequences_per_file: int) -> None:
-    """Writes windows as a new folder of files; the arguments are those of `torch_shards.write`."""
-    path.mkdir()
-    for number, order in enumerate(orders_of_files(windows, sequences_per_file)):
-        _write_parquet_file(path / f"{stem}-{number:05d}.parquet", windows, order)
-
-
-def _write_parquet_file(path: Path, windows: Windows, order: Int64[np.ndarray, "B"]) -> None:
-    writer = None
-    try:
-        for block in _blocks(windows, order):
-            writer = writer or pq.ParquetWriter(path, block.schema)
+def write_parquet(path: Path, windows: Windows, order: Int64[np.ndarray, "B"]) -> None:
+    """Writes the windows at `order`, at least one, to one file."""
+    blocks = _blocks(windows, order)
+    first = next(blocks)
+    with pq.ParquetWriter(path, first.schema) as writer:
+        for block in chain([first], blocks):
             writer.write_table(block)
-    finally:
-        if writer is not None:
-            writer.close()
 
 
 def _blocks(windows: Windows, order: Int64[np.ndarray, "B"]) -> Iterator[pa.Table]:
@@ -187,7 +172,7 @@ def _windows(
     slots = _slots(path, frame.columns)
     _check_types(path, frame, slots)
     names = frame["inputCol"].unique(maintain_order=True).to_list()
-    check_columns(path, names, column_kinds)
+    check_columns(path, dict.fromkeys(names), column_kinds)
     rows = _by_column(path, frame, names)
     values = {name: _matrix(path, some, slots) for name, some in rows.items()}
     n_padded = (_null_padding if padding == "null" else _zero_padding)(path, values)

@@ -13,7 +13,6 @@ from itertools import chain, islice
 from typing import TypeVar
 
 import numpy as np
-import polars as pl
 
 from seqjax.config.base import ConfigModel
 from seqjax.config.metadata import Statistics
@@ -199,12 +198,7 @@ def in_threads(function: Callable[[Item], Result], items: Iterable[Item], thread
 
 
 def _column_types(table: Table) -> dict[str, str]:
-    kinds = table.kinds
+    types = table.features.schema
     return {
-        column.name: "Int64"
-        if kinds[column.name] == "categorical"
-        else "Float32"
-        if isinstance(column.dtype, pl.Float32)
-        else "Float64"
-        for column in table.features
+        name: "Int64" if kind == "categorical" else str(types[name]) for name, kind in table.kinds.items()
     }

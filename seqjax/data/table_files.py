@@ -19,6 +19,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
+from jaxtyping import Int64
 
 from seqjax.errors import DataError
 
@@ -90,9 +91,8 @@ class FrameFile(TableFiles):
 
     def pieces(self, columns: Sequence[str]) -> Iterator[Piece]:
         """Reads the rows; as `TableFiles.pieces`."""
-        frame = self._frame.select(columns)
-        for first in range(0, len(frame), ROWS_PER_PIECE):
-            yield Piece(self.files[0], first, frame[first : first + ROWS_PER_PIECE])
+        for number, rows in enumerate(self._frame.select(columns).iter_slices(ROWS_PER_PIECE)):
+            yield Piece(self.files[0], number * ROWS_PER_PIECE, rows)
 
 
 class ParquetFiles(TableFiles):
@@ -111,11 +111,8 @@ class ParquetFiles(TableFiles):
                 with pq.ParquetFile(file, pre_buffer=False) as source:
                     for batch in source.iter_batches(ROWS_PER_PIECE, columns=list(columns)):
                         batch.validate(full=True)  # Text that is not UTF-8 must not reach polars.
-                        frame = pl.from_arrow(batch)
-                        assert isinstance(frame, pl.DataFrame)
-                        yield Piece(
-                            file, row, frame.select(pl.col(name).cast(types[name]) for name in columns)
-                        )
+                        frame = pl.DataFrame(batch).select(columns).cast(types)
+                        yield Piece(file, row, frame)
                         row += len(frame)
             except (OSError, pa.ArrowException, pl.exceptions.PolarsError) as error:
                 raise unreadable(file, "parquet", error) from error
@@ -124,8 +121,7 @@ class ParquetFiles(TableFiles):
         first: Types = {}
         for file in self.files:
             schema = pq.read_schema(file)
-            empty = pl.from_arrow(pa.schema([schema.field(name) for name in columns]).empty_table())
-            assert isinstance(empty, pl.DataFrame)
+            empty = pl.DataFrame(pa.schema([schema.field(name) for name in columns]).empty_table())
             first = first or dict(empty.schema)
             for name, dtype in empty.schema.items():
                 if dtype != first[name]:
@@ -200,19 +196,19 @@ def _parsed(block: bytes, header: list[str], columns: Sequence[str], place: tupl
         _check_cells(block, header, *place)
         raise unreadable(place[0], "csv", refused) from refused
     # Polars fills up rows that are too short, which a file that was cut off ends with.
-    if _separators(block) != len(frame) * (len(header) - 1):
+    if len(_outside_quotes(block, COMMA)) != len(frame) * (len(header) - 1):
         _check_cells(block, header, *place)
     frame.columns = list(columns)
     return frame
 
 
-def _separators(block: bytes) -> int:
-    """Number of commas outside quotes."""
-    if QUOTE not in block:
-        return block.count(COMMA)
-    characters = np.frombuffer(block, np.uint8)
-    outside = ~np.logical_xor.accumulate(characters == ord(QUOTE))
-    return int(np.count_nonzero(outside & (characters == ord(COMMA))))
+def _outside_quotes(data: bytes, character: bytes) -> Int64[np.ndarray, "_"]:
+    """The places of a character outside quotes: those with an even number of quotes before them."""
+    characters = np.frombuffer(data, np.uint8)
+    hits = characters == ord(character)
+    if QUOTE in data:
+        hits &= ~np.logical_xor.accumulate(characters == ord(QUOTE))
+    return np.flatnonzero(hits)
 
 
 def _check_quotes(block: bytes, file: Path, first_row: int) -> None:
@@ -264,7 +260,8 @@ def _blocks_with_blank_end(file: Path) -> Iterator[bytes]:
         rest = b""
         while data := source.read(BYTES_PER_BLOCK):
             data = rest + data
-            end = _end_of_last_record(data)
+            newlines = _outside_quotes(data, NEWLINE)
+            end = int(newlines[-1]) + 1 if len(newlines) else 0
             if end:
                 yield data[:end]
             rest = data[end:]
@@ -288,26 +285,10 @@ def _opened(file: Path) -> io.BufferedIOBase:
     return source
 
 
-def _end_of_last_record(data: bytes) -> int:
-    """The end of the last whole record: after a newline with an even number of quotes before it."""
-    newline = data.rfind(NEWLINE)
-    odd = data.count(QUOTE, 0, newline) % 2 if newline >= 0 else 0
-    while newline >= 0 and odd:
-        earlier = data.rfind(NEWLINE, 0, newline)
-        odd = (odd + data.count(QUOTE, max(earlier, 0), newline)) % 2
-        newline = earlier
-    return newline + 1
-
-
 def _end_of_first_record(data: bytes) -> int:
     """The end of the first record, or of the data where it holds no whole one."""
-    newline, odd = -1, 0
-    while (later := data.find(NEWLINE, newline + 1)) >= 0:
-        odd = (odd + data.count(QUOTE, newline + 1, later)) % 2
-        newline = later
-        if not odd:
-            return later + 1
-    return len(data)
+    newlines = _outside_quotes(data, NEWLINE)
+    return int(newlines[0]) + 1 if len(newlines) else len(data)
 
 
 def unreadable(file: Path, read_format: str, error: BaseException) -> DataError:
