@@ -45,6 +45,7 @@ from seqjax.data.sorting import OrderedRows
 from seqjax.data.splits import Between, ByValue, Splitting, Within
 from seqjax.data.tables import CutOffs, Table, TableReader, Wanted, open_files
 from seqjax.errors import DataError
+from seqjax.runtime import available_cores
 from seqjax.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -83,8 +84,9 @@ def preprocess(config: PreprocessConfig) -> Metadata:
             if work.resumed:
                 logger.info("Continuing the run that was interrupted.")
             typed = reader.typed(work.folder / "table", earlier.id_maps if earlier else {})
+            threads = config.n_cores or available_cores()
             rows = OrderedRows(typed, work.folder / "sorted")
-            return _Run(config, name, source, rows, earlier, work).result()
+            return _Run(config, name, source, rows, earlier=earlier, work=work, threads=threads).result()
     except OSError as error:
         reason = error.strerror or str(error)
         raise DataError(f"The result cannot be written to {error.filename or folder}: {reason}.") from error
@@ -98,6 +100,7 @@ class _Run:
     rows: OrderedRows
     earlier: Metadata | None
     work: Workspace
+    threads: int
 
     def result(self) -> Metadata:
         splitting = self._splitting()
@@ -139,7 +142,9 @@ class _Run:
 
     def _survey(self, splitting: Splitting) -> Survey:
         with progress("Learning", None, "rows") as bar:
-            summary = survey(self.rows, self.config, splitting, self._learner, _with_speed(bar))
+            summary = survey(
+                self.rows, self.config, splitting, self._learner, _with_speed(bar), threads=self.threads
+            )
         if self.earlier is None:
             return summary
         return summary.model_copy(
@@ -210,7 +215,10 @@ class _Run:
         number, last_note = noted["chunks"], time.monotonic()
         with progress("Writing splits", summary.rows, "rows") as bar:
             advance = _with_speed(bar)
-            for chunk in encoded(self.rows, self.config, splitting, summary.encoding, skip=number):
+            chunks = encoded(
+                self.rows, self.config, splitting, summary.encoding, skip=number, threads=self.threads
+            )
+            for chunk in chunks:
                 for writer, windows in zip(writers, chunk.windows, strict=True):
                     if windows is not None:
                         writer.append(windows)

@@ -61,23 +61,20 @@ def write_parquet(path: Path, windows: Windows, order: Int64[np.ndarray, "B"]) -
 
 def _blocks(windows: Windows, order: Int64[np.ndarray, "B"]) -> Iterator[pa.Table]:
     """The long format of the windows at `order`, some rows at a time."""
-    step = max(ROWS_PER_BLOCK // len(windows.columns), 1)
-    for first in range(0, len(order), step):
-        yield _block(windows, order[first : first + step])
-
-
-def _block(windows: Windows, indices: Int64[np.ndarray, "B"]) -> pa.Table:
-    batch = windows.gather(indices)
     names, n_slots = list(windows.columns), windows.seq_length + 1
-    all_ids = all(np.issubdtype(column.dtype, np.integer) for column in windows.columns.values())
-    values = np.empty((n_slots, len(indices), len(names)), np.int64 if all_ids else np.float64)
-    for number, name in enumerate(names):
-        values[:, :, number] = batch.columns[name].T
-    padded = np.repeat(np.arange(n_slots)[:, None] < batch.padding, len(names), axis=1)
-    arrays = [pa.array(np.repeat(key, len(names))) for key in windows.keys(indices)]
-    arrays.append(pa.array(names * len(indices), pa.large_string()))
-    arrays += [pa.array(values[slot].reshape(-1), mask=padded[slot]) for slot in range(n_slots)]
-    return pa.table(arrays, names=[*KEYS, *map(str, range(windows.seq_length, -1, -1))])
+    step = max(ROWS_PER_BLOCK // len(names), 1)
+    for first in range(0, len(order), step):
+        indices = order[first : first + step]
+        batch = windows.gather(indices)
+        all_ids = all(values.dtype == np.int32 for values in batch.columns.values())
+        values = np.empty((n_slots, len(indices), len(names)), np.int64 if all_ids else np.float64)
+        for number, name in enumerate(names):
+            values[:, :, number] = batch.columns[name].T
+        padded = np.repeat(np.arange(n_slots)[:, None] < batch.padding, len(names), axis=1)
+        arrays = [pa.array(np.repeat(key, len(names))) for key in windows.keys(indices)]
+        arrays.append(pa.array(names * len(indices), pa.large_string()))
+        arrays += [pa.array(values[slot].reshape(-1), mask=padded[slot]) for slot in range(n_slots)]
+        yield pa.table(arrays, names=[*KEYS, *map(str, range(windows.seq_length, -1, -1))])
 
 
 # Reading
@@ -183,12 +180,8 @@ def _windows(
 
 def _slots(path: Path, columns: Sequence[str]) -> list[str]:
     """The names of the slots, oldest first."""
-    names = [name for name in columns if name not in KEYS]
-    if (
-        list(columns[:4]) != list(KEYS)
-        or len(names) < 2
-        or names != [str(n) for n in range(len(names))][::-1]
-    ):
+    names = [str(number) for number in range(len(columns) - len(KEYS) - 1, -1, -1)]
+    if len(names) < 2 or list(columns) != [*KEYS, *names]:
         raise DataError(
             f"{path} is not in the long format: it has the columns {', '.join(columns)[:200]}, but "
             f"needs {', '.join(KEYS)}, L, L-1, ..., 1, 0. Use a file that preprocess wrote."

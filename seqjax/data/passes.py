@@ -22,7 +22,6 @@ from seqjax.data.fitting import Findings, Learner
 from seqjax.data.sorting import OrderedRows
 from seqjax.data.splits import Pieces, Splitting
 from seqjax.data.tables import Table
-from seqjax.runtime import available_cores
 from seqjax.windows.index import Slices, check_exact, n_windows
 from seqjax.windows.windows import Windows, cut
 
@@ -111,6 +110,8 @@ def survey(
     splitting: Splitting,
     learner: Callable[[Table], Learner],
     advance: Callable[[int], None],
+    *,
+    threads: int,
 ) -> Survey:
     """The first pass: counts rows and windows, and learns id maps and statistics.
 
@@ -119,7 +120,8 @@ def survey(
       config: The lengths of windows and strides, and the rows to learn from.
       splitting: The division of sequences into splits.
       learner: Makes the learner when the first rows show what the columns are.
-      advance: Told of rows that are done.
+      advance: Called with the number of rows of each chunk that is done.
+      threads: Number of threads that look at chunks.
 
     Raises:
       DataError: The config does not suit the table.
@@ -136,8 +138,7 @@ def survey(
         chosen = table.features[parts[0].rows()] if config.fit_on == "train" else table.features
         return len(table), parts, learning.look(chosen)
 
-    items, threads = chain([first], pieces_and_tables), config.n_cores or available_cores()
-    for count, parts, findings in in_threads(look, items, threads):
+    for count, parts, findings in in_threads(look, chain([first], pieces_and_tables), threads):
         learning.add(findings)
         for split, part in zip(splits, parts, strict=True):
             split.add(part)
@@ -155,7 +156,13 @@ def survey(
 
 
 def encoded(
-    rows: OrderedRows, config: PreprocessConfig, splitting: Splitting, encoding: Encoding, skip: int
+    rows: OrderedRows,
+    config: PreprocessConfig,
+    splitting: Splitting,
+    encoding: Encoding,
+    *,
+    skip: int,
+    threads: int,
 ) -> Iterator[Encoded]:
     """The second pass: encodes rows, some at a time, and cuts them into runs.
 
@@ -165,6 +172,7 @@ def encoded(
       splitting: The division of sequences into splits.
       encoding: The id maps and statistics.
       skip: Number of chunks to leave out, the first ones.
+      threads: Number of threads that encode.
     """
 
     def work(item: tuple[Pieces, Table]) -> Encoded:
@@ -179,7 +187,7 @@ def encoded(
         unseen = {name: int(np.count_nonzero(columns[name] == OTHER)) for name in encoding.id_maps}
         return Encoded(len(table), windows, unseen)
 
-    yield from in_threads(work, islice(rows.pieces(), skip, None), config.n_cores or available_cores())
+    yield from in_threads(work, islice(rows.pieces(), skip, None), threads)
 
 
 def in_threads(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:

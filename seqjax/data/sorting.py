@@ -128,7 +128,7 @@ class OrderedRows:
         ids, positions = (frame[name].to_numpy() for name in KEYS)
         twins = ~ascending(ids, positions)
         if twins.any():
-            raise self._refused(ids[np.argmax(twins)], positions[np.argmax(twins)])
+            raise self._refused(int(ids[np.argmax(twins)]), int(positions[np.argmax(twins)]))
         order.continues(frame)
         arrow = _arrow(frame)
         with pa.ipc.new_stream(str(file.with_suffix(".sorted")), arrow.schema) as writer:

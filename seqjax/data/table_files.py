@@ -243,36 +243,25 @@ def _check_cells(block: bytes, header: list[str], file: Path, first_row: int) ->
 
 def _blocks(file: Path) -> Iterator[bytes]:
     """The content of a csv file in blocks of whole records, without blank lines at its end."""
-    last = b""
-    for block in _blocks_with_blank_end(file):
-        if block.strip(b"\r\n"):
-            if last:
-                yield last
-            last = block
-        else:
-            last += block
-    if content := last.rstrip(b"\r\n"):
-        yield content + NEWLINE
-
-
-def _blocks_with_blank_end(file: Path) -> Iterator[bytes]:
     with _opened(file) as source:
         rest = b""
         while data := source.read(BYTES_PER_BLOCK):
-            data = rest + data
-            newlines = _outside_quotes(data, NEWLINE)
-            end = int(newlines[-1]) + 1 if len(newlines) else 0
-            if end:
-                yield data[:end]
-            rest = data[end:]
+            rest += data
+            newlines = _outside_quotes(rest, NEWLINE)
+            records = rest[: newlines[-1]].rstrip(b"\r\n") if len(newlines) else b""
+            if records:
+                # Blank lines wait for what follows them: at the end of the file, nothing does.
+                end = rest.index(NEWLINE, len(records)) + 1
+                yield rest[:end]
+                rest = rest[end:]
             if len(rest) > LONGEST_RECORD:
                 raise DataError(
                     f"{file} cannot be read as csv: a row does not end within {LONGEST_RECORD >> 20} MB, so "
                     f"probably a quote is opened and not closed. It begins with {rest[:60]!r}. Close the "
                     'quote, or write quotes within a text twice ("").'
                 )
-        if rest:
-            yield rest
+        if records := rest.rstrip(b"\r\n"):
+            yield records + NEWLINE
 
 
 def _opened(file: Path) -> io.BufferedIOBase:
