@@ -296,7 +296,8 @@ def _earlier_metadata(config: PreprocessConfig) -> Metadata | None:
 
 
 def _wanted(config: PreprocessConfig, earlier: Metadata | None) -> Wanted:
-    columns, roles = config.selected_columns, config.column_roles or {}
+    columns = config.selected_columns
+    roles: dict[str, ColumnKind] = config.column_roles or {}
     if earlier is not None:
         columns = columns or list(earlier.column_types)
         roles = {name: earlier.kind(name) for name in columns}

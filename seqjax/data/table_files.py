@@ -13,7 +13,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -22,9 +21,6 @@ import pyarrow.parquet as pq
 from jaxtyping import Int64
 
 from seqjax.errors import DataError
-
-Types = dict[str, Any]
-"""Polars types by column."""
 
 ROWS_PER_PIECE = 1 << 17
 BYTES_PER_BLOCK = 1 << 23
@@ -117,12 +113,12 @@ class ParquetFiles(TableFiles):
             except (OSError, pa.ArrowException, pl.exceptions.PolarsError) as error:
                 raise unreadable(file, "parquet", error) from error
 
-    def _types(self, columns: Sequence[str]) -> Types:
-        first: Types = {}
+    def _types(self, columns: Sequence[str]) -> pl.Schema:
+        first = pl.Schema()
         for file in self.files:
             schema = pq.read_schema(file)
             empty = pl.DataFrame(pa.schema([schema.field(name) for name in columns]).empty_table())
-            first = first or dict(empty.schema)
+            first = first or empty.schema
             for name, dtype in empty.schema.items():
                 if dtype != first[name]:
                     raise DataError(
