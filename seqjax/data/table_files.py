@@ -18,7 +18,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jaxtyping import Int64
+from jaxtyping import Bool
 
 from seqjax.errors import DataError
 
@@ -192,19 +192,19 @@ def _parsed(block: bytes, header: list[str], columns: Sequence[str], place: tupl
         _check_cells(block, header, *place)
         raise unreadable(place[0], "csv", refused) from refused
     # Polars fills up rows that are too short, which a file that was cut off ends with.
-    if len(_outside_quotes(block, COMMA)) != len(frame) * (len(header) - 1):
+    if np.count_nonzero(_outside_quotes(block, COMMA)) != len(frame) * (len(header) - 1):
         _check_cells(block, header, *place)
     frame.columns = list(columns)
     return frame
 
 
-def _outside_quotes(data: bytes, character: bytes) -> Int64[np.ndarray, "_"]:
-    """The places of a character outside quotes: those with an even number of quotes before them."""
+def _outside_quotes(data: bytes, character: bytes) -> Bool[np.ndarray, "N"]:
+    """Tells of each byte if it is a character outside quotes, which has an even number of them before it."""
     characters = np.frombuffer(data, np.uint8)
     hits = characters == ord(character)
     if QUOTE in data:
         hits &= ~np.logical_xor.accumulate(characters == ord(QUOTE))
-    return np.flatnonzero(hits)
+    return hits
 
 
 def _check_quotes(block: bytes, file: Path, first_row: int) -> None:
@@ -243,8 +243,10 @@ def _blocks(file: Path) -> Iterator[bytes]:
         rest = b""
         while data := source.read(BYTES_PER_BLOCK):
             rest += data
-            newlines = _outside_quotes(rest, NEWLINE)
-            records = rest[: newlines[-1]].rstrip(b"\r\n") if len(newlines) else b""
+            newline = rest.rfind(NEWLINE)
+            if rest.count(QUOTE, 0, max(newline, 0)) % 2:  # It is part of a text.
+                newline = int(np.flatnonzero(_outside_quotes(rest, NEWLINE)).max(initial=-1))
+            records = rest[: newline + 1].rstrip(b"\r\n")
             if records:
                 # Blank lines wait for what follows them: at the end of the file, nothing does.
                 end = rest.index(NEWLINE, len(records)) + 1
@@ -272,7 +274,7 @@ def _opened(file: Path) -> io.BufferedIOBase:
 
 def _end_of_first_record(data: bytes) -> int:
     """The end of the first record, or of the data where it holds no whole one."""
-    newlines = _outside_quotes(data, NEWLINE)
+    newlines = np.flatnonzero(_outside_quotes(data, NEWLINE))
     return int(newlines[0]) + 1 if len(newlines) else len(data)
 
 
