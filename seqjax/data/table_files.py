@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -107,18 +108,18 @@ class ParquetFiles(TableFiles):
                 with pq.ParquetFile(file, pre_buffer=False) as source:
                     for batch in source.iter_batches(ROWS_PER_PIECE, columns=list(columns)):
                         batch.validate(full=True)  # Text that is not UTF-8 must not reach polars.
-                        frame = pl.DataFrame(batch).select(columns).cast(types)
+                        frame = pl.DataFrame(batch).select(columns).cast(pl.Schema(types))
                         yield Piece(file, row, frame)
                         row += len(frame)
             except (OSError, pa.ArrowException, pl.exceptions.PolarsError) as error:
                 raise unreadable(file, "parquet", error) from error
 
-    def _types(self, columns: Sequence[str]) -> pl.Schema:
-        first = pl.Schema()
+    def _types(self, columns: Sequence[str]) -> dict[str, Any]:
+        first: dict[str, Any] = {}
         for file in self.files:
             schema = pq.read_schema(file)
             empty = pl.DataFrame(pa.schema([schema.field(name) for name in columns]).empty_table())
-            first = first or empty.schema
+            first = first or dict(empty.schema)
             for name, dtype in empty.schema.items():
                 if dtype != first[name]:
                     raise DataError(

@@ -289,8 +289,14 @@ def _checked_feature(piece: Piece, column: pl.Series, role: ColumnKind | None, w
         )
     if (role or by_type) == "categorical":
         if by_type == "real":
-            # NaN is no value, and zero has one sign as a category: the sum of -0.0 and 0.0 is 0.0.
-            return (column + 0.0).fill_nan(None)
+            # Zero has one sign as a category, and NaN is no value.
+            zero = pl.lit(0.0, column.dtype)
+            return (
+                pl.select(pl.when(column == 0).then(zero).otherwise(column))
+                .to_series()
+                .fill_nan(None)
+                .alias(column.name)
+            )
         return column.cast(pl.String) if isinstance(column.dtype, (pl.Categorical, pl.Enum)) else column
     if not (column.dtype.is_numeric() or isinstance(column.dtype, pl.Boolean)):
         raise DataError(
