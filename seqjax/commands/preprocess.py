@@ -14,6 +14,7 @@ import json
 import logging
 import shutil
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +40,7 @@ from seqjax.data import shards
 from seqjax.data.columns import OTHER, id_dtype
 from seqjax.data.fitting import Learner, precomputed_maps
 from seqjax.data.formats import FORMATS, Files
-from seqjax.data.passes import Encoded, Plan, SplitSize, Survey, encoded, survey
+from seqjax.data.passes import SplitSize, Survey, encoded, survey
 from seqjax.data.sorting import OrderedRows
 from seqjax.data.splits import Between, ByValue, Splitting, Within
 from seqjax.data.tables import CutOffs, Table, TableReader, Wanted, open_files
@@ -83,8 +84,9 @@ def preprocess(config: PreprocessConfig) -> Metadata:
             if work.resumed:
                 logger.info("Continuing the run that was interrupted.")
             typed = reader.typed(work.folder / "table", earlier.id_maps if earlier else {})
+            threads = config.n_cores or available_cores()
             rows = OrderedRows(typed, work.folder / "sorted")
-            return _Run(config, name, source, rows, earlier, work).result()
+            return _Run(config, name, source, rows, earlier=earlier, work=work, threads=threads).result()
     except OSError as error:
         reason = error.strerror or str(error)
         raise DataError(f"The result cannot be written to {error.filename or folder}: {reason}.") from error
@@ -98,12 +100,14 @@ class _Run:
     rows: OrderedRows
     earlier: Metadata | None
     work: Workspace
+    threads: int
 
     def result(self) -> Metadata:
-        plan, summary = self._surveyed()
+        splitting = self._splitting()
+        summary = self._surveyed(splitting)
         _check_splits(summary.splits, self.config)
         metadata = _metadata(self.config, self.name, summary, self.earlier)
-        self._write_shards(plan, summary)
+        self._write_shards(splitting, summary)
         places = [Path(path) for path in metadata.split_paths]
         staged = [
             self._shard_folder(split)
@@ -126,25 +130,25 @@ class _Run:
     # The first pass
     # --------------------------------------------------------------------------------
 
-    def _surveyed(self) -> tuple[Plan, Survey]:
+    def _surveyed(self, splitting: Splitting) -> Survey:
         """The first pass, or its result if an interrupted run had completed it."""
-        plan = self._plan()
         noted = self.work.note(SURVEY)
-        summary = Survey.model_validate(noted) if noted else self._survey(plan)
+        summary = Survey.model_validate(noted) if noted else self._survey(splitting)
         self.work.write_note(SURVEY, summary.model_dump())
         logger.info("Read %s: %d rows of %d sequences.", self.source, summary.rows, summary.sequences)
         kinds = ((name, kind_of(type_)) for name, type_ in summary.column_types.items())
         logger.info("Columns: %s.", ", ".join(f"{name} ({kind})" for name, kind in kinds))
-        return plan, summary
+        return summary
 
-    def _survey(self, plan: Plan) -> Survey:
+    def _survey(self, splitting: Splitting) -> Survey:
         with progress("Learning", None, "rows") as bar:
-            summary = survey(self.rows, plan, self._learner, _Speed(bar).advance)
+            summary = survey(
+                self.rows, self.config, splitting, self._learner, _with_speed(bar), threads=self.threads
+            )
         if self.earlier is None:
             return summary
         return summary.model_copy(
             update={
-                "id_maps": {name: self.earlier.id_maps[name] for name in summary.id_maps},
                 "statistics": {
                     name: self.earlier.selected_columns_statistics[name]
                     for name, type_ in summary.column_types.items()
@@ -172,18 +176,6 @@ class _Run:
                 raise DataError(f"max_categories names {name!r}, which {what}. Take it out.")
         return Learner(kinds, given=given, max_categories=config.max_categories)
 
-    def _plan(self) -> Plan:
-        config = self.config
-        cores = config.n_cores or available_cores()
-        return Plan(
-            self._splitting(),
-            config.seq_length,
-            config.strides,
-            config.subsequence_start_mode,
-            "all" if self.earlier else config.fit_on,
-            cores,
-        )
-
     def _splitting(self) -> Splitting:
         config = self.config
         if config.split_method == "by_value":
@@ -199,13 +191,13 @@ class _Run:
     def _shard_folder(self, split: int) -> Path:
         return self.work.folder / f"split{split}"
 
-    def _write_shards(self, plan: Plan, summary: Survey) -> None:
+    def _write_shards(self, splitting: Splitting, summary: Survey) -> None:
         noted = self.work.note(WRITTEN) or {"chunks": 0, "done": None, "unseen": {}}
         if noted.get("finished"):
             return
         with ExitStack() as open_files:
             writers = self._writers(summary, noted["done"], open_files)
-            unseen = self._encode(plan, summary, writers, noted)
+            unseen = self._encode(splitting, summary, writers, noted)
             for writer in writers:
                 writer.finish()
         for name, count in unseen.items():
@@ -216,55 +208,48 @@ class _Run:
         self.work.write_note(WRITTEN, {"finished": True})
 
     def _encode(
-        self, plan: Plan, summary: Survey, writers: list[shards.ShardWriter], noted: dict[str, Any]
+        self, splitting: Splitting, summary: Survey, writers: list[shards.ShardWriter], noted: dict[str, Any]
     ) -> dict[str, int]:
         """Writes all chunks after those that are noted; returns the number of unseen values by column."""
         unseen: dict[str, int] = noted["unseen"]
         number, last_note = noted["chunks"], time.monotonic()
         with progress("Writing splits", summary.rows, "rows") as bar:
-            speed = _Speed(bar)
-            for chunk in encoded(self.rows, plan, summary.encoding, skip=number):
-                _append(writers, chunk)
+            advance = _with_speed(bar)
+            chunks = encoded(
+                self.rows, self.config, splitting, summary.encoding, skip=number, threads=self.threads
+            )
+            for chunk in chunks:
+                for writer, windows in zip(writers, chunk.windows, strict=True):
+                    if windows is not None:
+                        writer.append(windows)
                 unseen = {name: unseen.get(name, 0) + count for name, count in chunk.unseen.items()}
                 number += 1
-                speed.advance(chunk.rows)
+                advance(chunk.rows)
                 if time.monotonic() - last_note >= SECONDS_BETWEEN_NOTES:
-                    self._note_written(writers, number, unseen)
+                    for writer in writers:
+                        writer.sync()
+                    done = [writer.done for writer in writers]
+                    self.work.write_note(WRITTEN, {"chunks": number, "done": done, "unseen": unseen})
                     last_note = time.monotonic()
         return unseen
 
     def _writers(
-        self, summary: Survey, done: list[shards.Written] | None, open_files: ExitStack
+        self, summary: Survey, done: list[dict[str, Any]] | None, open_files: ExitStack
     ) -> list[shards.ShardWriter]:
-        types = {
-            name: str(id_dtype(summary.encoding.n_classes[name] - 1))
-            if name in summary.id_maps
-            else "float32"
-            for name in summary.column_types
-        }
-        writers = []
+        ids = {name: str(id_dtype(n - 1)) for name, n in summary.encoding.n_classes.items()}
+        types = {name: ids.get(name, "float32") for name in summary.column_types}
+        writers, seq_length = [], self.config.seq_length
         for split, (size, stride) in enumerate(zip(summary.splits, self.config.strides, strict=True)):
             folder = self._shard_folder(split)
             if done is None and folder.exists():
                 shutil.rmtree(folder)
             whole = shards.DataSize(
-                self.config.seq_length,
-                stride,
-                types,
-                rows=size.rows,
-                runs=size.sequences,
-                positions=size.positions,
+                seq_length, stride, types, rows=size.rows, runs=size.sequences, positions=size.positions
             )
             writer = shards.ShardWriter(folder, whole, done=None if done is None else done[split])
             open_files.callback(writer.close)
             writers.append(writer)
         return writers
-
-    def _note_written(self, writers: list[shards.ShardWriter], number: int, unseen: dict[str, int]) -> None:
-        for writer in writers:
-            writer.sync()
-        done = [writer.done for writer in writers]
-        self.work.write_note(WRITTEN, {"chunks": number, "done": done, "unseen": unseen})
 
     def _rendered(self, split: int, place: Path, metadata: Metadata) -> Path:
         """A split in the format that is asked for."""
@@ -285,24 +270,16 @@ class _Run:
         return staged
 
 
-def _append(writers: list[shards.ShardWriter], chunk: Encoded) -> None:
-    for writer, windows in zip(writers, chunk.windows, strict=True):
-        if windows is not None:
-            writer.append(windows, goes_on=True)
+def _with_speed(bar: Advance) -> Callable[[int], None]:
+    """Advances a bar by a number of rows, and shows rows per second under it."""
+    begin, done = time.monotonic(), 0
 
+    def advance(rows: int) -> None:
+        nonlocal done
+        done += rows
+        bar.advance(rows, speed=f"{done / max(time.monotonic() - begin, 1e-3):,.0f} rows/s")
 
-class _Speed:
-    """Shows rows per second beside a bar."""
-
-    def __init__(self, bar: Advance) -> None:
-        self._bar = bar
-        self._begin = time.monotonic()
-        self._rows = 0
-
-    def advance(self, rows: int) -> None:
-        self._rows += rows
-        speed = self._rows / max(time.monotonic() - self._begin, 1e-3)
-        self._bar.advance(rows, speed=f"{speed:,.0f} rows/s")
+    return advance
 
 
 def _earlier_metadata(config: PreprocessConfig) -> Metadata | None:
@@ -319,22 +296,18 @@ def _earlier_metadata(config: PreprocessConfig) -> Metadata | None:
 
 
 def _wanted(config: PreprocessConfig, earlier: Metadata | None) -> Wanted:
-    cut_offs = None
-    if config.split_method == "by_value":
-        cut_offs = CutOffs(config.split_column or "", config.split_values or [])
     columns = config.selected_columns
-    roles: dict[str, ColumnKind] = dict(config.column_roles or {})
+    roles: dict[str, ColumnKind] = config.column_roles or {}
     if earlier is not None:
         columns = columns or list(earlier.column_types)
         roles = {name: earlier.kind(name) for name in columns}
-    source = "column_roles" if earlier is None else "metadata_config_path"
     return Wanted(
         columns,
         max_rows=config.max_rows,
         roles=roles,
-        roles_from=source,
+        roles_from="column_roles" if earlier is None else "metadata_config_path",
         missing_real=config.missing_real,
-        cut_offs=cut_offs,
+        cut_offs=CutOffs(config.split_column, config.split_values or []) if config.split_column else None,
     )
 
 
@@ -359,8 +332,7 @@ def _check_places(config: PreprocessConfig, source: Path, name: str) -> None:
             f"{source} (data_path) holds {results}, where results are written: a later run would take them "
             f"for input. Put the tables into a folder of their own, such as {results / 'events'}."
         )
-    for split in range(config.n_splits):
-        place = Path(split_path(config.project_root, name, split, _suffix(config)))
+    for place in map(Path, _split_paths(config, name)):
         other = foreign_file(place)
         if other is not None:
             raise DataError(
@@ -369,9 +341,10 @@ def _check_places(config: PreprocessConfig, source: Path, name: str) -> None:
             )
 
 
-def _suffix(config: PreprocessConfig) -> str:
-    """End of the name of a split."""
-    return "" if config.merge_output is False else FORMATS[config.write_format].suffix
+def _split_paths(config: PreprocessConfig, name: str) -> list[str]:
+    """The place of each split."""
+    suffix = "" if config.merge_output is False else FORMATS[config.write_format].suffix
+    return [split_path(config.project_root, name, number, suffix) for number in range(config.n_splits)]
 
 
 def _check_splits(splits: list[SplitSize], config: PreprocessConfig) -> None:
@@ -380,15 +353,13 @@ def _check_splits(splits: list[SplitSize], config: PreprocessConfig) -> None:
             continue
         if config.split_ratios is None:
             why = f"no {config.split_column} lies between its cut-offs. Use other split_values"
-        elif config.split_method == "between_sequences":
-            why = (
-                f"its share is {config.split_ratios[number]:g}, and there are too few sequences. Use a "
-                "larger share or fewer splits (split_ratios), or more sequences"
-            )
         else:
+            few, more = "no sequence is long enough to give it one", "longer sequences"
+            if config.split_method == "between_sequences":
+                few, more = "there are too few sequences", "more sequences"
             why = (
-                f"its share is {config.split_ratios[number]:g}, and no sequence is long enough to give it "
-                "one. Use a larger share or fewer splits (split_ratios), or longer sequences"
+                f"its share is {config.split_ratios[number]:g}, and {few}. Use a larger share or fewer "
+                f"splits (split_ratios), or {more}"
             )
         raise DataError(f"Split {number} gets no rows: {why}.")
 
@@ -397,10 +368,7 @@ def _metadata(config: PreprocessConfig, name: str, summary: Survey, earlier: Met
     return Metadata(
         n_classes=summary.encoding.n_classes,
         id_maps=summary.id_maps,
-        split_paths=[
-            split_path(config.project_root, name, number, _suffix(config))
-            for number in range(config.n_splits)
-        ],
+        split_paths=_split_paths(config, name),
         column_types=summary.column_types,
         selected_columns_statistics=summary.statistics,
         seq_length=config.seq_length,

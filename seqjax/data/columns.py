@@ -6,7 +6,7 @@ Maps are keyed by text, as the metadata JSON is, so that a map applies to a colu
 it.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,19 +47,24 @@ def column_kind(column: pl.Series) -> ColumnKind | None:
     return "real" if isinstance(dtype, (pl.Float32, pl.Float64)) else None
 
 
-def check_columns(path: Path, columns: Collection[str], wanted: Iterable[str]) -> None:
-    """Raises a `DataError` for a column that preprocessed data lacks.
+def check_columns(path: Path, types: Mapping[str, str | None], wanted: Mapping[str, ColumnKind]) -> None:
+    """Raises a `DataError` for a column that preprocessed data lacks, or has as another kind.
 
     Args:
       path: The data.
-      columns: Its columns.
+      types: The NumPy type of each column; None where its format does not say.
       wanted: The columns to read.
     """
-    for name in wanted:
-        if name not in columns:
+    for name, kind in wanted.items():
+        if name not in types:
             raise DataError(
-                f"{path} has no column {name!r} (columns: {', '.join(columns)}). Check the columns, or "
+                f"{path} has no column {name!r} (columns: {', '.join(types)}). Check the columns, or "
                 "preprocess again."
+            )
+        found = types[name]
+        if found is not None and found.startswith("float") != (kind == "real"):
+            raise DataError(
+                f"{path}: column {name!r} is of type {found}, but expected to be {kind}. Check column_types."
             )
 
 
@@ -142,10 +147,7 @@ def denormalise(values: Float[np.ndarray, "..."], statistics: Statistics) -> Flo
 
 def id_dtype(largest: int) -> np.dtype:
     """The smallest signed integer type that holds ids up to `largest`."""
-    fits: Iterable[type[np.signedinteger]] = (
-        t for t in (np.int8, np.int16, np.int32) if largest <= np.iinfo(t).max
-    )
-    return np.dtype(next(iter(fits), np.int64))
+    return np.min_scalar_type(-1 - max(largest, 0))  # Of a negative number, it is a signed type.
 
 
 def plain(column: pl.Series) -> pl.Series:

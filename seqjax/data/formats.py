@@ -21,7 +21,7 @@ from seqjax.data.columns import id_dtype
 from seqjax.data.long_format import Padding
 from seqjax.errors import DataError
 from seqjax.windows.spliced import parts_of
-from seqjax.windows.windows import Windows, joined
+from seqjax.windows.windows import Windows, joined, orders_of_files
 
 ROWS_PER_CHECK = 1 << 18
 """Rows of a column that are checked at a time."""
@@ -85,9 +85,8 @@ def load_windows(
     Raises:
       DataError: The data is missing, damaged, lacks a column, or there is no space to convert it.
     """
-    native = _format(path, read_format).native
     blocks = window_blocks(path, read_format, column_kinds=column_kinds, padding=padding, n_classes=n_classes)
-    if native:
+    if _format(path, read_format).native:
         return next(blocks)
     with closing(blocks), TemporaryDirectory(prefix="seqjax-") as folder:
         parts = []
@@ -190,9 +189,11 @@ def _range(windows: Windows, name: str) -> tuple[np.number, np.number]:
 
 def _write_parquet(path: Path, windows: Windows, files: Files) -> None:
     if files.merged:
-        long_format.write_parquet(path, windows)
+        long_format.write_parquet(path, windows, windows.by_sequence())
         return
-    long_format.write_parquet_folder(path, windows, stem=files.stem, sequences_per_file=files.sequences)
+    path.mkdir()
+    for number, order in enumerate(orders_of_files(windows, files.sequences)):
+        long_format.write_parquet(path / f"{files.stem}-{number:05d}.parquet", windows, order)
 
 
 def _write_pt(path: Path, windows: Windows, files: Files) -> None:

@@ -10,6 +10,7 @@ ascend, the rows go to buckets on disk first (see `sorting.py`).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
@@ -28,7 +29,7 @@ from seqjax.data.staging import staged
 from seqjax.data.table_files import CsvFiles, ParquetFiles, TableFiles
 from seqjax.data.torch_shards import leading_zeros, of_slots
 from seqjax.errors import DataError
-from seqjax.windows.windows import Windows, orders_of_files
+from seqjax.windows.windows import Windows
 
 Padding = Literal["null", "zero"]
 
@@ -46,53 +47,34 @@ def write_csv(path: Path, windows: Windows) -> None:
     """Writes windows to one file."""
     with path.open("wb") as file:
         for number, block in enumerate(_blocks(windows, windows.by_sequence())):
-            frame = pl.from_arrow(block)
-            assert isinstance(frame, pl.DataFrame)
-            frame.write_csv(file, include_header=number == 0)
+            pl.DataFrame(block).write_csv(file, include_header=number == 0)
 
 
-def write_parquet(path: Path, windows: Windows) -> None:
-    """Writes windows to one file."""
-    _write_parquet_file(path, windows, windows.by_sequence())
-
-
-def write_parquet_folder(path: Path, windows: Windows, *, stem: str, sequences_per_file: int) -> None:
-    """Writes windows as a new folder of files; the arguments are those of `torch_shards.write`."""
-    path.mkdir()
-    for number, order in enumerate(orders_of_files(windows, sequences_per_file)):
-        _write_parquet_file(path / f"{stem}-{number:05d}.parquet", windows, order)
-
-
-def _write_parquet_file(path: Path, windows: Windows, order: Int64[np.ndarray, "B"]) -> None:
-    writer = None
-    try:
-        for block in _blocks(windows, order):
-            writer = writer or pq.ParquetWriter(path, block.schema)
+def write_parquet(path: Path, windows: Windows, order: Int64[np.ndarray, "B"]) -> None:
+    """Writes the windows at `order`, at least one, to one file."""
+    blocks = _blocks(windows, order)
+    first = next(blocks)
+    with pq.ParquetWriter(path, first.schema) as writer:
+        for block in chain([first], blocks):
             writer.write_table(block)
-    finally:
-        if writer is not None:
-            writer.close()
 
 
 def _blocks(windows: Windows, order: Int64[np.ndarray, "B"]) -> Iterator[pa.Table]:
     """The long format of the windows at `order`, some rows at a time."""
-    step = max(ROWS_PER_BLOCK // len(windows.columns), 1)
-    for first in range(0, len(order), step):
-        yield _block(windows, order[first : first + step])
-
-
-def _block(windows: Windows, indices: Int64[np.ndarray, "B"]) -> pa.Table:
-    batch = windows.gather(indices)
     names, n_slots = list(windows.columns), windows.seq_length + 1
-    all_ids = all(np.issubdtype(column.dtype, np.integer) for column in windows.columns.values())
-    values = np.empty((n_slots, len(indices), len(names)), np.int64 if all_ids else np.float64)
-    for number, name in enumerate(names):
-        values[:, :, number] = batch.columns[name].T
-    padded = np.repeat(np.arange(n_slots)[:, None] < batch.padding, len(names), axis=1)
-    arrays = [pa.array(np.repeat(key, len(names))) for key in windows.keys(indices)]
-    arrays.append(pa.array(names * len(indices), pa.large_string()))
-    arrays += [pa.array(values[slot].reshape(-1), mask=padded[slot]) for slot in range(n_slots)]
-    return pa.table(arrays, names=[*KEYS, *map(str, range(windows.seq_length, -1, -1))])
+    step = max(ROWS_PER_BLOCK // len(names), 1)
+    for first in range(0, len(order), step):
+        indices = order[first : first + step]
+        batch = windows.gather(indices)
+        all_ids = all(values.dtype == np.int32 for values in batch.columns.values())
+        values = np.empty((n_slots, len(indices), len(names)), np.int64 if all_ids else np.float64)
+        for number, name in enumerate(names):
+            values[:, :, number] = batch.columns[name].T
+        padded = np.repeat(np.arange(n_slots)[:, None] < batch.padding, len(names), axis=1)
+        arrays = [pa.array(np.repeat(key, len(names))) for key in windows.keys(indices)]
+        arrays.append(pa.array(names * len(indices), pa.large_string()))
+        arrays += [pa.array(values[slot].reshape(-1), mask=padded[slot]) for slot in range(n_slots)]
+        yield pa.table(arrays, names=[*KEYS, *map(str, range(windows.seq_length, -1, -1))])
 
 
 # Reading
@@ -187,7 +169,7 @@ def _windows(
     slots = _slots(path, frame.columns)
     _check_types(path, frame, slots)
     names = frame["inputCol"].unique(maintain_order=True).to_list()
-    check_columns(path, names, column_kinds)
+    check_columns(path, dict.fromkeys(names), column_kinds)
     rows = _by_column(path, frame, names)
     values = {name: _matrix(path, some, slots) for name, some in rows.items()}
     n_padded = (_null_padding if padding == "null" else _zero_padding)(path, values)
@@ -198,12 +180,8 @@ def _windows(
 
 def _slots(path: Path, columns: Sequence[str]) -> list[str]:
     """The names of the slots, oldest first."""
-    names = [name for name in columns if name not in KEYS]
-    if (
-        list(columns[:4]) != list(KEYS)
-        or len(names) < 2
-        or names != [str(n) for n in range(len(names))][::-1]
-    ):
+    names = [str(number) for number in range(len(columns) - len(KEYS) - 1, -1, -1)]
+    if len(names) < 2 or list(columns) != [*KEYS, *names]:
         raise DataError(
             f"{path} is not in the long format: it has the columns {', '.join(columns)[:200]}, but "
             f"needs {', '.join(KEYS)}, L, L-1, ..., 1, 0. Use a file that preprocess wrote."

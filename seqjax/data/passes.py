@@ -5,18 +5,18 @@ by several threads (numpy, polars and pyarrow leave Python's lock) and their res
 number of threads changes nothing but time.
 """
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
-from typing import Literal, TypeVar
+from itertools import chain, islice
+from typing import TypeVar
 
 import numpy as np
-import polars as pl
 
 from seqjax.config.base import ConfigModel
 from seqjax.config.metadata import Statistics
+from seqjax.config.preprocess import PreprocessConfig
 from seqjax.data.columns import OTHER, Encoding, encode
 from seqjax.data.fitting import Findings, Learner
 from seqjax.data.sorting import OrderedRows
@@ -25,21 +25,8 @@ from seqjax.data.tables import Table
 from seqjax.windows.index import Slices, check_exact, n_windows
 from seqjax.windows.windows import Windows, cut
 
-StartMode = Literal["distribute", "exact"]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How sequences are divided and cut."""
-
-    splitting: Splitting
-    seq_length: int
-    strides: list[int]
-    start_mode: StartMode
-    fit_on: Literal["train", "all"]
-    threads: int
 
 
 class SplitSize(ConfigModel):
@@ -50,14 +37,6 @@ class SplitSize(ConfigModel):
     windows: int = 0
     positions: int = 0
     """Rows of sequences whose positions are not consecutive."""
-
-    def __add__(self, other: "SplitSize") -> "SplitSize":
-        return SplitSize(
-            rows=self.rows + other.rows,
-            sequences=self.sequences + other.sequences,
-            windows=self.windows + other.windows,
-            positions=self.positions + other.positions,
-        )
 
 
 class Survey(ConfigModel):
@@ -91,10 +70,10 @@ class Encoded:
 class _Split:
     """The size of a split, from its slices as they come; the last one may go on."""
 
-    def __init__(self, plan: Plan, number: int) -> None:
-        self._plan = plan
+    def __init__(self, config: PreprocessConfig, number: int) -> None:
+        self._config = config
         self._number = number
-        self._size = SplitSize()
+        self._counts: Counter[str] = Counter()
         self._open = Slices(*(np.zeros(0, np.int64) for _ in range(3)))
 
     def add(self, part: Slices) -> None:
@@ -102,7 +81,7 @@ class _Split:
         if not len(part):
             return
         positions = int(part.length[part.scattered].sum())
-        self._size += SplitSize(rows=int(part.length.sum()), positions=positions)
+        self._counts.update(rows=int(part.length.sum()), positions=positions)
         length = part.length.copy()
         if len(self._open) and self._open.sequence_id[0] == part.sequence_id[0]:
             length[0] += self._open.length[0]
@@ -114,96 +93,101 @@ class _Split:
     def size(self) -> SplitSize:
         """The size of the whole split, after the last slice."""
         self._close(self._open)
-        return self._size
+        return SplitSize(**self._counts)
 
     def _close(self, slices: Slices) -> None:
         """Counts slices that are complete."""
-        plan, stride = self._plan, self._plan.strides[self._number]
-        if plan.start_mode == "exact":
-            check_exact(slices, seq_length=plan.seq_length, stride=stride, split=self._number)
-        count = int(n_windows(slices.length, seq_length=plan.seq_length, stride=stride).sum())
-        self._size += SplitSize(sequences=len(slices), windows=count)
+        seq_length, stride = self._config.seq_length, self._config.strides[self._number]
+        if self._config.subsequence_start_mode == "exact":
+            check_exact(slices, seq_length=seq_length, stride=stride, split=self._number)
+        windows = int(n_windows(slices.length, seq_length=seq_length, stride=stride).sum())
+        self._counts.update(sequences=len(slices), windows=windows)
 
 
 def survey(
     rows: OrderedRows,
-    plan: Plan,
+    config: PreprocessConfig,
+    splitting: Splitting,
     learner: Callable[[Table], Learner],
     advance: Callable[[int], None],
+    *,
+    threads: int,
 ) -> Survey:
     """The first pass: counts rows and windows, and learns id maps and statistics.
 
     Args:
       rows: The table.
-      plan: How it will be divided and cut.
+      config: The lengths of windows and strides, and the rows to learn from.
+      splitting: The division of sequences into splits.
       learner: Makes the learner when the first rows show what the columns are.
-      advance: Told of rows that are done.
+      advance: Called with the number of rows of each chunk that is done.
+      threads: Number of threads that look at chunks.
 
     Raises:
-      DataError: The plan does not suit the table.
+      DataError: The config does not suit the table.
     """
-    learning: Learner | None = None
-    types: dict[str, str] = {}
-    splits = [_Split(plan, number) for number in range(len(plan.strides))]
+    pieces_and_tables = rows.pieces()
+    first = next(pieces_and_tables)
+    learning = learner(first[1])
+    splits = [_Split(config, number) for number in range(config.n_splits)]
     n_rows = 0
 
     def look(item: tuple[Pieces, Table]) -> tuple[int, list[Slices], Findings]:
         pieces, table = item
-        assert learning is not None, "made before the first rows are looked at"
-        parts = plan.splitting.parts(pieces)
-        chosen = table.features[parts[0].rows()] if plan.fit_on == "train" else table.features
+        parts = splitting.parts(pieces)
+        chosen = table.features[parts[0].rows()] if config.fit_on == "train" else table.features
         return len(table), parts, learning.look(chosen)
 
-    def prepared() -> Iterator[tuple[Pieces, Table]]:
-        nonlocal learning
-        for item in rows.pieces():
-            if learning is None:
-                learning = learner(item[1])
-                types.update(_column_types(item[1]))
-            yield item
-
-    for count, parts, findings in in_threads(look, prepared(), plan.threads):
-        assert learning is not None, "made with the first rows"
+    for count, parts, findings in in_threads(look, chain([first], pieces_and_tables), threads):
         learning.add(findings)
         for split, part in zip(splits, parts, strict=True):
             split.add(part)
         n_rows += count
         advance(count)
-    assert learning is not None, "a table without rows is refused"
     encoding = learning.encoding()
     return Survey(
         rows=n_rows,
         sequences=rows.n_sequences,
         splits=[split.size() for split in splits],
-        column_types=types,
+        column_types=_column_types(first[1]),
         id_maps=encoding.id_maps,
         statistics=encoding.statistics,
     )
 
 
-def encoded(rows: OrderedRows, plan: Plan, encoding: Encoding, skip: int = 0) -> Iterator[Encoded]:
+def encoded(
+    rows: OrderedRows,
+    config: PreprocessConfig,
+    splitting: Splitting,
+    encoding: Encoding,
+    *,
+    skip: int,
+    threads: int,
+) -> Iterator[Encoded]:
     """The second pass: encodes rows, some at a time, and cuts them into runs.
 
     Args:
       rows: The table.
-      plan: How to divide and cut it.
-      encoding: How to encode it.
-      skip: How often to leave some out.
+      config: The lengths of windows and strides.
+      splitting: The division of sequences into splits.
+      encoding: The id maps and statistics.
+      skip: Number of chunks to leave out, the first ones.
+      threads: Number of threads that encode.
     """
 
     def work(item: tuple[Pieces, Table]) -> Encoded:
         pieces, table = item
         columns = encode(table.features, encoding)
         windows = [
-            cut(part, columns, table.item_position, seq_length=plan.seq_length, stride=stride)
+            cut(part, columns, table.item_position, seq_length=config.seq_length, stride=stride)
             if len(part)
             else None
-            for part, stride in zip(plan.splitting.parts(pieces), plan.strides, strict=True)
+            for part, stride in zip(splitting.parts(pieces), config.strides, strict=True)
         ]
         unseen = {name: int(np.count_nonzero(columns[name] == OTHER)) for name in encoding.id_maps}
         return Encoded(len(table), windows, unseen)
 
-    yield from in_threads(work, islice(rows.pieces(), skip, None), plan.threads)
+    yield from in_threads(work, islice(rows.pieces(), skip, None), threads)
 
 
 def in_threads(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
@@ -221,13 +205,8 @@ def in_threads(function: Callable[[Item], Result], items: Iterable[Item], thread
             yield waiting.popleft().result()
 
 
-def _column_types(table: Table) -> Mapping[str, str]:
-    kinds = table.kinds
+def _column_types(table: Table) -> dict[str, str]:
+    types = table.features.schema
     return {
-        column.name: "Int64"
-        if kinds[column.name] == "categorical"
-        else "Float32"
-        if isinstance(column.dtype, pl.Float32)
-        else "Float64"
-        for column in table.features
+        name: "Int64" if kind == "categorical" else str(types[name]) for name, kind in table.kinds.items()
     }

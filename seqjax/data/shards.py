@@ -27,7 +27,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -52,6 +52,8 @@ RUN_TYPES: dict[str, str | None] = {
     "firstWindow": "int64",
 }
 """The columns of a file of runs; None is any signed integer type."""
+RUN_COLUMNS = dict(zip(RUN_TYPES, RUN_ARRAYS, strict=True))
+"""The field of `Runs` that each column holds."""
 POSITION_TYPES = {"itemPosition": "int64"}
 RUNS_PER_CHECK = 1 << 20
 """How many runs are checked at a time."""
@@ -59,19 +61,17 @@ DIGEST_LIMIT = 1 << 25
 """Files up to so many bytes are compared with their digest whenever they are read."""
 
 Count = Annotated[int, Field(ge=0)]
+Described = TypeVar("Described", bound=ConfigModel)
 
 
 class ShardFile(ConfigModel):
-    """One file of a data set, as it was when written."""
+    """One file of a data set, as it was when written: its name in the folder, size and digest."""
 
     path: Annotated[str, Field(pattern=r"^[\w.-]+$")]
-    """Its name in the folder."""
     records: Count
     """Number of rows, runs or positions."""
     bytes: Count
-    """Its size."""
     sha256: str
-    """Digest of its content, in hexadecimal."""
 
 
 class Shard(ConfigModel):
@@ -123,14 +123,10 @@ class DataSize:
         return files | ({"positions": (POSITION_TYPES, self.positions)} if self.positions else {})
 
 
-Written = dict[str, Any]
-"""How far a writer has come, as JSON has it."""
-
-
 class ShardWriter:
     """Writes a data set, some runs at a time."""
 
-    def __init__(self, path: Path, size: DataSize, *, done: Written | None = None) -> None:
+    def __init__(self, path: Path, size: DataSize, *, done: dict[str, Any] | None = None) -> None:
         """Lays the files out, or opens those of a writer that did not finish.
 
         Args:
@@ -145,37 +141,30 @@ class ShardWriter:
                 _lay_out(places[name], types, records)
         self._path = path
         self._size = size
-        self._n_windows, self._last = (0, None) if done is None else (done["windows"], done["last"])
         self._files = {
             name: _ColumnFile(places[name], types, records, 0 if done is None else done[name])
             for name, (types, records) in size.files.items()
         }
+        self._n_windows, self._last = (0, None) if done is None else (done["windows"], done["last"])
 
     @property
-    def done(self) -> Written:
-        """Records of each file written so far, windows, and the last run."""
+    def done(self) -> dict[str, Any]:
+        """Records of each file written so far, windows, and the last run, as JSON has them."""
         records = {name: file.done for name, file in self._files.items()}
         return records | {"windows": self._n_windows, "last": self._last}
 
-    def append(self, windows: Windows, *, goes_on: bool = False) -> None:
-        """Writes runs, which follow those before.
+    def append(self, windows: Windows) -> None:
+        """Writes runs, which follow those before; the first goes on with the last one of the same sequence.
 
         Args:
           windows: Windows as they were cut: their runs cover their rows, in order.
-          goes_on: The first run goes on with the last one, if that is of the same sequence.
         """
         runs, files = windows.runs, self._files
         kept = files["positions"].done if "positions" in files else 0
-        arrays = {
-            "sequenceId": runs.sequence_id,
-            "firstSubsequence": runs.first_subsequence,
-            "firstRow": runs.first_row + files["rows"].done,
-            "rows": runs.rows.astype(np.int64),
-            "firstPosition": runs.first_position,
-            "positionsAt": np.where(runs.positions_at == CONSECUTIVE, CONSECUTIVE, runs.positions_at + kept),
-            "firstTarget": runs.first_target,
-        }
-        if goes_on and self._last is not None and self._last["sequenceId"] == runs.sequence_id[0]:
+        arrays = {name: np.array(getattr(runs, field), np.int64) for name, field in RUN_COLUMNS.items()}
+        arrays["firstRow"] += files["rows"].done
+        arrays["positionsAt"][runs.positions_at != CONSECUTIVE] += kept
+        if self._last is not None and self._last["sequenceId"] == runs.sequence_id[0]:
             arrays = {name: np.append(self._last[name], values[1:]) for name, values in arrays.items()}
             arrays["rows"][0] += runs.rows[0]
             files["runs"].done -= 1
@@ -246,8 +235,8 @@ def read(path: Path, column_kinds: Mapping[str, ColumnKind]) -> Windows:
       DataError: A file is missing, damaged or not as the manifest says, or a column is missing or of another
         kind.
     """
-    manifest = _manifest(path)
-    _check_columns(path, manifest, column_kinds)
+    manifest = read_manifest(path / MANIFEST, Manifest, "arrow")
+    check_columns(path, manifest.column_types, column_kinds)
     parts = [_read_shard(path, shard, manifest, column_kinds) for shard in manifest.shards]
     return parts[0] if len(parts) == 1 else joined(parts)
 
@@ -320,31 +309,31 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _manifest(path: Path) -> Manifest:
-    file = path / MANIFEST
+def read_manifest(file: Path, model: type[Described], write_format: str) -> Described:
+    """Reads the JSON file that describes a folder.
+
+    Args:
+      file: The file.
+      model: The content that it must have.
+      write_format: The format of the folder, for messages.
+
+    Raises:
+      DataError: The file is missing or has another content.
+    """
     if not file.is_file():
         raise DataError(
-            f"{path} has no {MANIFEST}, so it is no complete arrow data set. Run preprocess again."
+            f"{file.parent} has no {file.name}, so it is no complete {write_format} data set. Run preprocess "
+            "again."
         )
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         if isinstance(content, dict) and content.get("version") == 1:
             raise DataError(f"{file} is of version 1 of the format, and this is 2. Run preprocess again.")
-        return validate(Manifest, content, str(file))
+        return validate(model, content, str(file))
     except ConfigError as error:
         raise DataError(f"{error}\nRun preprocess again.") from error
     except (ValueError, TypeError, RecursionError) as error:
         raise DataError(f"{file} is no manifest: {error}. Run preprocess again.") from error
-
-
-def _check_columns(path: Path, manifest: Manifest, column_kinds: Mapping[str, ColumnKind]) -> None:
-    check_columns(path, manifest.column_types, column_kinds)
-    for name, kind in column_kinds.items():
-        stored = manifest.column_types[name]
-        if (stored == "float32") != (kind == "real"):
-            raise DataError(
-                f"{path}: column {name!r} is of type {stored}, but expected to be {kind}. Check column_types."
-            )
 
 
 def _read_shard(
@@ -356,7 +345,7 @@ def _read_shard(
     if shard.positions is not None:
         kept, position_map = _read_file(path, shard.positions, POSITION_TYPES)
         positions, mapped = kept["itemPosition"], (row_map, position_map)
-    by_field = {field: arrays[name] for name, field in zip(RUN_TYPES, RUN_ARRAYS, strict=True)}
+    by_field = {field: arrays[name] for name, field in RUN_COLUMNS.items()}
     runs = Runs(**by_field, seq_length=manifest.seq_length, stride=manifest.stride)
     _check_runs(path / shard.runs.path, runs, shard.rows.records, len(positions))
     return Windows(rows, runs, positions, manifest.seq_length, mapped)

@@ -97,20 +97,17 @@ class OrderedRows:
             last_id, split_before = slices.sequence_id[-1], 0 if split is None else int(split[-1])
 
     def _frames(self) -> Iterator[pl.DataFrame]:
-        return self._as_they_come() if self._in_order else self._sorted()
-
-    def _as_they_come(self) -> Iterator[pl.DataFrame]:
+        if not self._in_order:
+            schema = next(self._reader.pieces()).frame.schema
+            for file in sorted(self._folder.glob("*.sorted")):
+                for frame in stored(file):
+                    yield frame.cast(schema)
+            return
         order = _Order()
         for piece in self._reader.pieces():
             if not order.continues(piece.frame):
                 raise DataError(f"{piece.file} changed while it was read. Start again.")
             yield piece.frame
-
-    def _sorted(self) -> Iterator[pl.DataFrame]:
-        schema = next(self._reader.pieces()).frame.schema
-        for file in sorted(self._folder.glob("*.sorted")):
-            for frame in stored(file):
-                yield frame.cast(schema)
 
     def _put_in_order(self) -> bool:
         order = _Order()
@@ -121,11 +118,22 @@ class OrderedRows:
         keys = (piece.frame[SEQUENCE_ID] for piece in self._reader.pieces(keys_only=True))
         begins, order = bucket_begins(keys, ROWS_PER_BUCKET), _Order()
         for bucket in into_buckets((piece.frame for piece in self._reader.pieces()), begins, self._folder):
-            twins = _sort_bucket(bucket, order)
-            if twins is not None:
-                raise self._refused(*twins)
+            self._sort_bucket(bucket, order)
         order.write(self._folder)
         return False
+
+    def _sort_bucket(self, file: Path, order: "_Order") -> None:
+        """Sorts the rows of a bucket, to a file of its own."""
+        frame = pl.concat(list(stored(file)), rechunk=True).sort(KEYS)
+        ids, positions = (frame[name].to_numpy() for name in KEYS)
+        twins = ~ascending(ids, positions)
+        if twins.any():
+            raise self._refused(int(ids[np.argmax(twins)]), int(positions[np.argmax(twins)]))
+        order.continues(frame)
+        arrow = _arrow(frame)
+        with pa.ipc.new_stream(str(file.with_suffix(".sorted")), arrow.schema) as writer:
+            writer.write_table(arrow, max_chunksize=ROWS_PER_CHUNK)
+        file.unlink()
 
     def _refused(self, sequence_id: int, item_position: int) -> DataError:
         names = [
@@ -193,7 +201,12 @@ def chunks(frames: Iterable[pl.DataFrame], rows: int, most: int | None = None) -
     held: list[pl.DataFrame] = []
     n_rows = 0
     for frame in frames:
-        while (end := _end(frame, held, rows - n_rows, most and most - n_rows)) is not None:
+        while True:
+            end = _first_begin(frame, held, rows - n_rows)
+            if most is not None and most - n_rows < (len(frame) if end is None else end):
+                end = most - n_rows
+            if end is None:
+                break
             yield pl.concat([*held, frame[:end]], rechunk=True)
             frame = frame[end:]
             held, n_rows = [], 0
@@ -201,14 +214,6 @@ def chunks(frames: Iterable[pl.DataFrame], rows: int, most: int | None = None) -
         n_rows += len(frame)
     if n_rows:
         yield pl.concat(held, rechunk=True)
-
-
-def _end(frame: pl.DataFrame, held: list[pl.DataFrame], earliest: int, most: int | None) -> int | None:
-    """The rows of `frame` that a chunk takes, if it ends there."""
-    begin = _first_begin(frame, held, earliest)
-    if most is not None and most < (len(frame) if begin is None else begin):
-        return most
-    return begin
 
 
 def _first_begin(frame: pl.DataFrame, held: list[pl.DataFrame], earliest: int) -> int | None:
@@ -268,31 +273,10 @@ def into_buckets(
     return sorted(writers)
 
 
-def _sort_bucket(file: Path, order: _Order) -> tuple[int, int] | None:
-    """Sorts the rows of a bucket, to a file of its own; returns the keys of two rows that have the same."""
-    frame = pl.concat(list(stored(file)), rechunk=True)
-    ids, positions = (frame[name].to_numpy() for name in KEYS)
-    if not ascending(ids, positions).all():
-        rows = np.lexsort((positions, ids))
-        frame, ids, positions = frame[rows], ids[rows], positions[rows]
-        twins = ~ascending(ids, positions)
-        if twins.any():
-            return int(ids[np.argmax(twins)]), int(positions[np.argmax(twins)])
-    order.continues(frame)
-    arrow = _arrow(frame)
-    with pa.ipc.new_stream(str(file.with_suffix(".sorted")), arrow.schema) as writer:
-        writer.write_table(arrow, max_chunksize=ROWS_PER_CHUNK)
-    file.unlink()
-    return None
-
-
 def stored(file: Path) -> Iterator[pl.DataFrame]:
     """The rows of a file of sorting, some at a time."""
     with pa.OSFile(str(file)) as source, pa.ipc.open_stream(source) as reader:
-        for batch in reader:
-            frame = pl.from_arrow(batch)
-            assert isinstance(frame, pl.DataFrame)
-            yield frame
+        yield from map(pl.DataFrame, reader)
 
 
 def _arrow(frame: pl.DataFrame) -> pa.Table:

@@ -40,8 +40,7 @@ class StagedFiles(TableFiles):
             with pa.OSFile(_place(self._folder, shard)) as file:
                 reader = pa.ipc.open_file(file, options=options)
                 for batch, (source, row) in enumerate(places):
-                    frame = pl.from_arrow(reader.get_batch(batch))
-                    assert isinstance(frame, pl.DataFrame)
+                    frame = pl.DataFrame(reader.get_batch(batch))
                     cells = {
                         name: typed(frame[str(number[name])], TYPES[self._types[name]]) for name in columns
                     }

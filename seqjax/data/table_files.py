@@ -19,11 +19,9 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
+from jaxtyping import Bool
 
 from seqjax.errors import DataError
-
-Types = dict[str, Any]
-"""Polars types by column."""
 
 ROWS_PER_PIECE = 1 << 17
 BYTES_PER_BLOCK = 1 << 23
@@ -90,9 +88,8 @@ class FrameFile(TableFiles):
 
     def pieces(self, columns: Sequence[str]) -> Iterator[Piece]:
         """Reads the rows; as `TableFiles.pieces`."""
-        frame = self._frame.select(columns)
-        for first in range(0, len(frame), ROWS_PER_PIECE):
-            yield Piece(self.files[0], first, frame[first : first + ROWS_PER_PIECE])
+        for number, rows in enumerate(self._frame.select(columns).iter_slices(ROWS_PER_PIECE)):
+            yield Piece(self.files[0], number * ROWS_PER_PIECE, rows)
 
 
 class ParquetFiles(TableFiles):
@@ -111,21 +108,17 @@ class ParquetFiles(TableFiles):
                 with pq.ParquetFile(file, pre_buffer=False) as source:
                     for batch in source.iter_batches(ROWS_PER_PIECE, columns=list(columns)):
                         batch.validate(full=True)  # Text that is not UTF-8 must not reach polars.
-                        frame = pl.from_arrow(batch)
-                        assert isinstance(frame, pl.DataFrame)
-                        yield Piece(
-                            file, row, frame.select(pl.col(name).cast(types[name]) for name in columns)
-                        )
+                        frame = pl.DataFrame(batch).select(columns).cast(pl.Schema(types))
+                        yield Piece(file, row, frame)
                         row += len(frame)
             except (OSError, pa.ArrowException, pl.exceptions.PolarsError) as error:
                 raise unreadable(file, "parquet", error) from error
 
-    def _types(self, columns: Sequence[str]) -> Types:
-        first: Types = {}
+    def _types(self, columns: Sequence[str]) -> dict[str, Any]:
+        first: dict[str, Any] = {}
         for file in self.files:
             schema = pq.read_schema(file)
-            empty = pl.from_arrow(pa.schema([schema.field(name) for name in columns]).empty_table())
-            assert isinstance(empty, pl.DataFrame)
+            empty = pl.DataFrame(pa.schema([schema.field(name) for name in columns]).empty_table())
             first = first or dict(empty.schema)
             for name, dtype in empty.schema.items():
                 if dtype != first[name]:
@@ -200,19 +193,19 @@ def _parsed(block: bytes, header: list[str], columns: Sequence[str], place: tupl
         _check_cells(block, header, *place)
         raise unreadable(place[0], "csv", refused) from refused
     # Polars fills up rows that are too short, which a file that was cut off ends with.
-    if _separators(block) != len(frame) * (len(header) - 1):
+    if np.count_nonzero(_outside_quotes(block, COMMA)) != len(frame) * (len(header) - 1):
         _check_cells(block, header, *place)
     frame.columns = list(columns)
     return frame
 
 
-def _separators(block: bytes) -> int:
-    """Number of commas outside quotes."""
-    if QUOTE not in block:
-        return block.count(COMMA)
-    characters = np.frombuffer(block, np.uint8)
-    outside = ~np.logical_xor.accumulate(characters == ord(QUOTE))
-    return int(np.count_nonzero(outside & (characters == ord(COMMA))))
+def _outside_quotes(data: bytes, character: bytes) -> Bool[np.ndarray, "N"]:
+    """Tells of each byte if it is a character outside quotes, which has an even number of them before it."""
+    characters = np.frombuffer(data, np.uint8)
+    hits = characters == ord(character)
+    if QUOTE in data:
+        hits &= ~np.logical_xor.accumulate(characters == ord(QUOTE))
+    return hits
 
 
 def _check_quotes(block: bytes, file: Path, first_row: int) -> None:
@@ -247,35 +240,27 @@ def _check_cells(block: bytes, header: list[str], file: Path, first_row: int) ->
 
 def _blocks(file: Path) -> Iterator[bytes]:
     """The content of a csv file in blocks of whole records, without blank lines at its end."""
-    last = b""
-    for block in _blocks_with_blank_end(file):
-        if block.strip(b"\r\n"):
-            if last:
-                yield last
-            last = block
-        else:
-            last += block
-    if content := last.rstrip(b"\r\n"):
-        yield content + NEWLINE
-
-
-def _blocks_with_blank_end(file: Path) -> Iterator[bytes]:
     with _opened(file) as source:
         rest = b""
         while data := source.read(BYTES_PER_BLOCK):
-            data = rest + data
-            end = _end_of_last_record(data)
-            if end:
-                yield data[:end]
-            rest = data[end:]
+            rest += data
+            newline = rest.rfind(NEWLINE)
+            if rest.count(QUOTE, 0, max(newline, 0)) % 2:  # It is part of a text.
+                newline = int(np.flatnonzero(_outside_quotes(rest, NEWLINE)).max(initial=-1))
+            records = rest[: newline + 1].rstrip(b"\r\n")
+            if records:
+                # Blank lines wait for what follows them: at the end of the file, nothing does.
+                end = rest.index(NEWLINE, len(records)) + 1
+                yield rest[:end]
+                rest = rest[end:]
             if len(rest) > LONGEST_RECORD:
                 raise DataError(
                     f"{file} cannot be read as csv: a row does not end within {LONGEST_RECORD >> 20} MB, so "
                     f"probably a quote is opened and not closed. It begins with {rest[:60]!r}. Close the "
                     'quote, or write quotes within a text twice ("").'
                 )
-        if rest:
-            yield rest
+        if records := rest.rstrip(b"\r\n"):
+            yield records + NEWLINE
 
 
 def _opened(file: Path) -> io.BufferedIOBase:
@@ -288,26 +273,10 @@ def _opened(file: Path) -> io.BufferedIOBase:
     return source
 
 
-def _end_of_last_record(data: bytes) -> int:
-    """The end of the last whole record: after a newline with an even number of quotes before it."""
-    newline = data.rfind(NEWLINE)
-    odd = data.count(QUOTE, 0, newline) % 2 if newline >= 0 else 0
-    while newline >= 0 and odd:
-        earlier = data.rfind(NEWLINE, 0, newline)
-        odd = (odd + data.count(QUOTE, max(earlier, 0), newline)) % 2
-        newline = earlier
-    return newline + 1
-
-
 def _end_of_first_record(data: bytes) -> int:
     """The end of the first record, or of the data where it holds no whole one."""
-    newline, odd = -1, 0
-    while (later := data.find(NEWLINE, newline + 1)) >= 0:
-        odd = (odd + data.count(QUOTE, newline + 1, later)) % 2
-        newline = later
-        if not odd:
-            return later + 1
-    return len(data)
+    newlines = np.flatnonzero(_outside_quotes(data, NEWLINE))
+    return int(newlines[0]) + 1 if len(newlines) else len(data)
 
 
 def unreadable(file: Path, read_format: str, error: BaseException) -> DataError:

@@ -113,13 +113,9 @@ class TableReader:
 
     def __init__(self, files: TableFiles, wanted: Wanted | None = None) -> None:
         self._wanted = wanted or Wanted()
+        self.roles = self._wanted.roles
         self.files = files
         self.columns = _feature_columns(self.files, self._wanted)
-
-    @property
-    def roles(self) -> dict[str, ColumnKind]:
-        """Columns that have another kind than their type gives."""
-        return {name: kind for name, kind in self._wanted.roles.items() if name in self.columns}
 
     def typed(self, folder: Path, id_maps: Mapping[str, Mapping[str, int]]) -> "TableReader":
         """The same table with types.
@@ -186,22 +182,17 @@ def open_files(path: Path, read_format: TableFormat) -> TableFiles:
 
     Hidden files and folders, such as those that editors leave, are passed over.
     """
-    files = _table_files(path, read_format)
-    return CsvFiles(files) if read_format == "csv" else ParquetFiles(files)
-
-
-def _table_files(path: Path, read_format: TableFormat) -> list[Path]:
     if not path.exists():
         raise DataError(
             f"{path} does not exist. data_path must be a {read_format} file, or a folder of them."
         )
-    if path.is_file():
-        return [path]
-    files = sorted(file for file in path.rglob(f"*.{read_format}") if file.is_file())
-    files = [file for file in files if not any(part[0] == "." for part in file.relative_to(path).parts)]
+    files = [path]
+    if not path.is_file():
+        files = sorted(file for file in path.rglob(f"*.{read_format}") if file.is_file())
+        files = [file for file in files if not any(part[0] == "." for part in file.relative_to(path).parts)]
     if not files:
         raise DataError(f"{path} holds no .{read_format} file. Check data_path and read_format.")
-    return files
+    return CsvFiles(files) if read_format == "csv" else ParquetFiles(files)
 
 
 def _feature_columns(table: TableFiles, wanted: Wanted) -> list[str]:
@@ -237,18 +228,13 @@ def _feature_columns(table: TableFiles, wanted: Wanted) -> list[str]:
         raise DataError(
             f"{found} (columns: {columns}). At least one column besides {' and '.join(KEYS)} is needed."
         )
-    _check_wanted(files[0], columns, headers[0], wanted)
-    return columns
-
-
-def _check_wanted(file: Path, columns: list[str], header: list[str], wanted: Wanted) -> None:
-    """The other columns that a config names exist."""
     for name in wanted.roles:
         if name not in columns:
             raise DataError(f"{wanted.roles_from}: no column {name!r} is read. {suggestion(name, columns)}")
-    if wanted.cut_offs is not None and wanted.cut_offs.column not in header:
+    if wanted.cut_offs is not None and wanted.cut_offs.column not in headers[0]:
         name = wanted.cut_offs.column
-        raise DataError(f"{file} has no column {name!r} (split_column). {suggestion(name, header)}")
+        raise DataError(f"{files[0]} has no column {name!r} (split_column). {suggestion(name, headers[0])}")
+    return columns
 
 
 def _check_names(file: Path, header: list[str]) -> None:

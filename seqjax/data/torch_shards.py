@@ -24,10 +24,11 @@ import numpy as np
 from jaxtyping import Bool, Int64, Num
 from pydantic import ConfigDict, Field
 
-from seqjax.config.base import ConfigModel, validate
+from seqjax.config.base import ConfigModel
 from seqjax.config.schema import ColumnKind
 from seqjax.data.columns import check_columns, id_dtype
-from seqjax.errors import ArtifactError, ConfigError, DataError
+from seqjax.data.shards import read_manifest
+from seqjax.errors import ArtifactError, DataError
 from seqjax.interop.torch_files import read_torch_file, write_torch_file
 from seqjax.interop.unpickle import Value
 from seqjax.windows.windows import Windows, listed, orders_of_files
@@ -41,25 +42,21 @@ Slots = Num[np.ndarray, "W slots"]
 
 
 class BatchFile(ConfigModel):
-    """One torch file."""
+    """A torch file: its name in the folder and number of windows."""
 
     model_config = ConfigDict(extra="ignore")
 
     path: Annotated[str, Field(pattern=r"^[^/\\\x00]+\.pt$")]
-    """Its name in the folder."""
     samples: Count
-    """Number of windows."""
 
 
 class Index(ConfigModel):
-    """metadata.json."""
+    """metadata.json: the number of windows in all files, and the files in the order of reading."""
 
     model_config = ConfigDict(extra="ignore")
 
     total_samples: Count
-    """Number of windows in all files."""
     batch_files: list[BatchFile]
-    """The files, in the order in which they are read."""
     padding: dict[str, list[tuple[Count, Count]]] | None = None
     """By file: each padded window and how many of its slots are padded; None where only zeros tell."""
 
@@ -97,9 +94,7 @@ def _write_file(path: Path, windows: Windows, indices: Int64[np.ndarray, "B"]) -
     targets = {name: values[:, 1:] for name, values in columns.items()}
     write_torch_file(path, (inputs, targets, *windows.keys(indices)))
     padded = np.flatnonzero(batch.padding)
-    return [
-        [window, slots] for window, slots in zip(padded.tolist(), batch.padding[padded].tolist(), strict=True)
-    ]
+    return np.stack([padded, batch.padding[padded]], axis=1).tolist()
 
 
 def read_files(path: Path, column_kinds: Mapping[str, ColumnKind]) -> Iterator[Windows]:
@@ -139,14 +134,7 @@ def read_files(path: Path, column_kinds: Mapping[str, ColumnKind]) -> Iterator[W
 
 def _index(path: Path) -> Index:
     file = path / METADATA
-    if not file.is_file():
-        raise DataError(f"{path} has no {METADATA}, so it is no complete pt data set. Run preprocess again.")
-    try:
-        index = validate(Index, json.loads(file.read_text(encoding="utf-8")), str(file))
-    except ConfigError as error:
-        raise DataError(f"{error}\nRun preprocess again.") from error
-    except (ValueError, TypeError, RecursionError) as error:
-        raise DataError(f"{file} does not describe pt files: {error}. Run preprocess again.") from error
+    index = read_manifest(file, Index, "pt")
     names = [entry.path for entry in index.batch_files]
     total = sum(entry.samples for entry in index.batch_files)
     if len(set(names)) != len(names) or total != index.total_samples:
@@ -167,13 +155,13 @@ def _read_file(
     except ArtifactError as error:
         raise DataError(f"{error} Run preprocess again.") from error
     columns, keys = _checked(path, content, samples)
-    check_columns(path, columns, column_kinds)
+    check_columns(path, {name: str(values.dtype) for name, values in columns.items()}, column_kinds)
     n_slots = next(iter(columns.values())).shape[1]
     n_padded = (
         leading_zeros(columns.values()) if padding is None else _counted(path, padding, samples, n_slots)
     )
     read = {name: columns[name] for name in column_kinds}
-    return of_slots(read, n_padded, keys, lambda name, values: _typed(path, name, column_kinds[name], values))
+    return of_slots(read, n_padded, keys, lambda name, values: _typed(path, name, values))
 
 
 def of_slots(
@@ -268,14 +256,8 @@ def leading_zeros(columns: Iterable[Num[np.ndarray, "W slots"]]) -> Int64[np.nda
     return np.argmin(zero, axis=1).astype(np.int64)
 
 
-def _typed(path: Path, name: str, kind: ColumnKind, values: Num[np.ndarray, "N"]) -> Num[np.ndarray, "N"]:
-    integers = values.dtype.kind == "i"
-    if integers != (kind == "categorical"):
-        raise DataError(
-            f"{path}: column {name!r} is of type {values.dtype}, but expected to be {kind}. Check "
-            "column_types."
-        )
-    if not integers:
+def _typed(path: Path, name: str, values: Num[np.ndarray, "N"]) -> Num[np.ndarray, "N"]:
+    if values.dtype.kind == "f":
         values = values.astype(np.float32)
         if not np.isfinite(values).all():
             raise DataError(f"{path}: column {name!r} holds NaN or infinity. Preprocess again.")

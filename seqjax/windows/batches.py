@@ -11,7 +11,7 @@ alone. Grain runs over whole batches, since its cost is per element.
 
 import logging
 import mmap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -83,24 +83,45 @@ class Loader:
           begin: Number of the first batch.
           end: Number after that of the last batch; None is all.
         """
+        import grain  # Here alone: it takes a second, and data on a device does without.
+
         if self._in_ram:
             self._windows, self._in_ram = self._windows.in_ram(self._columns), False
         self._windows.expect(scattered=order.shuffle)
-        limit = None if self._max_ram_gb is None else self._max_ram_gb * 1e9 / 4
         end = len(order) if end is None else min(end, len(order))
-        source = _Source(self._windows, order, self._columns, end=end, limit=limit)
         ahead = self._batches_ahead(order.batch_size)
-        return _read_ahead(source, range(begin, end), threads=min(self._num_workers, ahead), ahead=ahead)
+        options = grain.ReadOptions(num_threads=min(self._num_workers, ahead), prefetch_buffer_size=ahead)
+        batches = grain.MapDataset.range(begin, end).map(self._gatherer(order, end))
+        return iter(batches.to_iter_dataset(options))
 
-    @property
-    def _n_columns(self) -> int:
-        return len(self._windows.columns if self._columns is None else self._columns)
+    def _gatherer(self, order: Order | Updates, end: int) -> Callable[[int], Batch]:
+        """Gathers batches by number, which are below `end`; gives back mapped files where memory is short."""
+        windows, columns = self._windows, self._columns
+        limit = None if self._max_ram_gb is None else self._max_ram_gb * 1e9 / 4
+        before = mapped_memory()
+
+        # Threads are some batches apart at most, so that two chunks of the order are in use at once.
+        @lru_cache(maxsize=2)
+        def indices(chunk: int) -> Int64[np.ndarray, "k B"]:
+            return order.batches(chunk * BATCHES_PER_CHUNK, min((chunk + 1) * BATCHES_PER_CHUNK, end))
+
+        def gathered(number: int) -> Batch:
+            nonlocal before
+            chunk, place = divmod(number, BATCHES_PER_CHUNK)
+            batch = windows.gather(indices(chunk)[place], columns)
+            if limit is not None and mapped_memory() - before > limit:
+                windows.release()
+                before = mapped_memory()
+            return batch
+
+        return gathered
 
     def _batches_ahead(self, batch_size: int) -> int:
         """How many batches are gathered ahead; said in the log once."""
         if self._num_workers == 0:
             return 0
-        size = batch_size * BYTES_PER_VALUE * (1 + self._n_columns * (self._windows.seq_length + 1))
+        n_columns = len(self._windows.columns if self._columns is None else self._columns)
+        size = batch_size * BYTES_PER_VALUE * (1 + n_columns * (self._windows.seq_length + 1))
         ahead = batches_ahead(size, self._num_workers, self._max_ram_gb)
         if ahead != self._ahead:
             self._ahead = ahead
@@ -117,55 +138,6 @@ def batches_ahead(batch_bytes: int, num_workers: int, max_ram_gb: float | None) 
     return most if max_ram_gb is None else max(min(most, int(max_ram_gb * 1e9 / batch_bytes)), 1)
 
 
-class _Source:
-    """Batches by number.
-
-    Args:
-      windows: The data.
-      order: The windows of each batch.
-      columns: Which columns a batch holds; None gives all.
-      end: Number after that of the last batch.
-      limit: How many bytes of mapped files are kept before they are given back; None keeps all.
-    """
-
-    def __init__(
-        self,
-        windows: Windows,
-        order: Order | Updates,
-        columns: tuple[str, ...] | None,
-        *,
-        end: int,
-        limit: float | None,
-    ) -> None:
-        self._windows = windows
-        self._order = order
-        self._columns = columns
-        self._end = end
-        self._limit = limit
-        self._before = mapped_memory()
-        # Threads are some batches apart at most, so that two chunks of the order are in use at once.
-        self._chunk = lru_cache(maxsize=2)(self._computed)
-
-    def __call__(self, number: int) -> Batch:
-        chunk, place = divmod(number, BATCHES_PER_CHUNK)
-        batch = self._windows.gather(self._chunk(chunk)[place], self._columns)
-        if self._limit is not None and mapped_memory() - self._before > self._limit:
-            self._windows.release()
-            self._before = mapped_memory()
-        return batch
-
-    def _computed(self, chunk: int) -> Int64[np.ndarray, "k B"]:
-        return self._order.batches(chunk * BATCHES_PER_CHUNK, min((chunk + 1) * BATCHES_PER_CHUNK, self._end))
-
-
 def mapped_memory() -> int:
     """Bytes of files that are mapped into this process and in memory; 0 where the system does not tell."""
     return int(_STATUS.read_bytes().split()[2]) * mmap.PAGESIZE if _STATUS.exists() else 0
-
-
-def _read_ahead(source: _Source, numbers: range, *, threads: int, ahead: int) -> Batches:
-    import grain  # Here alone: it takes a second, and data on a device does without.
-
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
-    batches = grain.MapDataset.range(numbers.start, numbers.stop).map(source)
-    return iter(batches.to_iter_dataset(options))

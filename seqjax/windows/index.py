@@ -22,14 +22,11 @@ CONSECUTIVE = -1
 
 @dataclass(frozen=True)
 class Slices:
-    """Non-empty runs of consecutive rows, each of one sequence."""
+    """Runs of consecutive rows of one sequence each: their first row in the table, and at least one row."""
 
     sequence_id: Int64[np.ndarray, "S"]
-    """The sequence that the rows belong to."""
     start: Int64[np.ndarray, "S"]
-    """Index of the first row in the table."""
     length: Int64[np.ndarray, "S"]
-    """Number of rows, at least 1."""
     scattered: Bool[np.ndarray, "S"] | None = None
     """Whether positions in the sequence are other than consecutive; None: the rows' own positions tell."""
 
@@ -51,7 +48,6 @@ class Place(NamedTuple):
     """Where some windows lie."""
 
     run: Int64[np.ndarray, "B"]
-    """Number of the run."""
     number: Int64[np.ndarray, "B"]
     """Number of the window in its run."""
     offset: Int64[np.ndarray, "B"]
@@ -65,15 +61,12 @@ class Runs:
     """R runs of consecutive rows of one sequence each, and the windows over them."""
 
     sequence_id: Int64[np.ndarray, "R"]
-    """The sequence that the rows belong to."""
     first_subsequence: Int[np.ndarray, "R"]
     """Number of the run's first window in its sequence."""
     first_row: Int[np.ndarray, "R"]
-    """The run's first row."""
     rows: Int[np.ndarray, "R"]
     """Number of rows, at least 1."""
     first_position: Int64[np.ndarray, "R"]
-    """Position of the run's first item."""
     positions_at: Int[np.ndarray, "R"]
     """Where the run's positions are kept, among those that are; -1 where they count on from the first."""
     first_target: Int[np.ndarray, "R"]

@@ -33,13 +33,11 @@ class Order:
     n: int
     """Number of windows."""
     batch_size: int
-    """Windows a batch."""
     seed: int = 0
-    """Seed of the order."""
     epoch: int = 0
-    """Number of the epoch; each has its own order."""
+    """Each epoch has an order of its own."""
     shuffle: bool = True
-    """Whether to shuffle; otherwise windows come in their own order."""
+    """False leaves windows in their own order."""
 
     def __len__(self) -> int:
         return -(-self.n // self.batch_size)

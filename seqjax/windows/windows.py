@@ -136,9 +136,23 @@ class Windows:
         start = self.runs.first_row[place.run] + place.offset
         padding = np.where(indices < 0, n_slots, n_slots - place.length).astype(np.int32)
         padded = np.arange(n_slots) < padding[:, None] if padding.any() else None
-        frame = _Frame(start, start + place.length - n_slots, n_slots, padded)
+        # The row of slot 0, which may lie before those of the run.
+        begin = start + place.length - n_slots
+
+        def values(column: Shaped[np.ndarray, "N"] | Spliced) -> Shaped[np.ndarray, "B slots"]:
+            # Runs of rows are copied several times as fast as single rows.
+            found = consecutive(column, begin, n_slots)
+            if found is None:
+                found = column.take(np.maximum(begin[:, None] + np.arange(n_slots), start[:, None]))
+            found = found.astype(
+                np.int32 if np.issubdtype(column.dtype, np.integer) else np.float32, copy=False
+            )
+            if padded is not None:
+                found[padded] = 0
+            return found
+
         names = self.columns if columns is None else columns
-        return Batch({name: frame.values(self.columns[name]) for name in names}, padding)
+        return Batch({name: values(self.columns[name]) for name in names}, padding)
 
     def positions(
         self, indices: Integer[np.ndarray, "B"], slots: Integer[np.ndarray, "P"]
@@ -306,27 +320,3 @@ def _in_ram(column: Shaped[np.ndarray, "N"] | Spliced) -> Shaped[np.ndarray, "N"
 
 def _spliced(columns: Sequence[Shaped[np.ndarray, "_"] | Spliced]) -> Shaped[np.ndarray, "N"] | Spliced:
     return spliced([part for column in columns for part in parts_of(column)])
-
-
-class _Frame(NamedTuple):
-    """What to cut out of every strip for a batch."""
-
-    start: Int64[np.ndarray, "B"]
-    """Row of each window's first item."""
-    begin: Int64[np.ndarray, "B"]
-    """Row of each window's slot 0, which may lie before those of its sequence."""
-    n_slots: int
-    padded: Bool[np.ndarray, "B slots"] | None
-    """Slots that hold no item, if there are any."""
-
-    def values(self, column: Shaped[np.ndarray, "N"] | Spliced) -> Shaped[np.ndarray, "B slots"]:
-        """The windows of one column: runs of rows, which are copied several times as fast as single rows."""
-        dtype = np.int32 if np.issubdtype(column.dtype, np.integer) else np.float32
-        found = consecutive(column, self.begin, self.n_slots)
-        if found is None:
-            rows = self.begin[:, None] + np.arange(self.n_slots)
-            found = column.take(np.maximum(rows, self.start[:, None]))
-        found = found.astype(dtype, copy=False)
-        if self.padded is not None:
-            found[self.padded] = 0
-        return found
