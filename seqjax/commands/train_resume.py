@@ -23,7 +23,7 @@ from seqjax.errors import ArtifactError
 from seqjax.training.events import Event, PauseEvent, Progress, RunState, StateEvent
 from seqjax.training.processes import agree
 from seqjax.training.setup import Run
-from seqjax.training.state import Params
+from seqjax.training.step import Params
 
 logger = logging.getLogger(__name__)
 

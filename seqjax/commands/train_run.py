@@ -28,8 +28,7 @@ from seqjax.training.logs import LogFiles, TextLog, baseline_lines, evaluation_v
 from seqjax.training.loop import Member
 from seqjax.training.processes import is_first, wait_for_all
 from seqjax.training.setup import Run, parameter_count
-from seqjax.training.state import Params
-from seqjax.training.step import Values
+from seqjax.training.step import Params, Values
 from seqjax.training.tensorboard import tensorboard_log
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from seqjax.training.evaluate import Evaluation
-from seqjax.training.metrics import Losses
-from seqjax.training.state import Params, TrainState
+from seqjax.training.objective import Losses
+from seqjax.training.step import Params, TrainState
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,11 @@ class BatchEvent:
     """Windows in them."""
     skipped: int = 0
     """Updates that were left out because a float16 gradient overflowed; the loss scale was halved at each."""
+
+    @property
+    def samples_per_second(self) -> float:
+        """Windows a second."""
+        return self.samples / max(self.seconds, 1e-9)
 
 
 @dataclass(frozen=True)

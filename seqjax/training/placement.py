@@ -91,6 +91,14 @@ class Placement:
         ]
 
 
+def to_host(tree: Tree) -> Tree:
+    """A copy in host memory, which later steps cannot change.
+
+    A plain fetch may return a view of a buffer that the next step is given to overwrite.
+    """
+    return jax.tree.map(lambda leaf: np.array(leaf, copy=True), tree)
+
+
 def _is_key(leaf: object) -> bool:
     """Whether a leaf is a key of jax.random."""
     return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)

@@ -21,8 +21,7 @@ from seqjax.training.evaluate import Evaluation, Evaluator
 from seqjax.training.events import BatchEvent, EpochEvent, PauseEvent, StateEvent
 from seqjax.training.feed import ResidentFeed, StreamedFeed
 from seqjax.training.loop import Member, Population
-from seqjax.training.metrics import Losses
-from seqjax.training.objective import Target
+from seqjax.training.objective import Losses, Target
 from seqjax.training.setup import Run
 from seqjax.training.step import Recipe, forward
 from seqjax.windows.order import Order
