@@ -17,7 +17,7 @@ from seqjax.artifacts.card import describe_run
 from seqjax.artifacts.layout import Layout, Which
 from seqjax.artifacts.model_files import export_models, exported_files, resolve_model_path
 from seqjax.artifacts.warm_start import warm_start
-from seqjax.commands.train_resume import Checkpoint, Saver, check_until, find_checkpoint, restore, run_info
+from seqjax.commands.train_resume import Checkpoint, Saver, find_checkpoint, restore, run_info
 from seqjax.config.load import resolve_path
 from seqjax.config.train import TrainConfig
 from seqjax.errors import ConfigError, TrainingError
@@ -57,15 +57,11 @@ class TrainResult:
     """The outcome of a run that was trained to its end."""
 
     best: tuple[Path, ...]
-    """Model files of the best parameters."""
+    """Model files of the best parameters, and likewise of the last."""
     last: tuple[Path, ...]
-    """Model files of the last parameters."""
     best_epoch: int
-    """The epoch of the lowest validation loss."""
     best_validation_loss: float
-    """The lowest validation loss."""
     last_epoch: int
-    """The last completed epoch."""
     baselines: Mapping[str, float]
     """Validation loss of simple predictors, by name."""
 
@@ -118,18 +114,22 @@ class TrainingRun:
           The run as a member of a population; or its end, if there is nothing left to train.
         """
         config, group, until = self._config, self._group, self.task.until
-        checkpoint = find_checkpoint(config, group.schema, self._layout, own=self.task.has_paused)
-        check_until(checkpoint, until)
+        checkpoint = find_checkpoint(
+            config, group.schema, self._layout, own=self.task.has_paused, until=until
+        )
         finished = checkpoint.is_finished(config.training_spec)
         if not finished and until is not None and checkpoint.info.get("epoch", 0) >= until:
             return _paused(checkpoint.info)
         with self._logging():
             self._announce(checkpoint)
-            run, self._data = group.prepare(config)
+            run = group.prepare(config)
             if not finished:
-                group.compile(run, values, checkpoint.micro_batches)
-            self._baselines = group.baselines(run, self._data)
-            self._tell_baselines()
+                group.compile(run, values, checkpoint.info.get("micro_batches", 1))
+            self._baselines = group.baselines(run)
+            for line in baseline_lines(self._baselines):
+                logger.info(line)
+            values_of = {name: evaluation_values(found) for name, found in self._baselines.items()}
+            self._log.write("baselines", values_of)
             start = self._start(run, checkpoint)
             return self._finish(start, finished=True) if finished else self._member(run, start, values)
 
@@ -176,12 +176,6 @@ class TrainingRun:
         labels = {name: list(group.labels[name].values()) for name in columns}
         settings = config.model_dump(mode="json")
         self._log.write("start", {"model": config.model_name, "config": settings, "labels": labels})
-
-    def _tell_baselines(self) -> None:
-        for line in baseline_lines(self._baselines):
-            logger.info(line)
-        values = {name: evaluation_values(found) for name, found in self._baselines.items()}
-        self._log.write("baselines", values)
 
     def _start(self, run: Run, checkpoint: Checkpoint) -> RunState:
         """A new model, or the run as its checkpoint has it."""
@@ -287,7 +281,7 @@ class TrainingRun:
             last_epoch=state.epoch,
             validation_loss=state.best_loss if best or state.stale == 0 else None,
         )
-        count = min(config.inference_batch_size, len(self._data.validation))
+        windows = group.data.validation
         paths = export_models(
             self._layout,
             params=state.best if best else state.state.params,
@@ -296,7 +290,7 @@ class TrainingRun:
             config=config,
             which=which,
             epoch=state.epoch,
-            sample=self._data.validation.gather(np.arange(count)),
+            sample=windows.gather(np.arange(min(config.inference_batch_size, len(windows)))),
         )
         return tuple(paths)
 

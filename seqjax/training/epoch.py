@@ -12,18 +12,6 @@ from seqjax.training.setup import Run
 from seqjax.training.step import NOT_FINITE
 
 
-def learning_rates(
-    run: Run, epoch: int, n_batches: int, losses: Sequence[float] = ()
-) -> Float[np.ndarray, "n_updates"]:
-    """The learning rate of each update of an epoch; `losses` are the validation losses of those before."""
-    return _scheduled(run, epoch, n_batches, lambda step: run.learning_rate(step, losses))
-
-
-def momenta(run: Run, epoch: int, n_batches: int) -> Float[np.ndarray, "n_updates"] | None:
-    """The momentum of each update of an epoch, where the schedule moves it."""
-    return None if run.momentum is None else _scheduled(run, epoch, n_batches, run.momentum)
-
-
 class Epoch:
     """An epoch that is under way: reads what its updates found, and makes an event of each log interval.
 
@@ -39,14 +27,13 @@ class Epoch:
     ) -> None:
         self.number = number
         self.order = run.order(number)
-        self.rates = learning_rates(run, number, len(self.order), losses)
-        self.momenta = momenta(run, number, len(self.order))
+        n_batches = len(self.order)
+        self.rates = scheduled(run, number, n_batches, lambda step: run.learning_rate(step, losses))
+        self.momenta = None if run.momentum is None else scheduled(run, number, n_batches, run.momentum)
         nothing = (0.0,) * (2 * len(run.evaluator.targets) + 1)
         done = progress or Progress(0, 0.0, nothing, nothing)
-        self.updates = done.updates
-        """Updates that were read."""
-        self.seconds = done.seconds
-        """How long they took."""
+        self.updates = done.updates  # Updates that were read.
+        self.seconds = done.seconds  # How long they took.
         self._interval = np.asarray(done.interval)
         self._whole = np.asarray(done.epoch)
         self._interval_seconds = 0.0
@@ -142,7 +129,7 @@ class Epoch:
         )
 
 
-def _scheduled(
+def scheduled(
     run: Run, epoch: int, n_batches: int, value: Callable[[int], float]
 ) -> Float[np.ndarray, "n_updates"]:
     """What a schedule says at each update of an epoch.

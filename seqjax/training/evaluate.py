@@ -26,6 +26,7 @@ from seqjax.training.objective import (
     added,
     loss_sums,
     loss_weights,
+    mean,
     mean_losses,
     no_sums,
     with_numbers,
@@ -46,7 +47,6 @@ class Measured:
     """The metrics of one target."""
 
     head: HeadName
-    """What predicts it."""
     metrics: tuple[str, ...]
     """Rows of `seqjax.metrics.METRICS`."""
     std: float = 1.0
@@ -59,8 +59,7 @@ class Measured:
         return tuple(dict.fromkeys(score for name in self.metrics for score in rows[name].scores))
 
 
-MetricSums: TypeAlias = dict[str, dict[str, Sums]]
-"""By target and score."""
+MetricSums: TypeAlias = dict[str, dict[str, Sums]]  # By target and score.
 
 
 def measured_targets(schema: Schema, std: Mapping[str, float]) -> dict[str, Measured]:
@@ -104,11 +103,9 @@ class Evaluator:
 
     predict: Predict
     targets: tuple[Target, ...]
-    """What counts, and how."""
     share_columns: Mapping[str, int] = field(default_factory=dict)
     """Number of classes of each target whose predicted classes are counted."""
     measured: Mapping[str, Measured] = field(default_factory=dict)
-    """The metrics of each target."""
 
     def empty(self) -> Found:
         """Sums over no batch."""
@@ -291,13 +288,10 @@ def metric_values(
 
 
 def _values(target: Measured, parts: Sequence[Mapping[str, Sums]]) -> dict[str, float]:
-    means = {}
-    for score in target.scores:
-        count = sum(float(part[score].weight) for part in parts)
-        if not count > 0:
-            return {}
-        means[score] = np.float64(sum(float(part[score].total) for part in parts) / count)
-    rows = METRICS[target.head]
+    means = {score: mean([part[score] for part in parts]) for score in target.scores}
+    if None in means.values():
+        return {}
+    rows, means = METRICS[target.head], {score: np.float64(value) for score, value in means.items()}
     with np.errstate(over="ignore", divide="ignore"):
         return {
             name: float(rows[name].in_units(rows[name].of(*map(means.get, rows[name].scores)), target.std))

@@ -19,7 +19,6 @@ class BatchEvent:
     batches: int
     """Batches of an epoch."""
     count: int
-    """How many they are."""
     losses: Losses
     """Mean over them."""
     learning_rate: float
@@ -42,7 +41,6 @@ class EpochEvent:
 
     epoch: int
     evaluation: Evaluation
-    """On the validation data."""
     learning_rate: float
     seconds: float
     training: Losses | None = None
@@ -58,7 +56,6 @@ class Progress:
     """
 
     updates: int
-    """Updates that are done."""
     seconds: float
     """How long they took."""
     interval: tuple[float, ...]
@@ -77,7 +74,6 @@ class RunState:
     best: Params
     best_epoch: int = 0
     best_loss: float = float("inf")
-    """Validation loss of the best parameters."""
     stale: int = 0
     """Epochs since the best."""
     losses: tuple[float, ...] = ()
@@ -96,7 +92,6 @@ class StateEvent:
 
     state: RunState
     finished: bool
-    """Whether no epoch follows."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +108,6 @@ class ResumeEvent:
     """The run goes on from a place; what was told of later ones will be told again."""
 
     epoch: int
-    """The epoch that it goes on with."""
     batch: int
     """Batches of that epoch that are done."""
     batches: int

@@ -33,8 +33,8 @@ Step = Callable[[Carry, Batch, Index, Tree], Carry]
 Fold = Callable[[Carry, Tree, Tree, int, int], Carry]
 """(carry, constants, placed order, first batch, end) -> carry; the carry that is given is consumed."""
 
+# A device counts rows, and the places of an order with what fills it up, in 32 bits.
 _MOST_ROWS = 2**31 - 2**24
-"""A device counts rows, and the places of an order with what fills it up, in 32 bits."""
 
 
 class Feed(ABC):
@@ -93,13 +93,11 @@ class Rows(NamedTuple):
     columns: dict[str, Num[Any, "N"]]
     """Encoded rows; ids in the smallest integer type."""
     first_row: Int[Any, "R"]
-    """The first row of each run."""
     rows: Int[Any, "R"]
     """Number of rows of each run."""
     first_window: Int[Any, "R"] | None
     """Number of the first window of each run; None where each has one alone."""
     stride: Int[Any, ""]
-    """The step between the windows of a run."""
     slots: Int[Any, ""]
     """Most items of a window as runs were cut; those that are shown are the newest."""
 

@@ -12,7 +12,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import IO
@@ -28,8 +28,8 @@ logger = logging.getLogger(__name__)
 RULE = "-" * 89
 _LOGGER = "seqjax"
 _MANY_TARGETS = 3
+# Of each target's metrics, the one that is shown under the bar, and as what.
 _HEADLINES = {"top_1_accuracy": "top-1", "mae": "MAE"}
-"""Of each target's metrics, the one that is shown under the bar, and as what."""
 _LINE = logging.Formatter("%(asctime)s | %(levelname)s | %(message)s", "%Y-%m-%d %H:%M:%S")
 
 
@@ -166,6 +166,7 @@ def _tell_end(error: BaseException, handlers: Sequence[logging.Handler]) -> None
             handler.handle(record)
 
 
+@dataclass(frozen=True)
 class TextLog:
     """A hook that writes text lines.
 
@@ -174,9 +175,8 @@ class TextLog:
       labels: Values of ids, by column.
     """
 
-    def __init__(self, baseline_loss: float, labels: Mapping[str, Mapping[int, str]]) -> None:
-        self._baseline_loss = baseline_loss
-        self._labels = labels
+    baseline_loss: float
+    labels: Mapping[str, Mapping[int, str]]
 
     def __call__(self, event: Event) -> None:
         """Writes the lines of an event."""
@@ -188,7 +188,7 @@ class TextLog:
                     why = "A float16 gradient overflowed; the loss scale was halved each time."
                     logger.info("[INFO] %s | %s", skipped, why)
             case EpochEvent():
-                for line in validation_lines(event, self._baseline_loss, self._labels):
+                for line in validation_lines(event, self.baseline_loss, self.labels):
                     logger.info(line)
             case StateEvent(state=state):
                 logger.debug("best epoch %d, %d epochs since", state.best_epoch, state.stale)
@@ -197,6 +197,7 @@ class TextLog:
                 logger.info("[INFO] Resumed at %s | What was logged after that is logged again.", place)
 
 
+@dataclass(frozen=True)
 class JsonLog:
     """A hook that writes one JSON object an event, with `event` saying which kind: batch, validation, ...
 
@@ -207,9 +208,8 @@ class JsonLog:
       memory: Says how many bytes are in use; None writes nothing of that.
     """
 
-    def __init__(self, stream: IO[str], memory: Callable[[], int] | None = None) -> None:
-        self._stream = stream
-        self._memory = memory
+    stream: IO[str]
+    memory: Callable[[], int] | None = None
 
     def write(self, event: str, values: Mapping[str, object]) -> None:
         """Writes an object with the time, the kind of event, and some values."""
@@ -217,14 +217,14 @@ class JsonLog:
         line = json.dumps({"time": now, "event": event, **values})
         # Python writes NaN and Infinity, which other readers of JSON refuse.
         finite = json.loads(line, parse_constant=lambda _: None)
-        self._stream.write(json.dumps(finite) + "\n")
-        self._stream.flush()
+        self.stream.write(json.dumps(finite) + "\n")
+        self.stream.flush()
 
     def __call__(self, event: Event) -> None:
         """Writes the object of an event."""
         match event:
             case BatchEvent():
-                memory = {} if self._memory is None else {"memory_bytes": self._memory()}
+                memory = {} if self.memory is None else {"memory_bytes": self.memory()}
                 self.write("batch", _batch_values(event) | memory)
             case EpochEvent():
                 self.write("validation", _epoch_values(event))
@@ -309,12 +309,13 @@ def _file_handler(path: Path, level: int) -> logging.Handler:
     return handler
 
 
-def live_view(bar: Advance, memory: Callable[[], int]) -> Hook:
+def live_view(bar: Advance, memory: Callable[[], int], *, alone: bool = True) -> Hook:
     """A hook that moves a bar of batches, and shows how the run does.
 
     Args:
       bar: From `seqjax.console.progress`.
       memory: Says how many bytes are in use.
+      alone: Whether the bar is that of one run; nothing but its batches is shown of one among others.
     """
 
     def hook(event: Event) -> None:
@@ -327,8 +328,8 @@ def live_view(bar: Advance, memory: Callable[[], int]) -> Hook:
                     "samples/s": f"{event.samples_per_second:,.0f}",
                     "memory": size(memory()),
                 }
-                bar.advance(event.count, **shown)
-            case EpochEvent():
+                bar.advance(event.count, **(shown if alone else {}))
+            case EpochEvent() if alone:
                 bar.advance(0, **_validation_numbers(event))
 
     return hook

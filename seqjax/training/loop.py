@@ -47,8 +47,7 @@ from seqjax.training.step import TABLE_ROWS, Constants, TrainState, Values
 logger = logging.getLogger(__name__)
 
 _SECONDS_PER_DISPATCH = 0.5
-_MOST_MICRO_BATCHES = 8
-"""Into how many micro-batches a batch is cut at most where memory is short."""
+_MOST_MICRO_BATCHES = 8  # Into how many micro-batches a batch is cut at most where memory is short.
 
 
 @dataclass(eq=False)
@@ -67,13 +66,10 @@ class Member:
     values: Values = field(default_factory=dict)
     """Its numbers in which the population differs."""
     hooks: Sequence[Hook] = ()
-    """Called with everything that happens to it."""
     is_due: Callable[[], bool] = lambda: False
     """Says whether it is time to save, whatever the epoch."""
     error: TrainingError | None = None
-    """Why it cannot go on."""
     epoch: Epoch = field(init=False)
-    """The epoch that is under way."""
     _has_begun: bool = False
 
     @property
@@ -178,7 +174,7 @@ class Population:
 
     def __init__(self, run: Run, *, kind: Kind = "loop", slots: int = 1, micro_batches: int = 1) -> None:
         self.run = run
-        self._kind: Kind = kind
+        self.kind: Kind = kind
         self.size = slots
         self.micro_batches = micro_batches
         self.runner: Runner | None = None
@@ -187,10 +183,8 @@ class Population:
         self._agreement = Agreement(run.placement)
         self._members: dict[int, Member] = {}
         self._note = Note()
-        self._updates = 1
-        """How many updates to send at once: all processes agree on it."""
-        self._fitting = 1
-        """How many of them suit this process."""
+        self._updates = 1  # How many updates to send at once: all processes agree on it.
+        self._fitting = 1  # How many of them suit this process.
         self._clock = 0.0
 
     def compile(self, member: Member) -> None:
@@ -232,7 +226,7 @@ class Population:
 
     def _at_work(self) -> Runner:
         if self.runner is None:
-            runner = Loop if self._kind == "loop" else Stacked
+            runner = Loop if self.kind == "loop" else Stacked
             self.runner = runner(self.run, self.size, self.micro_batches)
         return self.runner
 

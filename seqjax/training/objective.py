@@ -36,7 +36,6 @@ class Sums(NamedTuple):
     total: Float[Array, ""]
     """Sum of weight * value."""
     weight: Float[Array, ""]
-    """Sum of weights."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,6 @@ class Losses:
     by_target: dict[str, float]
     """Mean loss of each target, before its loss weight."""
     weights: dict[str, float]
-    """Loss weight of each target."""
 
     @property
     def weighted(self) -> dict[str, float]:
@@ -229,12 +227,15 @@ def mean_losses(parts: Iterable[Mapping[str, Sums]], weights: Mapping[str, float
       weights: Loss weight of each target.
     """
     fetched = jax.device_get(list(parts))
-    by_target = {}
-    for name in weights:
-        total = sum(np.float64(part[name].total) for part in fetched)
-        weight = sum(np.float64(part[name].weight) for part in fetched)
-        by_target[name] = float(total / weight) if weight > 0 else 0.0
+    means = {name: mean([part[name] for part in fetched]) for name in weights}
+    by_target = {name: 0.0 if value is None else value for name, value in means.items()}
     return Losses(by_target, dict(weights))
+
+
+def mean(parts: Sequence[Sums]) -> float | None:
+    """Adds up sums in float64 and divides; None where nothing weighs."""
+    weight = sum(float(part.weight) for part in parts)
+    return sum(float(part.total) for part in parts) / weight if weight > 0 else None
 
 
 def _loss_of_all_classes(target: Target, logits_BTC: Float[Array, "B T C"]) -> Float[Array, "B T"]:

@@ -38,7 +38,6 @@ class Placement:
         mine = [place for place, one in enumerate(ordered) if one.process_index == jax.process_index()]
         self._mine = slice(mine[0], mine[-1] + 1)
         self.processes = len({device.process_index for device in ordered})
-        """How many processes take part."""
 
     @property
     def is_cpu(self) -> bool:

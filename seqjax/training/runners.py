@@ -15,7 +15,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
 from typing import Any, Literal, NamedTuple, ParamSpec, TypeAlias, TypeVar
 
 import jax
@@ -38,10 +37,8 @@ Kind: TypeAlias = Literal["vmap", "loop"]
 P = ParamSpec("P")
 Result = TypeVar("Result")
 
-_SHARE = 0.8
-"""Of an accelerator's memory that a population may take; too much is mended by halving it."""
-_COPIES = 5
-"""Parameters, gradients, two statistics of the optimizer, and room to write the next state."""
+_SHARE = 0.8  # Of an accelerator's memory that a population may take; too much is mended by halving it.
+_COPIES = 5  # Parameters, gradients, two statistics of the optimizer, and room to write the next state.
 _MOST_ON_A_CPU = 64
 
 
@@ -82,22 +79,18 @@ class Threads:
 
 
 class Work(NamedTuple):
-    """The updates of a run in an epoch."""
+    """The batches, learning rates, key and numbers of a run in an epoch."""
 
     order: Order
-    """Its batches."""
     constants: Constants
-    """Its learning rates, key and numbers."""
 
 
 class Sent(NamedTuple):
-    """Updates that are under way."""
+    """Updates from `low` up to `high` that are under way."""
 
     slots: tuple[int, ...]
     low: int
-    """The first of them."""
     high: int
-    """The one after the last."""
     tables: Tree
     """What the runner reads their loss tables from."""
 
@@ -180,7 +173,6 @@ class Loop(Runner):
         self._tables: dict[int, list[Array]] = {}
         self._work: dict[int, tuple[Tree, Constants]] = {}
         self._sent: dict[int, Future[Any]] = {}
-        self._kept: dict[tuple[int, str], tuple[Tree, Tree]] = {}
 
     @override
     def compile(self, state: TrainState, work: Work) -> None:
@@ -198,21 +190,11 @@ class Loop(Runner):
 
     @override
     def begin(self, work: Mapping[int, Work]) -> None:
-        place, self._sent = partial(self._run.training.place, **self._sizes), {}
-        self._work = {slot: (place(one.order), self._placed(slot, one)) for slot, one in work.items()}
-
-    def _placed(self, slot: int, work: Work) -> Constants:
-        rates, key, values, moved = work.constants
-        rates, moved = self._run.placement.replicate((rates, moved))
-        return Constants(rates, self._once(slot, "key", key), self._once(slot, "values", values), moved)
-
-    def _once(self, slot: int, name: str, tree: Tree) -> Tree:
-        """Replicates what stays the same from epoch to epoch, unless that was done."""
-        known, placed = self._kept.get((slot, name), (None, None))
-        if known is not tree:
-            placed = self._run.placement.replicate(tree)
-            self._kept[slot, name] = tree, placed
-        return placed
+        place, replicate = self._run.training.place, self._run.placement.replicate
+        self._sent = {}
+        self._work = {
+            slot: (place(one.order, **self._sizes), replicate(one.constants)) for slot, one in work.items()
+        }
 
     @override
     def train(self, slots: Sequence[int], low: int, high: int) -> Sent:
@@ -239,7 +221,7 @@ class Loop(Runner):
         return {slot: to_host(sums.result()) for slot, sums in found.items()}
 
     def _evaluated(self, slot: int, values: Values) -> list[Found]:
-        found = self._evaluator(self._states[slot].params, self._once(slot, "values", values))
+        found = self._evaluator(self._states[slot].params, self._run.placement.replicate(values))
         return jax.block_until_ready(found) if self._threads.count else found
 
     @override
@@ -249,7 +231,7 @@ class Loop(Runner):
     @override
     def close(self) -> None:
         self._threads.close()
-        self._states, self._tables, self._work, self._sent, self._kept = {}, {}, {}, {}, {}
+        self._states, self._tables, self._work, self._sent = {}, {}, {}, {}
 
 
 class Stacked(Runner):

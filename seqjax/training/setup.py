@@ -70,7 +70,6 @@ class Run:
     save_interval: int | None = None
     """Updates between pauses, at which the run may be saved."""
     placement: Placement = field(default_factory=Placement)
-    """All devices to compute on."""
     describe: Callable[[Int[np.ndarray, "n"]], str] | None = None
     """Says which training windows these are, for messages."""
 

@@ -58,8 +58,7 @@ TABLE_ROWS = 64
 FINE, SKIPPED, NOT_FINITE = 0.0, 1.0, 2.0
 """Flags: SKIPPED is an update that was left out because a scaled gradient overflowed (float16 only)."""
 
-_ROUNDING = 1 << 31
-"""Told apart from the numbers of micro-batches, which dropout keys are folded with."""
+_ROUNDING = 1 << 31  # Told apart from the numbers of micro-batches, which dropout keys are folded with.
 
 
 class TrainState(NamedTuple):
@@ -68,7 +67,6 @@ class TrainState(NamedTuple):
     params: Params
     """Parameters, in the formats in which they are kept; these are evaluated and exported."""
     opt_state: State
-    """The optimizer's state."""
     step: Int[Array, ""]
     """Steps made; what a step draws (dropout, rounding) depends on it."""
     loss_scale: LossScale | None = None
@@ -116,7 +114,6 @@ class Recipe:
     clip: Number | None = None
     """Largest global gradient norm; null does not clip."""
     dropout: Number = 0.0
-    """Probability."""
 
     def with_values(self, values: Values) -> "Recipe":
         """The same recipe with other numbers, which may be traced: see `Constants.values`."""

@@ -45,8 +45,7 @@ def tensorboard_log(folder: Path, batches: int, memory: Callable[[], int]) -> It
         yield log
 
 
-_Writer: TypeAlias = Any
-"""A `tensorboardX.event_file_writer.EventsWriter`."""
+_Writer: TypeAlias = Any  # A `tensorboardX.event_file_writer.EventsWriter`.
 
 
 class _TensorBoardLog:
