@@ -3,7 +3,7 @@
 import logging
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -98,6 +98,7 @@ class TrainingRun:
         self._files = LogFiles(self._layout.debug_log(), self._layout.info_log()) if alone else None
         self._open = ExitStack()
         self._saver: Saver | None = None
+        self._hooks: list[Hook] = []
 
     @property
     def seconds(self) -> float:
@@ -145,7 +146,7 @@ class TrainingRun:
             if self._saver is not None:
                 self._saver.pause(member.state)
                 self._saver.finish()
-            if member.state.is_finished(epochs=member.epochs, patience=member.patience):
+            if member.is_finished:
                 return self._finish(member.state, finished=False)
         return _paused(vars(member.state))
 
@@ -185,20 +186,12 @@ class TrainingRun:
         start = restore(checkpoint, run, self._group.shapes)
         if checkpoint.is_finished(spec):
             patience = "" if spec.early_stopping_epochs is None else " or early_stopping_epochs"
-            logger.info(
-                "[INFO] %s is trained already: %d epochs, best epoch %d. To go on, raise epochs (%d)%s; to "
-                "start anew, set continue_training: false.",
-                config.model_name,
-                start.epoch,
-                start.best_epoch,
-                spec.epochs,
-                patience,
-            )
+            done = f"{start.epoch} epochs, best epoch {start.best_epoch}"
+            advice = f"raise epochs ({spec.epochs}){patience}; to start anew, set continue_training: false"
+            logger.info("[INFO] %s is trained already: %s. To go on, %s.", config.model_name, done, advice)
         else:
-            count = number(parameter_count(start.state.params))
-            logger.info(
-                "[INFO] Resuming training from checkpoint '%s'. Total params: %s", checkpoint.path, count
-            )
+            goes_on = "[INFO] Resuming training from checkpoint '%s'. Total params: %s"
+            logger.info(goes_on, checkpoint.path, number(parameter_count(start.state.params)))
         return start
 
     def _first_parameters(self) -> Params:
@@ -217,31 +210,29 @@ class TrainingRun:
         return found.params
 
     def _member(self, run: Run, start: RunState, values: Values) -> Member:
-        spec, member = self._config.training_spec, Member(run, start, self._config.training_spec.epochs)
-        member.patience, member.until, member.values = spec.early_stopping_epochs, self.task.until, values
+        spec, group, until = self._config.training_spec, self._group, self.task.until
+        patience = spec.early_stopping_epochs
+        member = Member(run, start, spec.epochs, patience=patience, until=until, values=values)
         if not is_first():
             return member
-        group = self._group
-        hooks: list[Hook] = [TextLog(self._baselines["last value"].losses.total, group.labels), self._log]
+        self._hooks = [TextLog(self._baselines["last value"].losses.total, group.labels), self._log]
         if "tensorboard" in spec.log_to:
-            folder = self._layout.tensorboard
-            hooks.append(self._open.enter_context(tensorboard_log(folder, len(run.order(1)), group.memory)))
+            log = tensorboard_log(self._layout.tensorboard, len(run.order(1)), group.memory)
+            self._hooks.append(self._open.enter_context(log))
         about = run_info(self._config, group.schema)
         self._saver = saver = Saver(
             self._layout, lambda: {**about, "micro_batches": group.micro_batches}, spec, run, start
         )
         self._open.callback(saver.close)
-        member.hooks = [self._in_its_logs([*hooks, group.watch, saver])]
-        member.is_due = lambda: saver.is_due
+        self._hooks += [group.watch, saver]
+        member.hooks, member.is_due = [self._tell], lambda: saver.is_due
         return member
 
-    def _in_its_logs(self, hooks: Sequence[Hook]) -> Hook:
-        def call(event: Event) -> None:
-            with self._logging():
-                for hook in hooks:
-                    hook(event)
-
-        return call
+    def _tell(self, event: Event) -> None:
+        """Calls the hooks; what they log goes to this run's files."""
+        with self._logging():
+            for hook in self._hooks:
+                hook(event)
 
     def _logging(self) -> AbstractContextManager[None]:
         """Sends what is logged to this run's files, unless those of a run by itself are open all the time."""
@@ -269,10 +260,9 @@ class TrainingRun:
 
     def _export(self, which: Which, state: RunState, *, missing_only: bool) -> tuple[Path, ...]:
         config, group = self._config, self._group
-        there = self._model_files(which, state.epoch)
+        there, best = self._model_files(which, state.epoch), which == "best"
         if not is_first() or (missing_only and all(path.exists() for path in there)):
             return there
-        best = which == "best"
         card = describe_run(
             config,
             group.schema,
