@@ -110,14 +110,7 @@ def prepare(
       ConfigError: The schedule ends before the training.
     """
     spec = config.training_spec
-    for name, windows in (("training", data.training), ("validation", data.validation)):
-        if len(windows) == 0:
-            raise TrainingError(f"The {name} data has no windows. Run preprocess with another split_ratios.")
-    count, known = len(data.training), len(data.validation)
-
-    def order(epoch: int) -> Order:
-        return Order(count, min(spec.batch_size, count), seed=config.seed, epoch=epoch)
-
+    order, validation_order = _orders(config, data)
     n_batches = len(order(1))
     _check_schedule(config, n_batches)
     placement = placement or Placement([device])
@@ -126,12 +119,9 @@ def prepare(
         spec.layer_type_dtypes, autocast=spec.layer_autocast, device=device, layers=layers
     )
     targets, apply = build_targets(schema, spec), forward(graphdef, schema.inputs, precision)
-    evaluator = Evaluator(
-        lambda params, batch: apply(params, batch, None),
-        without_smoothing(targets),
-        {name: schema.n_classes[name] for name in spec.class_share_log_columns},
-        measured_targets(schema, data.std),
-    )
+    judged = without_smoothing(targets)
+    shares = {name: schema.n_classes[name] for name in spec.class_share_log_columns}
+    measured = measured_targets(schema, data.std)
     steps = spec.epochs * (n_batches if spec.scheduler_step_on == "batch" else 1)
     schedule = build_schedule(spec.scheduler, spec.learning_rate, total_steps=steps)
     optimizer = _optimizer(config, schema, schedule, graphdef)
@@ -140,11 +130,11 @@ def prepare(
     training, validation = feeds or _feeds(spec, schema, data, device, placement=placement)
     return Run(
         Recipe(apply, targets, optimizer, accumulation, spec.gradient_clip, spec.dropout),
-        evaluator,
+        Evaluator(lambda params, batch: apply(params, batch, None), judged, shares, measured),
         training,
         validation,
         order,
-        validation_order=Order(known, min(spec.batch_size, known), shuffle=False),
+        validation_order=validation_order,
         learning_rate=schedule,
         momentum=schedule.momentum,
         key=jax.random.key(config.seed % 2**32),
@@ -155,6 +145,19 @@ def prepare(
         placement=placement,
         describe=partial(_described, data.training),
     )
+
+
+def _orders(config: TrainConfig, data: Data) -> tuple[Callable[[int], Order], Order]:
+    """The training batches of each epoch, and the validation batches."""
+    for name, windows in (("training", data.training), ("validation", data.validation)):
+        if len(windows) == 0:
+            raise TrainingError(f"The {name} data has no windows. Run preprocess with another split_ratios.")
+    count, known, size = len(data.training), len(data.validation), config.training_spec.batch_size
+
+    def order(epoch: int) -> Order:
+        return Order(count, min(size, count), seed=config.seed, epoch=epoch)
+
+    return order, Order(known, min(size, known), shuffle=False)
 
 
 def _optimizer(config: TrainConfig, schema: Schema, schedule: Schedule, graphdef: GraphDef) -> Optimizer:
