@@ -112,7 +112,6 @@ def prepare(
     spec = config.training_spec
     order, validation_order = _orders(config, data)
     n_batches = len(order(1))
-    _check_schedule(config, n_batches)
     placement = placement or Placement([device])
     layers = layer_types(graphdef)
     precision = build_precision(
@@ -126,8 +125,8 @@ def prepare(
     schedule = build_schedule(spec.scheduler, spec.learning_rate, total_steps=steps)
     optimizer = _optimizer(config, schema, schedule, graphdef)
     accumulation = min(spec.accumulation_steps or 1, n_batches)
-    feeds = (like.training, like.validation) if like else None
-    training, validation = feeds or _feeds(spec, schema, data, device, placement=placement)
+    shared = (like.training, like.validation) if like else None
+    training, validation = shared or _feeds(spec, schema, data, device, placement=placement)
     return Run(
         Recipe(apply, targets, optimizer, accumulation, spec.gradient_clip, spec.dropout),
         Evaluator(lambda params, batch: apply(params, batch, None), judged, shares, measured),
@@ -157,6 +156,7 @@ def _orders(config: TrainConfig, data: Data) -> tuple[Callable[[int], Order], Or
     def order(epoch: int) -> Order:
         return Order(count, min(size, count), seed=config.seed, epoch=epoch)
 
+    _check_schedule(config, len(order(1)))
     return order, Order(known, min(size, known), shuffle=False)
 
 
