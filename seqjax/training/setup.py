@@ -118,9 +118,8 @@ def prepare(
         spec.layer_type_dtypes, autocast=spec.layer_autocast, device=device, layers=layers
     )
     targets, apply = build_targets(schema, spec), forward(graphdef, schema.inputs, precision)
-    judged = without_smoothing(targets)
     shares = {name: schema.n_classes[name] for name in spec.class_share_log_columns}
-    measured = measured_targets(schema, data.std)
+    judged, measured = without_smoothing(targets), measured_targets(schema, data.std)
     steps = spec.epochs * (n_batches if spec.scheduler_step_on == "batch" else 1)
     schedule = build_schedule(spec.scheduler, spec.learning_rate, total_steps=steps)
     optimizer = _optimizer(config, schema, schedule, graphdef)
