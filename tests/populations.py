@@ -15,7 +15,6 @@ from seqjax.training.feed import ResidentFeed
 from seqjax.training.loop import Member
 from seqjax.training.setup import Data, Run, prepare
 from seqjax.training.shapes import values_of
-from seqjax.windows.order import Order
 from seqjax.windows.windows import listed
 from tests.training.conftest import FAST_TO_COMPILE
 
@@ -76,11 +75,7 @@ def data(settings: TrainConfig) -> Data:
     }
     start, length = rng.integers(0, 60 - LENGTH - 1, COUNT), rng.integers(1, LENGTH + 2, COUNT)
     windows = listed(columns, start=start, length=length, seq_length=LENGTH)
-
-    def order(epoch: int) -> Order:
-        return Order(COUNT, BATCH, seed=settings.seed, epoch=epoch)
-
-    return Data(windows, windows, order, Order(COUNT, BATCH, shuffle=False))
+    return Data(windows, windows)
 
 
 def solo(settings: TrainConfig, *, like: Run | None = None):

@@ -12,7 +12,8 @@ import json
 import logging
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from functools import partial
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -20,19 +21,20 @@ import jax
 import numpy as np
 
 from seqjax.artifacts.layout import Layout
-from seqjax.commands.train_data import TrainingData
 from seqjax.commands.train_run import Baselines, End, Paused, Task, TrainingRun, TrainResult
-from seqjax.config.load import resolve_path
+from seqjax.config.load import resolve_path, resolve_split
 from seqjax.config.metadata import Metadata
 from seqjax.config.resolve import load_metadata, resolve_schema
+from seqjax.config.schema import Schema
 from seqjax.config.train import TrainConfig
 from seqjax.console import Advance, configure_logging, progress
 from seqjax.data.columns import OTHER, class_labels
-from seqjax.errors import ConfigError, TrainingError
+from seqjax.data.formats import load_windows
+from seqjax.errors import ConfigError, Problem, TrainingError
 from seqjax.model.functional import abstract
 from seqjax.stopping import noted
 from seqjax.training.devices import find_device, is_out_of_memory, memory_in_use
-from seqjax.training.events import BatchEvent, Event, Hook
+from seqjax.training.events import Event, Hook
 from seqjax.training.feed import ResidentFeed
 from seqjax.training.logs import live_view, log_files
 from seqjax.training.loop import Member, Population
@@ -94,6 +96,7 @@ def train_until(task: Task) -> TrainResult | Paused:
     return end
 
 
+@dataclass
 class Trainer:
     """Trains runs, those of one shape together.
 
@@ -104,20 +107,12 @@ class Trainer:
       on_screen: Whether what a run logs is shown, rather than written to its own files alone.
     """
 
-    def __init__(
-        self,
-        known: Sequence[TrainConfig] = (),
-        *,
-        runner: Kind | Literal["auto"] = "auto",
-        size: int | None = None,
-        on_screen: bool = False,
-    ) -> None:
-        self.known = known
-        self.runner: Kind | Literal["auto"] = runner
-        self.size = size
-        self.on_screen = on_screen
-        self._group: Group | None = None
-        self._windows: dict[str, tuple[Windows, Windows]] = {}
+    known: Sequence[TrainConfig] = ()
+    runner: Kind | Literal["auto"] = "auto"
+    size: int | None = None
+    on_screen: bool = False
+    _group: "Group | None" = None
+    _windows: dict[str, tuple[Windows, Windows]] = field(default_factory=dict)
 
     def train(self, tasks: Sequence[Task], ended: Ended) -> None:
         """Trains runs of any shapes, one shape after the other.
@@ -146,7 +141,7 @@ class Trainer:
             [config.training_data_path, config.validation_data_path, config.seq_length, group.schema.columns]
         )
         if key not in self._windows:
-            self._windows = {key: TrainingData(config, group.metadata, group.schema).windows()}
+            self._windows = {key: load_splits(config, group.metadata, group.schema)}
         return self._windows[key]
 
 
@@ -172,13 +167,11 @@ class Group:
         self.graphdef, self.shapes = abstract(self.schema, config.model_spec)
         self.labels = _labels(config, self.metadata)
         self.memory = partial(memory_in_use, self.device.platform)
-        """Says how much memory is in use."""
         self._trainer = trainer
         self._known = [one for one in trainer.known if shape_of(one) == self.shape]
         self._baselines: dict[Hashable, Baselines] = {}
         self._prepared: Run | None = None
         self._population: Population | None = None
-        self._kind: Kind = "loop"
         self._names = ""
         self._tasks = 0
         self._bar: Hook = lambda event: None
@@ -226,29 +219,35 @@ class Group:
             for run in under_way:
                 run.close()
 
-    def prepare(self, config: TrainConfig) -> tuple[Run, Data]:
+    @cached_property
+    def data(self) -> Data:
+        """The windows that all are trained on."""
+        statistics = self.metadata.selected_columns_statistics
+        training, validation = self._trainer.windows(self)
+        return Data(training, validation, {name: row.std for name, row in statistics.items()})
+
+    def prepare(self, config: TrainConfig) -> Run:
         """A run on the data that all share."""
         with _explaining_short_memory():
-            data = TrainingData(config, self.metadata, self.schema).batches(*self._trainer.windows(self))
             run = prepare(
                 config,
                 self.schema,
                 self.graphdef,
-                data,
+                self.data,
                 self.device,
                 like=self._prepared,
                 placement=self.placement,
             )
         self._prepared = self._prepared or run
         logger.info("[INFO] Number formats: %s", run.precision.describe())
-        return run, data
+        return run
 
-    def baselines(self, run: Run, data: Data) -> Baselines:
+    def baselines(self, run: Run) -> Baselines:
         """Those of a run, which depend on how its targets are weighed."""
         key = weighing(run.evaluator.targets)
         if key not in self._baselines:
             with _explaining_short_memory():
-                self._baselines[key] = evaluate_baselines(run, self.schema, data)
+                self._baselines[key] = evaluate_baselines(run, self.schema, self.data)
         return self._baselines[key]
 
     def compile(self, run: Run, values: Values, micro_batches: int) -> None:
@@ -267,7 +266,6 @@ class Group:
         slots = max(1, min(self._tasks, most, self._trainer.size or self._tasks))
         if not self.on_screen:
             logger.info("[INFO] %d runs at a time are trained together (%s).", slots, kind)
-        self._kind = kind
         self._population = Population(run, kind=kind, slots=slots, micro_batches=micro_batches)
         if jax.process_count() == 1:
             nothing = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), self.shapes)
@@ -290,30 +288,53 @@ class Group:
 
     def _resize(self, tasks: int, values: Values) -> None:
         """Drops the population if so many runs, with numbers of these names, need another one."""
-        names, self._tasks = json.dumps(jax.tree.map(lambda _: 0, values)), tasks
-        wide = self._population is not None and is_too_wide(
-            self._kind, self.device, slots=self._population.size, runs=tasks
-        )
+        names, population = json.dumps(jax.tree.map(lambda _: 0, values)), self._population
+        wide = population and is_too_wide(population.kind, self.device, slots=population.size, runs=tasks)
         if names != self._names or wide:
-            self._population, self._names = None, names
+            self._population = None
+        self._names, self._tasks = names, tasks
 
     @contextmanager
     def _progress(self, tasks: Sequence[Task], first: Member) -> Iterator[None]:
         """Shows a bar while the block runs; what the first run has done before is not of it."""
         name = tasks[0].config.model_name if len(tasks) == 1 else f"{len(tasks)} runs"
-        batches = len(first.run.order(1))
-        left = (
-            sum(task.until or task.config.training_spec.epochs for task in tasks) * batches
-            - first.batches_done
-        )
+        epochs = sum(task.until or task.config.training_spec.epochs for task in tasks)
+        left = epochs * len(first.run.order(1)) - first.batches_done
         with progress(name, left, "batches") if is_first() else nullcontext(Advance()) as bar:
-            self._bar = live_view(bar, self.memory) if len(tasks) == 1 else partial(_count, bar)
+            self._bar = live_view(bar, self.memory, alone=len(tasks) == 1)
             yield
 
 
-def _count(bar: Advance, event: Event) -> None:
-    if isinstance(event, BatchEvent):
-        bar.advance(event.count)
+def load_splits(config: TrainConfig, metadata: Metadata, schema: Schema) -> tuple[Windows, Windows]:
+    """Reads the training and the validation windows, into memory or mapped.
+
+    Raises:
+      ConfigError: Nothing says where they are.
+      DataError: They cannot be used.
+    """
+    paths = [str(resolve_split(config.project_root, path)) for path in metadata.split_paths]
+    if not paths and not (config.training_data_path and config.validation_data_path):
+        raise ConfigError(
+            f"The training configuration of {config.model_name!r}",
+            [Problem("training_data_path", "is required, since the metadata names no splits.")],
+        )
+
+    def load(name: str) -> Windows:
+        path = resolve_path(config.project_root, name, or_here=True)
+        windows = load_windows(
+            path,
+            config.read_format or metadata.write_format or "parquet",
+            column_kinds=schema.columns,
+            padding=metadata.padding,
+            n_classes=schema.n_classes,
+        ).crop(config.seq_length)
+        if not config.training_spec.load_full_data_to_ram:
+            logger.info("%s stays on disk, and is read from there as it is needed.", path)
+        logger.info("[INFO] Loaded %s: %d windows of %d items.", path, len(windows), config.seq_length + 1)
+        return windows
+
+    training = load(config.training_data_path or paths[0])
+    return training, load(config.validation_data_path or paths[min(1, len(paths) - 1)])
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from seqjax.errors import ArtifactError
 from seqjax.training.events import Event, PauseEvent, Progress, RunState, StateEvent
 from seqjax.training.processes import agree
 from seqjax.training.setup import Run
-from seqjax.training.state import Params
+from seqjax.training.step import Params
 
 logger = logging.getLogger(__name__)
 
@@ -38,14 +38,8 @@ class Checkpoint:
     path: Path | None
     """The newest intact one; None if there is none."""
     info: dict[str, Any]
-    """Its JSON object."""
     damaged: tuple[str, ...] = ()
     """What is wrong with those that were passed over."""
-
-    @property
-    def micro_batches(self) -> int:
-        """Micro-batches into which the run cuts each batch."""
-        return self.info.get("micro_batches", 1)
 
     def is_finished(self, spec: TrainingSpec) -> bool:
         """Whether nothing is left to train."""
@@ -63,7 +57,9 @@ def run_info(config: TrainConfig, schema: Schema) -> dict[str, Any]:
     return {"config": config.model_dump(mode="json"), "schema": schema.model_dump(mode="json")}
 
 
-def find_checkpoint(config: TrainConfig, schema: Schema, layout: Layout, *, own: bool = False) -> Checkpoint:
+def find_checkpoint(
+    config: TrainConfig, schema: Schema, layout: Layout, *, own: bool = False, until: int | None = None
+) -> Checkpoint:
     """The newest intact checkpoint of a run.
 
     Args:
@@ -72,9 +68,10 @@ def find_checkpoint(config: TrainConfig, schema: Schema, layout: Layout, *, own:
       layout: Where its files lie.
       own: Whether it was written in the course of the same training, so that `continue_training` does not
         matter.
+      until: The epoch after which the run pauses; it cannot go back there.
 
     Raises:
-      ArtifactError: It was made with another configuration, or all are damaged.
+      ArtifactError: It was made with another configuration, it is beyond `until`, or all are damaged.
       TrainingError: The processes of the run find different ones.
     """
     if not (config.training_spec.continue_training or own):
@@ -95,21 +92,13 @@ def find_checkpoint(config: TrainConfig, schema: Schema, layout: Layout, *, own:
             "choose another model_name, or set continue_training: false to start anew:"
             + "".join(f"\n  {key}: was {old!r}, is {new!r}." for key, (old, new) in changed.items())
         )
-    return Checkpoint(path, info, damaged)
-
-
-def check_until(checkpoint: Checkpoint, until: int | None) -> None:
-    """Refuses to pause after an epoch that a checkpoint is beyond: a run cannot go back.
-
-    Raises:
-      ArtifactError: It is.
-    """
-    if checkpoint.path is not None and until is not None and checkpoint.info["epoch"] > until:
+    if until is not None and info["epoch"] > until:
         raise ArtifactError(
-            f"{checkpoint.path} is of epoch {checkpoint.info['epoch']}, but the run is to be compared with "
-            f"others after epoch {until}. Remove the checkpoints of the search's runs, or set "
-            "continue_training: false, to start them anew."
+            f"{path} is of epoch {info['epoch']}, but the run is to be compared with others after epoch "
+            f"{until}. Remove the checkpoints of the search's runs, or set continue_training: false, to "
+            "start them anew."
         )
+    return Checkpoint(path, info, damaged)
 
 
 def restore(checkpoint: Checkpoint, run: Run, shapes: Params) -> RunState:
@@ -123,16 +112,14 @@ def restore(checkpoint: Checkpoint, run: Run, shapes: Params) -> RunState:
     assert checkpoint.path is not None
     like = jax.eval_shape(lambda params: (run.new_state(params), run.precision.keep(params)), shapes)
     state, best = load_tree(checkpoint.path, like)
-    info = checkpoint.info
+    info, progress = checkpoint.info, checkpoint.info["progress"]
+    if progress is not None:
+        sums = {name: tuple(progress[name]) for name in ("interval", "epoch")}
+        progress = Progress(**{**progress, **sums})
+    best_loss = float("inf") if info["best_loss"] is None else info["best_loss"]
+    losses = tuple(info["losses"])
     return RunState(
-        info["epoch"],
-        state,
-        best,
-        info["best_epoch"],
-        float("inf") if info["best_loss"] is None else info["best_loss"],
-        info["stale"],
-        tuple(info["losses"]),
-        None if info["progress"] is None else _progress(info["progress"]),
+        info["epoch"], state, best, info["best_epoch"], best_loss, info["stale"], losses, progress
     )
 
 
@@ -205,19 +192,10 @@ class Saver:
     def _save(self, state: RunState) -> None:
         progress = state.progress
         batch = 0 if progress is None else min(progress.updates * self._accumulation, self._batches)
-        counted = {
-            "epoch": state.epoch,
-            "best_epoch": state.best_epoch,
+        counted = {name: getattr(state, name) for name in ("epoch", "best_epoch", "stale", "losses")} | {
             "best_loss": state.best_loss if np.isfinite(state.best_loss) else None,
-            "stale": state.stale,
-            "losses": list(state.losses),
             "progress": None if progress is None else asdict(progress),
         }
         self._writer.start(Place(state.epoch, batch), (state.state, state.best), self._info() | counted)
         self._saved_at = time.monotonic()
         self._saved_epoch = state.epoch if progress is None else None
-
-
-def _progress(values: dict[str, Any]) -> Progress:
-    sums = {name: tuple(values[name]) for name in ("interval", "epoch")}
-    return Progress(**{**values, **sums})

@@ -3,7 +3,7 @@
 import logging
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from seqjax.artifacts.card import describe_run
 from seqjax.artifacts.layout import Layout, Which
 from seqjax.artifacts.model_files import export_models, exported_files, resolve_model_path
 from seqjax.artifacts.warm_start import warm_start
-from seqjax.commands.train_resume import Checkpoint, Saver, check_until, find_checkpoint, restore, run_info
+from seqjax.commands.train_resume import Checkpoint, Saver, find_checkpoint, restore, run_info
 from seqjax.config.load import resolve_path
 from seqjax.config.train import TrainConfig
 from seqjax.errors import ConfigError, TrainingError
@@ -28,8 +28,7 @@ from seqjax.training.logs import LogFiles, TextLog, baseline_lines, evaluation_v
 from seqjax.training.loop import Member
 from seqjax.training.processes import is_first, wait_for_all
 from seqjax.training.setup import Run, parameter_count
-from seqjax.training.state import Params
-from seqjax.training.step import Values
+from seqjax.training.step import Params, Values
 from seqjax.training.tensorboard import tensorboard_log
 
 if TYPE_CHECKING:
@@ -58,15 +57,11 @@ class TrainResult:
     """The outcome of a run that was trained to its end."""
 
     best: tuple[Path, ...]
-    """Model files of the best parameters."""
+    """Model files of the best parameters, and likewise of the last."""
     last: tuple[Path, ...]
-    """Model files of the last parameters."""
     best_epoch: int
-    """The epoch of the lowest validation loss."""
     best_validation_loss: float
-    """The lowest validation loss."""
     last_epoch: int
-    """The last completed epoch."""
     baselines: Mapping[str, float]
     """Validation loss of simple predictors, by name."""
 
@@ -103,6 +98,7 @@ class TrainingRun:
         self._files = LogFiles(self._layout.debug_log(), self._layout.info_log()) if alone else None
         self._open = ExitStack()
         self._saver: Saver | None = None
+        self._hooks: list[Hook] = []
 
     @property
     def seconds(self) -> float:
@@ -119,18 +115,22 @@ class TrainingRun:
           The run as a member of a population; or its end, if there is nothing left to train.
         """
         config, group, until = self._config, self._group, self.task.until
-        checkpoint = find_checkpoint(config, group.schema, self._layout, own=self.task.has_paused)
-        check_until(checkpoint, until)
+        checkpoint = find_checkpoint(
+            config, group.schema, self._layout, own=self.task.has_paused, until=until
+        )
         finished = checkpoint.is_finished(config.training_spec)
         if not finished and until is not None and checkpoint.info.get("epoch", 0) >= until:
             return _paused(checkpoint.info)
         with self._logging():
             self._announce(checkpoint)
-            run, self._data = group.prepare(config)
+            run = group.prepare(config)
             if not finished:
-                group.compile(run, values, checkpoint.micro_batches)
-            self._baselines = group.baselines(run, self._data)
-            self._tell_baselines()
+                group.compile(run, values, checkpoint.info.get("micro_batches", 1))
+            self._baselines = group.baselines(run)
+            for line in baseline_lines(self._baselines):
+                logger.info(line)
+            values_of = {name: evaluation_values(found) for name, found in self._baselines.items()}
+            self._log.write("baselines", values_of)
             start = self._start(run, checkpoint)
             return self._finish(start, finished=True) if finished else self._member(run, start, values)
 
@@ -146,7 +146,7 @@ class TrainingRun:
             if self._saver is not None:
                 self._saver.pause(member.state)
                 self._saver.finish()
-            if member.state.is_finished(epochs=member.epochs, patience=member.patience):
+            if member.is_finished:
                 return self._finish(member.state, finished=False)
         return _paused(vars(member.state))
 
@@ -178,12 +178,6 @@ class TrainingRun:
         settings = config.model_dump(mode="json")
         self._log.write("start", {"model": config.model_name, "config": settings, "labels": labels})
 
-    def _tell_baselines(self) -> None:
-        for line in baseline_lines(self._baselines):
-            logger.info(line)
-        values = {name: evaluation_values(found) for name, found in self._baselines.items()}
-        self._log.write("baselines", values)
-
     def _start(self, run: Run, checkpoint: Checkpoint) -> RunState:
         """A new model, or the run as its checkpoint has it."""
         config, spec = self._config, self._config.training_spec
@@ -192,20 +186,12 @@ class TrainingRun:
         start = restore(checkpoint, run, self._group.shapes)
         if checkpoint.is_finished(spec):
             patience = "" if spec.early_stopping_epochs is None else " or early_stopping_epochs"
-            logger.info(
-                "[INFO] %s is trained already: %d epochs, best epoch %d. To go on, raise epochs (%d)%s; to "
-                "start anew, set continue_training: false.",
-                config.model_name,
-                start.epoch,
-                start.best_epoch,
-                spec.epochs,
-                patience,
-            )
+            done = f"{start.epoch} epochs, best epoch {start.best_epoch}"
+            advice = f"raise epochs ({spec.epochs}){patience}; to start anew, set continue_training: false"
+            logger.info("[INFO] %s is trained already: %s. To go on, %s.", config.model_name, done, advice)
         else:
-            count = number(parameter_count(start.state.params))
-            logger.info(
-                "[INFO] Resuming training from checkpoint '%s'. Total params: %s", checkpoint.path, count
-            )
+            goes_on = "[INFO] Resuming training from checkpoint '%s'. Total params: %s"
+            logger.info(goes_on, checkpoint.path, number(parameter_count(start.state.params)))
         return start
 
     def _first_parameters(self) -> Params:
@@ -224,31 +210,29 @@ class TrainingRun:
         return found.params
 
     def _member(self, run: Run, start: RunState, values: Values) -> Member:
-        spec, member = self._config.training_spec, Member(run, start, self._config.training_spec.epochs)
-        member.patience, member.until, member.values = spec.early_stopping_epochs, self.task.until, values
+        spec, group, until = self._config.training_spec, self._group, self.task.until
+        patience = spec.early_stopping_epochs
+        member = Member(run, start, spec.epochs, patience=patience, until=until, values=values)
         if not is_first():
             return member
-        group = self._group
-        hooks: list[Hook] = [TextLog(self._baselines["last value"].losses.total, group.labels), self._log]
+        self._hooks = [TextLog(self._baselines["last value"].losses.total, group.labels), self._log]
         if "tensorboard" in spec.log_to:
-            folder = self._layout.tensorboard
-            hooks.append(self._open.enter_context(tensorboard_log(folder, len(run.order(1)), group.memory)))
+            log = tensorboard_log(self._layout.tensorboard, len(run.order(1)), group.memory)
+            self._hooks.append(self._open.enter_context(log))
         about = run_info(self._config, group.schema)
         self._saver = saver = Saver(
             self._layout, lambda: {**about, "micro_batches": group.micro_batches}, spec, run, start
         )
         self._open.callback(saver.close)
-        member.hooks = [self._in_its_logs([*hooks, group.watch, saver])]
-        member.is_due = lambda: saver.is_due
+        self._hooks += [group.watch, saver]
+        member.hooks, member.is_due = [self._tell], lambda: saver.is_due
         return member
 
-    def _in_its_logs(self, hooks: Sequence[Hook]) -> Hook:
-        def call(event: Event) -> None:
-            with self._logging():
-                for hook in hooks:
-                    hook(event)
-
-        return call
+    def _tell(self, event: Event) -> None:
+        """Calls the hooks; what they log goes to this run's files."""
+        with self._logging():
+            for hook in self._hooks:
+                hook(event)
 
     def _logging(self) -> AbstractContextManager[None]:
         """Sends what is logged to this run's files, unless those of a run by itself are open all the time."""
@@ -276,10 +260,9 @@ class TrainingRun:
 
     def _export(self, which: Which, state: RunState, *, missing_only: bool) -> tuple[Path, ...]:
         config, group = self._config, self._group
-        there = self._model_files(which, state.epoch)
+        there, best = self._model_files(which, state.epoch), which == "best"
         if not is_first() or (missing_only and all(path.exists() for path in there)):
             return there
-        best = which == "best"
         card = describe_run(
             config,
             group.schema,
@@ -288,7 +271,7 @@ class TrainingRun:
             last_epoch=state.epoch,
             validation_loss=state.best_loss if best or state.stale == 0 else None,
         )
-        count = min(config.inference_batch_size, len(self._data.validation))
+        windows = group.data.validation
         paths = export_models(
             self._layout,
             params=state.best if best else state.state.params,
@@ -297,7 +280,7 @@ class TrainingRun:
             config=config,
             which=which,
             epoch=state.epoch,
-            sample=self._data.validation.gather(np.arange(count)),
+            sample=windows.gather(np.arange(min(config.inference_batch_size, len(windows)))),
         )
         return tuple(paths)
 

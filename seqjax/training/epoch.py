@@ -7,30 +7,9 @@ from jaxtyping import Float
 
 from seqjax.errors import TrainingError
 from seqjax.training.events import BatchEvent, Progress
-from seqjax.training.metrics import Losses
-from seqjax.training.objective import loss_weights
+from seqjax.training.objective import Losses, loss_weights
 from seqjax.training.setup import Run
 from seqjax.training.step import NOT_FINITE
-
-
-def learning_rates(
-    run: Run, epoch: int, n_batches: int, losses: Sequence[float] = ()
-) -> Float[np.ndarray, "n_updates"]:
-    """The learning rate of each update of an epoch; `losses` are the validation losses of those before."""
-    return _scheduled(run, epoch, n_batches, lambda step: run.learning_rate(step, losses))
-
-
-def momenta(run: Run, epoch: int, n_batches: int) -> Float[np.ndarray, "n_updates"] | None:
-    """The momentum of each update of an epoch, where the schedule moves it."""
-    return None if run.momentum is None else _scheduled(run, epoch, n_batches, run.momentum)
-
-
-def next_save(run: Run, epoch: int, n_updates: int, update: int) -> int:
-    """The first update after `update` before which the run is to be saved, counted in its epoch."""
-    if run.save_interval is None:
-        return n_updates
-    before = (epoch - 1) * n_updates
-    return ((before + update) // run.save_interval + 1) * run.save_interval - before
 
 
 class Epoch:
@@ -48,18 +27,15 @@ class Epoch:
     ) -> None:
         self.number = number
         self.order = run.order(number)
-        """Its batches."""
-        self.rates = learning_rates(run, number, len(self.order), losses)
-        """Learning rate of each update."""
-        self.momenta = momenta(run, number, len(self.order))
-        """Momentum of each, where the schedule moves it."""
-        nothing = np.zeros(2 * len(run.evaluator.targets) + 1)
-        self.updates = 0 if progress is None else progress.updates
-        """Updates that were read."""
-        self.seconds = 0.0 if progress is None else progress.seconds
-        """How long they took."""
-        self._interval = nothing if progress is None else np.asarray(progress.interval)
-        self._whole = nothing if progress is None else np.asarray(progress.epoch)
+        n_batches = len(self.order)
+        self.rates = scheduled(run, number, n_batches, lambda step: run.learning_rate(step, losses))
+        self.momenta = None if run.momentum is None else scheduled(run, number, n_batches, run.momentum)
+        nothing = (0.0,) * (2 * len(run.evaluator.targets) + 1)
+        done = progress or Progress(0, 0.0, nothing, nothing)
+        self.updates = done.updates  # Updates that were read.
+        self.seconds = done.seconds  # How long they took.
+        self._interval = np.asarray(done.interval)
+        self._whole = np.asarray(done.epoch)
         self._interval_seconds = 0.0
         self._interval_updates = -(-run.log_interval // run.recipe.accumulation)
         self._run = run
@@ -68,6 +44,14 @@ class Epoch:
     def progress(self) -> Progress:
         """What is done, for going on later."""
         return Progress(self.updates, self.seconds, (*self._interval.tolist(),), (*self._whole.tolist(),))
+
+    def next_save(self, update: int) -> int:
+        """The first update after `update` before which the run is to be saved, counted in the epoch."""
+        interval, count = self._run.save_interval, len(self.rates)
+        if interval is None:
+            return count
+        before = (self.number - 1) * count
+        return ((before + update) // interval + 1) * interval - before
 
     @property
     def losses(self) -> Losses:
@@ -145,7 +129,7 @@ class Epoch:
         )
 
 
-def _scheduled(
+def scheduled(
     run: Run, epoch: int, n_batches: int, value: Callable[[int], float]
 ) -> Float[np.ndarray, "n_updates"]:
     """What a schedule says at each update of an epoch.

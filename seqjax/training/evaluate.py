@@ -1,44 +1,81 @@
-"""Losses over all windows of a data set, of anything that returns a model's outputs: a model, a baseline."""
+"""Losses and metrics over all windows of a data set, of anything that returns a model's outputs.
+
+Scores, which metrics (`seqjax.metrics`) are means of, are added up like losses, over positions that all weigh
+the same.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from seqjax.config.schema import HeadName, Schema
+from seqjax.metrics import METRICS, SCORES
+from seqjax.model.distributions import DISTRIBUTIONS
 from seqjax.training.feed import Feed, Step
-from seqjax.training.metrics import (
-    Losses,
-    Measured,
-    MetricSums,
-    Sums,
-    added,
-    mean_losses,
-    metric_sums,
-    metric_values,
-    no_metric_sums,
-    no_sums,
-)
 from seqjax.training.objective import (
+    Losses,
     Outputs,
+    Sums,
     Target,
+    added,
     loss_sums,
     loss_weights,
+    mean,
+    mean_losses,
+    no_sums,
     with_numbers,
     without_smoothing,
 )
 from seqjax.training.placement import Placement, Tree
 from seqjax.windows.order import Order
-from seqjax.windows.windows import Batch, target_mask
+from seqjax.windows.windows import Batch, target_mask, targets_of
 
 Predict = Callable[[Tree, Batch], Outputs]
 """(parameters, batch) -> logits (B, L, C) or values (B, L, 1) of each target."""
 
 _BATCHES_PER_DISPATCH = 64
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The metrics of one target."""
+
+    head: HeadName
+    metrics: tuple[str, ...]
+    """Rows of `seqjax.metrics.METRICS`."""
+    std: float = 1.0
+    """The target's standard deviation, which turns standardised values into those of the table."""
+
+    @property
+    def scores(self) -> tuple[str, ...]:
+        """The scores that the metrics are means of."""
+        rows = METRICS[self.head]
+        return tuple(dict.fromkeys(score for name in self.metrics for score in rows[name].scores))
+
+
+MetricSums: TypeAlias = dict[str, dict[str, Sums]]  # By target and score.
+
+
+def measured_targets(schema: Schema, std: Mapping[str, float]) -> dict[str, Measured]:
+    """All metrics that say something, of each target.
+
+    Args:
+      schema: The targets, and how many classes they have.
+      std: Standard deviation of real targets; one that is missing is measured in standard deviations.
+    """
+    measured = {}
+    for name in schema.targets:
+        head, classes = schema.head(name), schema.n_classes.get(name, 1)
+        rows = {key: row for key, row in METRICS[head].items() if row.in_training and classes > row.classes}
+        first = sorted(rows, key=lambda key: rows[key].classes)
+        measured[name] = Measured(head, tuple(first), std.get(name, 1.0))
+    return measured
 
 
 class Evaluation(NamedTuple):
@@ -66,11 +103,9 @@ class Evaluator:
 
     predict: Predict
     targets: tuple[Target, ...]
-    """What counts, and how."""
     share_columns: Mapping[str, int] = field(default_factory=dict)
     """Number of classes of each target whose predicted classes are counted."""
     measured: Mapping[str, Measured] = field(default_factory=dict)
-    """The metrics of each target."""
 
     def empty(self) -> Found:
         """Sums over no batch."""
@@ -79,11 +114,6 @@ class Evaluator:
             no_metric_sums(self.measured),
             {name: jnp.zeros(width, jnp.int32) for name, width in self.share_columns.items()},
         )
-
-    def step(self, found: Found, batch: Batch, index: Int[Array, ""], params: Tree) -> Found:
-        """A step of a fold: the sums with those of one more batch."""
-        del index
-        return self.counted(found, self.predict(params, batch), batch)
 
     def counted(self, found: Found, outputs: Outputs, batch: Batch) -> Found:
         """The sums with those of what was predicted for one more batch."""
@@ -110,12 +140,27 @@ class CompiledEvaluator:
       feed: The data.
       order: Its batches.
       placement: The devices.
+      slots: Of so many runs, whose parameters, numbers and sums are stacked; None is a run by itself.
     """
 
-    def __init__(self, evaluator: Evaluator, feed: Feed, order: Order, placement: Placement) -> None:
-        self._fold = feed.fold(evaluation_step(evaluator))
+    def __init__(
+        self,
+        evaluator: Evaluator,
+        feed: Feed,
+        order: Order,
+        placement: Placement,
+        *,
+        slots: int | None = None,
+    ) -> None:
+        step, by_rows = evaluation_step(evaluator), slots is not None and placement.size > 1
+        self._fold = feed.fold(step if slots is None else batched(step), by_rows=by_rows)
         self._placed = feed.place(order)
-        self._empty = jax.jit(evaluator.empty, out_shardings=placement.everywhere)
+
+        def empty() -> Found:
+            sums = evaluator.empty()
+            return sums if slots is None else jax.tree.map(lambda leaf: jnp.stack([leaf] * slots), sums)
+
+        self._empty = jax.jit(empty, out_shardings=placement.rows if by_rows else placement.everywhere)
         self._dispatches = dispatches(len(order))
 
     def __call__(self, params: Tree, values: Tree) -> list[Found]:
@@ -138,9 +183,10 @@ def evaluation_step(evaluator: Evaluator) -> Step[Found]:
     """A step of an evaluation whose constants are (parameters, a run's own numbers)."""
 
     def step(found: Found, batch: Batch, index: Int[Array, ""], constants: tuple[Tree, Tree]) -> Found:
+        del index
         params, values = constants
         targets = without_smoothing(with_numbers(evaluator.targets, values.get("targets", {})))
-        return replace(evaluator, targets=targets).step(found, batch, index, params)
+        return replace(evaluator, targets=targets).counted(found, evaluator.predict(params, batch), batch)
 
     return step
 
@@ -169,12 +215,88 @@ def evaluate_side_by_side(
     }
 
 
+def batched(step: Step[Any], *, own_batches: bool = False) -> Step[Any]:
+    """A step of all slots: carry and constants have a first axis of slots.
+
+    Args:
+      step: That of one.
+      own_batches: Whether the rows of a batch are those of the slots, one after the other.
+    """
+
+    def all_of_them(carry: Tree, batch: Batch, index: Int[Array, ""], constants: Tree) -> Tree:
+        if not own_batches:
+            return jax.vmap(lambda carry, constants: step(carry, batch, index, constants))(carry, constants)
+        slots = len(jax.tree.leaves(carry)[0])
+        own = jax.tree.map(lambda leaf: leaf.reshape(slots, -1, *leaf.shape[1:]), batch)
+        return jax.vmap(lambda carry, batch, constants: step(carry, batch, index, constants))(
+            carry, own, constants
+        )
+
+    return all_of_them
+
+
 def dispatches(n_batches: int) -> list[tuple[int, int]]:
     """The (first batch, end) of each dispatch of an evaluation."""
     return [
         (begin, min(begin + _BATCHES_PER_DISPATCH, n_batches))
         for begin in range(0, n_batches, _BATCHES_PER_DISPATCH)
     ]
+
+
+def metric_sums(
+    measured: Mapping[str, Measured], outputs: Mapping[str, Float[Array, "B T _"]], batch: Batch
+) -> MetricSums:
+    """Sums of what the metrics average, and numbers of positions.
+
+    Args:
+      measured: What is measured.
+      outputs: Raw outputs of each target.
+      batch: The truth.
+    """
+    mask_BT = target_mask(batch)
+    count = mask_BT.sum().astype(jnp.float32)
+    sums: MetricSums = {}
+    for name, target in measured.items():
+        row, truth_BT = DISTRIBUTIONS[target.head], targets_of(batch, name)
+        parameters = row.parameters(outputs[name].astype(jnp.float32))
+        values = {score: SCORES[score](row, parameters, truth_BT) for score in target.scores}
+        sums[name] = {
+            score: Sums(jnp.where(mask_BT, value, 0.0).sum(), count) for score, value in values.items()
+        }
+    return sums
+
+
+def no_metric_sums(measured: Mapping[str, Measured]) -> MetricSums:
+    """Sums of nothing."""
+    return {name: no_sums(target.scores) for name, target in measured.items()}
+
+
+def metric_values(
+    measured: Mapping[str, Measured], parts: Sequence[MetricSums]
+) -> dict[str, dict[str, float]]:
+    """Adds up sums in float64 and makes the metrics of them; waits for the device.
+
+    Args:
+      measured: What was measured.
+      parts: Sums from several dispatches.
+
+    Returns:
+      The metrics of each target, by name; those of no position are left out.
+    """
+    fetched = jax.device_get(list(parts))
+    return {name: _values(target, [part[name] for part in fetched]) for name, target in measured.items()}
+
+
+def _values(target: Measured, parts: Sequence[Mapping[str, Sums]]) -> dict[str, float]:
+    means = {score: mean([part[score] for part in parts]) for score in target.scores}
+    if None in means.values():
+        return {}
+    rows, means = METRICS[target.head], {score: np.float64(value) for score, value in means.items()}
+    with np.errstate(over="ignore", divide="ignore"):
+        return {
+            name: float(rows[name].in_units(rows[name].of(*map(means.get, rows[name].scores)), target.std))
+            for name in target.metrics
+        }
 
 
 def _class_counts(logits_BTC: Float[Array, "B T C"], mask_BT: Array) -> Int[Array, "C"]:

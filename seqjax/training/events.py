@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from seqjax.training.evaluate import Evaluation
-from seqjax.training.metrics import Losses
-from seqjax.training.state import Params, TrainState
+from seqjax.training.objective import Losses
+from seqjax.training.step import Params, TrainState
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,6 @@ class BatchEvent:
     batches: int
     """Batches of an epoch."""
     count: int
-    """How many they are."""
     losses: Losses
     """Mean over them."""
     learning_rate: float
@@ -30,6 +29,11 @@ class BatchEvent:
     skipped: int = 0
     """Updates that were left out because a float16 gradient overflowed; the loss scale was halved at each."""
 
+    @property
+    def samples_per_second(self) -> float:
+        """Windows a second."""
+        return self.samples / max(self.seconds, 1e-9)
+
 
 @dataclass(frozen=True)
 class EpochEvent:
@@ -37,7 +41,6 @@ class EpochEvent:
 
     epoch: int
     evaluation: Evaluation
-    """On the validation data."""
     learning_rate: float
     seconds: float
     training: Losses | None = None
@@ -53,7 +56,6 @@ class Progress:
     """
 
     updates: int
-    """Updates that are done."""
     seconds: float
     """How long they took."""
     interval: tuple[float, ...]
@@ -72,7 +74,6 @@ class RunState:
     best: Params
     best_epoch: int = 0
     best_loss: float = float("inf")
-    """Validation loss of the best parameters."""
     stale: int = 0
     """Epochs since the best."""
     losses: tuple[float, ...] = ()
@@ -91,7 +92,6 @@ class StateEvent:
 
     state: RunState
     finished: bool
-    """Whether no epoch follows."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,6 @@ class ResumeEvent:
     """The run goes on from a place; what was told of later ones will be told again."""
 
     epoch: int
-    """The epoch that it goes on with."""
     batch: int
     """Batches of that epoch that are done."""
     batches: int

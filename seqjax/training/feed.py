@@ -9,11 +9,11 @@ Training and evaluation are both folds. Two feeds run the same steps with the sa
   meanwhile. Each process cuts the rows of its own devices alone.
 """
 
-import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple, ParamSpec, Protocol, TypeAlias, TypeVar, runtime_checkable
+from typing import Any, NamedTuple, ParamSpec, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -33,13 +33,23 @@ Step = Callable[[Carry, Batch, Index, Tree], Carry]
 Fold = Callable[[Carry, Tree, Tree, int, int], Carry]
 """(carry, constants, placed order, first batch, end) -> carry; the carry that is given is consumed."""
 
+# A device counts rows, and the places of an order with what fills it up, in 32 bits.
 _MOST_ROWS = 2**31 - 2**24
-"""A device counts rows, and the places of an order with what fills it up, in 32 bits."""
 
 
-@runtime_checkable
-class Feed(Protocol):
-    """A source of batches."""
+class Feed(ABC):
+    """A source of batches.
+
+    Args:
+      compiler_options: XLA's, for the compiled loops.
+      placement: The devices; None is jax's default device.
+    """
+
+    def __init__(self, compiler_options: Mapping[str, Any] | None, placement: Placement | None) -> None:
+        self._options = compiler_options
+        self._placement = placement or Placement()
+        self.nbytes = 0
+        """Bytes of data that stay on the device, on each if there are several."""
 
     def place(self, order: Order | Sequence[Order], *, accumulation: int = 1, micro_batches: int = 1) -> Tree:
         """Makes the batches of an order ready for folds, which see those of an update as one.
@@ -50,22 +60,31 @@ class Feed(Protocol):
           accumulation: Batches an update.
           micro_batches: Micro-batches a batch.
         """
-        ...
+        orders = (order,) if isinstance(order, Order) else tuple(order)
+        devices = self._placement.size if isinstance(order, Order) else 1
+        grouping = Grouping(orders[0].batch_size, accumulation, micro_batches, devices)
+        return self._place(Updates(orders, grouping))
 
+    @abstractmethod
     def fold(self, step: Step[Carry], *, by_rows: bool = False) -> Fold[Carry]:
         """Compiles a step, once, into a loop over batches.
 
         Args:
-          step: What is done with each batch.
+          step: Computes the next carry from each batch.
           by_rows: Whether the carry is cut among the devices by its first axis, rather than on all alike.
         """
-        ...
 
+    @abstractmethod
+    def _place(self, updates: Updates) -> Tree: ...
 
-def _updates(order: Order | Sequence[Order], devices: int, **sizes: int) -> Updates:
-    alone = isinstance(order, Order)
-    orders = (order,) if alone else tuple(order)
-    return Updates(orders, Grouping(orders[0].batch_size, devices=devices if alone else 1, **sizes))
+    def _compiled(self, function: Callable[P, Carry], *, by_rows: bool) -> Callable[P, Carry]:
+        """Compiles a function that consumes its first argument; its result lies where `by_rows` says."""
+        return jax.jit(
+            function,
+            donate_argnums=0,
+            out_shardings=self._placement.rows if by_rows else self._placement.everywhere,
+            compiler_options=dict(self._options or {}) or None,
+        )
 
 
 class Rows(NamedTuple):
@@ -74,13 +93,11 @@ class Rows(NamedTuple):
     columns: dict[str, Num[Any, "N"]]
     """Encoded rows; ids in the smallest integer type."""
     first_row: Int[Any, "R"]
-    """The first row of each run."""
     rows: Int[Any, "R"]
     """Number of rows of each run."""
     first_window: Int[Any, "R"] | None
     """Number of the first window of each run; None where each has one alone."""
     stride: Int[Any, ""]
-    """The step between the windows of a run."""
     slots: Int[Any, ""]
     """Most items of a window as runs were cut; those that are shown are the newest."""
 
@@ -148,7 +165,7 @@ class PlacedOrder:
         return jax.vmap(lambda keys: windows_at(places, self.n, keys))(self.keys).reshape(-1)
 
 
-class ResidentFeed:
+class ResidentFeed(Feed):
     """Batches that are cut on the device."""
 
     def __init__(
@@ -159,24 +176,14 @@ class ResidentFeed:
         compiler_options: Mapping[str, Any] | None = None,
         placement: Placement | None = None,
     ) -> None:
-        self._options = dict(compiler_options or {})
-        self._placement = placement or Placement()
+        super().__init__(compiler_options, placement)
         self._slots = windows.seq_length + 1
         self._rows = self._placement.replicate(rows_of(windows, columns))
+        self.nbytes = sum(leaf.nbytes for leaf in jax.tree.leaves(self._rows))
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of data that stay on the device, on each if there are several."""
-        return sum(leaf.nbytes for leaf in jax.tree.leaves(self._rows))
-
-    def place(
-        self, order: Order | Sequence[Order], *, accumulation: int = 1, micro_batches: int = 1
-    ) -> PlacedOrder:
+    def _place(self, updates: Updates) -> PlacedOrder:
         """The few numbers from which the order is computed on the device."""
-        updates = _updates(
-            order, self._placement.size, accumulation=accumulation, micro_batches=micro_batches
-        )
-        keys = [one.keys for one in updates.orders if one.keys is not None]
+        keys = [order.keys for order in updates.orders if order.keys is not None]
         n = np.asarray(updates.orders[0].n, np.int32)
         n, keys = self._placement.replicate((n, np.stack(keys) if keys else None))
         return PlacedOrder(n, keys, updates.grouping, len(updates.orders))
@@ -193,7 +200,7 @@ class ResidentFeed:
 
             return jax.lax.fori_loop(bounds[0], bounds[1], body, carry)
 
-        compiled = _compiled(loop, self._placement, self._options, by_rows=by_rows)
+        compiled = self._compiled(loop, by_rows=by_rows)
 
         def fold(carry: Carry, constants: Tree, order: Tree, begin: int, end: int) -> Carry:
             bounds = np.int32(begin), np.int32(end)
@@ -203,7 +210,7 @@ class ResidentFeed:
         return fold
 
 
-class StreamedFeed:
+class StreamedFeed(Feed):
     """Batches that are cut on the host.
 
     Args:
@@ -223,34 +230,22 @@ class StreamedFeed:
         placement: Placement | None = None,
         loader: Loader | None = None,
     ) -> None:
-        self._options = dict(compiler_options or {})
-        self._placement = placement or Placement()
+        super().__init__(compiler_options, placement)
         self._loader = loader or Loader(windows, columns)
-        self.nbytes = 0
-        """Bytes of data that stay on the device: none."""
-        self.waited = 0.0
-        """Seconds that the host has spent on getting batches."""
 
-    def place(
-        self, order: Order | Sequence[Order], *, accumulation: int = 1, micro_batches: int = 1
-    ) -> "Stream":
+    def _place(self, updates: Updates) -> "Stream":
         """The rows of the updates that this process reads."""
-        updates = _updates(
-            order, self._placement.size, accumulation=accumulation, micro_batches=micro_batches
-        )
         own = self._placement.own_rows(updates.batch_size)
         return Stream(replace(updates, rows=own), self._loader)
 
     def fold(self, step: Step[Carry], *, by_rows: bool = False) -> Fold[Carry]:
         """A loop on the host over a compiled step."""
-        compiled = _compiled(step, self._placement, self._options, by_rows=by_rows)
+        compiled = self._compiled(step, by_rows=by_rows)
 
         def fold(carry: Carry, constants: Tree, stream: "Stream", begin: int, end: int) -> Carry:
             carry = carry if by_rows else self._placement.ensure_replicated(carry)
             for index in range(begin, end):
-                before = time.perf_counter()
                 own = stream.batch(index)
-                self.waited += time.perf_counter() - before
                 batch = Batch(
                     {name: self._placement.from_local_rows(column) for name, column in own.columns.items()},
                     self._placement.from_local_rows(own.padding),
@@ -275,11 +270,11 @@ class Stream:
         if self._batches is None or number != self._next:
             self._close()
             self._batches = self._loader.batches(self._updates, number)
-        found = next(self._batches)
+        batch = next(self._batches)
         self._next = number + 1
         if self._next == len(self._updates):
             self._close()
-        return found
+        return batch
 
     def _close(self) -> None:
         if self._batches is not None:
@@ -287,42 +282,15 @@ class Stream:
             self._batches = None
 
 
-def _compiled(
-    function: Callable[P, Carry], placement: Placement, options: Mapping[str, Any], *, by_rows: bool
-) -> Callable[P, Carry]:
-    """A function compiled so that its first argument is consumed; its result lies where `by_rows` says."""
-    return jax.jit(
-        function,
-        donate_argnums=0,
-        out_shardings=placement.rows if by_rows else placement.everywhere,
-        compiler_options=dict(options) or None,
-    )
-
-
-def build_feed(
-    windows: Windows,
-    columns: tuple[str, ...],
-    *,
-    limit: float | None,
-    compiler_options: Mapping[str, Any] | None = None,
-    placement: Placement | None = None,
-    loader: Loader | None = None,
-) -> ResidentFeed | StreamedFeed:
-    """A resident feed where the data fits, else a streamed one.
+def fits(windows: Windows, columns: Sequence[str], *, limit: float | None) -> bool:
+    """Whether a data set can be kept on a device.
 
     Args:
       windows: The data.
       columns: Which columns a batch holds.
-      limit: Bytes that the data may take on the device; null knows no limit.
-      compiler_options: XLA's, for the compiled loops.
-      placement: The devices; null is jax's default device.
-      loader: What gathers the batches of a streamed feed.
+      limit: Bytes that it may take there; None knows no limit.
     """
     size = sum(windows.columns[name].nbytes for name in columns)
     size += min(size, 8 * len(windows)) if windows.runs.is_even else 8 * len(windows)
     rows = max(len(windows), *(len(windows.columns[name]) for name in columns))
-    if rows < _MOST_ROWS and (limit is None or size <= limit):
-        return ResidentFeed(windows, columns, compiler_options=compiler_options, placement=placement)
-    return StreamedFeed(
-        windows, columns, compiler_options=compiler_options, placement=placement, loader=loader
-    )
+    return rows < _MOST_ROWS and (limit is None or size <= limit)

@@ -11,7 +11,8 @@ import math
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import IO
@@ -20,15 +21,15 @@ from seqjax.console import Advance
 from seqjax.stopping import signal_of
 from seqjax.training.evaluate import Evaluation
 from seqjax.training.events import BatchEvent, EpochEvent, Event, Hook, ResumeEvent, StateEvent
-from seqjax.training.metrics import Losses
+from seqjax.training.objective import Losses
 
 logger = logging.getLogger(__name__)
 
 RULE = "-" * 89
 _LOGGER = "seqjax"
 _MANY_TARGETS = 3
+# Of each target's metrics, the one that is shown under the bar, and as what.
 _HEADLINES = {"top_1_accuracy": "top-1", "mae": "MAE"}
-"""Of each target's metrics, the one that is shown under the bar, and as what."""
 _LINE = logging.Formatter("%(asctime)s | %(levelname)s | %(message)s", "%Y-%m-%d %H:%M:%S")
 
 
@@ -48,22 +49,6 @@ def batch_line(event: BatchEvent) -> str:
         f"[INFO] Epoch {event.epoch:3d} | Batch {event.batch:5d}/{event.batches:5d} "
         f"| Loss: {number(event.losses.total)} | LR: {number(event.learning_rate)} "
         f"| S/Batch {number(event.seconds / event.count)}"
-    )
-
-
-def skipped_line(event: BatchEvent) -> str:
-    """The line of updates that were left out."""
-    return (
-        f"[INFO] Epoch {event.epoch:3d} | Skipped updates: {event.skipped} | A float16 gradient overflowed; "
-        "the loss scale was halved each time."
-    )
-
-
-def resume_line(event: ResumeEvent) -> str:
-    """The line of a run that goes on."""
-    return (
-        f"[INFO] Resumed at epoch {event.epoch}, batch {event.batch} of {event.batches} | What was logged "
-        "after that is logged again."
     )
 
 
@@ -116,12 +101,8 @@ def baseline_lines(baselines: Mapping[str, Evaluation]) -> list[str]:
 @contextmanager
 def log_files(debug: Path, info: Path) -> Iterator[None]:
     """Appends what seqjax logs to two files while the block runs, and shows it as before: see `LogFiles`."""
-    files = LogFiles(debug, info)
-    try:
-        with files.attached():
-            yield
-    finally:
-        files.close()
+    with closing(LogFiles(debug, info)) as files, files.attached():
+        yield
 
 
 class LogFiles:
@@ -185,6 +166,7 @@ def _tell_end(error: BaseException, handlers: Sequence[logging.Handler]) -> None
             handler.handle(record)
 
 
+@dataclass(frozen=True)
 class TextLog:
     """A hook that writes text lines.
 
@@ -193,9 +175,8 @@ class TextLog:
       labels: Values of ids, by column.
     """
 
-    def __init__(self, baseline_loss: float, labels: Mapping[str, Mapping[int, str]]) -> None:
-        self._baseline_loss = baseline_loss
-        self._labels = labels
+    baseline_loss: float
+    labels: Mapping[str, Mapping[int, str]]
 
     def __call__(self, event: Event) -> None:
         """Writes the lines of an event."""
@@ -203,16 +184,20 @@ class TextLog:
             case BatchEvent():
                 logger.info(batch_line(event))
                 if event.skipped:
-                    logger.info(skipped_line(event))
+                    skipped = f"Epoch {event.epoch:3d} | Skipped updates: {event.skipped}"
+                    why = "A float16 gradient overflowed; the loss scale was halved each time."
+                    logger.info("[INFO] %s | %s", skipped, why)
             case EpochEvent():
-                for line in validation_lines(event, self._baseline_loss, self._labels):
+                for line in validation_lines(event, self.baseline_loss, self.labels):
                     logger.info(line)
             case StateEvent(state=state):
                 logger.debug("best epoch %d, %d epochs since", state.best_epoch, state.stale)
             case ResumeEvent():
-                logger.info(resume_line(event))
+                place = f"epoch {event.epoch}, batch {event.batch} of {event.batches}"
+                logger.info("[INFO] Resumed at %s | What was logged after that is logged again.", place)
 
 
+@dataclass(frozen=True)
 class JsonLog:
     """A hook that writes one JSON object an event, with `event` saying which kind: batch, validation, ...
 
@@ -220,25 +205,26 @@ class JsonLog:
 
     Args:
       stream: Where to.
-      memory: Says how many bytes are in use; null writes nothing of that.
+      memory: Says how many bytes are in use; None writes nothing of that.
     """
 
-    def __init__(self, stream: IO[str], memory: Callable[[], int] | None = None) -> None:
-        self._stream = stream
-        self._memory = memory
+    stream: IO[str]
+    memory: Callable[[], int] | None = None
 
     def write(self, event: str, values: Mapping[str, object]) -> None:
         """Writes an object with the time, the kind of event, and some values."""
         now = datetime.now().astimezone().isoformat(timespec="milliseconds")
-        found = _finite({"time": now, "event": event, **values})
-        self._stream.write(json.dumps(found, allow_nan=False) + "\n")
-        self._stream.flush()
+        line = json.dumps({"time": now, "event": event, **values})
+        # Python writes NaN and Infinity, which other readers of JSON refuse.
+        finite = json.loads(line, parse_constant=lambda _: None)
+        self.stream.write(json.dumps(finite) + "\n")
+        self.stream.flush()
 
     def __call__(self, event: Event) -> None:
         """Writes the object of an event."""
         match event:
             case BatchEvent():
-                memory = {} if self._memory is None else {"memory_bytes": self._memory()}
+                memory = {} if self.memory is None else {"memory_bytes": self.memory()}
                 self.write("batch", _batch_values(event) | memory)
             case EpochEvent():
                 self.write("validation", _epoch_values(event))
@@ -246,8 +232,7 @@ class JsonLog:
                 score = {name: getattr(state, name) for name in ("epoch", "best_epoch", "best_loss")}
                 self.write("standing", {**score, "finished": event.finished})
             case ResumeEvent():
-                place = {"epoch": event.epoch, "batch": event.batch, "batches": event.batches}
-                self.write("resumed", place)
+                self.write("resumed", asdict(event))
 
 
 @contextmanager
@@ -290,7 +275,7 @@ def _batch_values(event: BatchEvent) -> dict[str, object]:
         **loss_values(event.losses),
         "learning_rate": event.learning_rate,
         "seconds": event.seconds,
-        "samples_per_second": event.samples / max(event.seconds, 1e-9),
+        "samples_per_second": event.samples_per_second,
         **({"skipped_updates": event.skipped} if event.skipped else {}),
     }
 
@@ -302,20 +287,14 @@ def evaluation_values(evaluation: Evaluation) -> dict[str, object]:
 
 
 def _epoch_values(event: EpochEvent) -> dict[str, object]:
-    values: dict[str, object] = {"epoch": event.epoch, **evaluation_values(event.evaluation)}
-    if event.training is not None:
-        values["training"] = loss_values(event.training)
-    shares = {name: [float(share) for share in found] for name, found in event.evaluation.shares.items()}
-    return values | {"learning_rate": event.learning_rate, "seconds": event.seconds, "shares": shares}
-
-
-def _finite(value: object) -> object:
-    """The value with null for every number that is not finite."""
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return {
+        "epoch": event.epoch,
+        **evaluation_values(event.evaluation),
+        **({} if event.training is None else {"training": loss_values(event.training)}),
+        "learning_rate": event.learning_rate,
+        "seconds": event.seconds,
+        "shares": {name: shares.tolist() for name, shares in event.evaluation.shares.items()},
+    }
 
 
 def _metric_words(metrics: Mapping[str, float]) -> list[str]:
@@ -330,35 +309,33 @@ def _file_handler(path: Path, level: int) -> logging.Handler:
     return handler
 
 
-def live_view(bar: Advance, memory: Callable[[], int]) -> Hook:
+def live_view(bar: Advance, memory: Callable[[], int], *, alone: bool = True) -> Hook:
     """A hook that moves a bar of batches, and shows how the run does.
 
     Args:
       bar: From `seqjax.console.progress`.
       memory: Says how many bytes are in use.
+      alone: Whether the bar is that of one run; nothing but its batches is shown of one among others.
     """
 
     def hook(event: Event) -> None:
         match event:
             case BatchEvent():
-                bar.advance(event.count, **batch_numbers(event), memory=size(memory()))
-            case EpochEvent():
-                bar.advance(0, **validation_numbers(event))
+                shown = {
+                    "epoch": str(event.epoch),
+                    "loss": f"{event.losses.total:.4g}",
+                    "lr": f"{event.learning_rate:.3g}",
+                    "samples/s": f"{event.samples_per_second:,.0f}",
+                    "memory": size(memory()),
+                }
+                bar.advance(event.count, **(shown if alone else {}))
+            case EpochEvent() if alone:
+                bar.advance(0, **_validation_numbers(event))
 
     return hook
 
 
-def batch_numbers(event: BatchEvent) -> dict[str, str]:
-    """What is shown of some batches."""
-    return {
-        "epoch": str(event.epoch),
-        "loss": f"{event.losses.total:.4g}",
-        "lr": f"{event.learning_rate:.3g}",
-        "samples/s": f"{event.samples / max(event.seconds, 1e-9):,.0f}",
-    }
-
-
-def validation_numbers(event: EpochEvent) -> dict[str, str]:
+def _validation_numbers(event: EpochEvent) -> dict[str, str]:
     """What is shown of an evaluation: the loss, and of a few targets one metric each."""
     numbers = {"validation": f"{event.evaluation.losses.total:.4g}"}
     metrics = event.evaluation.metrics

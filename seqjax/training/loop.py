@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
@@ -29,7 +29,7 @@ from jaxtyping import Float
 from seqjax.errors import SeqjaxError, TrainingError
 from seqjax.stopping import Note, signal_of, stop_error
 from seqjax.training.devices import is_out_of_memory
-from seqjax.training.epoch import Epoch, next_save
+from seqjax.training.epoch import Epoch
 from seqjax.training.evaluate import Evaluation
 from seqjax.training.events import (
     EpochEvent,
@@ -41,17 +41,14 @@ from seqjax.training.events import (
     StateEvent,
 )
 from seqjax.training.processes import Agreement, Request
-from seqjax.training.runners import Kind, Runner, Sent, Work, build_runner
+from seqjax.training.runners import Kind, Loop, Runner, Sent, Stacked, Threads, Work
 from seqjax.training.setup import Run
-from seqjax.training.state import TrainState
-from seqjax.training.step import TABLE_ROWS, Constants, Values
-from seqjax.training.threads import Threads
+from seqjax.training.step import TABLE_ROWS, Constants, TrainState, Values
 
 logger = logging.getLogger(__name__)
 
 _SECONDS_PER_DISPATCH = 0.5
-_MOST_MICRO_BATCHES = 8
-"""Into how many micro-batches a batch is cut at most where memory is short."""
+_MOST_MICRO_BATCHES = 8  # Into how many micro-batches a batch is cut at most where memory is short.
 
 
 @dataclass(eq=False)
@@ -70,21 +67,22 @@ class Member:
     values: Values = field(default_factory=dict)
     """Its numbers in which the population differs."""
     hooks: Sequence[Hook] = ()
-    """Called with everything that happens to it."""
     is_due: Callable[[], bool] = lambda: False
     """Says whether it is time to save, whatever the epoch."""
     error: TrainingError | None = None
-    """Why it cannot go on."""
     epoch: Epoch = field(init=False)
-    """The epoch that is under way."""
     _has_begun: bool = False
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether no epoch follows."""
+        return self.state.is_finished(epochs=self.epochs, patience=self.patience)
 
     @property
     def is_over(self) -> bool:
         """Whether the member leaves."""
-        finished = self.state.is_finished(epochs=self.epochs, patience=self.patience)
         paused = self.until is not None and self.state.epoch >= self.until
-        return self.error is not None or finished or paused
+        return self.error is not None or self.is_finished or paused
 
     @property
     def batches_done(self) -> int:
@@ -97,10 +95,8 @@ class Member:
         """Takes a slot; returns whether the run is new, and to be evaluated before its first epoch."""
         is_new = not (self._has_begun or self.state.epoch or self.state.progress)
         if not is_new:
-            batches = len(self.run.order(1))
-            self.tell(
-                ResumeEvent(self.state.epoch + 1, self.batches_done - self.state.epoch * batches, batches)
-            )
+            batches, epoch = len(self.run.order(1)), self.state.epoch
+            self.tell(ResumeEvent(epoch + 1, self.batches_done - epoch * batches, batches))
         self._has_begun = True
         return is_new
 
@@ -108,15 +104,8 @@ class Member:
         """The work of the next epoch, or of what is left of it."""
         state = self.state
         self.epoch = Epoch(self.run, state.epoch + 1, losses=state.losses, progress=state.progress)
-        return self.work(self.epoch)
-
-    def work(self, epoch: Epoch) -> Work:
-        """The updates of an epoch as a runner takes them."""
-        return Work(epoch.order, Constants(epoch.rates, self.run.key, self.values, epoch.momenta))
-
-    def next_save(self, update: int) -> int:
-        """The first update after `update` before which the run is to be saved."""
-        return next_save(self.run, self.epoch.number, len(self.epoch.rates), update)
+        constants = Constants(self.epoch.rates, self.run.key, self.values, self.epoch.momenta)
+        return Work(self.epoch.order, constants)
 
     def read(self, rows: Float[np.ndarray, "n columns"], seconds: float) -> None:
         """Takes in what updates found."""
@@ -126,20 +115,19 @@ class Member:
         except TrainingError as error:
             self.error = error
 
-    def evaluated(self, evaluation: Evaluation, seconds: float) -> bool:
-        """Takes in the evaluation before training; returns whether the run can go on."""
-        return self._told_evaluation(0, evaluation, seconds, self.run.learning_rate(0, ()))
+    def evaluated(self, evaluation: Evaluation, seconds: float) -> None:
+        """Takes in the evaluation before training."""
+        self._read_evaluation(EpochEvent(0, evaluation, self.run.learning_rate(0, ()), seconds))
 
     def end_epoch(self, evaluation: Evaluation, state: TrainState, seconds: float) -> None:
         """Takes in an evaluation and the state after an epoch, and keeps the score."""
-        epoch, loss = self.epoch, evaluation.losses.total
-        if not self._told_evaluation(
-            epoch.number, evaluation, epoch.seconds + seconds, float(epoch.rates[-1])
-        ):
-            return
-        self.state = next_state(self.state, loss, state)
-        finished = self.state.is_finished(epochs=self.epochs, patience=self.patience)
-        self.tell(StateEvent(self.state, finished))
+        epoch, rate = self.epoch, float(self.epoch.rates[-1])
+        self._read_evaluation(
+            EpochEvent(epoch.number, evaluation, rate, epoch.seconds + seconds, epoch.losses)
+        )
+        if self.error is None:
+            self.state = next_state(self.state, evaluation.losses.total, state)
+            self.tell(StateEvent(self.state, self.is_finished))
 
     def pause(self, state: TrainState, signal: int) -> None:
         """Notes where the run is in the middle of an epoch, at a moment at which it may be saved."""
@@ -151,16 +139,16 @@ class Member:
         for hook in self.hooks:
             hook(event)
 
-    def _told_evaluation(self, epoch: int, found: Evaluation, seconds: float, rate: float) -> bool:
-        if not math.isfinite(found.losses.total):
+    def _read_evaluation(self, event: EpochEvent) -> None:
+        loss = event.evaluation.losses.total
+        if math.isfinite(loss):
+            self.tell(event)
+        else:
             self.error = TrainingError(
-                f"The validation loss is {found.losses.total} after epoch {epoch}. Nothing was exported; "
+                f"The validation loss is {loss} after epoch {event.epoch}. Nothing was exported; "
                 "checkpoints of earlier epochs are kept. Try a lower learning_rate, or look for extreme "
                 "values in real columns."
             )
-            return False
-        self.tell(EpochEvent(epoch, found, rate, seconds, self.epoch.losses if epoch else None))
-        return True
 
 
 Ended: TypeAlias = Callable[[Member], None]
@@ -175,14 +163,6 @@ def next_state(before: RunState, loss: float, state: TrainState) -> RunState:
     return replace(before, epoch=epoch, state=state, stale=before.stale + 1, losses=losses, progress=None)
 
 
-class _Dispatch(NamedTuple):
-    """Updates that are under way, and what processes ask for meanwhile."""
-
-    sent: Sent
-    answer: Any
-    slots: tuple[int, ...]
-
-
 class Population:
     """Slots for runs.
 
@@ -195,28 +175,22 @@ class Population:
 
     def __init__(self, run: Run, *, kind: Kind = "loop", slots: int = 1, micro_batches: int = 1) -> None:
         self.run = run
-        """One of the runs."""
-        self._kind: Kind = kind
+        self.kind: Kind = kind
         self.size = slots
-        """The number of slots."""
         self.micro_batches = micro_batches
-        """Into how many parts each batch is cut."""
         self.runner: Runner | None = None
         self._compiler = Threads(1, "compiler")
         self._compiling: Future[None] | None = None
         self._agreement = Agreement(run.placement)
         self._members: dict[int, Member] = {}
         self._note = Note()
-        self._updates = 1
-        """How many updates to send at once: all processes agree on it."""
-        self._fitting = 1
-        """How many of them suit this process."""
+        self._updates = 1  # How many updates to send at once: all processes agree on it.
+        self._fitting = 1  # How many of them suit this process.
         self._clock = 0.0
 
     def compile(self, member: Member) -> None:
         """Begins to compile what such members need, in a thread; training waits for it."""
-        epoch = Epoch(member.run, 1)
-        state, work = member.state.state, member.work(epoch)
+        state, work = member.state.state, member.begin_epoch()
         self._compiling = self._compiler.submit(self._at_work().compile, state, work)
 
     def train(self, members: Iterable[Member], ended: Ended, note: Note | None = None) -> None:
@@ -253,7 +227,8 @@ class Population:
 
     def _at_work(self) -> Runner:
         if self.runner is None:
-            self.runner = build_runner(self._kind, self.run, self.size, self.micro_batches)
+            runner = Loop if self.kind == "loop" else Stacked
+            self.runner = runner(self.run, self.size, self.micro_batches)
         return self.runner
 
     def _fill(self, waiting: Iterator[Member]) -> None:
@@ -307,16 +282,16 @@ class Population:
         under_way, self._clock = None, time.perf_counter()
         while True:
             self._join_epoch(first, low)
-            at_work = tuple(slot for slot in self._going() if first[slot] <= low)
+            at_work = [slot for slot in self._going() if first[slot] <= low]
             if low == end or not self._going():
                 break
             bounds = [end, *(at for at in first.values() if at > low)]
-            bounds += [going[slot].next_save(low) for slot in at_work]
+            bounds += [going[slot].epoch.next_save(low) for slot in at_work]
             high = min(low + self._updates, *bounds)
             sent = self._at_work().train(at_work, low, high)
             answer = self._ask()
             request = self._read(under_way)
-            under_way, low = _Dispatch(sent, answer, at_work), high
+            under_way, low = (sent, answer), high
             due = [slot for slot in at_work if low < end and self._is_due(going[slot], low, request)]
             if request.signal or due:
                 self._read(under_way)
@@ -341,14 +316,14 @@ class Population:
     def _is_due(self, member: Member, update: int, request: Request) -> bool:
         """Whether a member is to be saved; all processes come to the same."""
         asked = request.save and (member.is_due() or self.run.placement.processes > 1)
-        return asked or member.next_save(update - 1) == update
+        return asked or member.epoch.next_save(update - 1) == update
 
-    def _read(self, under_way: _Dispatch | None) -> Request:
-        """Waits for a dispatch, and hands over what it found; returns what processes ask for."""
+    def _read(self, under_way: tuple[Sent, Any] | None) -> Request:
+        """Waits for updates, and hands over what they found; returns what processes have asked for since."""
         if under_way is None:
             return Request()
-        sent, answer, slots = under_way
-        found = self._at_work().read(sent, slots)
+        sent, answer = under_way
+        found = self._at_work().read(sent)
         request = self._agreement.read(answer)
         now = time.perf_counter()
         seconds, self._clock = now - self._clock, now

@@ -5,11 +5,14 @@
 A position's weight is 0 on padding, else 1, or the class weight of the true class: torch's own weighted
 mean. Losses are in nats, or in (squares of) standard deviations. The numbers of a `Target` may be traced
 values, so that the members of a population can differ in them.
+
+A mean is a sum and a weight until the last moment: losses leave the device as (total, weight) of each target,
+are added up, and divided once; padding never weighs.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -21,10 +24,42 @@ from seqjax.config.schema import Schema
 from seqjax.config.train import TrainingSpec
 from seqjax.model.distributions import DISTRIBUTIONS, distribution_of
 from seqjax.optim.rule import Number, is_off
-from seqjax.training.metrics import Sums
+from seqjax.training.placement import Tree
 from seqjax.windows.windows import Batch, target_mask, targets_of
 
 Outputs = dict[str, Float[Array, "B T _"]]
+
+
+class Sums(NamedTuple):
+    """A weighted mean before the division."""
+
+    total: Float[Array, ""]
+    """Sum of weight * value."""
+    weight: Float[Array, ""]
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Mean losses, by target."""
+
+    by_target: dict[str, float]
+    """Mean loss of each target, before its loss weight."""
+    weights: dict[str, float]
+
+    @property
+    def weighted(self) -> dict[str, float]:
+        """The share of each target in the total."""
+        return {name: self.weights[name] * loss for name, loss in self.by_target.items()}
+
+    @property
+    def total(self) -> float:
+        """The loss that is minimized."""
+        return sum(self.weighted.values())
+
+
+def no_sums(names: Iterable[str]) -> dict[str, Sums]:
+    """Sums of nothing."""
+    return {name: Sums(jnp.zeros(()), jnp.zeros(())) for name in names}
 
 
 @dataclass(frozen=True)
@@ -177,6 +212,30 @@ def weighted_loss(
         for target in targets
     ]
     return jnp.stack(parts).sum()
+
+
+def added(first: Tree, second: Tree) -> Tree:
+    """The sums of both together, on the device."""
+    return jax.tree.map(jnp.add, first, second)
+
+
+def mean_losses(parts: Iterable[Mapping[str, Sums]], weights: Mapping[str, float]) -> Losses:
+    """Adds up sums in float64 and divides; waits for the device.
+
+    Args:
+      parts: Sums of each target, from several dispatches.
+      weights: Loss weight of each target.
+    """
+    fetched = jax.device_get(list(parts))
+    means = {name: mean([part[name] for part in fetched]) for name in weights}
+    by_target = {name: 0.0 if value is None else value for name, value in means.items()}
+    return Losses(by_target, dict(weights))
+
+
+def mean(parts: Sequence[Sums]) -> float | None:
+    """Adds up sums in float64 and divides; None where nothing weighs."""
+    weight = sum(float(part.weight) for part in parts)
+    return sum(float(part.total) for part in parts) / weight if weight > 0 else None
 
 
 def _loss_of_all_classes(target: Target, logits_BTC: Float[Array, "B T C"]) -> Float[Array, "B T"]:

@@ -38,7 +38,6 @@ class Placement:
         mine = [place for place, one in enumerate(ordered) if one.process_index == jax.process_index()]
         self._mine = slice(mine[0], mine[-1] + 1)
         self.processes = len({device.process_index for device in ordered})
-        """How many processes take part."""
 
     @property
     def is_cpu(self) -> bool:
@@ -89,6 +88,14 @@ class Placement:
         return [
             jax.make_array_from_callback(array.shape, self.everywhere, array.__getitem__) for array in arrays
         ]
+
+
+def to_host(tree: Tree) -> Tree:
+    """A copy in host memory, which later steps cannot change.
+
+    A plain fetch may return a view of a buffer that the next step is given to overwrite.
+    """
+    return jax.tree.map(lambda leaf: np.array(leaf, copy=True), tree)
 
 
 def _is_key(leaf: object) -> bool:

@@ -41,7 +41,6 @@ class LossScale(NamedTuple):
     """By how much the loss is multiplied before the backward pass."""
 
     scale: Float[Array, ""]
-    """The factor."""
     good: Int[Array, ""]
     """Updates since it last changed."""
 

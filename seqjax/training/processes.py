@@ -34,11 +34,10 @@ _PLAIN = {
 }
 _LAUNCHER_COUNTS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
 _KUBERNETES = ("KUBERNETES_SERVICE_HOST", "JOB_COMPLETION_INDEX")
-_PATIENCE = 300.0
-"""Seconds that a process waits for the others."""
+_PATIENCE = 300.0  # Seconds that a process waits for the others.
 _FOREVER = 1_000_000
+# What the libraries that add up over processes call themselves when one of them is missing.
 _SUMS = ("Gloo", "NCCL")
-"""What the libraries that add up over processes call themselves when one of them is missing."""
 
 
 class Request(NamedTuple):
@@ -47,7 +46,6 @@ class Request(NamedTuple):
     signal: int = 0
     """The number of the signal that asks to stop; 0 if none came."""
     save: bool = False
-    """Whether it is time to save."""
     size: int = 1
     """How many updates to send at once."""
 

@@ -13,10 +13,9 @@ A runner has slots, and each slot holds the state of a run. Runs share compiled 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, ParamSpec, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -27,41 +26,71 @@ from typing_extensions import override
 from seqjax.config.train import TrainConfig
 from seqjax.runtime import available_cores
 from seqjax.training.devices import Device
-from seqjax.training.evaluate import CompiledEvaluator, Found, dispatches, evaluation_step
-from seqjax.training.feed import ResidentFeed, Step
-from seqjax.training.placement import Tree
+from seqjax.training.evaluate import CompiledEvaluator, Found, batched
+from seqjax.training.feed import ResidentFeed
+from seqjax.training.placement import Tree, to_host
 from seqjax.training.setup import Run
-from seqjax.training.state import TrainState, to_host
-from seqjax.training.step import TABLE_ROWS, Constants, Values, build_step, empty_table
-from seqjax.training.threads import Threads
+from seqjax.training.step import TABLE_ROWS, Constants, TrainState, Values, build_step, empty_table
 from seqjax.windows.order import Order
-from seqjax.windows.windows import Batch
 
 Kind: TypeAlias = Literal["vmap", "loop"]
+P = ParamSpec("P")
+Result = TypeVar("Result")
 
-_SHARE = 0.8
-"""Of an accelerator's memory that a population may take; too much is mended by halving it."""
-_COPIES = 5
-"""Parameters, gradients, two statistics of the optimizer, and room to write the next state."""
+_SHARE = 0.8  # Of an accelerator's memory that a population may take; too much is mended by halving it.
+_COPIES = 5  # Parameters, gradients, two statistics of the optimizer, and room to write the next state.
 _MOST_ON_A_CPU = 64
 
 
+class Threads:
+    """Threads that take up calls in the order in which these come, under the jax settings of whoever asks.
+
+    Which device is the default and how wide numbers are is each thread's own affair with jax, so that a call
+    in another thread has to be given them.
+
+    Args:
+      count: Number of threads; 0 makes each call at once, in the thread of the caller.
+      name: What they are called.
+    """
+
+    def __init__(self, count: int, name: str) -> None:
+        self.count = count
+        self._pool = ThreadPoolExecutor(count, name) if count else None
+
+    def submit(self, function: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> "Future[Result]":
+        """Has a thread call a function."""
+        if self._pool is None:
+            done: Future[Result] = Future()
+            done.set_result(function(*args, **kwargs))
+            return done
+        settings: Any = jax.config  # Has these attributes; they are not declared.
+        device, is_wide = settings.jax_default_device, settings.jax_enable_x64
+
+        def call() -> Result:
+            with jax.default_device(device), jax.enable_x64(is_wide):
+                return function(*args, **kwargs)
+
+        return self._pool.submit(call)
+
+    def close(self) -> None:
+        """Drops the calls that are not begun, and waits for those that are."""
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+
 class Work(NamedTuple):
-    """The updates of a run in an epoch."""
+    """The batches, learning rates, key and numbers of a run in an epoch."""
 
     order: Order
-    """Its batches."""
     constants: Constants
-    """Its learning rates, key and numbers."""
 
 
 class Sent(NamedTuple):
-    """Updates that are under way."""
+    """Updates from `low` up to `high` that are under way."""
 
+    slots: tuple[int, ...]
     low: int
-    """The first of them."""
     high: int
-    """The one after the last."""
     tables: Tree
     """What the runner reads their loss tables from."""
 
@@ -106,7 +135,7 @@ class Runner(ABC):
         """Sends the updates from `low` to `high`, `TABLE_ROWS` at most, of some slots at least."""
 
     @abstractmethod
-    def read(self, sent: Sent, slots: Sequence[int]) -> dict[int, Float[np.ndarray, "n columns"]]:
+    def read(self, sent: Sent) -> dict[int, Float[np.ndarray, "n columns"]]:
         """Waits for updates; their rows of the loss tables, by slot."""
 
     @abstractmethod
@@ -144,7 +173,6 @@ class Loop(Runner):
         self._tables: dict[int, list[Array]] = {}
         self._work: dict[int, tuple[Tree, Constants]] = {}
         self._sent: dict[int, Future[Any]] = {}
-        self._kept: dict[tuple[int, str], tuple[Tree, Tree]] = {}
 
     @override
     def compile(self, state: TrainState, work: Work) -> None:
@@ -162,27 +190,17 @@ class Loop(Runner):
 
     @override
     def begin(self, work: Mapping[int, Work]) -> None:
-        place, self._sent = partial(self._run.training.place, **self._sizes), {}
-        self._work = {slot: (place(one.order), self._placed(slot, one)) for slot, one in work.items()}
-
-    def _placed(self, slot: int, work: Work) -> Constants:
-        rates, key, values, moved = work.constants
-        rates, moved = self._run.placement.replicate((rates, moved))
-        return Constants(rates, self._once(slot, "key", key), self._once(slot, "values", values), moved)
-
-    def _once(self, slot: int, name: str, tree: Tree) -> Tree:
-        """Replicates what stays the same from epoch to epoch, unless that was done."""
-        known, placed = self._kept.get((slot, name), (None, None))
-        if known is not tree:
-            placed = self._run.placement.replicate(tree)
-            self._kept[slot, name] = tree, placed
-        return placed
+        place, replicate = self._run.training.place, self._run.placement.replicate
+        self._sent = {}
+        self._work = {
+            slot: (place(one.order, **self._sizes), replicate(one.constants)) for slot, one in work.items()
+        }
 
     @override
     def train(self, slots: Sequence[int], low: int, high: int) -> Sent:
         for slot in slots:
             self._sent[slot] = self._threads.submit(self._trained, slot, self._sent.get(slot), low, high)
-        return Sent(low, high, dict(self._sent))
+        return Sent(tuple(slots), low, high, dict(self._sent))
 
     def _trained(self, slot: int, before: "Future[Any] | None", low: int, high: int) -> Array | np.ndarray:
         if before is not None:
@@ -194,8 +212,8 @@ class Loop(Runner):
         return to_host(table) if self._threads.count else table
 
     @override
-    def read(self, sent: Sent, slots: Sequence[int]) -> dict[int, Float[np.ndarray, "n columns"]]:
-        return {slot: np.asarray(sent.tables[slot].result())[_rows(sent)] for slot in slots}
+    def read(self, sent: Sent) -> dict[int, Float[np.ndarray, "n columns"]]:
+        return {slot: np.asarray(sent.tables[slot].result())[_rows(sent)] for slot in sent.slots}
 
     @override
     def evaluate(self, values: Mapping[int, Values]) -> dict[int, list[Found]]:
@@ -203,7 +221,7 @@ class Loop(Runner):
         return {slot: to_host(sums.result()) for slot, sums in found.items()}
 
     def _evaluated(self, slot: int, values: Values) -> list[Found]:
-        found = self._evaluator(self._states[slot].params, self._once(slot, "values", values))
+        found = self._evaluator(self._states[slot].params, self._run.placement.replicate(values))
         return jax.block_until_ready(found) if self._threads.count else found
 
     @override
@@ -213,7 +231,7 @@ class Loop(Runner):
     @override
     def close(self) -> None:
         self._threads.close()
-        self._states, self._tables, self._work, self._sent, self._kept = {}, {}, {}, {}, {}
+        self._states, self._tables, self._work, self._sent = {}, {}, {}, {}
 
 
 class Stacked(Runner):
@@ -224,13 +242,11 @@ class Stacked(Runner):
         super().__init__(run, slots + -slots % placement.size, micro_batches)
         self._is_spread = placement.size > 1
         self._sharding = placement.rows if self._is_spread else placement.everywhere
-        self._shared = run.training.fold(_batched(self._step, own_batches=False))
-        self._own = run.training.fold(_batched(self._step, own_batches=True), by_rows=self._is_spread)
-        self._evaluation = run.validation.fold(
-            _batched(evaluation_step(run.evaluator), own_batches=False), by_rows=self._is_spread
+        self._shared = run.training.fold(batched(self._step))
+        self._own = run.training.fold(batched(self._step, own_batches=True), by_rows=self._is_spread)
+        self._evaluator = CompiledEvaluator(
+            run.evaluator, run.validation, self._known, placement, slots=self._slots
         )
-        self._placed = run.validation.place(self._known)
-        self._nothing = to_host(run.evaluator.empty())
         self._insert = jax.jit(_inserted, donate_argnums=0)
         self._states: TrainState | None = None
         self._tables: list[Array] = []
@@ -269,24 +285,19 @@ class Stacked(Runner):
         fold, order, constants = self._work
         self._states, table = fold((self._states, self._tables.pop(0)), constants, order, low, high)
         self._tables.append(table)
-        return Sent(low, high, table)
+        return Sent(tuple(slots), low, high, table)
 
     @override
-    def read(self, sent: Sent, slots: Sequence[int]) -> dict[int, Float[np.ndarray, "n columns"]]:
+    def read(self, sent: Sent) -> dict[int, Float[np.ndarray, "n columns"]]:
         tables = np.asarray(sent.tables)
-        return {slot: tables[slot, _rows(sent)] for slot in slots}
+        return {slot: tables[slot, _rows(sent)] for slot in sent.slots}
 
     @override
     def evaluate(self, values: Mapping[int, Values]) -> dict[int, list[Found]]:
         assert self._states is not None
         some = next(iter(values.values()))
         own = self._place(_stacked([values.get(slot, some) for slot in range(self._slots)]))
-        nothing = _stacked([self._nothing] * self._slots)
-        found = [
-            self._evaluation(self._place(nothing), (self._states.params, own), self._placed, *bounds)
-            for bounds in dispatches(len(self._known))
-        ]
-        fetched = jax.device_get(found)
+        fetched = jax.device_get(self._evaluator(self._states.params, own))
         return {slot: [_at(sums, slot) for sums in fetched] for slot in values}
 
     @override
@@ -301,11 +312,6 @@ class Stacked(Runner):
     def _place(self, tree: Tree) -> Tree:
         """A stack, with each device's slots on it, in buffers of its own."""
         return jax.device_put(tree, self._sharding, may_alias=False)
-
-
-def build_runner(kind: Kind, run: Run, slots: int, micro_batches: int) -> Runner:
-    """A runner of a kind."""
-    return (Loop if kind == "loop" else Stacked)(run, slots, micro_batches)
 
 
 def suited(device: Device, *, is_resident: bool, runs: int) -> Kind:
@@ -373,26 +379,6 @@ def _at_once(run: Run) -> int:
     placement = run.placement
     is_resident = all(isinstance(feed, ResidentFeed) for feed in (run.training, run.validation))
     return available_cores() if placement.is_cpu and placement.size == 1 and is_resident else 1
-
-
-def _batched(step: Step[Any], *, own_batches: bool) -> Step[Any]:
-    """A step of all slots: carry and constants have a first axis of slots.
-
-    Args:
-      step: That of one.
-      own_batches: Whether the rows of a batch are those of the slots, one after the other.
-    """
-
-    def all_of_them(carry: Tree, batch: Batch, index: Int[Array, ""], constants: Tree) -> Tree:
-        if not own_batches:
-            return jax.vmap(lambda carry, constants: step(carry, batch, index, constants))(carry, constants)
-        slots = len(jax.tree.leaves(carry)[0])
-        own = jax.tree.map(lambda leaf: leaf.reshape(slots, -1, *leaf.shape[1:]), batch)
-        return jax.vmap(lambda carry, batch, constants: step(carry, batch, index, constants))(
-            carry, own, constants
-        )
-
-    return all_of_them
 
 
 def _rows(sent: Sent) -> Int[np.ndarray, "n"]:

@@ -2,51 +2,46 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from functools import partial
 
 import jax
 import numpy as np
 from jaxtyping import Array, Int, Key
 
 from seqjax.baselines import fit_baselines, predict_targets
+from seqjax.config.base import suggestion
 from seqjax.config.optimization import schedule_length
 from seqjax.config.schema import Schema
 from seqjax.config.train import TrainConfig, TrainingSpec
 from seqjax.errors import ConfigError, Problem, TrainingError
 from seqjax.model.functional import GraphDef, abstract, layer_types
 from seqjax.optim.optimizers import Optimizer, build_optimizer
+from seqjax.optim.parts import Path
 from seqjax.optim.schedules import Schedule, build_schedule
 from seqjax.training.devices import Device, compiler_options, memory_limit
-from seqjax.training.evaluate import Evaluation, Evaluator, evaluate_side_by_side
+from seqjax.training.evaluate import Evaluation, Evaluator, evaluate_side_by_side, measured_targets
 from seqjax.training.events import RunState
-from seqjax.training.feed import Feed, ResidentFeed, StreamedFeed, build_feed
-from seqjax.training.freezing import frozen_parameters
-from seqjax.training.metrics import measured_targets
-from seqjax.training.objective import Target, build_targets, without_smoothing
-from seqjax.training.placement import Placement
+from seqjax.training.feed import Feed, ResidentFeed, StreamedFeed, fits
+from seqjax.training.objective import build_targets, without_smoothing
+from seqjax.training.placement import Placement, to_host
 from seqjax.training.precision import FLOAT32, Precision, build_precision
-from seqjax.training.state import Params, TrainState, new_state, to_host
-from seqjax.training.step import Apply, Recipe, forward
+from seqjax.training.step import Params, Recipe, TrainState, forward, new_state
 from seqjax.windows.batches import Loader
 from seqjax.windows.order import Order
 from seqjax.windows.windows import Windows
 
+_WINDOWS_TO_NAME = 8
+
 
 @dataclass(frozen=True)
 class Data:
-    """The windows of a run, and in which batches they come."""
+    """The windows of a run."""
 
     training: Windows
     validation: Windows
-    order: Callable[[int], Order]
-    """Training batches of an epoch (counted from 1)."""
-    validation_order: Order
-    """Validation batches, every window once."""
     std: Mapping[str, float] = field(default_factory=dict)
     """Standard deviation of real columns, in whose units metrics are told."""
-    loader: Callable[[Windows, tuple[str, ...]], Loader] = Loader
-    """What gathers batches of data that does not fit on the device."""
-    describe: Callable[[Int[np.ndarray, "n"]], str] | None = None
-    """Says which training windows these are, for messages."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +70,6 @@ class Run:
     save_interval: int | None = None
     """Updates between pauses, at which the run may be saved."""
     placement: Placement = field(default_factory=Placement)
-    """All devices to compute on."""
     describe: Callable[[Int[np.ndarray, "n"]], str] | None = None
     """Says which training windows these are, for messages."""
 
@@ -116,24 +110,29 @@ def prepare(
       ConfigError: The schedule ends before the training.
     """
     spec = config.training_spec
-    _check_data(config, data)
+    order, validation_order = _orders(config, data)
+    n_batches = len(order(1))
     placement = placement or Placement([device])
-    targets = build_targets(schema, spec)
-    precision = _precision(spec, graphdef, device)
-    apply = forward(graphdef, schema.inputs, precision)
-    n_batches = len(data.order(1))
-    schedule = _schedule(spec, n_batches)
+    layers = layer_types(graphdef)
+    precision = build_precision(
+        spec.layer_type_dtypes, autocast=spec.layer_autocast, device=device, layers=layers
+    )
+    targets, apply = build_targets(schema, spec), forward(graphdef, schema.inputs, precision)
+    shares = {name: schema.n_classes[name] for name in spec.class_share_log_columns}
+    judged, measured = without_smoothing(targets), measured_targets(schema, data.std)
+    steps = spec.epochs * (n_batches if spec.scheduler_step_on == "batch" else 1)
+    schedule = build_schedule(spec.scheduler, spec.learning_rate, total_steps=steps)
     optimizer = _optimizer(config, schema, schedule, graphdef)
     accumulation = min(spec.accumulation_steps or 1, n_batches)
-    feeds = (like.training, like.validation) if like else None
-    training, validation = feeds or _feeds(spec, schema, data, device, placement=placement)
+    shared = (like.training, like.validation) if like else None
+    training, validation = shared or _feeds(spec, schema, data, device, placement=placement)
     return Run(
         Recipe(apply, targets, optimizer, accumulation, spec.gradient_clip, spec.dropout),
-        _evaluator(apply, without_smoothing(targets), spec, schema, data),
+        Evaluator(lambda params, batch: apply(params, batch, None), judged, shares, measured),
         training,
         validation,
-        data.order,
-        validation_order=data.validation_order,
+        order,
+        validation_order=validation_order,
         learning_rate=schedule,
         momentum=schedule.momentum,
         key=jax.random.key(config.seed % 2**32),
@@ -142,29 +141,22 @@ def prepare(
         step_on_batch=spec.scheduler_step_on == "batch",
         save_interval=spec.save_interval_steps,
         placement=placement,
-        describe=data.describe,
+        describe=partial(_described, data.training),
     )
 
 
-def _precision(spec: TrainingSpec, graphdef: GraphDef, device: Device) -> Precision:
-    layers = layer_types(graphdef)
-    return build_precision(spec.layer_type_dtypes, autocast=spec.layer_autocast, device=device, layers=layers)
+def _orders(config: TrainConfig, data: Data) -> tuple[Callable[[int], Order], Order]:
+    """The training batches of each epoch, and the validation batches."""
+    for name, windows in (("training", data.training), ("validation", data.validation)):
+        if len(windows) == 0:
+            raise TrainingError(f"The {name} data has no windows. Run preprocess with another split_ratios.")
+    count, known, size = len(data.training), len(data.validation), config.training_spec.batch_size
 
+    def order(epoch: int) -> Order:
+        return Order(count, min(size, count), seed=config.seed, epoch=epoch)
 
-def _evaluator(
-    apply: Apply, targets: tuple[Target, ...], spec: TrainingSpec, schema: Schema, data: Data
-) -> Evaluator:
-    return Evaluator(
-        lambda params, batch: apply(params, batch, None),
-        targets,
-        {name: schema.n_classes[name] for name in spec.class_share_log_columns},
-        measured_targets(schema, data.std),
-    )
-
-
-def _schedule(spec: TrainingSpec, n_batches: int) -> Schedule:
-    steps = spec.epochs * (n_batches if spec.scheduler_step_on == "batch" else 1)
-    return build_schedule(spec.scheduler, spec.learning_rate, total_steps=steps)
+    _check_schedule(config, len(order(1)))
+    return order, Order(known, min(size, known), shuffle=False)
 
 
 def _optimizer(config: TrainConfig, schema: Schema, schedule: Schedule, graphdef: GraphDef) -> Optimizer:
@@ -173,15 +165,47 @@ def _optimizer(config: TrainConfig, schema: Schema, schedule: Schedule, graphdef
         frozen = frozen_parameters(spec.freeze, abstract(schema, config.model_spec)[1], schema)
     linear = frozenset(path for path, kind in layer_types(graphdef).items() if kind == "linear")
     optimizer = build_optimizer(spec.optimizer, frozen=frozen, linear=linear)
-    momentum = schedule.momentum
-    return optimizer if momentum is None else optimizer.with_momentum(momentum(0))
+    return optimizer if schedule.momentum is None else optimizer.with_momentum(schedule.momentum(0))
+
+
+def frozen_parameters(patterns: Sequence[str], params: Params, schema: Schema) -> frozenset[Path]:
+    """The parameters that `training_spec.freeze` keeps as they are, by patterns over sequifier's names.
+
+    Args:
+      patterns: Names such as decoder.price.bias, in which * stands for anything and ? for any character.
+      params: The model's parameters, or their shapes.
+      schema: Its columns.
+
+    Raises:
+      ConfigError: A pattern matches nothing, or nothing is left to train.
+    """
+    paths = [
+        tuple(str(key.key) for key in path) for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]
+    ]
+    names = {schema.parameter_name(path): path for path in paths}
+    problems, frozen = [], set()
+    for index, pattern in enumerate(patterns):
+        matching = {path for name, path in names.items() if fnmatchcase(name, pattern)}
+        frozen |= matching
+        if not matching:
+            hint = suggestion(pattern, list(names))
+            problems.append(
+                Problem(f"training_spec.freeze.{index}", f"{pattern!r} is the name of no parameter. {hint}")
+            )
+    if not problems and len(frozen) == len(paths):
+        problems = [
+            Problem("training_spec.freeze", "names all parameters, so that nothing is left to train.")
+        ]
+    if problems:
+        raise ConfigError("The training configuration", problems)
+    return frozenset(frozen)
 
 
 def evaluate_baselines(run: Run, schema: Schema, data: Data) -> Mapping[str, Evaluation]:
     """Evaluates simple predictors, fitted on the training data, on the validation data; by name."""
     evaluator = Evaluator(predict_targets, run.evaluator.targets, measured=measured_targets(schema, data.std))
     fitted = fit_baselines(data.training, schema)
-    return evaluate_side_by_side(evaluator, run.validation, data.validation_order, fitted)
+    return evaluate_side_by_side(evaluator, run.validation, run.validation_order, fitted)
 
 
 def parameter_count(params: Params) -> int:
@@ -198,24 +222,19 @@ def _feeds(
     options = compiler_options(device, deterministic=spec.enforce_determinism, has_dropout=spec.dropout > 0)
 
     def feed(windows: Windows, taken: int) -> ResidentFeed | StreamedFeed:
-        return build_feed(
+        if fits(windows, columns, limit=None if limit is None else limit - taken):
+            return ResidentFeed(windows, columns, compiler_options=options, placement=placement)
+        loader = Loader(
             windows,
             columns,
-            limit=None if limit is None else limit - taken,
-            compiler_options=options,
-            placement=placement,
-            loader=data.loader(windows, columns),
+            in_ram=spec.load_full_data_to_ram,
+            num_workers=spec.num_workers,
+            max_ram_gb=spec.max_ram_gb,
         )
+        return StreamedFeed(windows, columns, compiler_options=options, placement=placement, loader=loader)
 
     training = feed(data.training, 0)
     return training, feed(data.validation, training.nbytes)
-
-
-def _check_data(config: TrainConfig, data: Data) -> None:
-    for name, windows in (("training", data.training), ("validation", data.validation)):
-        if len(windows) == 0:
-            raise TrainingError(f"The {name} data has no windows. Run preprocess with another split_ratios.")
-    _check_schedule(config, len(data.order(1)))
 
 
 def _check_schedule(config: TrainConfig, n_batches: int) -> None:
@@ -230,3 +249,14 @@ def _check_schedule(config: TrainConfig, n_batches: int) -> None:
             f"The training configuration of {config.model_name!r}",
             [Problem("training_spec.scheduler.total_steps", problem)],
         )
+
+
+def _described(windows: Windows, numbers: Int[np.ndarray, "n"]) -> str:
+    """Names windows by sequence and item positions; the first few of them."""
+    names = []
+    for number in numbers[:_WINDOWS_TO_NAME, None]:
+        slots = np.asarray([windows.seq_length + 1 - int(windows.length(number)[0]), windows.seq_length])
+        first, last = windows.positions(number, slots)[0]
+        names.append(f"sequence {windows.sequence_id(number)[0]} items {first} to {last}")
+    more = len(numbers) - len(names)
+    return "; ".join(names) + (f"; and {more} more" if more else "")

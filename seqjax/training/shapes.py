@@ -7,10 +7,11 @@ numbers as the step takes them in.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Float
 
 from seqjax.config.changes import flattened, marked_keys, without
@@ -56,11 +57,10 @@ def values_of(configs: Sequence[TrainConfig], schema: Schema) -> list[Values]:
     Returns:
       For each run the same nested names, with numbers of the same shapes.
     """
-    numbers = [_by_path(_numbers(config.training_spec, schema)) for config in configs]
-    differing = [
-        path for path, first in numbers[0].items() if any(_differ(first, own[path]) for own in numbers)
-    ]
-    return [_nested({path: own[path] for path in sorted(differing)}) for own in numbers]
+    numbers = [flatten_dict(_numbers(config.training_spec, schema)) for config in configs]
+    first = numbers[0]
+    same = {path for path in first if all(np.array_equal(first[path], own[path]) for own in numbers)}
+    return [unflatten_dict({path: own[path] for path in sorted(own.keys() - same)}) for own in numbers]
 
 
 def _compiled_settings(optimizer: NamedSpec) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def _compiled_settings(optimizer: NamedSpec) -> dict[str, Any]:
     }
 
 
-def _numbers(spec: TrainingSpec, schema: Schema) -> Values:
+def _numbers(spec: TrainingSpec, schema: Schema) -> dict[str, Any]:
     """All numbers that a run's step can take in."""
     settings = vars(optimizer_settings(spec.optimizer))
     return {
@@ -100,25 +100,3 @@ def _is_traced(value: object) -> bool:
     if isinstance(value, tuple):
         return bool(value) and all(map(_is_traced, value))
     return isinstance(value, float)
-
-
-def _differ(one: object, other: object) -> bool:
-    return not np.array_equal(np.asarray(one), np.asarray(other))
-
-
-def _by_path(values: Values, prefix: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
-    """Nested values by the keys that lead to them; these are not joined, since columns may have any names."""
-    found: dict[tuple[str, ...], Any] = {}
-    for key, value in values.items():
-        found |= _by_path(value, (*prefix, key)) if isinstance(value, Mapping) else {(*prefix, key): value}
-    return found
-
-
-def _nested(by_path: Mapping[tuple[str, ...], Any]) -> dict[str, Any]:
-    nested: dict[str, Any] = {}
-    for (*sections, name), value in by_path.items():
-        section = nested
-        for key in sections:
-            section = section.setdefault(key, {})
-        section[name] = value
-    return nested

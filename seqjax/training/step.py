@@ -27,21 +27,23 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from seqjax.model.dropout import Dropout
 from seqjax.model.functional import GraphDef, merge
 from seqjax.optim.optimizers import Optimizer
-from seqjax.optim.rule import Number, is_off, widened
+from seqjax.optim.rule import Number, State, is_off, widened
 from seqjax.training.feed import Step
-from seqjax.training.metrics import Sums, added, no_sums
 from seqjax.training.objective import (
     Outputs,
+    Sums,
     Target,
+    added,
     loss_sums,
+    no_sums,
     total_weights,
     weighted_loss,
     with_numbers,
 )
-from seqjax.training.precision import FLOAT32, Precision, next_scale, rounded
-from seqjax.training.state import Params, TrainState
+from seqjax.training.precision import FLOAT32, LossScale, Precision, first_scale, next_scale, rounded
 from seqjax.windows.windows import Batch, inputs_of, valid_mask
 
+Params: TypeAlias = dict[str, Any]
 Apply = Callable[[Params, Batch, Dropout | None], Outputs]
 """(params, batch, dropout or None) -> outputs at all L positions."""
 Values: TypeAlias = Mapping[str, Any]
@@ -55,8 +57,34 @@ TABLE_ROWS = 64
 FINE, SKIPPED, NOT_FINITE = 0.0, 1.0, 2.0
 """Flags: SKIPPED is an update that was left out because a scaled gradient overflowed (float16 only)."""
 
-_ROUNDING = 1 << 31
-"""Told apart from the numbers of micro-batches, which dropout keys are folded with."""
+_ROUNDING = 1 << 31  # Told apart from the numbers of micro-batches, which dropout keys are folded with.
+
+
+class TrainState(NamedTuple):
+    """Everything that the next step depends on, the data and the run's constants apart."""
+
+    params: Params
+    """Parameters, in the formats in which they are kept; these are evaluated and exported."""
+    opt_state: State
+    step: Int[Array, ""]
+    """Steps made; what a step draws (dropout, rounding) depends on it."""
+    loss_scale: LossScale | None = None
+    """The factor of the loss, where float16 needs one."""
+
+
+def new_state(params: Params, optimizer: Optimizer, *, is_scaled: bool = False) -> TrainState:
+    """The state before the first update.
+
+    Its leaves may share buffers: an optimizer may start two of its statistics from one array, and the caller
+    keeps `params`. A step consumes a copy (`Placement.replicate`).
+
+    Args:
+      params: Parameters, in the formats in which they are kept.
+      optimizer: What will move them.
+      is_scaled: Whether losses must be scaled (`Precision.is_scaled`).
+    """
+    scale = first_scale() if is_scaled else None
+    return TrainState(params, optimizer.init(params), jax.device_put(np.int32(0)), scale)
 
 
 class Constants(NamedTuple):
@@ -85,7 +113,6 @@ class Recipe:
     clip: Number | None = None
     """Largest global gradient norm; null does not clip."""
     dropout: Number = 0.0
-    """Probability."""
 
     def with_values(self, values: Values) -> "Recipe":
         """The same recipe with other numbers, which may be traced: see `Constants.values`."""

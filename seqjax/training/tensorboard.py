@@ -14,14 +14,14 @@ since its checkpoint, in a new file that tells TensorBoard to forget what earlie
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 from seqjax.errors import MissingPackageError
 from seqjax.training.events import BatchEvent, EpochEvent, Event, Hook, ResumeEvent
-from seqjax.training.metrics import Losses
+from seqjax.training.objective import Losses
 
 
 def require_tensorboard() -> None:
@@ -41,15 +41,11 @@ def tensorboard_log(folder: Path, batches: int, memory: Callable[[], int]) -> It
       batches: Batches of an epoch.
       memory: Says how many bytes are in use.
     """
-    log = _TensorBoardLog(folder, batches, memory)
-    try:
+    with closing(_TensorBoardLog(folder, batches, memory)) as log:
         yield log
-    finally:
-        log.close()
 
 
-_Writer: TypeAlias = Any
-"""A `tensorboardX.event_file_writer.EventsWriter`."""
+_Writer: TypeAlias = Any  # A `tensorboardX.event_file_writer.EventsWriter`.
 
 
 class _TensorBoardLog:
@@ -63,10 +59,17 @@ class _TensorBoardLog:
         """Writes the scalars of an event."""
         match event:
             case BatchEvent():
-                scalars = _batch_scalars(event) | {"train/memory_bytes": float(self._memory())}
+                scalars = _loss_scalars("train", event.losses) | {
+                    "train/learning_rate": event.learning_rate,
+                    "train/samples_per_second": event.samples_per_second,
+                    "train/memory_bytes": float(self._memory()),
+                }
                 self._write(scalars, (event.epoch - 1) * self._batches + event.batch)
-            case EpochEvent():
-                self._write(_validation_scalars(event), event.epoch * self._batches)
+            case EpochEvent(evaluation=evaluation):
+                scalars = _loss_scalars("validation", evaluation.losses)
+                for target, metrics in evaluation.metrics.items():
+                    scalars |= {f"validation/{name}/{target}": value for name, value in metrics.items()}
+                self._write(scalars, event.epoch * self._batches)
             case ResumeEvent():
                 self.close()
                 self._writer = self._open((event.epoch - 1) * self._batches + event.batch + 1)
@@ -103,21 +106,6 @@ def _record(**fields: object) -> Any:  # noqa: ANN401
     from tensorboardX.proto import event_pb2
 
     return cast(Any, event_pb2).Event(wall_time=time.time(), **fields)
-
-
-def _batch_scalars(event: BatchEvent) -> dict[str, float]:
-    return {
-        **_loss_scalars("train", event.losses),
-        "train/learning_rate": event.learning_rate,
-        "train/samples_per_second": event.samples / max(event.seconds, 1e-9),
-    }
-
-
-def _validation_scalars(event: EpochEvent) -> dict[str, float]:
-    scalars = _loss_scalars("validation", event.evaluation.losses)
-    for target, metrics in event.evaluation.metrics.items():
-        scalars |= {f"validation/{name}/{target}": value for name, value in metrics.items()}
-    return scalars
 
 
 def _loss_scalars(split: str, losses: Losses) -> dict[str, float]:

@@ -23,7 +23,8 @@ from seqjax.artifacts.layout import Layout, Place
 from seqjax.config.optimization import NamedSpec
 from seqjax.errors import ArtifactError
 from seqjax.optim.optimizers import BUILDERS, build_optimizer
-from seqjax.training.state import new_state, to_host
+from seqjax.training.placement import to_host
+from seqjax.training.step import new_state
 from tests.training.conftest import make_case
 
 

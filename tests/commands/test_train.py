@@ -23,7 +23,7 @@ from seqjax.stopping import Stopped
 from seqjax.training import tensorboard
 from seqjax.training.events import BatchEvent
 from seqjax.training.feed import ResidentFeed
-from seqjax.training.state import new_state
+from seqjax.training.step import new_state
 from tests.event_files import scalars
 from tools.run_logs import told_last
 

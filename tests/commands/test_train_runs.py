@@ -259,8 +259,9 @@ def test_windows_are_read_again_where_a_column_is_of_another_kind(monkeypatch):
     config = SimpleNamespace(training_data_path="a", validation_data_path="b", seq_length=3)
     trainer, read = Trainer(), []
     for kind in ("categorical", "categorical", "real"):
-        data = SimpleNamespace(windows=lambda kind=kind: read.append(kind) or kind)
-        monkeypatch.setattr("seqjax.commands.train.TrainingData", lambda *_, data=data: data)
+        monkeypatch.setattr(
+            "seqjax.commands.train.load_splits", lambda *_, kind=kind: read.append(kind) or kind
+        )
         schema = SimpleNamespace(columns={"count": kind})
         group: Any = SimpleNamespace(config=config, schema=schema, metadata=None)
         assert trainer.windows(group) == kind

@@ -15,10 +15,8 @@ from seqjax.optim.optimizers import build_optimizer
 from seqjax.training.events import RunState
 from seqjax.training.feed import ResidentFeed
 from seqjax.training.loop import Member
-from seqjax.training.metrics import Losses
-from seqjax.training.objective import Target, loss_weights
-from seqjax.training.state import new_state
-from seqjax.training.step import NOT_FINITE, SKIPPED, Recipe, forward
+from seqjax.training.objective import Losses, Target, loss_weights
+from seqjax.training.step import NOT_FINITE, SKIPPED, Recipe, forward, new_state
 from seqjax.windows.order import Order
 from seqjax.windows.windows import Windows, listed
 

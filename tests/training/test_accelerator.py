@@ -12,8 +12,8 @@ import pytest
 
 from seqjax.training.devices import compiler_options, find_device, memory_limit
 from seqjax.training.feed import ResidentFeed, StreamedFeed
+from seqjax.training.placement import to_host
 from seqjax.training.precision import build_precision
-from seqjax.training.state import to_host
 from seqjax.training.step import Constants, build_step, empty_table, forward
 from seqjax.windows.order import Order
 from seqjax.windows.windows import taken

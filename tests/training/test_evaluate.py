@@ -3,10 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seqjax.training.evaluate import CompiledEvaluator, Evaluator
+from seqjax.training.evaluate import CompiledEvaluator, Evaluator, Measured
 from seqjax.training.feed import ResidentFeed, StreamedFeed
-from seqjax.training.metrics import Measured, mean_losses
-from seqjax.training.objective import loss_sums, loss_weights
+from seqjax.training.objective import loss_sums, loss_weights, mean_losses
 from seqjax.training.placement import Placement
 from seqjax.training.step import forward
 from seqjax.windows.order import Order

@@ -6,9 +6,8 @@ import pytest
 from seqjax.config.optimization import OPTIMIZERS, NamedSpec
 from seqjax.errors import ConfigError
 from seqjax.optim.optimizers import build_optimizer
-from seqjax.training.freezing import frozen_parameters
-from seqjax.training.state import new_state
-from seqjax.training.step import Constants, Recipe, build_step, empty_table, forward
+from seqjax.training.setup import frozen_parameters
+from seqjax.training.step import Constants, Recipe, build_step, empty_table, forward, new_state
 
 
 def test_patterns_choose_parameters(case):

@@ -25,7 +25,7 @@ from seqjax.training.logs import (
     size,
     validation_lines,
 )
-from seqjax.training.metrics import Losses
+from seqjax.training.objective import Losses
 
 LOSSES = Losses({"cat1": 1.8, "cat2": 1.59, "val": 0.61}, {"cat1": 1.0, "cat2": 1.0, "val": 2.0})
 BATCH = BatchEvent(

@@ -16,13 +16,12 @@ from seqjax.model import functional
 from seqjax.optim.optimizers import build_optimizer
 from seqjax.optim.schedules import build_schedule
 from seqjax.stopping import Note, Stopped, stop_error
-from seqjax.training.epoch import Epoch, learning_rates, momenta
+from seqjax.training.epoch import Epoch, scheduled
 from seqjax.training.evaluate import Evaluation, Evaluator
 from seqjax.training.events import BatchEvent, EpochEvent, PauseEvent, StateEvent
 from seqjax.training.feed import ResidentFeed, StreamedFeed
 from seqjax.training.loop import Member, Population
-from seqjax.training.metrics import Losses
-from seqjax.training.objective import Target
+from seqjax.training.objective import Losses, Target
 from seqjax.training.setup import Run
 from seqjax.training.step import Recipe, forward
 from seqjax.windows.order import Order
@@ -263,13 +262,13 @@ def test_a_loss_that_is_not_finite_ends_the_run(case, population):
 
 
 def test_schedules_step_by_epoch_or_batch(case):
-    run = run_of(case, learning_rate=lambda step, losses: float(step))
-    assert list(learning_rates(run, 3, 4)) == [2, 2, 2, 2]
+    run = run_of(case)
+    assert list(scheduled(run, 3, 4, float)) == [2, 2, 2, 2]
     by_batch = dataclasses.replace(run, step_on_batch=True)
-    assert list(learning_rates(by_batch, 3, 4)) == [8, 9, 10, 11]
+    assert list(scheduled(by_batch, 3, 4, float)) == [8, 9, 10, 11]
     # An update takes the rate of its last batch; the last update of an epoch may have fewer.
     by_threes = dataclasses.replace(by_batch, recipe=case.recipe(accumulation=3))
-    assert list(learning_rates(by_threes, 2, 4)) == [6, 7]
+    assert list(scheduled(by_threes, 2, 4, float)) == [6, 7]
 
 
 def test_sums_are_the_same_to_the_bit_however_rows_are_cut(case):
@@ -341,7 +340,7 @@ def test_a_schedule_moves_momentum(case):
     spec = NamedSpec.of("OneCycleLR", max_lr=0.01, total_steps=12)
     schedule = build_schedule(spec, 0.01)
     by_batch = run_of(case, learning_rate=schedule, momentum=schedule.momentum, step_on_batch=True)
-    found, momentum = momenta(by_batch, 2, 6), schedule.momentum
+    found, momentum = Epoch(by_batch, 2).momenta, schedule.momentum
     assert found is not None
     assert momentum is not None
     np.testing.assert_allclose(found, [momentum(step) for step in range(6, 12)], rtol=1e-6)

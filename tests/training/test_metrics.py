@@ -6,16 +6,8 @@ import numpy as np
 import pytest
 
 from seqjax.config.schema import Schema
-from seqjax.training.metrics import (
-    Measured,
-    Sums,
-    added,
-    mean_losses,
-    measured_targets,
-    metric_sums,
-    metric_values,
-    no_metric_sums,
-)
+from seqjax.training.evaluate import Measured, measured_targets, metric_sums, metric_values, no_metric_sums
+from seqjax.training.objective import Sums, added, mean_losses
 from seqjax.windows.windows import Batch
 
 RNG = np.random.default_rng(2)

@@ -18,7 +18,7 @@ from seqjax.training import runners
 from seqjax.training.evaluate import Evaluation
 from seqjax.training.events import BatchEvent, EpochEvent, PauseEvent, ResumeEvent, StateEvent
 from seqjax.training.loop import Population
-from seqjax.training.metrics import Losses
+from seqjax.training.objective import Losses
 from tests.populations import config, members, quick, solo
 from tests.training.conftest import fit
 

@@ -11,6 +11,7 @@ from seqjax.config.optimization import NamedSpec
 from seqjax.errors import TrainingError
 from seqjax.model.functional import layer_types
 from seqjax.optim.optimizers import build_optimizer
+from seqjax.training.placement import to_host
 from seqjax.training.precision import (
     FIRST_SCALE,
     GROWTH_INTERVAL,
@@ -20,8 +21,7 @@ from seqjax.training.precision import (
     next_scale,
     rounded,
 )
-from seqjax.training.state import new_state, to_host
-from seqjax.training.step import Constants, Recipe, build_step, empty_table, forward
+from seqjax.training.step import Constants, Recipe, build_step, empty_table, forward, new_state
 from tests.training.conftest import report
 
 

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from seqjax.config.optimization import OPTIMIZERS
-from seqjax.training.state import new_state
-from seqjax.training.step import Constants, build_step, empty_table
+from seqjax.training.step import Constants, build_step, empty_table, new_state
 from tests.training.conftest import report
 
 

@@ -17,8 +17,8 @@ from seqjax.model import functional
 from seqjax.optim.optimizers import build_optimizer
 from seqjax.training.feed import ResidentFeed, StreamedFeed
 from seqjax.training.objective import Target, build_targets
-from seqjax.training.state import new_state, to_host
-from seqjax.training.step import Constants, Recipe, build_step, empty_table, forward
+from seqjax.training.placement import to_host
+from seqjax.training.step import Constants, Recipe, build_step, empty_table, forward, new_state
 from seqjax.windows.order import Order
 from seqjax.windows.windows import Batch, listed, taken
 from tests.architectures import architectures

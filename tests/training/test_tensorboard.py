@@ -6,7 +6,7 @@ from seqjax.errors import MissingPackageError
 from seqjax.training import tensorboard as module
 from seqjax.training.evaluate import Evaluation
 from seqjax.training.events import BatchEvent, EpochEvent, ResumeEvent
-from seqjax.training.metrics import Losses
+from seqjax.training.objective import Losses
 from seqjax.training.tensorboard import require_tensorboard, tensorboard_log
 from tests.event_files import scalars
 

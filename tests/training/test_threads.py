@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from seqjax.training.threads import Threads
+from seqjax.training.runners import Threads
 
 
 def test_calls_have_the_settings_of_whoever_asks():
