@@ -28,9 +28,7 @@ Unit = Literal["", "share", "nats", "density", "target"]
 unit of the target."""
 
 
-def _among_first(
-    count: int, _: Distribution, logits: Float[Any, "*batch C"], ids: Int[Any, "*batch"]
-) -> Float[Any, "*batch"]:
+def _among_first(count: int, _: Distribution, logits: Outputs, ids: Truth) -> Numbers:
     """1 where the true class is among the `count` likeliest; of equally likely ones the lower id is first."""
     xp = logits.__array_namespace__()
     true = xp.take_along_axis(logits, ids[..., None], axis=-1)
@@ -39,12 +37,12 @@ def _among_first(
     return (ahead < count).astype(logits.dtype)
 
 
-def _confidence(log_probs: Float[Any, "*batch C"]) -> Float[Any, "*batch"]:
+def _confidence(log_probs: Outputs) -> Numbers:
     """The probability of the most likely class."""
     return log_probs.__array_namespace__().exp(log_probs.max(axis=-1))
 
 
-def _entropy(log_probs: Float[Any, "*batch C"]) -> Float[Any, "*batch"]:
+def _entropy(log_probs: Outputs) -> Numbers:
     """In nats; an impossible class adds nothing."""
     xp = log_probs.__array_namespace__()
     probs = xp.exp(log_probs)

@@ -155,10 +155,10 @@ class CompiledEvaluator:
         step, by_rows = evaluation_step(evaluator), slots is not None and placement.size > 1
         self._fold = feed.fold(step if slots is None else batched(step), by_rows=by_rows)
         self._placed = feed.place(order)
+        copies = () if slots is None else (slots,)
 
         def empty() -> Found:
-            sums = evaluator.empty()
-            return sums if slots is None else jax.tree.map(lambda leaf: jnp.stack([leaf] * slots), sums)
+            return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, copies + leaf.shape), evaluator.empty())
 
         self._empty = jax.jit(empty, out_shardings=placement.rows if by_rows else placement.everywhere)
         self._dispatches = dispatches(len(order))

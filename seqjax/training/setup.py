@@ -17,7 +17,7 @@ from seqjax.config.train import TrainConfig, TrainingSpec
 from seqjax.errors import ConfigError, Problem, TrainingError
 from seqjax.model.functional import GraphDef, abstract, layer_types
 from seqjax.optim.optimizers import Optimizer, build_optimizer
-from seqjax.optim.parts import Path
+from seqjax.optim.rule import Path
 from seqjax.optim.schedules import Schedule, build_schedule
 from seqjax.training.devices import Device, compiler_options, memory_limit
 from seqjax.training.evaluate import Evaluation, Evaluator, evaluate_side_by_side, measured_targets

@@ -57,7 +57,7 @@ def values_of(configs: Sequence[TrainConfig], schema: Schema) -> list[Values]:
     Returns:
       For each run the same nested names, with numbers of the same shapes.
     """
-    numbers = [flatten_dict(_numbers(config.training_spec, schema)) for config in configs]
+    numbers: list[Values] = [flatten_dict(_numbers(config.training_spec, schema)) for config in configs]
     first = numbers[0]
     same = {path for path in first if all(np.array_equal(first[path], own[path]) for own in numbers)}
     return [unflatten_dict({path: own[path] for path in sorted(own.keys() - same)}) for own in numbers]
