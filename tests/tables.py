@@ -7,8 +7,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import polars as pl
 
-from seqjax.config.formats import TableFormat
-from seqjax.config.schema import ColumnKind
+from seqjax.config.schema import ColumnKind, TableFormat
 from seqjax.data.columns import Encoding
 from seqjax.data.fitting import Learner
 from seqjax.data.sorting import OrderedRows

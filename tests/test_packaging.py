@@ -32,7 +32,7 @@ def test_lock_is_of_this_project():
     locked = next(package for package in LOCK["package"] if package["name"] == "seqjax")["metadata"]
     assert SpecifierSet(LOCK["requires-python"]) == SpecifierSet(PROJECT["requires-python"])
     assert set(locked["provides-extras"]) == {
-        *("cuda12", "dev", "infer", "plots", "ray", "search", "tensorboard"),
+        *("cuda12", "dev", "infer", "plots", "ray", "search", "tensorboard")
     }
     groups = {"": PROJECT["dependencies"], **PROJECT["optional-dependencies"]}
     declared = {(group, *_key(Requirement(text))) for group, texts in groups.items() for text in texts}

@@ -279,9 +279,7 @@ def measure_start(project: Path) -> float:
     """CPU seconds from the start of a process to the first prediction of a graph."""
     config = infer_config(CASES["windows"], "onnx")
     program = START_PROGRAM.format(
-        path=str(project / config["model_path"]),
-        columns=config["input_columns"],
-        length=config["seq_length"],
+        path=str(project / config["model_path"]), columns=config["input_columns"], length=config["seq_length"]
     )
     return float(_output([sys.executable, "-c", program]).splitlines()[-1])
 
@@ -523,10 +521,7 @@ def _ratios(rows: list[dict[str, Any]]) -> dict[str, float]:
     }
 
 
-MEASURES: dict[str, Callable[..., Any]] = {
-    "models": write_models,
-    "cache": measure_cache,
-}
+MEASURES: dict[str, Callable[..., Any]] = {"models": write_models, "cache": measure_cache}
 
 
 def main() -> int:

@@ -17,12 +17,7 @@ NUMBERS: list[Any] = [
 ]
 TEXTS = ["", " ", "x", "0", "é\u2028\x00", "../x", "a" * 300, "null", "1e5", "int64", "2024-01-01"]
 LISTS: list[Any] = [[], [0], [None], [[]], ["a", "a"], [1, 2, 3], [0.5, 0.5]]
-VALUES: list[Any] = [
-    *(None, True, False, {}, {"": 0}, {"a": {}}, {"x": "y"}),
-    *NUMBERS,
-    *TEXTS,
-    *LISTS,
-]
+VALUES: list[Any] = [*(None, True, False, {}, {"": 0}, {"a": {}}, {"x": "y"}), *NUMBERS, *TEXTS, *LISTS]
 CELLS = [
     *("", "null", "NaN", "inf", "-inf", "1", "-0", "1.0", "1e400", "0x1F", "1,5", "1_000", " 7", "7 ", "\\N"),
     *(

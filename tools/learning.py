@@ -183,10 +183,7 @@ def learn(task: Task, seed: int, *, epochs: int | None = None, count: int | None
         batch = Batch(jax.tree.map(jnp.asarray, {**host.columns}), jnp.asarray(host.padding))
         parts.append(np.asarray(predict(best, batch)))
     found = task.judge(np.concatenate(parts), sets[2], seed)
-    seconds = {
-        "cpu_seconds": time.process_time() - begin[0],
-        "seconds": time.perf_counter() - begin[1],
-    }
+    seconds = {"cpu_seconds": time.process_time() - begin[0], "seconds": time.perf_counter() - begin[1]}
     return (
         found
         | {"best_epoch": member.state.best_epoch}

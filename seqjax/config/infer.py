@@ -5,8 +5,7 @@ from typing import Literal
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, ValidationInfo, field_validator
 
 from seqjax.config.base import ConfigModel, PositiveShare
-from seqjax.config.formats import TableFormat, WindowFormat
-from seqjax.config.schema import ColumnKind, ColumnType
+from seqjax.config.schema import ColumnKind, ColumnType, TableFormat, WindowFormat
 
 
 class ModelOnData(ConfigModel):

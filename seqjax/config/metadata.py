@@ -8,8 +8,7 @@ from typing import Literal
 from pydantic import NonNegativeFloat
 
 from seqjax.config.base import ConfigModel
-from seqjax.config.formats import WindowFormat
-from seqjax.config.schema import ColumnKind, SeqLength, kind_of
+from seqjax.config.schema import ColumnKind, SeqLength, WindowFormat, kind_of
 
 
 class Statistics(ConfigModel):

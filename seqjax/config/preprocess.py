@@ -6,8 +6,7 @@ from typing import Annotated, ClassVar, Literal, TypeVar
 from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, ValidationInfo, field_validator
 
 from seqjax.config.base import ConfigModel, PositiveShare
-from seqjax.config.formats import TableFormat, WindowFormat
-from seqjax.config.schema import ColumnKind, SeqLength
+from seqjax.config.schema import ColumnKind, SeqLength, TableFormat, WindowFormat
 
 Ratios = Annotated[list[PositiveShare], Field(min_length=1)]
 CutOff = int | float | str

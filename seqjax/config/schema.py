@@ -26,6 +26,10 @@ def _stored_type(name: str) -> str:
 ColumnType = Annotated[str, AfterValidator(_stored_type)]
 """Polars' name of a stored column's type: whole numbers are ids of categories, floats real values."""
 ColumnKind = Literal["categorical", "real"]
+TableFormat = Literal["csv", "parquet"]
+"""Of tables: raw ones, and results."""
+WindowFormat = Literal[TableFormat, "pt", "arrow"]
+"""Of preprocessed data: windows in a table, torch shards, or Arrow shards."""
 HeadName = Literal["categorical", "point", "gaussian"]
 """What is predicted of a target: see `seqjax.model.distributions`."""
 SeqLength = Annotated[int, Field(gt=0, le=1_000_000)]

@@ -16,7 +16,6 @@ from pydantic import (
 
 from seqjax.config.base import ConfigModel, ShareBelowOne, refuse, suggestion
 from seqjax.config.changes import FREE, LOCAL, RESUMABLE, TRACED
-from seqjax.config.formats import WindowFormat
 from seqjax.config.model import DTypeName, LayerType, ModelSpec
 from seqjax.config.optimization import (
     NamedSpec,
@@ -27,7 +26,7 @@ from seqjax.config.optimization import (
     has_momentum,
     schedule_length,
 )
-from seqjax.config.schema import ColumnKind, ColumnType
+from seqjax.config.schema import ColumnKind, ColumnType, WindowFormat
 from seqjax.errors import Problem
 
 

@@ -21,8 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float64, Int64, Shaped
 
-from seqjax.config.formats import TableFormat
-from seqjax.config.schema import ColumnKind
+from seqjax.config.schema import ColumnKind, TableFormat
 from seqjax.data.columns import check_columns, id_dtype
 from seqjax.data.sorting import bucket_begins, chunks, into_buckets, stored
 from seqjax.data.staging import staged

@@ -16,8 +16,7 @@ import polars as pl
 from jaxtyping import Int16, Int64
 
 from seqjax.config.base import suggestion
-from seqjax.config.formats import TableFormat
-from seqjax.config.schema import ColumnKind
+from seqjax.config.schema import ColumnKind, TableFormat
 from seqjax.data.cells import numbers_of
 from seqjax.data.columns import column_kind
 from seqjax.data.staging import staged

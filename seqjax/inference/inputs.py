@@ -8,11 +8,11 @@ from typing import TypeAlias, cast, get_args
 from seqjax.artifacts.card import ModelCard
 from seqjax.config.base import suggestion
 from seqjax.config.evaluate import EvaluateConfig
-from seqjax.config.formats import TableFormat
 from seqjax.config.infer import InferConfig
 from seqjax.config.load import resolve_path, resolve_split
 from seqjax.config.metadata import Metadata
 from seqjax.config.resolve import load_metadata
+from seqjax.config.schema import TableFormat
 from seqjax.data.formats import format_of
 from seqjax.data.tables import KEYS, open_files
 from seqjax.errors import ConfigError, DataError, Problem

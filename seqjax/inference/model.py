@@ -20,9 +20,9 @@ import polars as pl
 from seqjax.artifacts.card import ModelCard
 from seqjax.artifacts.model_files import resolve_model_path
 from seqjax.config.base import validate
-from seqjax.config.formats import WindowFormat
 from seqjax.config.infer import InferConfig
 from seqjax.config.metadata import Metadata
+from seqjax.config.schema import WindowFormat
 from seqjax.data.table_files import FrameFile
 from seqjax.errors import ConfigError, Problem
 from seqjax.inference.assertions import contradictions

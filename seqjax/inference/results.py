@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from seqjax.artifacts.atomic import replacing
 from seqjax.artifacts.layout import part_of
-from seqjax.config.formats import TableFormat
+from seqjax.config.schema import TableFormat
 
 logger = logging.getLogger(__name__)
 

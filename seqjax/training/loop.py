@@ -31,15 +31,7 @@ from seqjax.stopping import Note, signal_of, stop_error
 from seqjax.training.devices import is_out_of_memory
 from seqjax.training.epoch import Epoch
 from seqjax.training.evaluate import Evaluation
-from seqjax.training.events import (
-    EpochEvent,
-    Event,
-    Hook,
-    PauseEvent,
-    ResumeEvent,
-    RunState,
-    StateEvent,
-)
+from seqjax.training.events import EpochEvent, Event, Hook, PauseEvent, ResumeEvent, RunState, StateEvent
 from seqjax.training.processes import Agreement, Request
 from seqjax.training.runners import Kind, Loop, Runner, Sent, Stacked, Threads, Work
 from seqjax.training.setup import Run

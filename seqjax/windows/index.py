@@ -164,11 +164,7 @@ def window_starts(
 
 
 def runs_of(
-    slices: Slices,
-    item_position: Int64[np.ndarray, "N"],
-    *,
-    seq_length: int,
-    stride: int,
+    slices: Slices, item_position: Int64[np.ndarray, "N"], *, seq_length: int, stride: int
 ) -> tuple[Runs, Int64[np.ndarray, "K"]]:
     """The slices of a split as runs over the split's own rows.
 

@@ -38,13 +38,7 @@ def system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.usefixtures("system")
 @pytest.mark.parametrize(
     ("old", "new"),
-    [
-        ("nothing", "file"),
-        ("nothing", "folder"),
-        ("file", "file"),
-        ("file", "folder"),
-        ("folder", "folder"),
-    ],
+    [("nothing", "file"), ("nothing", "folder"), ("file", "file"), ("file", "folder"), ("folder", "folder")],
 )
 class TestReplacing:
     def test_success_replaces_all(self, tmp_path: Path, old: str, new: str) -> None:

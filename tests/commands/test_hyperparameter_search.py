@@ -281,11 +281,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(TrainingRun, "_copy_as_last", lambda *_: ())
 
 
-RATES = {
-    "learning_rate": [0.01, 0.03, 1e30, 1e-12],
-    "epochs": [2, 3, 2, 4],
-    "early_stopping_epochs": 1,
-}
+RATES = {"learning_rate": [0.01, 0.03, 1e30, 1e-12], "epochs": [2, 3, 2, 4], "early_stopping_epochs": 1}
 
 
 def test_together_is_as_one_after_the_other(project, monkeypatch):

@@ -66,11 +66,7 @@ def project(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[
         )
         path = root / "models" / f"sequifier-{name}-best-{'embedding-' if kind == 'embedding' else ''}1.onnx"
         write_onnx(
-            path,
-            params=jax.tree.map(jnp.asarray, params),
-            graphdef=graphdef,
-            card=card,
-            sample=sample,
+            path, params=jax.tree.map(jnp.asarray, params), graphdef=graphdef, card=card, sample=sample
         )
         return path
 

@@ -67,10 +67,7 @@ def test_every_key_of_a_training_can_be_searched_or_fixed():
             {"training": {"device": "cdua"}},
             "training_hyperparameter_sampling.device: must be auto, cpu, cuda or mps (found 'cdua')",
         ),
-        (
-            {"target_column_types": {"other": "real"}},
-            "target_column_types: must name the target_columns",
-        ),
+        ({"target_column_types": {"other": "real"}}, "target_column_types: must name the target_columns"),
         ({"hp_search_nam": "x"}, "hp_search_nam: unknown key. Did you mean 'hp_search_name'?"),
         ({"hp_search_name": "a/b"}, "hp_search_name: must not contain a slash"),
         (

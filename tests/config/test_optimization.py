@@ -98,9 +98,7 @@ def test_a_cycle_knows_its_length():
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [
-        ({"layer_type_dtypes": {"linear": "int8"}}, "layer_type_dtypes.linear: must be 'float32'"),
-    ],
+    [({"layer_type_dtypes": {"linear": "int8"}}, "layer_type_dtypes.linear: must be 'float32'")],
 )
 def test_keys_without_an_effect_are_refused_where_they_would_change_one(changes, message):
     assert message in refusal(**changes)

@@ -8,15 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seqjax.data.columns import (
-    class_labels,
-    decode_ids,
-    denormalise,
-    encode,
-    encode_ids,
-    id_dtype,
-    normalise,
-)
+from seqjax.data.columns import class_labels, decode_ids, denormalise, encode, encode_ids, id_dtype, normalise
 from tests.tables import learn
 
 

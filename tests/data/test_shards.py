@@ -25,10 +25,7 @@ KINDS: dict[str, ColumnKind] = {"price": "real", "item": "categorical"}
 def windows() -> Windows:
     lengths = [7, 1, 30, 4, 12]
     n = sum(lengths)
-    columns = {
-        "item": (np.arange(n) % 9).astype(np.int8),
-        "price": np.linspace(-1, 1, n, dtype=np.float32),
-    }
+    columns = {"item": (np.arange(n) % 9).astype(np.int8), "price": np.linspace(-1, 1, n, dtype=np.float32)}
     ids = np.repeat([-4, 2, 3, 9, 2**60], lengths)
     return cut(sequences(ids), columns, _positions(), seq_length=4, stride=3)
 

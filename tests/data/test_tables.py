@@ -133,10 +133,7 @@ CSV_ERRORS = {
     "too few cells": (HEADER + '1,0,"a,b",1\n1,1\n', "row 2 has 2 cells, and the header has 4. .* '1,1'"),
     "cut off": (HEADER + "1,0,a,1\n1,1,a", "row 2 has 3 cells"),
     "blank line": (HEADER + "1,0,a,1\n\n1,1,a,1\n", "row 2 is a blank line"),
-    "semicolons": (
-        HEADER.replace(",", ";") + "1;0;a;1\n",
-        "separated by ';'; write them with commas",
-    ),
+    "semicolons": (HEADER.replace(",", ";") + "1;0;a;1\n", "separated by ';'; write them with commas"),
     "tabs": (HEADER.replace(",", "\t") + "1\t0\ta\t1\n", "seem to be separated by '.t'"),
 }
 

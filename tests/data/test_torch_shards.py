@@ -22,10 +22,7 @@ KINDS: dict[str, ColumnKind] = {"item": "categorical", "price": "real"}
 
 def _windows(lengths: tuple[int, ...] = (9, 2, 1, 6)) -> Windows:
     n = sum(lengths)
-    columns = {
-        "item": (np.arange(n) % 5).astype(np.int8),
-        "price": np.linspace(-1, 1, n).astype(np.float32),
-    }
+    columns = {"item": (np.arange(n) % 5).astype(np.int8), "price": np.linspace(-1, 1, n).astype(np.float32)}
     ids = np.repeat(np.arange(len(lengths)) * 3 - 2, lengths)
     return cut(sequences(ids), columns, 7 + np.arange(n), seq_length=3, stride=2)
 

@@ -57,10 +57,7 @@ def test_last_positions_are_those_of_all() -> None:
 def test_bias_is_causal_and_shows_each_position_itself() -> None:
     valid = jnp.asarray([[False, True, True], [False, False, False]])
     low = -np.inf
-    expected = [
-        [[0, low, low], [low, 0, low], [low, 0, 0]],
-        [[0, low, low], [low, 0, low], [low, low, 0]],
-    ]
+    expected = [[[0, low, low], [low, 0, low], [low, 0, 0]], [[0, low, low], [low, 0, low], [low, low, 0]]]
     np.testing.assert_array_equal(attention_bias(3, valid)[:, 0], expected)
     np.testing.assert_array_equal(attention_bias(3, None)[:, 0], [[[0, low, low], [0, 0, low], [0, 0, 0]]])
 

@@ -36,10 +36,7 @@ def test_the_data_can_be_read(tmp_path):
         assert ours.read_bytes() == theirs.read_bytes()
         metadata = json.loads((tmp_path / "ours" / values["metadata_config_path"]).read_text())
         windows = load_windows(
-            ours,
-            "parquet",
-            column_kinds=values["target_column_types"],
-            n_classes=metadata["n_classes"],
+            ours, "parquet", column_kinds=values["target_column_types"], n_classes=metadata["n_classes"]
         )
         assert len(windows) == case.sequences * case.windows
         assert len(np.unique(windows.sequence_id())) == case.sequences

@@ -56,9 +56,7 @@ class Used:
 def test_of_accelerators_the_fullest_counts(monkeypatch):
     asked = []
     monkeypatch.setattr(
-        jax,
-        "local_devices",
-        lambda backend: asked.append(backend) or [Used(5), Used(7), Used(None)],
+        jax, "local_devices", lambda backend: asked.append(backend) or [Used(5), Used(7), Used(None)]
     )
     assert memory_in_use("gpu") == 7
     assert asked == ["gpu"]

@@ -104,11 +104,7 @@ def test_no_more_is_gathered_than_read_ahead(
 
 @pytest.mark.parametrize(("max_ram_gb", "times"), [(None, 0), (16.0, 0), (1e-5, 1)])
 def test_mapped_memory_is_given_back_before_it_is_too_much(
-    windows: Windows,
-    order: Order,
-    monkeypatch: pytest.MonkeyPatch,
-    max_ram_gb: float | None,
-    times: int,
+    windows: Windows, order: Order, monkeypatch: pytest.MonkeyPatch, max_ram_gb: float | None, times: int
 ) -> None:
     mapped, released, gather = [500], [], Windows.gather
 
