@@ -97,7 +97,7 @@ def read_words(words: Sequence[str], annotation: object, name: str) -> object:
 
 @dataclasses.dataclass(frozen=True)
 class _Form:
-    """How values of a type are typed: as which placeholder, as text or YAML, one word or several."""
+    """The form of values on the command line: the placeholder, text or YAML, one word or several."""
 
     metavar: str
     text: bool = False

@@ -105,15 +105,10 @@ PICKLES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "she
 # Besides cli.py: a search records why one of its runs failed, and goes on with the next.
 CATCHES_ERRORS = {"commands/search_engines.py", "training/loop.py"}
 
-# Layers whose words follow the rules; the others follow as they are gone through.
-CLEAN = {
-    *("version", "errors", "stopping", "console", "runtime", "baselines", "reports", "optim"),
-    *("command", "options", "api", "cli", "__init__", "__main__"),
-}
 # A function's docstring begins with a verb or with a noun of the trade.
 OPENINGS = re.compile(r"(What|How|Whether|Where|Which|As|See)\b")
-# YAML's word belongs where YAML is read or its keys are explained; in Python None is None.
-SAYS_NULL = {"config", "cli", "options"}
+# The word of YAML, JSON and tables belongs where these are read or explained; in Python None is None.
+SAYS_NULL = {"config", "cli", "options", "data", "evaluation"}
 
 EXITS = {"exit", "quit", "sys.exit", "os._exit", "os.abort"}
 
@@ -252,8 +247,6 @@ def _pickles(tree: ast.Module) -> Iterator[Finding]:
 
 
 def _words(layer: str, tree: ast.Module) -> Iterator[Finding]:
-    if layer not in CLEAN:
-        return
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             opening = OPENINGS.match(ast.get_docstring(node) or "")

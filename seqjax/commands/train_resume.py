@@ -42,7 +42,7 @@ class Checkpoint:
     """What is wrong with those that were passed over."""
 
     def is_finished(self, spec: TrainingSpec) -> bool:
-        """Whether nothing is left to train."""
+        """True if nothing is left to train."""
         return self.path is not None and (
             self.info["epoch"] >= spec.epochs
             or (spec.early_stopping_epochs is not None and self.info["stale"] >= spec.early_stopping_epochs)
@@ -53,7 +53,7 @@ NOTHING = Checkpoint(None, {})
 
 
 def run_info(config: TrainConfig, schema: Schema) -> dict[str, Any]:
-    """What a checkpoint says about the run that it belongs to."""
+    """A checkpoint's description of the run that it belongs to."""
     return {"config": config.model_dump(mode="json"), "schema": schema.model_dump(mode="json")}
 
 
@@ -153,7 +153,7 @@ class Saver:
 
     @property
     def is_due(self) -> bool:
-        """Whether the minutes are over after which to save, whatever the epoch."""
+        """True if the minutes are over after which to save, whatever the epoch."""
         minutes = self._spec.save_interval_minutes
         late = minutes is not None and time.monotonic() - self._saved_at >= 60 * minutes
         return late and not self._writer.busy

@@ -30,7 +30,7 @@ Result = TypeVar("Result")
 
 
 class SplitSize(ConfigModel):
-    """How much there is in a split."""
+    """The size of a split."""
 
     rows: int = 0
     sequences: int = 0
@@ -52,7 +52,7 @@ class Survey(ConfigModel):
 
     @property
     def encoding(self) -> Encoding:
-        """How to encode the table."""
+        """The encoding of a table."""
         return Encoding(self.id_maps, self.statistics)
 
 

@@ -84,7 +84,7 @@ class Shard(ConfigModel):
 
 
 class Manifest(ConfigModel):
-    """What a data set consists of."""
+    """The contents of a data set."""
 
     format: Literal["seqjax-arrow"]
     version: Literal[2]
@@ -99,7 +99,7 @@ class Manifest(ConfigModel):
 
 @dataclass(frozen=True)
 class DataSize:
-    """What a data set will hold."""
+    """The contents that a data set will have."""
 
     seq_length: int
     stride: int
@@ -297,7 +297,7 @@ def _lay_out(path: Path, types: Mapping[str, str], records: int) -> None:
 
 
 def _offsets(path: Path) -> dict[str, int]:
-    """Where in the file the values of each column begin."""
+    """Offsets in the file at which the values of each column begin, in bytes."""
     with pa.memory_map(str(path)) as source:
         begin = source.read_buffer().address
         batch = pa.ipc.open_file(source).get_batch(0)

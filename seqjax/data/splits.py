@@ -45,7 +45,7 @@ class Pieces:
 
 
 def borders(length: Int64[np.ndarray, "S"], ratios: Sequence[float]) -> Int64[np.ndarray, "S borders"]:
-    """Where each slice is cut: split k holds items borders[:, k] to borders[:, k + 1].
+    """Borders at which each slice is cut: split k holds items borders[:, k] to borders[:, k + 1].
 
     A border is the cumulated ratio times the length, rounded down, unless floating point alone keeps that
     product from a whole number (0.7 + 0.2 is a little less than 0.9). The last border is the length.
@@ -98,7 +98,7 @@ class Between:
         return cls(np.random.default_rng(seed).permutation(dealt), len(ratios))
 
     def parts(self, pieces: Pieces) -> list[Slices]:
-        """See `Within.parts`."""
+        """The slices of each split, as `Within.parts` returns them."""
         slices = pieces.slices
         chosen = self.split[pieces.first : pieces.first + len(slices)]
         upper = np.where(chosen[:, None] <= np.arange(self.n_splits), slices.length[:, None], 0)
@@ -114,7 +114,7 @@ class ByValue:
     """Its name, for messages."""
 
     def parts(self, pieces: Pieces) -> list[Slices]:
-        """See `Within.parts`.
+        """The slices of each split, as `Within.parts` returns them.
 
         Raises:
           DataError: A row is in an earlier split than the one before it.

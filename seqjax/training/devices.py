@@ -27,7 +27,7 @@ _STATUS = Path("/proc/self/statm")
 
 @runtime_checkable
 class Device(Protocol):
-    """What is used of a `jax.Device`, which has no type of its own."""
+    """The interface of a `jax.Device`, which has no type of its own."""
 
     @property
     def platform(self) -> str:
@@ -88,7 +88,7 @@ def compiler_options(device: Device, *, deterministic: bool, has_dropout: bool) 
 
 
 def _accepted(options: dict[str, bool | int], device: Device) -> bool:
-    """Whether this version of XLA knows the options; it refuses unknown ones when it compiles."""
+    """Tells whether this version of XLA knows the options; it refuses unknown ones when it compiles."""
     try:
         with jax.default_device(device):
             jax.jit(lambda x: x + 1, compiler_options=options)(0.0).block_until_ready()
@@ -101,7 +101,7 @@ def _accepted(options: dict[str, bool | int], device: Device) -> bool:
 
 
 def memory_limit(device: Device, *, load_in_full: bool, max_ram_gb: float) -> float | None:
-    """How many bytes of data may live on a device; null knows no limit.
+    """The number of bytes of data that may live on a device; None is no limit.
 
     Args:
       device: The device; an accelerator gives a quarter of its memory.
@@ -126,7 +126,7 @@ def memory_in_use(platform: str) -> int:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether an error says that memory is missing, the device's or the process's."""
+    """Tells whether an error says that memory is missing, the device's or the process's."""
     return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
 
 

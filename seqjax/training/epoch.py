@@ -42,7 +42,7 @@ class Epoch:
 
     @property
     def progress(self) -> Progress:
-        """What is done, for going on later."""
+        """The progress so far, for going on later."""
         return Progress(self.updates, self.seconds, (*self._interval.tolist(),), (*self._whole.tolist(),))
 
     def next_save(self, update: int) -> int:
@@ -132,7 +132,7 @@ class Epoch:
 def scheduled(
     run: Run, epoch: int, n_batches: int, value: Callable[[int], float]
 ) -> Float[np.ndarray, "n_updates"]:
-    """What a schedule says at each update of an epoch.
+    """The values of a schedule at each update of an epoch.
 
     A schedule that steps with batches has, at an update, made the steps of all batches before the update's
     last.

@@ -79,7 +79,7 @@ def measured_targets(schema: Schema, std: Mapping[str, float]) -> dict[str, Meas
 
 
 class Evaluation(NamedTuple):
-    """What was found on a data set."""
+    """Sums over a data set."""
 
     losses: Losses
     """Mean losses over all real positions."""
@@ -99,7 +99,7 @@ class Found(NamedTuple):
 
 @dataclass(frozen=True)
 class Evaluator:
-    """What is evaluated, and by what."""
+    """A model or baseline, and the losses and metrics that evaluate it."""
 
     predict: Predict
     targets: tuple[Target, ...]
@@ -126,7 +126,7 @@ class Evaluator:
         )
 
     def result(self, parts: Sequence[Found]) -> Evaluation:
-        """What the sums of all batches amount to; waits for the device."""
+        """The result of the sums of all batches; waits for the device."""
         losses = mean_losses([part.sums for part in parts], loss_weights(self.targets))
         shares = {name: _shares([part.counts[name] for part in parts]) for name in self.share_columns}
         return Evaluation(losses, shares, metric_values(self.measured, [part.metrics for part in parts]))

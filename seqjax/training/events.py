@@ -49,7 +49,7 @@ class EpochEvent:
 
 @dataclass(frozen=True)
 class Progress:
-    """What is done of an epoch that is under way, and what it found so far.
+    """The progress of an epoch that is under way, with the sums so far.
 
     Rows of the loss table are added in float64 and in their order, so that sums are the same to the bit
     wherever the work was cut.
@@ -82,7 +82,7 @@ class RunState:
     """What is done of the next epoch, if `state` is in the middle of it."""
 
     def is_finished(self, *, epochs: int, patience: int | None) -> bool:
-        """Whether no epoch follows."""
+        """True if no epoch follows."""
         return self.epoch >= epochs or (patience is not None and self.stale >= patience)
 
 

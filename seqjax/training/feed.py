@@ -103,7 +103,7 @@ class Rows(NamedTuple):
 
 
 def rows_of(windows: Windows, columns: Sequence[str]) -> Rows:
-    """What the device needs of a data set.
+    """The part of a data set that the device needs.
 
     Windows are listed one by one where that takes no more than the columns themselves (finding their runs is
     saved then), or where their steps are not all alike.
@@ -146,7 +146,7 @@ def _widened(values: Num[Array, "B slots"]) -> Num[Array, "B slots"]:
 @partial(jax.tree_util.register_dataclass, data_fields=["n", "keys"], meta_fields=["grouping", "members"])
 @dataclass(frozen=True)
 class PlacedOrder:
-    """What a compiled loop computes an order from."""
+    """The numbers from which a compiled loop computes an order."""
 
     n: Int[Array, ""]
     """Number of windows."""
@@ -283,7 +283,7 @@ class Stream:
 
 
 def fits(windows: Windows, columns: Sequence[str], *, limit: float | None) -> bool:
-    """Whether a data set can be kept on a device.
+    """Tells whether a data set can be kept on a device.
 
     Args:
       windows: The data.

@@ -201,7 +201,7 @@ class TextLog:
 class JsonLog:
     """A hook that writes one JSON object an event, with `event` saying which kind: batch, validation, ...
 
-    A number that is not finite is null, since JSON has no name for it.
+    A number that is not finite becomes None, since JSON has no name for it.
 
     Args:
       stream: Where to.
@@ -251,7 +251,7 @@ def json_log(path: Path, memory: Callable[[], int] | None = None) -> Iterator[Js
 
 
 def _is_cut_short(path: Path) -> bool:
-    """Whether the last line has no end, since the process that wrote it was killed."""
+    """Tells whether the last line has no end, since the process that wrote it was killed."""
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(size - 1, 0))
@@ -281,7 +281,7 @@ def _batch_values(event: BatchEvent) -> dict[str, object]:
 
 
 def evaluation_values(evaluation: Evaluation) -> dict[str, object]:
-    """What an evaluation found as JSON: the losses, and `metrics` by target."""
+    """The result of an evaluation as JSON: the losses, and `metrics` by target."""
     metrics = {target: dict(found) for target, found in evaluation.metrics.items()}
     return {**loss_values(evaluation.losses), "metrics": metrics}
 
@@ -336,7 +336,7 @@ def live_view(bar: Advance, memory: Callable[[], int], *, alone: bool = True) ->
 
 
 def _validation_numbers(event: EpochEvent) -> dict[str, str]:
-    """What is shown of an evaluation: the loss, and of a few targets one metric each."""
+    """The summary of an evaluation: the loss, and of a few targets one metric each."""
     numbers = {"validation": f"{event.evaluation.losses.total:.4g}"}
     metrics = event.evaluation.metrics
     if len(metrics) <= _MANY_TARGETS:

@@ -67,12 +67,12 @@ class Member:
 
     @property
     def is_finished(self) -> bool:
-        """Whether no epoch follows."""
+        """True if no epoch follows."""
         return self.state.is_finished(epochs=self.epochs, patience=self.patience)
 
     @property
     def is_over(self) -> bool:
-        """Whether the member leaves."""
+        """True if the member leaves."""
         paused = self.until is not None and self.state.epoch >= self.until
         return self.error is not None or self.is_finished or paused
 
@@ -306,7 +306,7 @@ class Population:
                 self._at_work().put(slot, self._members[slot].state.state)
 
     def _is_due(self, member: Member, update: int, request: Request) -> bool:
-        """Whether a member is to be saved; all processes come to the same."""
+        """Tells whether a member is to be saved; all processes come to the same."""
         asked = request.save and (member.is_due() or self.run.placement.processes > 1)
         return asked or member.epoch.next_save(update - 1) == update
 

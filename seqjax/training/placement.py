@@ -41,7 +41,7 @@ class Placement:
 
     @property
     def is_cpu(self) -> bool:
-        """Whether the devices are the processor's cores."""
+        """True if the devices are the processor's cores."""
         return self._mesh.devices.flat[0].platform == "cpu"
 
     @property
@@ -99,5 +99,5 @@ def to_host(tree: Tree) -> Tree:
 
 
 def _is_key(leaf: object) -> bool:
-    """Whether a leaf is a key of jax.random."""
+    """Tells whether a leaf is a key of jax.random."""
     return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)

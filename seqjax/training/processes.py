@@ -41,7 +41,7 @@ _SUMS = ("Gloo", "NCCL")
 
 
 class Request(NamedTuple):
-    """What a process asks for, or what all of them have agreed on."""
+    """The request of a process, or what all of them have agreed on."""
 
     signal: int = 0
     """The number of the signal that asks to stop; 0 if none came."""
@@ -132,7 +132,7 @@ def find_devices(spec: TrainingSpec) -> list[Device]:
 
 
 def is_first() -> bool:
-    """Whether this process writes for all."""
+    """Tells whether this process writes for all."""
     return jax.process_index() == 0
 
 
@@ -217,7 +217,7 @@ def _plain_launch(environment: Mapping[str, str]) -> dict[str, Any] | None:
 
 
 def _launched(environment: Mapping[str, str]) -> bool:
-    """Whether a launcher that jax knows has started more than one process."""
+    """Tells whether a launcher that jax knows has started more than one process."""
     counts = [environment.get(name, "1") for name in _LAUNCHER_COUNTS]
     return any(count.isdigit() and int(count) > 1 for count in counts) or all(
         name in environment for name in _KUBERNETES

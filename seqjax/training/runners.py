@@ -329,7 +329,7 @@ def suited(device: Device, *, is_resident: bool, runs: int) -> Kind:
 
 
 def is_too_wide(kind: Kind, device: Device, *, slots: int, runs: int) -> bool:
-    """Whether a population is to be made anew for fewer runs, since its empty slots are computed as well.
+    """Tells whether to make a population anew for fewer runs, since its empty slots are computed as well.
 
     On a CPU compiling takes longer than that, for models that are small enough to be joined.
 
@@ -343,7 +343,7 @@ def is_too_wide(kind: Kind, device: Device, *, slots: int, runs: int) -> bool:
 
 
 def fitting(config: TrainConfig, parameter_bytes: int, device: Device) -> int:
-    """How many runs are likely to fit into a device's memory.
+    """The number of runs that are likely to fit into a device's memory.
 
     Args:
       config: One of the runs.
@@ -363,7 +363,7 @@ def bytes_of(tree: Tree) -> int:
 
 
 def _activation_bytes(config: TrainConfig) -> int:
-    """What a backward pass keeps of the forward pass, roughly, in float32."""
+    """Bytes that a backward pass keeps of the forward pass, roughly, in float32."""
     spec, training = config.model_spec, config.training_spec
     positions = training.batch_size * config.seq_length
     layer = 16 * spec.dim_model + 4 * spec.dim_feedforward + 3 * spec.n_head * config.seq_length
@@ -371,7 +371,7 @@ def _activation_bytes(config: TrainConfig) -> int:
 
 
 def _at_once(run: Run) -> int:
-    """How many runs may be under way together, each sent by a thread of its own.
+    """The number of runs that may be under way together, each sent by a thread of its own.
 
     Those of an accelerator compute in turn anyway, several devices must be sent their work in one order, and
     data that is read while training goes on is read by one at a time.

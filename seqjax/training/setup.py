@@ -46,7 +46,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Run:
-    """What of a run is compiled, and what does not change from epoch to epoch."""
+    """The compiled parts of a run, and the parts that do not change from epoch to epoch."""
 
     recipe: Recipe
     """An update; its accumulation is in batches."""
@@ -74,7 +74,7 @@ class Run:
     """Says which training windows these are, for messages."""
 
     def new_state(self, params: Params) -> TrainState:
-        """What the first update consumes a copy of, from float32 parameters."""
+        """The state before the first update, which consumes a copy, from float32 parameters."""
         kept = self.precision.keep(params)
         return new_state(kept, self.recipe.optimizer, is_scaled=self.precision.is_scaled)
 
@@ -216,7 +216,7 @@ def parameter_count(params: Params) -> int:
 def _feeds(
     spec: TrainingSpec, schema: Schema, data: Data, device: Device, *, placement: Placement
 ) -> tuple[Feed, Feed]:
-    """Where training and validation batches come from; what stays on the device is within one limit."""
+    """The feeds of training and validation batches; what stays on the device is within one limit."""
     limit = memory_limit(device, load_in_full=spec.load_full_data_to_ram, max_ram_gb=spec.max_ram_gb)
     columns = tuple(schema.columns)
     options = compiler_options(device, deterministic=spec.enforce_determinism, has_dropout=spec.dropout > 0)

@@ -29,7 +29,7 @@ _SHAPES_STATE = ("momentum", "dampening", "lr_decay")
 
 
 def shape_of(config: TrainConfig) -> str:
-    """What the compiled programs of a run depend on; equal for runs that can be trained together."""
+    """A text of all that compiled programs depend on; equal for runs that can be trained together."""
     spec = config.training_spec
     compiled = {
         **without(flattened(config.model_dump(mode="json")), _NOT_COMPILED),
@@ -96,7 +96,7 @@ def _target_numbers(target: Target, classes: int) -> dict[str, float | Float[np.
 
 
 def _is_traced(value: object) -> bool:
-    """Whether an optimizer's argument is a number, or several, that the step can take in."""
+    """Tells whether an optimizer's argument is a number, or several, that the step can take in."""
     if isinstance(value, tuple):
         return bool(value) and all(map(_is_traced, value))
     return isinstance(value, float)

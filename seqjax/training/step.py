@@ -88,7 +88,7 @@ def new_state(params: Params, optimizer: Optimizer, *, is_scaled: bool = False) 
 
 
 class Constants(NamedTuple):
-    """What a run of updates is given besides its state and data. Every leaf is a traced value."""
+    """Traced values that updates are given besides state and data."""
 
     learning_rates: Float[Array, "n"] | Float[np.ndarray, "n"]
     """Learning rate of each update of the epoch."""
@@ -103,7 +103,7 @@ class Constants(NamedTuple):
 
 @dataclass(frozen=True)
 class Recipe:
-    """What an update is made of."""
+    """The ingredients of an update."""
 
     apply: Apply
     targets: tuple[Target, ...]
@@ -111,7 +111,7 @@ class Recipe:
     accumulation: int = 1
     """Micro-batches a batch."""
     clip: Number | None = None
-    """Largest global gradient norm; null does not clip."""
+    """Largest global gradient norm; None does not clip."""
     dropout: Number = 0.0
 
     def with_values(self, values: Values) -> "Recipe":
@@ -242,7 +242,7 @@ def _settled(state: TrainState, moved: TrainState, finite: Bool[Array, ""]) -> T
 
 
 def _row(sums: Sequence[Sums], finite: Bool[Array, ""], state: TrainState) -> Float[Array, "columns"]:
-    """What an update found. A scale that can still be lowered excuses one that is not finite."""
+    """The row of an update. A scale that can still be lowered excuses one that is not finite."""
     excused = jnp.bool_(False) if state.loss_scale is None else ~finite & (state.loss_scale.scale > 1)
     found = jnp.stack([number for target in sums for number in target])
     flag = jnp.where(finite, FINE, jnp.where(excused, SKIPPED, NOT_FINITE))

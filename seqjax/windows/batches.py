@@ -117,7 +117,7 @@ class Loader:
         return gathered
 
     def _batches_ahead(self, batch_size: int) -> int:
-        """How many batches are gathered ahead; said in the log once."""
+        """The number of batches that are gathered ahead; said in the log once."""
         if self._num_workers == 0:
             return 0
         n_columns = len(self._windows.columns if self._columns is None else self._columns)
@@ -133,7 +133,7 @@ class Loader:
 
 
 def batches_ahead(batch_bytes: int, num_workers: int, max_ram_gb: float | None) -> int:
-    """How many batches to gather ahead: some a thread, as far as memory goes, and at least one."""
+    """The number of batches to gather ahead: some a thread, as far as memory goes, and at least one."""
     most = BATCHES_AHEAD * num_workers
     return most if max_ram_gb is None else max(min(most, int(max_ram_gb * 1e9 / batch_bytes)), 1)
 

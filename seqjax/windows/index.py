@@ -45,7 +45,7 @@ def ranges(start: Int64[np.ndarray, "S"], length: Int64[np.ndarray, "S"]) -> Int
 
 
 class Place(NamedTuple):
-    """Where some windows lie."""
+    """The places of some windows."""
 
     run: Int64[np.ndarray, "B"]
     number: Int64[np.ndarray, "B"]
@@ -89,7 +89,7 @@ class Runs:
 
     @property
     def is_even(self) -> bool:
-        """Whether all steps between the windows of a run are the stride."""
+        """True if all steps between the windows of a run are the stride."""
         last = np.maximum(self.rows.astype(np.int64) - (self.seq_length + 1), 0)
         return not (last % self.stride).any()
 
@@ -146,7 +146,7 @@ def n_windows(rows: Int64[np.ndarray, "R"], *, seq_length: int, stride: int) -> 
 def window_starts(
     rows: Int64[np.ndarray, "B"], number: Int64[np.ndarray, "B"], *, seq_length: int, stride: int
 ) -> Int64[np.ndarray, "B"]:
-    """Where windows start in their runs.
+    """The starts of windows in their runs.
 
     Args:
       rows: Rows of the run of each window, at least 1.
@@ -198,7 +198,7 @@ def runs_of(
 
 
 def scattered_positions(slices: Slices, item_position: Int64[np.ndarray, "N"]) -> Bool[np.ndarray, "S"]:
-    """Whether positions in each slice are other than consecutive.
+    """Tells of each slice whether positions are other than consecutive.
 
     Args:
       slices: The slices.

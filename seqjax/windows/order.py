@@ -73,7 +73,7 @@ class Order:
 
 @dataclass(frozen=True)
 class Grouping:
-    """How batches make updates, in rows that devices can share.
+    """The grouping of batches into updates, in rows that devices can share.
 
     The rows of an update are those of its micro-batches, interleaved: row i is of micro-batch i modulo their
     number, so that a cut of the whole cuts every micro-batch.
@@ -127,7 +127,7 @@ class Updates:
 
     @property
     def shuffle(self) -> bool:
-        """Whether windows come in another order than their own."""
+        """True if windows come in another order than their own."""
         return any(order.shuffle for order in self.orders)
 
     @property

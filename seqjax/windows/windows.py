@@ -42,12 +42,12 @@ def targets_of(batch: Batch, name: str) -> Num[Any, "B T"]:
 
 
 def valid_mask(batch: Batch) -> Bool[Any, "B T"]:
-    """Which of the L input positions hold an item."""
+    """Marks those of the L input positions that hold an item."""
     return batch.padding[:, None] <= np.arange(_length(batch), dtype=np.int32)
 
 
 def target_mask(batch: Batch) -> Bool[Any, "B T"]:
-    """Which of the L positions predict an item; the first item is predicted from padding."""
+    """Marks those of the L positions that predict an item; the first item is predicted from padding."""
     return batch.padding[:, None] <= np.arange(1, _length(batch) + 1, dtype=np.int32)
 
 
@@ -194,7 +194,7 @@ class Windows:
         return replace(self, columns={name: _in_ram(self.columns[name]) for name in names})
 
     def _places(self, numbers: Integer[np.ndarray, "B"] | None) -> Place:
-        """Where the newest L + 1 items of windows lie."""
+        """The places of the newest L + 1 items of windows."""
         place = self.runs.places(np.arange(len(self)) if numbers is None else numbers)
         length = np.minimum(place.length, self.seq_length + 1)
         return place._replace(offset=place.offset + place.length - length, length=length)
