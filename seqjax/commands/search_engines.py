@@ -159,5 +159,9 @@ def _log_end(name: str, end: End, left: int) -> None:
     epoch = end.epoch if isinstance(end, Paused) else end.last_epoch
     logger.info(
         "[INFO] %s: best validation loss %.6g (epoch %d of %d); in training or waiting: %d.",
-        *(name, end.best_validation_loss, end.best_epoch, epoch, left),
+        name,
+        end.best_validation_loss,
+        end.best_epoch,
+        epoch,
+        left,
     )

@@ -113,7 +113,10 @@ def read_files(path: Path, column_kinds: Mapping[str, ColumnKind]) -> Iterator[W
     if unlisted:
         logger.warning(
             "%s: %s is not listed in %s and is not read (%d such files).",
-            *(path, unlisted[0], METADATA, len(unlisted)),
+            path,
+            unlisted[0],
+            METADATA,
+            len(unlisted),
         )
     seq_length: int | None = None
     for file in index.batch_files:

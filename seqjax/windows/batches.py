@@ -127,7 +127,10 @@ class Loader:
             self._ahead = ahead
             logger.info(
                 "Reading ahead up to %d batches of %.2f MB with %d threads (max_ram_gb: %s).",
-                *(ahead, size / 1e6, min(self._num_workers, ahead), self._max_ram_gb),
+                ahead,
+                size / 1e6,
+                min(self._num_workers, ahead),
+                self._max_ram_gb,
             )
         return ahead
 
