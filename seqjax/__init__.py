@@ -5,7 +5,7 @@ instant.
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from seqjax.version import __version__ as __version__
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from seqjax.api import *  # noqa: F403
 
 
-def __getattr__(name: str) -> object:
+def __getattr__(name: str) -> Any:  # noqa: ANN401 (a public name of any type)
     api = import_module("seqjax.api")
     if name == "__all__":
         return api.__all__

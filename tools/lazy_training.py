@@ -75,7 +75,6 @@ def measure(folder: Path, batches: int, workers: int, max_ram_gb: float) -> dict
     from seqjax.training.feed import StreamedFeed
     from seqjax.training.loop import Member, Population
     from seqjax.training.setup import Data, prepare
-    from seqjax.windows.batches import Loader
     from seqjax.windows.order import Order
     from seqjax.windows.windows import taken
 
@@ -90,12 +89,9 @@ def measure(folder: Path, batches: int, workers: int, max_ram_gb: float) -> dict
         seq_length=LENGTH,
     )
     windows = load_windows(folder, "arrow", column_kinds=schema.columns, n_classes=categories)
-    size, few = spec.batch_size, (batches + 1) * spec.batch_size
+    size = spec.batch_size
     windows = taken(windows, Order(len(windows), size, seed=1).batches(0, batches + 1).ravel())
-    order = Order(few, size, shuffle=False)
-    loader = Loader(windows, tuple(schema.columns), num_workers=workers, max_ram_gb=spec.max_ram_gb)
-    known = Order(size, size, shuffle=False)
-    data = Data(windows, windows, lambda _: order, known, loader=lambda *_: loader)
+    data = Data(windows, taken(windows, np.arange(size)))
     graphdef, params = init(schema, config.model_spec, seed=0)
     run = prepare(config, schema, graphdef, data, jax.devices()[0])
     feed = run.training
@@ -126,7 +122,7 @@ def measure(folder: Path, batches: int, workers: int, max_ram_gb: float) -> dict
     watcher.join()
     return {
         "windows": len(windows),
-        "batches": len(order),
+        "batches": len(run.order(1)),
         "parts_read": f"{len(read)} of {PARTS}",
         "read_from_disk_gb": round(_read_from_disk() / 1e9, 3),
         "own_memory_gb": round(highest, 3),

@@ -166,14 +166,8 @@ def learn(task: Task, seed: int, *, epochs: int | None = None, count: int | None
     sets = [task.draw(rng, size, items, seed) for size in (count or task.count, 1000, 2000)]
     config, schema = _config(task, sets[0], seed, epochs or task.epochs)
     training, validation, test = (_windows(columns, task.length) for columns in sets)
-    size = config.training_spec.batch_size
-
-    def order(epoch: int) -> Order:
-        return Order(len(training), size, seed=seed, epoch=epoch)
-
-    known = Order(len(validation), size, shuffle=False)
     graphdef, params = init(schema, config.model_spec, seed=seed)
-    run = prepare(config, schema, graphdef, Data(training, validation, order, known), jax.devices()[0])
+    run = prepare(config, schema, graphdef, Data(training, validation), jax.devices()[0])
     member = Member(run, run.begin(params), config.training_spec.epochs)
     Population(run).train([member], lambda _: None)
     predict = jax.jit(lambda params, batch: run.recipe.apply(params, batch, None)[task.target])

@@ -9,6 +9,7 @@ Training and evaluation are both folds. Two feeds run the same steps with the sa
   meanwhile. Each process cuts the rows of its own devices alone.
 """
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -232,6 +233,8 @@ class StreamedFeed(Feed):
     ) -> None:
         super().__init__(compiler_options, placement)
         self._loader = loader or Loader(windows, columns)
+        self.waited = 0.0
+        """Seconds that the host has spent on getting batches."""
 
     def _place(self, updates: Updates) -> "Stream":
         """The rows of the updates that this process reads."""
@@ -245,7 +248,9 @@ class StreamedFeed(Feed):
         def fold(carry: Carry, constants: Tree, stream: "Stream", begin: int, end: int) -> Carry:
             carry = carry if by_rows else self._placement.ensure_replicated(carry)
             for index in range(begin, end):
+                before = time.perf_counter()
                 own = stream.batch(index)
+                self.waited += time.perf_counter() - before
                 batch = Batch(
                     {name: self._placement.from_local_rows(column) for name, column in own.columns.items()},
                     self._placement.from_local_rows(own.padding),

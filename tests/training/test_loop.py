@@ -59,7 +59,7 @@ def start(case):
 class Scripted:
     """A population whose validation losses after each epoch are made up."""
 
-    def __init__(self, population, losses, first=3.0):
+    def __init__(self, population, losses, first: float | None = 3.0):
         self.run = population.run
         self._population = population
         self._losses = iter([first, *losses] if first is not None else losses)
@@ -127,7 +127,7 @@ COMPILED = "/jax/core/compile/backend_compile_duration"
 def test_how_much_is_compiled_does_not_depend_on_the_number_of_epochs(case, kind, slots):
     counts, compiled = [], []
     monitoring.register_event_duration_secs_listener(
-        lambda name, seconds, **_: compiled.append(name) if name == COMPILED else None
+        lambda event, duration_secs, **_: compiled.append(event) if event == COMPILED else None
     )
     try:
         for epochs in (10, 110):
@@ -186,7 +186,7 @@ class Asked(Note):
         super().__init__()
 
     @property
-    def signal(self):
+    def signal(self):  # type: ignore[override]
         self._count += 1
         return self._number if self._count > 2 else 0
 

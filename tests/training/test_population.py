@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -71,7 +72,7 @@ def population(kind, run, group, slots):
     return POPULATIONS[key]
 
 
-def trained(kind, some, *, slots=None):
+def trained(kind, some, *, slots=None) -> list[Any]:
     """How the members of a population end, in their order."""
     run, group = members(some)
     ended = []
@@ -204,7 +205,11 @@ def test_members_go_on_in_the_middle_of_an_epoch_as_they_would_have(kind):
     together = population(kind, run, group, 3)
     together.train(group, lambda member: None)
     paused = [[event.state for event in events if isinstance(event, PauseEvent)] for events in told]
-    assert [(state.epoch, state.progress.updates) for state in paused[0]] == [(0, 4), (1, 2), (2, 4)]
+    assert [(state.epoch, state.progress and state.progress.updates) for state in paused[0]] == [
+        (0, 4),
+        (1, 2),
+        (2, 4),
+    ]
     again, heard = members(some)[1], [[] for _ in group]
     again[0].state, again[1].state = paused[0][1], paused[1][0]
     for member, events in zip(again, heard, strict=True):
@@ -317,7 +322,9 @@ def test_a_member_that_cannot_be_saved_keeps_no_other_from_it(caplog):
         Population(run, slots=2).train(group, lambda member: None, note)
     assert isinstance(told[-1], PauseEvent)
     assert told[-1].state.epoch == 1
-    assert told[-1].state.progress.updates > 0
+    progress = told[-1].state.progress
+    assert progress is not None
+    assert progress.updates > 0
     assert "No checkpoint could be written." in caplog.text
 
 
