@@ -127,7 +127,7 @@ def measure(folder: Path, batches: int, workers: int, max_ram_gb: float) -> dict
         "read_from_disk_gb": round(_read_from_disk() / 1e9, 3),
         "own_memory_gb": round(highest, 3),
         "highest_resident_gb": round(memory()["highest"], 3),
-        "seconds_per_batch": round(seconds / len(order), 5),
+        "seconds_per_batch": round(seconds / len(run.order(1)), 5),
         "input_wait_share": round(waited / seconds, 5),
         "num_workers": workers,
     }

@@ -48,7 +48,7 @@ Apply = Callable[[Params, Batch, Dropout | None], Outputs]
 """(params, batch, dropout or None) -> outputs at all L positions."""
 Values: TypeAlias = Mapping[str, Any]
 
-Table: TypeAlias = Float[Array, "rows columns"] | Float[np.ndarray, "rows columns"]
+Table: TypeAlias = Float[Any, "rows columns"]
 """A row for each update: sum and weight of the losses of each target, and a flag. Update i is in row i modulo
 the number of rows."""
 

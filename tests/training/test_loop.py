@@ -191,7 +191,7 @@ class Asked(Note):
         return self._number if self._count > 2 else 0
 
     @signal.setter
-    def signal(self, number):
+    def signal(self, number):  # type: ignore[override]
         pass
 
 
