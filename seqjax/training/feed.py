@@ -180,7 +180,7 @@ class ResidentFeed(Feed):
         super().__init__(compiler_options, placement)
         self._slots = windows.seq_length + 1
         self._rows = self._placement.replicate(rows_of(windows, columns))
-        self.nbytes = sum(leaf.nbytes for leaf in jax.tree.leaves(self._rows))
+        self.nbytes = sum(leaf.nbytes for leaf in jax.tree.leaves(self._rows) if leaf.ndim)
 
     def _place(self, updates: Updates) -> PlacedOrder:
         """The few numbers from which the order is computed on the device."""

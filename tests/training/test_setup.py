@@ -11,7 +11,7 @@ SIZE = 60 * (1 + 4) + 21 * (4 + 4)
 
 @pytest.mark.parametrize(
     ("splits_that_fit", "kinds"),
-    [(0.9, [StreamedFeed] * 2), (1.9, [ResidentFeed, StreamedFeed]), (2.1, [ResidentFeed] * 2)],
+    [(0.9, [StreamedFeed] * 2), (1.9, [ResidentFeed, StreamedFeed]), (2.0, [ResidentFeed] * 2)],
 )
 def test_training_and_validation_data_share_the_memory(splits_that_fit, kinds):
     limit = splits_that_fit * SIZE / 1e9
