@@ -303,8 +303,8 @@ def test_batches_are_halved_where_memory_is_short(project, monkeypatch):
     whole = train(config(root, model_name="whole", training={"dropout": 0.0}))
     failures, fold = iter([2, 1]), ResidentFeed.fold
 
-    def short_of_memory(self, step):
-        compiled = fold(self, step)
+    def short_of_memory(self, step, **how):
+        compiled = fold(self, step, **how)
         if "build_step" not in step.__qualname__:  # An evaluation.
             return compiled
         count = next(failures, 0)

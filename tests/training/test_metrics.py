@@ -20,7 +20,7 @@ VALUES = RNG.normal(size=(4, 7)).astype(np.float32)
 LOGITS = np.round(RNG.normal(size=(4, 6, 9)) * 3).astype(np.float32)
 OUTPUT = RNG.normal(size=(4, 6, 1)).astype(np.float32)
 MEASURED = {
-    "c": Measured("categorical", ("top_1_accuracy", "top_3_accuracy", "top_5_accuracy", "perplexity")),
+    "c": Measured("categorical", ("perplexity", "top_1_accuracy", "top_3_accuracy", "top_5_accuracy")),
     "r": Measured("point", ("mae", "rmse"), STD),
 }
 
@@ -89,7 +89,7 @@ def test_targets_are_measured_by_their_kind_and_size():
     )
     assert measured_targets(schema, {"r": STD}) == {
         "many": MEASURED["c"],
-        "few": Measured("categorical", ("top_1_accuracy", "top_3_accuracy", "perplexity")),
+        "few": Measured("categorical", ("perplexity", "top_1_accuracy", "top_3_accuracy")),
         "r": MEASURED["r"],
         "s": Measured("point", ("mae", "rmse"), 1.0),
     }

@@ -27,6 +27,7 @@ def test_what_is_a_value_does_not_split_a_group():
         {"huber_delta": 0.5},
         {"smooth_l1_beta": 0.5},
         {"save_interval_minutes": 3},
+        {"log_interval": 4},
         {"optimizer": {"name": "AdamW", "betas": [0.5, 0.6], "eps": 0.1, "weight_decay": 0}},
     ]
     base = shape_of(config())
@@ -38,7 +39,6 @@ def test_what_is_compiled_in_does():
     unlike = [
         {"batch_size": 5},
         {"accumulation_steps": 2},
-        {"log_interval": 4},
         {"optimizer": {"name": "Adam"}},
         {"optimizer": {"name": "SGD"}},
         {"optimizer": {"name": "SGD", "momentum": 0.9}},
