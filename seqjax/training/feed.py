@@ -34,6 +34,10 @@ Step = Callable[[Carry, Batch, Index, Tree], Carry]
 Fold = Callable[[Carry, Tree, Tree, int, int], Carry]
 """(carry, constants, placed order, first batch, end) -> carry; the carry that is given is consumed."""
 
+_AHEAD = 64
+"""Updates whose windows are found at once. Found one update at a time, they would be fused into the gathers
+that use them, and computed anew for each element."""
+
 # A device counts rows, and the places of an order with what fills it up, in 32 bits.
 _MOST_ROWS = 2**31 - 2**24
 
@@ -119,12 +123,21 @@ def rows_of(windows: Windows, columns: Sequence[str]) -> Rows:
     return Rows(values, *(None if number is None else np.asarray(number, np.int32) for number in numbers))
 
 
-def take(rows: Rows, indices: Int[Array, "B"], slots: int) -> Batch:
-    """Cuts windows out of the rows.
+class Place(NamedTuple):
+    """Where windows lie in the rows."""
+
+    first_row: Int[Array, "*batch"]
+    """Row of each window's first item."""
+    padding: Int[Array, "*batch"]
+    """Leading slots that hold no item."""
+
+
+def locate(rows: Rows, indices: Int[Array, "*batch"], slots: int) -> Place:
+    """Finds windows.
 
     Args:
       rows: The data.
-      indices: Numbers of windows; -1 gives a row that is all padding.
+      indices: Numbers of windows; -1 gives one that is all padding.
       slots: L + 1.
     """
     run, offset = indices, jnp.zeros_like(indices)
@@ -134,17 +147,24 @@ def take(rows: Rows, indices: Int[Array, "B"], slots: int) -> Batch:
     whole = jnp.minimum(rows.rows[run], rows.slots)
     length = jnp.minimum(whole, slots)
     padding = jnp.where(indices < 0, slots, slots - length).astype(jnp.int32)
-    slot = jnp.arange(slots)[None] - padding[:, None]
-    row = (rows.first_row[run] + offset + whole - length)[:, None] + jnp.maximum(slot, 0)
+    return Place(rows.first_row[run] + offset + whole - length, padding)
+
+
+def gather(rows: Rows, place: Place, slots: int) -> Batch:
+    """Gathers windows of L + 1 slots."""
+    slot = jnp.arange(slots)[None] - place.padding[:, None]
+    row = place.first_row[:, None] + jnp.maximum(slot, 0)
     columns = {name: _widened(jnp.where(slot < 0, 0, column[row])) for name, column in rows.columns.items()}
-    return Batch(columns, padding)
+    return Batch(columns, place.padding)
 
 
 def _widened(values: Num[Array, "B slots"]) -> Num[Array, "B slots"]:
     return values.astype(jnp.int32 if jnp.issubdtype(values.dtype, jnp.integer) else jnp.float32)
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["n", "keys"], meta_fields=["grouping", "members"])
+@partial(
+    jax.tree_util.register_dataclass, data_fields=["n", "keys"], meta_fields=["grouping", "members", "ahead"]
+)
 @dataclass(frozen=True)
 class PlacedOrder:
     """The numbers from which a compiled loop computes an order."""
@@ -157,13 +177,17 @@ class PlacedOrder:
     """How batches make updates; compiled in."""
     members: int
     """Number of orders whose rows an update has."""
+    ahead: int
+    """Updates whose windows are computed at once."""
 
-    def batch(self, number: Index) -> Int[Array, "B"]:
-        """The windows of an update; -1 in rows that fill up."""
-        places = self.grouping.places(jnp.asarray(number), jnp.arange(self.grouping.width), self.n)
+    def batches(self, begin: Index) -> Int[Array, "ahead B"]:
+        """The windows of the `ahead` updates from `begin` on; -1 in rows that fill up."""
+        update = begin + jnp.arange(self.ahead)[:, None]
+        places = self.grouping.places(update, jnp.arange(self.grouping.width), self.n)
         if self.keys is None:
             return jnp.tile(windows_at(places, self.n, None), self.members)
-        return jax.vmap(lambda keys: windows_at(places, self.n, keys))(self.keys).reshape(-1)
+        each = jax.vmap(lambda keys: windows_at(places, self.n, keys), out_axes=1)(self.keys)
+        return each.reshape(self.ahead, -1)
 
 
 class ResidentFeed(Feed):
@@ -187,7 +211,8 @@ class ResidentFeed(Feed):
         keys = [order.keys for order in updates.orders if order.keys is not None]
         n = np.asarray(updates.orders[0].n, np.int32)
         n, keys = self._placement.replicate((n, np.stack(keys) if keys else None))
-        return PlacedOrder(n, keys, updates.grouping, len(updates.orders))
+        ahead = min(_AHEAD, len(updates))
+        return PlacedOrder(n, keys, updates.grouping, len(updates.orders), ahead)
 
     def fold(self, step: Step[Carry], *, by_rows: bool = False) -> Fold[Carry]:
         """A compiled loop over batches; its bounds are values, so that it is compiled once."""
@@ -195,11 +220,19 @@ class ResidentFeed(Feed):
         def loop(
             carry: Carry, constants: Tree, rows: Rows, order: PlacedOrder, bounds: tuple[Index, Index]
         ) -> Carry:
-            def body(index: Int[Array, ""], carry: Carry) -> Carry:
-                indices = jax.lax.with_sharding_constraint(order.batch(index), self._placement.rows)
-                return step(carry, take(rows, indices, self._slots), index, constants)
+            def some(state: tuple[Index, Carry]) -> tuple[Index, Carry]:
+                begin, carry = state
+                end = jnp.minimum(begin + order.ahead, bounds[1])
+                places = locate(rows, order.batches(begin), self._slots)
 
-            return jax.lax.fori_loop(bounds[0], bounds[1], body, carry)
+                def body(index: Int[Array, ""], carry: Carry) -> Carry:
+                    place = jax.tree.map(lambda leaf: leaf[index - begin], places)
+                    place = jax.lax.with_sharding_constraint(place, self._placement.rows)
+                    return step(carry, gather(rows, place, self._slots), index, constants)
+
+                return end, jax.lax.fori_loop(begin, end, body, carry)
+
+            return jax.lax.while_loop(lambda state: state[0] < bounds[1], some, (bounds[0], carry))[1]
 
         compiled = self._compiled(loop, by_rows=by_rows)
 

@@ -6,16 +6,20 @@ import numpy as np
 import pytest
 
 from seqjax.data.splits import sequences
-from seqjax.training.feed import ResidentFeed, StreamedFeed, rows_of, take
+from seqjax.training.feed import ResidentFeed, StreamedFeed, gather, locate, rows_of
 from seqjax.windows.order import Grouping, Order, Updates
 from seqjax.windows.windows import cut, inputs_of, target_mask, targets_of, valid_mask
 
 INDICES = np.asarray([0, 5, -1, 20, 3])
 
 
+def gathered(rows, indices, slots):
+    return jax.jit(lambda rows, indices: gather(rows, locate(rows, indices, slots), slots))(rows, indices)
+
+
 def device_batch(case):
     rows = ResidentFeed(case.windows, case.columns)._rows
-    return jax.jit(take, static_argnums=2)(rows, jnp.asarray(INDICES), case.windows.seq_length + 1)
+    return gathered(rows, INDICES, case.windows.seq_length + 1)
 
 
 def assert_same(found, expected):
@@ -48,7 +52,7 @@ def test_windows_of_runs_are_cut_as_on_the_host(lengths, seq_length, stride, sho
     rows = rows_of(windows, ("item",))
     assert rows.first_window is None or windows.runs.is_even
     indices = np.asarray([*range(len(windows)), -1])
-    found = jax.jit(take, static_argnums=2)(rows, jnp.asarray(indices), windows.seq_length + 1)
+    found = gathered(rows, indices, windows.seq_length + 1)
     assert_same(found, windows.gather(indices))
 
 
