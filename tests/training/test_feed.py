@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -6,6 +7,7 @@ import numpy as np
 import pytest
 
 from seqjax.data.splits import sequences
+from seqjax.training import feed as module
 from seqjax.training.feed import ResidentFeed, StreamedFeed, gather, locate, rows_of
 from seqjax.windows.order import Grouping, Order, Updates
 from seqjax.windows.windows import cut, inputs_of, target_mask, targets_of, valid_mask
@@ -83,6 +85,20 @@ def test_the_order_of_a_device_is_that_of_the_host(case, feed, shuffle, members,
     seen = source.fold(collect)(seen, (), placed, 0, len(updates))
     newest = windows.start() + windows.length() - 1
     expected = np.where(updates.batches() < 0, 0, newest[updates.batches()])
+    np.testing.assert_array_equal(seen, expected)
+
+
+@pytest.mark.parametrize("cuts", [[0, 11], [0, 1, 4, 11], [0, 7, 7, 11]])
+def test_windows_that_are_found_ahead_are_those_of_their_updates(case, monkeypatch, cuts):
+    """However many are found at once, and wherever a dispatch begins and ends."""
+    monkeypatch.setattr(module, "_AHEAD", 3)
+    order = Order(21, 2, seed=1)
+    source = ResidentFeed(case.windows, case.columns)
+    fold = source.fold(lambda seen, batch, index, _: seen.at[index].set(batch.padding))
+    seen = jnp.full((11, 2), -1, jnp.int32)
+    for begin, end in itertools.pairwise(cuts):
+        seen = fold(seen, (), source.place(order), begin, end)
+    expected = [case.windows.gather(order.batch(number), ()).padding for number in range(11)]
     np.testing.assert_array_equal(seen, expected)
 
 
