@@ -1,4 +1,4 @@
-"""What seqjax raises for a user's mistake.
+"""Errors for a user's mistakes.
 
 Every error that a user can cause is a `SeqjaxError`. Its text is the whole message: where (file, key, row,
 column), what was found, what was allowed, what to do. `cli.py` alone catches it, and prints it without a

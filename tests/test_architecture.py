@@ -105,7 +105,7 @@ PICKLES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "she
 # Besides cli.py: a search records why one of its runs failed, and goes on with the next.
 CATCHES_ERRORS = {"commands/search_engines.py", "training/loop.py"}
 
-# A function's docstring begins with a verb or with a noun of the trade.
+# A docstring begins with a verb or with a noun of the trade.
 OPENINGS = re.compile(r"(What|How|Whether|Where|Which|As|See)\b")
 # The word of YAML, JSON and tables belongs where these are read or explained; in Python None is None.
 SAYS_NULL = {"config", "cli", "options", "data", "evaluation"}
@@ -248,14 +248,13 @@ def _pickles(tree: ast.Module) -> Iterator[Finding]:
 
 def _words(layer: str, tree: ast.Module) -> Iterator[Finding]:
     for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            opening = OPENINGS.match(ast.get_docstring(node) or "")
-            if opening:
-                yield "words", node.lineno, f"the docstring of {node.name} begins with {opening[0]}"
         # Docstrings of modules, classes, functions and attributes.
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-            says_null = re.search(r"\bnull\b", str(node.value.value), re.IGNORECASE)
-            if says_null and layer not in SAYS_NULL:
+            text = str(node.value.value)
+            opening = OPENINGS.match(text)
+            if opening:
+                yield "words", node.lineno, f"a docstring begins with {opening[0]}"
+            if re.search(r"\bnull\b", text, re.IGNORECASE) and layer not in SAYS_NULL:
                 yield "words", node.lineno, "a docstring says null rather than None"
 
 

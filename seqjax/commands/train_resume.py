@@ -39,7 +39,7 @@ class Checkpoint:
     """The newest intact one; None if there is none."""
     info: dict[str, Any]
     damaged: tuple[str, ...] = ()
-    """What is wrong with those that were passed over."""
+    """Faults of those that were passed over."""
 
     def is_finished(self, spec: TrainingSpec) -> bool:
         """True if nothing is left to train."""

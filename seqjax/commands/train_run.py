@@ -49,7 +49,7 @@ class Task:
     until: int | None = None
     """The epoch after which it pauses; None goes on to its end."""
     has_paused: bool = False
-    """Whether it is the next part of a run, which goes on whatever `continue_training` says."""
+    """True for the next part of a run, which goes on whatever `continue_training` says."""
 
 
 @dataclass(frozen=True)

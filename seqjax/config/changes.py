@@ -17,21 +17,21 @@ class Mark:
     """The things that depend on a key."""
 
     is_compiled: bool = True
-    """Whether compiled programs, or the data that they run on, are others for another value."""
+    """True if compiled programs, or the data that they run on, differ for another value."""
     has_influence: bool = True
-    """Whether what is learnt depends on it."""
+    """True if what is learnt depends on it."""
     may_change: bool = False
-    """Whether a run may go on from a checkpoint with another value, although what is learnt depends on it."""
+    """True if a run may go on from a checkpoint with another value, although what is learnt depends on it."""
 
 
 FREE = Mark(is_compiled=False, has_influence=False)
 """Neither programs nor results depend on it."""
 LOCAL = Mark(has_influence=False)
-"""Where and by which programs is computed, but not what is learnt."""
+"""It decides where and by which programs a run computes, but not what is learnt."""
 TRACED = Mark(is_compiled=False)
 """Programs take it in as a value, or never see it; what is learnt depends on it."""
 RESUMABLE = Mark(is_compiled=False, may_change=True)
-"""As `TRACED`; and it concerns only what comes before or after what a checkpoint holds."""
+"""Like `TRACED`; and it concerns only what comes before or after what a checkpoint holds."""
 
 
 def mark_of(model: type[ConfigModel], name: str) -> Mark:

@@ -40,7 +40,7 @@ class EvaluateConfig(ModelOnData):
     calibration_bins: PositiveInt = 15
     """Bins of equal width over the confidence, for calibration."""
     confusion_classes: Annotated[int, Field(ge=2)] = 10
-    """How many of the commonest classes are shown in the confusion table."""
+    """Number of the commonest classes that are shown in the confusion table."""
     examples: NonNegativeInt = 6
     """Windows, drawn at random, that are shown with their predictions."""
     html: bool = True

@@ -161,19 +161,19 @@ class HyperparameterSearchConfig(FixedRun):
     seed: int = 1010
     """Random seed, of drawing combinations and of every run."""
     engine: Annotated[Literal["vmap", "sequential", "ray"], FREE] = "vmap"
-    """How runs are trained: vmap trains those of one architecture together; sequential trains one after the
+    """Way of training runs: vmap trains those of one architecture together; sequential trains one after the
     other; ray does as vmap does on the machines of a Ray cluster."""
     population_size: Annotated[PositiveInt | None, FREE] = None
     """Largest number of runs that are trained together; null takes as many as fit into memory."""
     population_runner: Annotated[Literal["auto", "vmap", "loop"], FREE] = "auto"
-    """How a device works on runs that are trained together: vmap all at once, loop with a program for one;
+    """Way a device works on runs that are trained together: vmap all at once, loop with a program for one;
     auto goes by the device and by where the data is."""
     ray_address: Annotated[str | None, FREE] = None
     """Address of the Ray cluster; null takes RAY_ADDRESS, or starts one on this machine."""
     ray_resources: Annotated[dict[str, NonNegativeFloat], FREE] = Field(default_factory=lambda: {"CPU": 1.0})
-    """What each group of runs needs on a Ray machine, such as {CPU: 4, GPU: 1}."""
+    """Resources that each group of runs needs on a Ray machine, such as {CPU: 4, GPU: 1}."""
     ray_retries: Annotated[NonNegativeInt, FREE] = 3
-    """How often a group is started again whose Ray machine was lost."""
+    """Number of times that a group is started again whose Ray machine was lost."""
     override_input: Annotated[bool, FREE] = False
     """Do not ask before starting."""
     input_columns: Annotated[list[Annotated[list[str], Some]], Some]

@@ -79,7 +79,7 @@ class InferConfig(ModelOnData):
     autoregression: bool = False
     """Feed predictions back to predict further ahead."""
     autoregression_extra_steps: NonNegativeInt | None = None
-    """How many further steps to predict."""
+    """Number of further steps to predict."""
     autoregression_samples: PositiveInt | None = None
     """Continue each sequence so many times, and summarise the values drawn; null continues it once."""
     generation_cache: Literal["exact", "rolling"] = "exact"

@@ -26,7 +26,7 @@ class Metadata(ConfigModel):
     id_maps: dict[str, dict[str, int]]
     """Value to id of each categorical column, from 2 up; 0 is unknown (null, padding), 1 other (unseen)."""
     split_paths: list[str]
-    """Where each split lies: the project root as preprocess was given it, then data/[NAME]-split[i]."""
+    """Path of each split: the project root as preprocess was given it, then data/[NAME]-split[i]."""
     column_types: dict[str, str]
     """Type of each column as stored: Int64 for categorical ones, Float64 or Float32 for real ones."""
     selected_columns_statistics: dict[str, Statistics]
@@ -43,7 +43,7 @@ class Metadata(ConfigModel):
     missing_real: Literal["error", "mean"] = "error"
     write_format: WindowFormat | None = None
     padding: Literal["null", "zero"] = "zero"
-    """How padding is stored in the long format; sequifier's own files hold zeros."""
+    """The form of padding in the long format; sequifier's own files hold zeros."""
     seqjax_version: str | None = None
 
     def kind(self, column: str) -> ColumnKind:

@@ -53,13 +53,13 @@ class PreprocessConfig(ConfigModel):
     column_roles: dict[str, ColumnKind] | None = None
     """Columns that have another kind than their type gives, such as {year: real, grade: categorical}."""
     max_categories: dict[str, PositiveInt] | None = None
-    """How many values of a column get an id, the most frequent ones; the rest become other."""
+    """Number of values of a column that get an id, the most frequent ones; the rest become other."""
     missing_real: Literal["error", "mean"] = "error"
-    """What an empty cell or NaN in a real column is: an error, or the mean."""
+    """Meaning of an empty cell or NaN in a real column: an error, or the mean."""
     seq_length: SeqLength
     """Length of the context window."""
     split_method: Literal["within_sequence", "between_sequences", "by_value"] = "within_sequence"
-    """What is divided: the rows of each sequence, whole sequences at random, or rows by a column's value."""
+    """Unit of division: the rows of each sequence, whole sequences at random, or rows by a column's value."""
     split_column: str | None = None
     """The column whose value says the split of a row (split_method: by_value)."""
     split_values: Annotated[list[CutOff], Field(min_length=1), AfterValidator(_ascending)] | None = None

@@ -70,7 +70,7 @@ class WholeRange(Range):
 
 
 Values = Annotated[list[Any], Field(min_length=1)] | Range
-"""What may be tried of any key."""
+"""Values of any key that may be tried."""
 
 
 def parts_of(key: str) -> tuple[str, ...]:

@@ -125,7 +125,7 @@ class CyclicLR(SchedulerSettings):
     step_size_down: PositiveInt | None = None
     """Steps down; null takes step_size_up."""
     mode: Literal["triangular", "triangular2", "exp_range"] = "triangular"
-    """Whether the height stays, halves each cycle, or shrinks by gamma each step."""
+    """Change of the height: it stays, halves each cycle, or shrinks by gamma each step."""
     gamma: PositiveFloat = 1.0
     cycle_momentum: bool = True
     base_momentum: ShareBelowOne = 0.8

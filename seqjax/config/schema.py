@@ -31,7 +31,7 @@ TableFormat = Literal["csv", "parquet"]
 WindowFormat = Literal[TableFormat, "pt", "arrow"]
 """Of preprocessed data: windows in a table, torch shards, or Arrow shards."""
 HeadName = Literal["categorical", "point", "gaussian"]
-"""What is predicted of a target: see `seqjax.model.distributions`."""
+"""The head of a target: see `seqjax.model.distributions`."""
 SeqLength = Annotated[int, Field(gt=0, le=1_000_000)]
 """L of a data set; much longer windows would not fit into memory."""
 
@@ -81,7 +81,7 @@ class Schema(ConfigModel):
     seq_length: int
     """Number of items in a window, the item to predict not counted."""
     heads: dict[str, HeadName] = Field(default_factory=dict)
-    """What is predicted of targets, where that is not usual for their kind."""
+    """Heads of targets, where they are not usual for their kind."""
 
     @property
     def inputs(self) -> tuple[str, ...]:

@@ -107,7 +107,7 @@ class FixedTraining(ConfigModel):
     save_interval_steps: Annotated[PositiveInt | None, FREE] = None
     """Save one every so many updates too; null does not."""
     keep_checkpoints: Annotated[PositiveInt | None, FREE] = 3
-    """How many of a run's newest checkpoints are kept (each holds the best parameters so far); null keeps
+    """Number of a run's newest checkpoints that are kept (each holds the best parameters so far); null keeps
     all."""
     continue_training: Annotated[bool, FREE] = True
     """Continue a run from its newest checkpoint, if there is one; false starts it anew."""
@@ -132,11 +132,11 @@ class FixedTraining(ConfigModel):
     warm_start: Annotated[Annotated[str, Field(min_length=1)] | None, RESUMABLE] = None
     """A .pt file, or the folder of a checkpoint, whose parameters a new run starts from."""
     warm_start_strict: Annotated[bool, RESUMABLE] = True
-    """Whether the file must hold exactly the parameters of this model; false takes what fits by name."""
+    """True if the file must hold exactly the parameters of this model; false takes what fits by name."""
     log_interval: Annotated[PositiveInt, FREE] = 10
     """Log every so many batches."""
     log_to: Annotated[tuple[Literal["tensorboard"], ...], FREE] = ()
-    """Where the log goes besides text and JSON lines: tensorboard (event files in logs/tensorboard)."""
+    """Logs besides text and JSON lines: tensorboard (event files in logs/tensorboard)."""
     class_share_log_columns: Annotated[tuple[str, ...], LOCAL] = ()
     """Categorical targets whose predicted class shares are logged after each validation."""
     enforce_determinism: Annotated[bool, LOCAL] = False

@@ -56,7 +56,7 @@ RUN_COLUMNS = dict(zip(RUN_TYPES, RUN_ARRAYS, strict=True))
 """The field of `Runs` that each column holds."""
 POSITION_TYPES = {"itemPosition": "int64"}
 RUNS_PER_CHECK = 1 << 20
-"""How many runs are checked at a time."""
+"""Number of runs that are checked at a time."""
 DIGEST_LIMIT = 1 << 25
 """Files up to so many bytes are compared with their digest whenever they are read."""
 

@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 ROWS_PER_CHUNK = 1 << 18
 MOST_ROWS_PER_CHUNK = 1 << 20
-"""Where a sequence is divided, if need be."""
+"""Rows after which a long sequence is divided."""
 ROWS_PER_BUCKET = 1 << 20
 MOST_BUCKETS = 256
 """Buckets are larger rather than more, since each is an open file."""

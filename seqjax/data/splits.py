@@ -1,4 +1,4 @@
-"""Which rows belong to which split.
+"""Splits: the rows that belong to each.
 
 A table sorted by sequence is a list of slices, one a sequence. A splitting cuts every slice at some borders:
 each row lies in exactly one split, and a split is again a list of slices.

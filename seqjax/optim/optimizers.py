@@ -157,10 +157,10 @@ class Builder(NamedTuple):
     direction: Callable[..., optax.GradientTransformation | Rule]
     """Makes the transformation of gradients, or a whole rule."""
     decay: Literal["coupled", "decoupled", "own"]
-    """Whether weight decay is a term of the gradient (unless `decoupled_weight_decay` is there and says
+    """Place of weight decay: a term of the gradient (unless `decoupled_weight_decay` is there and says
     otherwise), of the direction, or a matter of the rule itself."""
     by_layer: bool = False
-    """Whether `direction` takes the parameters of linear layers, or None, as well."""
+    """True if `direction` takes the parameters of linear layers, or None, as well."""
 
     def rule(self, settings: OptimizerSettings, linear: frozenset[Path] | None = None) -> Rule:
         """The rule with some settings."""

@@ -1,1 +1,1 @@
-"""What a person looks at: self-contained HTML pages."""
+"""Self-contained HTML pages."""

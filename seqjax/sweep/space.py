@@ -100,7 +100,7 @@ class Candidate:
     combination: int
     """Its number in the space; in a space with ranges, that of the draw."""
     settings: Choice
-    """What distinguishes it: the keys that the search varies."""
+    """Values of the keys that the search varies."""
     config: TrainConfig
 
 

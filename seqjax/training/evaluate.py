@@ -86,7 +86,7 @@ class Evaluation(NamedTuple):
     shares: dict[str, Float[np.ndarray, "C"]]
     """Share of each class among the predicted classes, by column."""
     metrics: Mapping[str, Mapping[str, float]] = MappingProxyType({})
-    """How good predictions are, by target and row of `seqjax.metrics.METRICS`."""
+    """Metrics of predictions, by target and row of `seqjax.metrics.METRICS`."""
 
 
 class Found(NamedTuple):

@@ -1,4 +1,4 @@
-"""What happens in a run, as it is told to the hooks: logs, checkpoints, progress bars."""
+"""Events of a run, which its hooks are called with: logs, checkpoints, progress bars."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class BatchEvent:
     """Mean over them."""
     learning_rate: float
     seconds: float
-    """How long they took in all."""
+    """Time that they took in all."""
     samples: int
     """Windows in them."""
     skipped: int = 0
@@ -57,7 +57,7 @@ class Progress:
 
     updates: int
     seconds: float
-    """How long they took."""
+    """Time that they took."""
     interval: tuple[float, ...]
     """Sum of the table's rows since the last batch event: skipped updates in the last place."""
     epoch: tuple[float, ...]
@@ -79,7 +79,7 @@ class RunState:
     losses: tuple[float, ...] = ()
     """Validation loss of each epoch, which a schedule may go by."""
     progress: Progress | None = None
-    """What is done of the next epoch, if `state` is in the middle of it."""
+    """The part of the next epoch that is done, if `state` is in the middle of it."""
 
     def is_finished(self, *, epochs: int, patience: int | None) -> bool:
         """True if no epoch follows."""

@@ -1,4 +1,4 @@
-"""Where batches come from, and how a computation runs over many of them.
+"""Feeds: sources of batches, and compiled loops over many of them.
 
 A *fold* runs a pure function `step(carry, batch, index, constants) -> carry` over some batches of an order.
 Training and evaluation are both folds. Two feeds run the same steps with the same numbers:
@@ -124,7 +124,7 @@ def rows_of(windows: Windows, columns: Sequence[str]) -> Rows:
 
 
 class Place(NamedTuple):
-    """Where windows lie in the rows."""
+    """Places of windows in the rows."""
 
     first_row: Int[Array, "*batch"]
     """Row of each window's first item."""
@@ -174,7 +174,7 @@ class PlacedOrder:
     keys: UInt[Array, "members rounds 2"] | None
     """Keys of each member's shuffle; None without one."""
     grouping: Grouping
-    """How batches make updates; compiled in."""
+    """The grouping of batches into updates; compiled in."""
     members: int
     """Number of orders whose rows an update has."""
     ahead: int

@@ -1,4 +1,4 @@
-"""What a run writes down: text lines in the documented format, and the same as one JSON object a line.
+"""Logs of a run: text lines in the documented format, and the same as one JSON object a line.
 
 Text goes through `logging`, and from there to the run's two files and to the screen. `[INFO]` is part of
 the lines, as programs that read sequifier's logs expect it. A run that goes on from a checkpoint says so with

@@ -49,7 +49,7 @@ class Member:
 
     run: Run
     state: RunState
-    """Where it is: after its last epoch, or where it was paused last."""
+    """Its state after its last epoch, or at its last pause."""
     epochs: int
     """Its last epoch."""
     patience: int | None = None

@@ -1,4 +1,4 @@
-"""What is minimized: for each target a weighted mean over real positions, and their weighted sum.
+"""The objective: for each target a weighted mean over real positions, and their weighted sum.
 
     loss_c = sum(weight * loss) / sum(weight),   loss = sum_c loss_weight_c * loss_c
 

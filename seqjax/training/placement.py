@@ -1,4 +1,4 @@
-"""Where the arrays of a run live: on one device, or on several that share each batch.
+"""Placement of a run's arrays: on one device, or on several that share each batch.
 
 A run has a mesh of devices with one axis. State, constants and resident data are on all of them alike, a
 batch is cut by its rows, and XLA adds up what the parts find. One device is a mesh of one, so that there is

@@ -47,7 +47,7 @@ class Request(NamedTuple):
     """The number of the signal that asks to stop; 0 if none came."""
     save: bool = False
     size: int = 1
-    """How many updates to send at once."""
+    """Number of updates to send at once."""
 
 
 class Agreement:

@@ -92,7 +92,7 @@ class Sent(NamedTuple):
     low: int
     high: int
     tables: Tree
-    """What the runner reads their loss tables from."""
+    """Futures or arrays from which the runner reads their loss tables."""
 
 
 class Runner(ABC):

@@ -59,12 +59,12 @@ class Run:
     learning_rate: Callable[[int, Sequence[float]], float]
     """The schedule, by its steps from 0 and the validation losses so far."""
     key: Key[Array, ""]
-    """What dropout and rounding are drawn from."""
+    """The key that dropout and rounding are drawn from."""
     precision: Precision = FLOAT32
     log_interval: int = 10
     """Batches between log lines."""
     step_on_batch: bool = False
-    """Whether the schedule steps with batches rather than epochs."""
+    """True if the schedule steps with batches rather than epochs."""
     momentum: Callable[[int], float] | None = None
     """The momentum by the schedule's steps, where the schedule moves it."""
     save_interval: int | None = None

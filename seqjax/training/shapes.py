@@ -1,4 +1,4 @@
-"""Which runs can be trained together: those whose compiled programs are the same.
+"""Groups of runs that can be trained together: those whose compiled programs are the same.
 
 Keys that are not compiled in, by their marks (`seqjax.config.changes`), are values that the programs take in,
 or never see: learning rates (the whole schedule), dropout, clipping, the optimizer's numbers, those of the

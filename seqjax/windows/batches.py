@@ -25,9 +25,9 @@ from seqjax.windows.windows import Batch, Windows
 logger = logging.getLogger(__name__)
 
 BATCHES_AHEAD = 4
-"""How many batches a thread is ahead at most."""
+"""Most batches that a thread is ahead."""
 BATCHES_PER_CHUNK = 64
-"""How many batches of an order are computed at a time."""
+"""Number of batches of an order that are computed at a time."""
 BYTES_PER_VALUE = 4
 """Batches hold int32 and float32."""
 _STATUS = Path("/proc/self/statm")

@@ -1,4 +1,4 @@
-"""Where windows lie in rows, by arithmetic.
+"""Places of windows in rows, by arithmetic.
 
 A window is L + 1 consecutive items of one run of rows: L inputs, and the same shifted by one as targets. A
 run that is shorter gives a single window, padded on the left. The windows of a run are spread evenly: the
@@ -28,7 +28,7 @@ class Slices:
     start: Int64[np.ndarray, "S"]
     length: Int64[np.ndarray, "S"]
     scattered: Bool[np.ndarray, "S"] | None = None
-    """Whether positions in the sequence are other than consecutive; None: the rows' own positions tell."""
+    """True where positions in the sequence are not consecutive; None: the rows' own positions tell."""
 
     def __len__(self) -> int:
         return len(self.start)
@@ -68,7 +68,7 @@ class Runs:
     """Number of rows, at least 1."""
     first_position: Int64[np.ndarray, "R"]
     positions_at: Int[np.ndarray, "R"]
-    """Where the run's positions are kept, among those that are; -1 where they count on from the first."""
+    """Place of the run's positions among those that are kept; -1 where they count on from the first."""
     first_target: Int[np.ndarray, "R"]
     """The first row, counted in the run, whose item is a target; those before it are only shown."""
     first_window: Int64[np.ndarray, "R"]

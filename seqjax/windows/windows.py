@@ -62,7 +62,7 @@ class Windows:
     columns: Mapping[str, Shaped[np.ndarray, "N"] | Spliced]
     """Encoded rows: ids in the smallest signed integer type, or float32."""
     runs: Runs
-    """Where windows lie in the rows; they may be longer than those that are shown."""
+    """Places of windows in the rows; they may be longer than those that are shown."""
     item_position: Int64[np.ndarray, "K"] | Spliced
     """Positions of the rows of runs whose positions are not consecutive; see `Runs.positions_at`."""
     seq_length: int
