@@ -44,7 +44,7 @@ def _ranks(target: str, found: Mapping[str, Found], config: EvaluateConfig) -> l
 
 
 def _behind(
-    pair: Sequence[tuple[Scoring, Float64[np.ndarray, "S scores"]]], metric: str, config: EvaluateConfig
+    pair: Sequence[tuple[Scoring, Float64[np.ndarray, "_ scores"]]], metric: str, config: EvaluateConfig
 ) -> Estimate | None:
     """The second model's figure less that of the first; None where other items were scored."""
     items, others = (sums[:, 0] for _, sums in pair)

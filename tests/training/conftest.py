@@ -1,6 +1,7 @@
 """Small data sets and models that train in a moment."""
 
 import dataclasses
+import math
 from typing import NamedTuple
 
 import jax
@@ -36,9 +37,10 @@ class Report(NamedTuple):
 def report(table, targets, low, high) -> Report:
     """Adds up the rows of the updates from `low` to `high` of a loss table."""
     rows = np.asarray(table, np.float64)[low:high]
-    sums = rows[:, :-1].sum(axis=0).reshape(-1, 2)
+    sums = rows[:, :-1].sum(axis=0).reshape(-1, 2).tolist()
     means = {
-        target.name: float(total / weight) for target, (total, weight) in zip(targets, sums, strict=True)
+        target.name: total / weight if weight else math.nan
+        for target, (total, weight) in zip(targets, sums, strict=True)
     }
     bad = np.flatnonzero(rows[:, -1] == NOT_FINITE)
     skipped = int((rows[:, -1] == SKIPPED).sum())
