@@ -82,6 +82,11 @@ class ModelCard(ConfigModel):
     """Name of a second output of each target of which a density is predicted: its parameters, (batch,
     prediction_length, W)."""
 
+    @property
+    def min_history(self) -> int:
+        """Number of items that come before each item that is scored; see `TrainConfig.min_history`."""
+        return self.train_config.get("min_history", 1)
+
     def of_kind(self, kind: ModelKind, *, live_dropout: bool = False) -> Self:
         """The card of the same parameters exported as `kind`, with the names of its inputs and outputs.
 

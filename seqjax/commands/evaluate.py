@@ -136,7 +136,10 @@ def _evaluate_one(
     for note in notes:
         logger.warning(note)
     columns = tuple(dict.fromkeys((*card.column_schema.inputs, *targets)))
-    with source_of(config, metadata, data_path, card, columns=columns, default_stride=1) as source:
+    stride = card.model_spec.prediction_length
+    with source_of(
+        config, metadata, data_path, card, columns=columns, default_stride=stride, each_target=True
+    ) as source:
         found = run_model(engine, source.parts(), fitted, config, name=name, total=source.total)
     result = ModelResult(
         name=name,

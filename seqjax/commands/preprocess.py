@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from seqjax.artifacts.layout import (
     data_name,
     foreign_file,
@@ -42,7 +44,7 @@ from seqjax.data.fitting import Learner, precomputed_maps
 from seqjax.data.formats import FORMATS, Files
 from seqjax.data.passes import SplitSize, Survey, encoded, survey
 from seqjax.data.sorting import OrderedRows
-from seqjax.data.splits import Between, ByValue, Splitting, Within
+from seqjax.data.splits import Between, ByValue, Given, Splitting, Within
 from seqjax.data.tables import CutOffs, Table, TableReader, Wanted, open_files
 from seqjax.errors import DataError
 from seqjax.runtime import available_cores
@@ -117,9 +119,14 @@ class _Run:
         ]
         for split, (size, place) in enumerate(zip(summary.splits, places, strict=True)):
             logger.info(
-                "Split %d: %d rows of %d sequences, %d windows: %s.",
-                split, size.rows, size.sequences, size.windows, place,
-            )  # fmt: skip
+                "Split %d: %d rows of %d sequences%s, %d windows: %s.",
+                split,
+                size.rows,
+                size.sequences,
+                f" (and {size.context} earlier rows as context)" if size.context else "",
+                size.windows,
+                place,
+            )
         text = self.work.folder / "metadata.json"
         text.write_text(json.dumps(metadata.model_dump(exclude_none=True)), encoding="utf-8")
         place = metadata_path(self.config.project_root, self.name)
@@ -142,9 +149,11 @@ class _Run:
 
     def _survey(self, splitting: Splitting) -> Survey:
         with progress("Learning", None, "rows") as bar:
-            summary = survey(
+            summary, borders = survey(
                 self.rows, self.config, splitting, self._learner, _with_speed(bar), threads=self.threads
             )
+        if borders is not None:
+            np.save(self._borders, borders)
         if self.earlier is None:
             return summary
         return summary.model_copy(
@@ -185,6 +194,11 @@ class _Run:
             return Within(ratios)
         return Between.drawn(self.rows.n_sequences, ratios, config.seed)
 
+    @property
+    def _borders(self) -> Path:
+        """The place of the borders of each sequence, where a column decides them."""
+        return self.work.folder / "borders.npy"
+
     # The second pass
     # --------------------------------------------------------------------------------
 
@@ -211,6 +225,8 @@ class _Run:
         self, splitting: Splitting, summary: Survey, writers: list[shards.ShardWriter], noted: dict[str, Any]
     ) -> dict[str, int]:
         """Writes all chunks after those that are noted; returns the number of unseen values by column."""
+        if isinstance(splitting, ByValue):
+            splitting = Given(np.load(self._borders))
         unseen: dict[str, int] = noted["unseen"]
         number, last_note = noted["chunks"], time.monotonic()
         with progress("Writing splits", summary.rows, "rows") as bar:
@@ -244,7 +260,12 @@ class _Run:
             if done is None and folder.exists():
                 shutil.rmtree(folder)
             whole = shards.DataSize(
-                seq_length, stride, types, rows=size.rows, runs=size.sequences, positions=size.positions
+                seq_length,
+                stride,
+                types,
+                rows=size.rows + size.context,
+                runs=size.sequences,
+                positions=size.positions,
             )
             writer = shards.ShardWriter(folder, whole, done=None if done is None else done[split])
             open_files.callback(writer.close)
@@ -377,6 +398,7 @@ def _metadata(config: PreprocessConfig, name: str, summary: Survey, earlier: Met
         split_values=config.split_values,
         split_ratios=config.split_ratios,
         stride_by_split=config.strides,
+        history=config.history,
         subsequence_start_mode=config.subsequence_start_mode,
         fit_on=earlier.fit_on if earlier else config.fit_on,
         missing_real=config.missing_real,

@@ -12,7 +12,7 @@ import json
 import logging
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -138,7 +138,13 @@ class Trainer:
         """The windows of a group, which the next group may share."""
         config = group.config
         key = json.dumps(
-            [config.training_data_path, config.validation_data_path, config.seq_length, group.schema.columns]
+            [
+                config.training_data_path,
+                config.validation_data_path,
+                config.seq_length,
+                config.min_history,
+                group.schema.columns,
+            ]
         )
         if key not in self._windows:
             self._windows = {key: load_splits(config, group.metadata, group.schema)}
@@ -328,6 +334,7 @@ def load_splits(config: TrainConfig, metadata: Metadata, schema: Schema) -> tupl
             padding=metadata.padding,
             n_classes=schema.n_classes,
         ).crop(config.seq_length)
+        windows = replace(windows, min_history=config.min_history)
         if not config.training_spec.load_full_data_to_ram:
             logger.info("%s stays on disk, and is read from there as it is needed.", path)
         logger.info("[INFO] Loaded %s: %d windows of %d items.", path, len(windows), config.seq_length + 1)

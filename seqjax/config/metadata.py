@@ -39,6 +39,7 @@ class Metadata(ConfigModel):
     split_ratios: list[float] | None = None
     stride_by_split: list[int] | None = None
     subsequence_start_mode: Literal["distribute", "exact"] | None = None
+    history: bool = False
     fit_on: Literal["train", "all"] = "all"
     missing_real: Literal["error", "mean"] = "error"
     write_format: WindowFormat | None = None

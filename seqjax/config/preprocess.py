@@ -70,6 +70,9 @@ class PreprocessConfig(ConfigModel):
     """Step between windows, one per split; null uses seq_length."""
     subsequence_start_mode: Literal["distribute", "exact"] = "distribute"
     """Spread window starts evenly over a sequence, or insist on exact strides."""
+    history: bool = True
+    """Let the windows of a split begin with rows from before it, as context that is never a target; false
+    pads them instead, as sequifier does."""
     fit_on: Literal["train", "all"] = "train"
     """Rows from which id maps and statistics are taken: the first split, or every split."""
     seed: int = 1010

@@ -133,6 +133,9 @@ class FixedTraining(ConfigModel):
     """A .pt file, or the folder of a checkpoint, whose parameters a new run starts from."""
     warm_start_strict: Annotated[bool, RESUMABLE] = True
     """True if the file must hold exactly the parameters of this model; false takes what fits by name."""
+    select_on: Literal["predicted", "all"] = "predicted"
+    """Positions of validation windows that the best epoch and early stopping go by: those that inference
+    uses, the newest prediction_length of each window, or all."""
     log_interval: Annotated[PositiveInt, FREE] = 10
     """Log every so many batches."""
     log_to: Annotated[tuple[Literal["tensorboard"], ...], FREE] = ()
@@ -197,6 +200,9 @@ class FixedRun(ConfigModel):
     """Columns that the model learns to predict."""
     target_column_types: dict[str, ColumnKind]
     """Kind of each target column: categorical or real."""
+    min_history: NonNegativeInt = 1
+    """Items that must come before an item in its window for it to be trained on and scored; 0 predicts the
+    first item of a sequence from padding alone."""
     export_generative_model: Annotated[bool, FREE]
     """Export the model that predicts the next item."""
     export_embedding_model: Annotated[bool, FREE]

@@ -3,7 +3,8 @@
 The columns are sequenceId, subsequenceId, startItemPosition, inputCol, then the slots, named from L (oldest)
 down to 0 (newest). Rows are in the order of sequenceId, subsequenceId and the columns of the data. Padded
 slots are null; files of sequifier hold zeros there. The slots are Int64 if every column is categorical, else
-Float64.
+Float64. Where windows begin with items that are context alone, a last column, contextLength, says how many;
+sequifier, which takes slots by name, passes over it.
 
 A file is read as a table, in blocks of whole sequences. Rows may come in any order: where sequences do not
 ascend, the rows go to buckets on disk first (see `sorting.py`).
@@ -33,6 +34,7 @@ from seqjax.windows.windows import Windows
 Padding = Literal["null", "zero"]
 
 KEYS = ("sequenceId", "subsequenceId", "startItemPosition", "inputCol")
+CONTEXT = "contextLength"
 ROWS_PER_BLOCK = 1 << 18
 """Rows that are written at a time."""
 CELLS_PER_BLOCK = 1 << 22
@@ -61,6 +63,7 @@ def write_parquet(path: Path, windows: Windows, order: Int64[np.ndarray, "B"]) -
 def _blocks(windows: Windows, order: Int64[np.ndarray, "B"]) -> Iterator[pa.Table]:
     """The long format of the windows at `order`, some rows at a time."""
     names, n_slots = list(windows.columns), windows.seq_length + 1
+    has_context = bool(np.any(windows.runs.first_target))
     step = max(ROWS_PER_BLOCK // len(names), 1)
     for first in range(0, len(order), step):
         indices = order[first : first + step]
@@ -73,7 +76,11 @@ def _blocks(windows: Windows, order: Int64[np.ndarray, "B"]) -> Iterator[pa.Tabl
         arrays = [pa.array(np.repeat(key, len(names))) for key in windows.keys(indices)]
         arrays.append(pa.array(names * len(indices), pa.large_string()))
         arrays += [pa.array(values[slot].reshape(-1), mask=padded[slot]) for slot in range(n_slots)]
-        yield pa.table(arrays, names=[*KEYS, *map(str, range(windows.seq_length, -1, -1))])
+        titles = [*KEYS, *map(str, range(windows.seq_length, -1, -1))]
+        if has_context:
+            arrays.append(pa.array(np.repeat(windows.first_target(indices), len(names))))
+            titles.append(CONTEXT)
+        yield pa.table(arrays, names=titles)
 
 
 # Reading
@@ -174,13 +181,19 @@ def _windows(
     n_padded = (_null_padding if padding == "null" else _zero_padding)(path, values)
     keys = [rows[names[0]][name].to_numpy().astype(np.int64) for name in KEYS[:3]]
     read = {name: values[name] for name in column_kinds}
-    return of_slots(read, n_padded, keys, lambda name, items: _typed(path, name, column_kinds[name], items))
+    first_target = rows[names[0]][CONTEXT].to_numpy().astype(np.int64) if CONTEXT in frame.columns else None
+    if first_target is not None and ((first_target < 0) | (first_target > len(slots) - 1 - n_padded)).any():
+        raise DataError(f"{path}: {CONTEXT} must leave each window an item, and not be negative.")
+    return of_slots(
+        read, n_padded, first_target, keys, lambda name, items: _typed(path, name, column_kinds[name], items)
+    )
 
 
 def _slots(path: Path, columns: Sequence[str]) -> list[str]:
     """The names of the slots, oldest first."""
-    names = [str(number) for number in range(len(columns) - len(KEYS) - 1, -1, -1)]
-    if len(names) < 2 or list(columns) != [*KEYS, *names]:
+    expected = [name for name in columns if name != CONTEXT]
+    names = [str(number) for number in range(len(expected) - len(KEYS) - 1, -1, -1)]
+    if len(names) < 2 or expected != [*KEYS, *names]:
         raise DataError(
             f"{path} is not in the long format: it has the columns {', '.join(columns)[:200]}, but "
             f"needs {', '.join(KEYS)}, L, L-1, ..., 1, 0. Use a file that preprocess wrote."
@@ -189,7 +202,7 @@ def _slots(path: Path, columns: Sequence[str]) -> list[str]:
 
 
 def _check_types(path: Path, frame: pl.DataFrame, slots: list[str]) -> None:
-    for name in KEYS[:3]:
+    for name in (*KEYS[:3], *({CONTEXT} & set(frame.columns))):
         if not frame.schema[name].is_integer() or frame[name].null_count():
             raise DataError(
                 f"{path}: {name} must be a whole number in every row (found type {frame.schema[name]})."

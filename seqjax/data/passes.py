@@ -13,6 +13,7 @@ from itertools import chain, islice
 from typing import TypeVar
 
 import numpy as np
+from jaxtyping import Int64
 
 from seqjax.config.base import ConfigModel
 from seqjax.config.metadata import Statistics
@@ -20,7 +21,7 @@ from seqjax.config.preprocess import PreprocessConfig
 from seqjax.data.columns import OTHER, Encoding, encode
 from seqjax.data.fitting import Findings, Learner
 from seqjax.data.sorting import OrderedRows
-from seqjax.data.splits import Pieces, Splitting
+from seqjax.data.splits import ByValue, History, Pieces, Splitting, parts
 from seqjax.data.tables import Table
 from seqjax.windows.index import Slices, check_exact, n_windows
 from seqjax.windows.windows import Windows, cut
@@ -33,10 +34,13 @@ class SplitSize(ConfigModel):
     """The size of a split."""
 
     rows: int = 0
+    """Rows of its own."""
+    context: int = 0
+    """Rows before these that are shown as well."""
     sequences: int = 0
     windows: int = 0
     positions: int = 0
-    """Rows of sequences whose positions are not consecutive."""
+    """Rows of either kind of sequences whose positions are not consecutive."""
 
 
 class Survey(ConfigModel):
@@ -67,41 +71,59 @@ class Encoded:
     """Rows of each categorical column whose value has no id."""
 
 
-class _Split:
-    """The size of a split, from its slices as they come; the last one may go on."""
+class _Sizes:
+    """The sizes of splits, from their sequences as they come; the last one may go on."""
 
-    def __init__(self, config: PreprocessConfig, number: int) -> None:
+    def __init__(self, config: PreprocessConfig) -> None:
         self._config = config
-        self._number = number
-        self._counts: Counter[str] = Counter()
-        self._open = Slices(*(np.zeros(0, np.int64) for _ in range(3)))
+        self._history = history_of(config)
+        self._counts = [Counter[str]() for _ in range(config.n_splits)]
+        self._open: tuple[Slices, Int64[np.ndarray, "1 splits"]] | None = None
 
-    def add(self, part: Slices) -> None:
-        """Adds the slices of some rows."""
-        if not len(part):
-            return
-        positions = int(part.length[part.scattered].sum())
-        self._counts.update(rows=int(part.length.sum()), positions=positions)
-        length = part.length.copy()
-        if len(self._open) and self._open.sequence_id[0] == part.sequence_id[0]:
-            length[0] += self._open.length[0]
-        else:
-            self._close(self._open)
-        self._close(Slices(part.sequence_id[:-1], part.start[:-1], length[:-1]))
-        self._open = Slices(part.sequence_id[-1:], part.start[-1:], length[-1:])
+    def add(self, pieces: Pieces, own: Int64[np.ndarray, "S splits"]) -> Int64[np.ndarray, "C splits"]:
+        """Adds some rows, of which the sequences have so many in each split.
 
-    def size(self) -> SplitSize:
-        """The size of the whole split, after the last slice."""
-        self._close(self._open)
-        return SplitSize(**self._counts)
+        Returns:
+          The same of the sequences that are now complete.
+        """
+        slices = pieces.slices
+        before = [] if self._open is None else [self._open[1]]
+        if pieces.before:
+            own[:1] += before.pop()
+        elif self._open is not None:
+            self._close(*self._open)
+        self._close(slices[:-1], own[:-1])
+        self._open = slices[-1:], own[-1:]
+        return np.concatenate([*before, own[:-1]])
 
-    def _close(self, slices: Slices) -> None:
-        """Counts slices that are complete."""
-        seq_length, stride = self._config.seq_length, self._config.strides[self._number]
-        if self._config.subsequence_start_mode == "exact":
-            check_exact(slices, seq_length=seq_length, stride=stride, split=self._number)
-        windows = int(n_windows(slices.length, seq_length=seq_length, stride=stride).sum())
-        self._counts.update(sequences=len(slices), windows=windows)
+    def finish(self) -> tuple[list[SplitSize], Int64[np.ndarray, "C splits"]]:
+        """The sizes of whole splits, after the last row, and the rows of the last sequence in each."""
+        assert self._open is not None
+        self._close(*self._open)
+        return [SplitSize(**counts) for counts in self._counts], self._open[1]
+
+    def _close(self, slices: Slices, own: Int64[np.ndarray, "S splits"]) -> None:
+        """Counts sequences that are complete."""
+        assert slices.scattered is not None
+        shape = {"seq_length": self._config.seq_length}
+        for split, (rows, earlier) in enumerate(zip(own.T, (np.cumsum(own, axis=1) - own).T, strict=True)):
+            shape["stride"] = self._config.strides[split]
+            some = rows > 0
+            context = np.zeros_like(rows)
+            if self._history is not None:
+                context = np.where(some, self._history.rows(rows, earlier, split), 0)
+            length = rows + context
+            if self._config.subsequence_start_mode == "exact":
+                check_exact(
+                    Slices(slices.sequence_id[some], earlier[some], length[some]), split=split, **shape
+                )
+            self._counts[split].update(
+                rows=int(rows.sum()),
+                context=int(context.sum()),
+                sequences=int(some.sum()),
+                windows=int(n_windows(length[some], **shape).sum()),
+                positions=int(length[slices.scattered].sum()),
+            )
 
 
 def survey(
@@ -112,7 +134,7 @@ def survey(
     advance: Callable[[int], None],
     *,
     threads: int,
-) -> Survey:
+) -> tuple[Survey, Int64[np.ndarray, "S borders"] | None]:
     """The first pass: counts rows and windows, and learns id maps and statistics.
 
     Args:
@@ -123,36 +145,53 @@ def survey(
       advance: Called with the number of rows of each chunk that is done.
       threads: Number of threads that look at chunks.
 
+    Returns:
+      What it finds, and the borders at which each sequence is cut where a column decides them.
+
     Raises:
       DataError: The config does not suit the table.
     """
     pieces_and_tables = rows.pieces()
     first = next(pieces_and_tables)
     learning = learner(first[1])
-    splits = [_Split(config, number) for number in range(config.n_splits)]
-    n_rows = 0
+    sizes, n_rows, own = _Sizes(config), 0, []
 
-    def look(item: tuple[Pieces, Table]) -> tuple[int, list[Slices], Findings]:
+    def look(item: tuple[Pieces, Table]) -> tuple[Pieces, Int64[np.ndarray, "S borders"], Findings]:
         pieces, table = item
-        parts = splitting.parts(pieces)
-        chosen = table.features[parts[0].rows()] if config.fit_on == "train" else table.features
-        return len(table), parts, learning.look(chosen)
+        cuts = np.clip(splitting.cuts(pieces), 0, pieces.slices.length[:, None])
+        chosen = table.features[parts(pieces, cuts)[0].rows()] if config.fit_on == "train" else table.features
+        return pieces, cuts, learning.look(chosen)
 
-    for count, parts, findings in in_threads(look, chain([first], pieces_and_tables), threads):
+    for pieces, cuts, findings in in_threads(look, chain([first], pieces_and_tables), threads):
         learning.add(findings)
-        for split, part in zip(splits, parts, strict=True):
-            split.add(part)
+        complete = sizes.add(pieces, np.diff(cuts))
+        if isinstance(splitting, ByValue):
+            own.append(complete)
+        count = int(pieces.slices.length.sum())
         n_rows += count
         advance(count)
     encoding = learning.encoding()
-    return Survey(
+    splits, last = sizes.finish()
+    summary = Survey(
         rows=n_rows,
         sequences=rows.n_sequences,
-        splits=[split.size() for split in splits],
+        splits=splits,
         column_types=_column_types(first[1]),
         id_maps=encoding.id_maps,
         statistics=encoding.statistics,
     )
+    if not isinstance(splitting, ByValue):
+        return summary, None
+    ends = np.cumsum(np.concatenate([*own, last]), axis=1)
+    return summary, np.concatenate([np.zeros_like(ends[:, :1]), ends], axis=1)
+
+
+def history_of(config: PreprocessConfig) -> History | None:
+    """The rows before a split that its windows see; None where whole sequences are in one split."""
+    if not config.history or config.split_method == "between_sequences":
+        return None
+    is_exact = config.subsequence_start_mode == "exact"
+    return History(config.seq_length, config.strides, is_exact=is_exact)
 
 
 def encoded(
@@ -169,11 +208,13 @@ def encoded(
     Args:
       rows: The table.
       config: The lengths of windows and strides.
-      splitting: The division of sequences into splits.
+      splitting: The division of sequences into splits; where windows see the rows before a split's own, it
+        knows whole sequences.
       encoding: The id maps and statistics.
       skip: Number of chunks to leave out, the first ones.
       threads: Number of threads that encode.
     """
+    history = history_of(config)
 
     def work(item: tuple[Pieces, Table]) -> Encoded:
         pieces, table = item
@@ -182,7 +223,9 @@ def encoded(
             cut(part, columns, table.item_position, seq_length=config.seq_length, stride=stride)
             if len(part)
             else None
-            for part, stride in zip(splitting.parts(pieces), config.strides, strict=True)
+            for part, stride in zip(
+                parts(pieces, splitting.cuts(pieces), history), config.strides, strict=True
+            )
         ]
         unseen = {name: int(np.count_nonzero(columns[name] == OTHER)) for name in encoding.id_maps}
         return Encoded(len(table), windows, unseen)

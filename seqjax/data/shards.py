@@ -117,7 +117,8 @@ class DataSize:
         """The types of the columns of each file, and its number of records."""
         row, position = str(id_dtype(self.rows)), str(id_dtype(self.positions))
         subsequence = str(id_dtype(self.last_subsequence))
-        narrow = {"firstSubsequence": subsequence, "positionsAt": position, "firstTarget": "int8"}
+        target = str(id_dtype(self.seq_length))
+        narrow = {"firstSubsequence": subsequence, "positionsAt": position, "firstTarget": target}
         runs = {name: kind or narrow.get(name, row) for name, kind in RUN_TYPES.items()}
         files = {"rows": (dict(self.column_types), self.rows), "runs": (runs, self.runs)}
         return files | ({"positions": (POSITION_TYPES, self.positions)} if self.positions else {})
@@ -366,7 +367,7 @@ def _check_runs(place: Path, runs: Runs, n_rows: int, n_positions: int) -> None:
             f"is not within {n_rows} rows": (rows < 1) | (first_row < 0) | (first_row > n_rows - rows),
             f"is not within {n_positions} positions": (at < CONSECUTIVE)
             | ((at != CONSECUTIVE) & (at > n_positions - rows)),
-            "shows items that are no targets, which this version of seqjax cannot train on": target != 0,
+            "has no target": (target < 0) | (target >= rows),
             "does not begin with the window that follows those before": first_window != ends - counts,
         }
         for what, mask in wrong.items():

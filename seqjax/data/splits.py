@@ -1,7 +1,9 @@
 """Splits: the rows that belong to each.
 
 A table sorted by sequence is a list of slices, one a sequence. A splitting cuts every slice at some borders:
-each row lies in exactly one split, and a split is again a list of slices.
+each row lies in exactly one split, and a split is again a list of slices. Where a split begins within a
+sequence, its slice may begin earlier: with rows that are shown as context, and are targets of the split
+before alone.
 """
 
 from collections.abc import Sequence
@@ -68,12 +70,28 @@ class Within:
 
     ratios: Sequence[float]
 
-    def parts(self, pieces: Pieces) -> list[Slices]:
-        """The slices of each split; a slice that would be empty is left out."""
-        slices = pieces.slices
-        cuts = borders(slices.length if pieces.length is None else pieces.length, self.ratios)
+    def cuts(self, pieces: Pieces) -> Int64[np.ndarray, "S borders"]:
+        """Borders of each slice, counted from its first row: split k has cuts[:, k] to cuts[:, k + 1].
+
+        Those of a sequence that other pieces have rows of may lie outside these rows.
+        """
+        cuts = borders(pieces.slices.length if pieces.length is None else pieces.length, self.ratios)
         cuts[:1] -= pieces.before
-        return _cut(slices, np.clip(cuts, 0, slices.length[:, None]))
+        return cuts
+
+
+@dataclass(frozen=True)
+class Given:
+    """Every sequence is cut at borders that are known."""
+
+    borders: Int64[np.ndarray, "S borders"]
+    """Of each sequence of the table, by number."""
+
+    def cuts(self, pieces: Pieces) -> Int64[np.ndarray, "S borders"]:
+        """Borders of each slice, as `Within.cuts` returns them."""
+        cuts = self.borders[pieces.first : pieces.first + len(pieces.slices)].copy()
+        cuts[:1] -= pieces.before
+        return cuts
 
 
 @dataclass(frozen=True)
@@ -97,12 +115,12 @@ class Between:
         dealt = np.repeat(np.arange(len(ratios), dtype=np.int16), counts)
         return cls(np.random.default_rng(seed).permutation(dealt), len(ratios))
 
-    def parts(self, pieces: Pieces) -> list[Slices]:
-        """The slices of each split, as `Within.parts` returns them."""
+    def cuts(self, pieces: Pieces) -> Int64[np.ndarray, "S borders"]:
+        """Borders of each slice in these rows, as `Within.cuts` returns them."""
         slices = pieces.slices
         chosen = self.split[pieces.first : pieces.first + len(slices)]
         upper = np.where(chosen[:, None] <= np.arange(self.n_splits), slices.length[:, None], 0)
-        return _cut(slices, np.concatenate([np.zeros_like(upper[:, :1]), upper], axis=1))
+        return np.concatenate([np.zeros_like(upper[:, :1]), upper], axis=1)
 
 
 @dataclass(frozen=True)
@@ -113,8 +131,8 @@ class ByValue:
     column: str
     """Its name, for messages."""
 
-    def parts(self, pieces: Pieces) -> list[Slices]:
-        """The slices of each split, as `Within.parts` returns them.
+    def cuts(self, pieces: Pieces) -> Int64[np.ndarray, "S borders"]:
+        """Borders of each slice in these rows, as `Within.cuts` returns them.
 
         Raises:
           DataError: A row is in an earlier split than the one before it.
@@ -139,18 +157,61 @@ class ByValue:
         for split in range(self.n_splits):
             before = np.concatenate([[0], np.cumsum(part <= split)])
             upper[:, split] = before[ends] - before[slices.start]
-        return _cut(slices, np.concatenate([np.zeros_like(upper[:, :1]), upper], axis=1))
+        return np.concatenate([np.zeros_like(upper[:, :1]), upper], axis=1)
 
 
-Splitting = Within | Between | ByValue
+Splitting = Within | Given | Between | ByValue
 """A way to divide sequences into splits; every row is in exactly one."""
 
 
-def _cut(slices: Slices, cuts: Int64[np.ndarray, "S borders"]) -> list[Slices]:
-    parts = []
-    for lower, upper in zip(cuts.T[:-1], cuts.T[1:], strict=True):
-        some = upper > lower
+@dataclass(frozen=True)
+class History:
+    """The rows before a split's own that its windows see."""
+
+    seq_length: int
+    """L, the number of input items of a window: so many rows are enough."""
+    strides: Sequence[int]
+    """The step between windows, by split."""
+    is_exact: bool = False
+    """True if only so many are taken that windows at every `stride`-th row still end the slice exactly."""
+
+    def rows(
+        self, own: Int64[np.ndarray, "S"], earlier: Int64[np.ndarray, "S"], split: int
+    ) -> Int64[np.ndarray, "S"]:
+        """Number of rows before those of a split that are shown.
+
+        Args:
+          own: Rows of each sequence in the split.
+          earlier: Rows of the sequence before them.
+          split: Number of the split.
+        """
+        most = np.minimum(earlier, self.seq_length)
+        if not self.is_exact:
+            return most
+        surplus = np.maximum(own + most - (self.seq_length + 1), 0) % self.strides[split]
+        return np.maximum(most - surplus, 0)
+
+
+def parts(
+    pieces: Pieces, cuts: Int64[np.ndarray, "S borders"], history: History | None = None
+) -> list[Slices]:
+    """The slices of each split; a slice that would be empty is left out.
+
+    Args:
+      pieces: Rows of the table.
+      cuts: Their borders; with a history, those of whole sequences.
+      history: The earlier rows that a slice begins with; None takes none.
+    """
+    slices, result = pieces.slices, []
+    begin = np.zeros(len(slices), np.int64)
+    begin[:1] = -pieces.before
+    for split, (lower, upper) in enumerate(zip(cuts.T[:-1], cuts.T[1:], strict=True)):
+        context = np.zeros_like(lower)
+        if history is not None:
+            context = np.where(upper > lower, history.rows(upper - lower, lower - begin, split), 0)
+        first, end = (np.clip(cut, 0, slices.length) for cut in (lower - context, upper))
+        some = end > first
         scattered = None if slices.scattered is None else slices.scattered[some]
-        start, length = (slices.start + lower)[some], (upper - lower)[some]
-        parts.append(Slices(slices.sequence_id[some], start, length, scattered))
-    return parts
+        start, length = (slices.start + first)[some], (end - first)[some]
+        result.append(Slices(slices.sequence_id[some], start, length, scattered, context[some]))
+    return result

@@ -5,10 +5,11 @@
                             later), and of sequence ids, subsequence ids and start item positions, (W,) int64
     metadata.json           {"total_samples": W in all, "batch_files": [{"path", "samples"}, ...]}
 
-Torch has no nulls, so padded slots hold zeros, as those of sequifier do. In our files metadata.json has one
-more entry, which sequifier passes over: `padding`, file name to [[window, padded slots], ...] for the windows
-that are padded. Where it is missing, as in sequifier's own folders, the leading slots that are zero in every
-column of the data are taken for padding; the newest slot always holds an item.
+Torch has no nulls, so padded slots hold zeros, as those of sequifier do. In our files metadata.json has two
+more entries, which sequifier passes over: `padding`, file name to [[window, padded slots], ...] for the
+windows that are padded, and `context`, likewise for those whose first items are context alone, with the
+number of these. Where `padding` is missing, as in sequifier's own folders, the leading slots that are zero in
+every column of the data are taken for padding; the newest slot always holds an item.
 
 `startItemPosition` is the position of slot 0, as in the long format. Windows are ordered by sequence and
 subsequence; all windows of a sequence are in one file.
@@ -59,6 +60,8 @@ class Index(ConfigModel):
     batch_files: list[BatchFile]
     padding: dict[str, list[tuple[Count, Count]]] | None = None
     """By file: each padded window and how many of its slots are padded; None where only zeros tell."""
+    context: dict[str, list[tuple[Count, Count]]] = Field(default_factory=dict)
+    """By file: each window that begins with items that are context alone, and how many."""
 
 
 def write(path: Path, windows: Windows, *, stem: str, sequences_per_file: int) -> None:
@@ -73,18 +76,19 @@ def write(path: Path, windows: Windows, *, stem: str, sequences_per_file: int) -
     path.mkdir()
     orders = orders_of_files(windows, sequences_per_file)
     digits = len(str(len(orders) + 1))
-    files, padding = [], {}
+    files, counts = [], {"padding": {}, "context": {}}
     for number, order in enumerate(orders):
         name = f"{stem}-0-{number:0{digits}d}.pt"
-        padded = _write_file(path / name, windows, order)
+        listed_counts = _write_file(path / name, windows, order)
         files.append({"path": name, "samples": len(order)})
-        padding |= {name: padded} if padded else {}
-    index = {"total_samples": len(windows), "batch_files": files, "padding": padding}
+        for what, some in listed_counts.items():
+            counts[what] |= {name: some} if some else {}
+    index = {"total_samples": len(windows), "batch_files": files, **counts}
     (path / METADATA).write_text(json.dumps(index, indent=4), encoding="utf-8")
 
 
-def _write_file(path: Path, windows: Windows, indices: Int64[np.ndarray, "B"]) -> list[list[int]]:
-    """Writes some windows, and returns which of them are padded, and by how much."""
+def _write_file(path: Path, windows: Windows, indices: Int64[np.ndarray, "B"]) -> dict[str, list[list[int]]]:
+    """Writes some windows, and returns which of them are padded or begin with context, and by how much."""
     batch = windows.gather(indices)
     columns = {
         name: values if values.dtype == np.float32 else values.astype(np.int64)
@@ -93,8 +97,11 @@ def _write_file(path: Path, windows: Windows, indices: Int64[np.ndarray, "B"]) -
     inputs = {name: values[:, :-1] for name, values in columns.items()}
     targets = {name: values[:, 1:] for name, values in columns.items()}
     write_torch_file(path, (inputs, targets, *windows.keys(indices)))
-    padded = np.flatnonzero(batch.padding)
-    return np.stack([padded, batch.padding[padded]], axis=1).tolist()
+    counts = {"padding": batch.padding, "context": windows.first_target(indices)}
+    return {
+        what: np.stack([np.flatnonzero(count), count[count != 0]], axis=1).tolist()
+        for what, count in counts.items()
+    }
 
 
 def read_files(path: Path, column_kinds: Mapping[str, ColumnKind]) -> Iterator[Windows]:
@@ -121,7 +128,8 @@ def read_files(path: Path, column_kinds: Mapping[str, ColumnKind]) -> Iterator[W
     seq_length: int | None = None
     for file in index.batch_files:
         padding = None if index.padding is None else index.padding.get(file.path, [])
-        windows = _read_file(path / file.path, file.samples, column_kinds, padding)
+        context = index.context.get(file.path, [])
+        windows = _read_file(path / file.path, file.samples, column_kinds, padding, context)
         if not len(windows):
             continue
         seq_length = seq_length or windows.seq_length
@@ -149,7 +157,11 @@ def _index(path: Path) -> Index:
 
 
 def _read_file(
-    path: Path, samples: int, column_kinds: Mapping[str, ColumnKind], padding: list[tuple[int, int]] | None
+    path: Path,
+    samples: int,
+    column_kinds: Mapping[str, ColumnKind],
+    padding: list[tuple[int, int]] | None,
+    context: list[tuple[int, int]],
 ) -> Windows:
     if not path.is_file():
         raise DataError(f"{path} is missing, although {METADATA} lists it. Run preprocess again.")
@@ -161,15 +173,19 @@ def _read_file(
     check_columns(path, {name: str(values.dtype) for name, values in columns.items()}, column_kinds)
     n_slots = next(iter(columns.values())).shape[1]
     n_padded = (
-        leading_zeros(columns.values()) if padding is None else _counted(path, padding, samples, n_slots)
+        leading_zeros(columns.values())
+        if padding is None
+        else _counted(path, "padding", padding, np.full(samples, n_slots))
     )
+    first_target = _counted(path, "context", context, n_slots - n_padded)
     read = {name: columns[name] for name in column_kinds}
-    return of_slots(read, n_padded, keys, lambda name, values: _typed(path, name, values))
+    return of_slots(read, n_padded, first_target, keys, lambda name, values: _typed(path, name, values))
 
 
 def of_slots(
     columns: Mapping[str, Slots],
     n_padded: Int64[np.ndarray, "W"],
+    first_target: Int64[np.ndarray, "W"] | None,
     keys: Sequence[Int64[np.ndarray, "W"]],
     typed: Callable[[str, Num[np.ndarray, "N"]], Num[np.ndarray, "N"]],
 ) -> Windows:
@@ -178,6 +194,7 @@ def of_slots(
     Args:
       columns: The slots of each column.
       n_padded: Number of leading slots of each window that are padded.
+      first_target: Number of items after these that are context alone; None: none of any.
       keys: Sequence, number in it and position of slot 0 of each window.
       typed: Gives the items of a column the type in which they are kept.
     """
@@ -191,6 +208,7 @@ def of_slots(
         sequence_id=keys[0],
         subsequence_id=keys[1],
         start_item_position=keys[2],
+        first_target=first_target,
         seq_length=n_slots - 1,
     )
 
@@ -235,16 +253,17 @@ def _checked(
 
 
 def _counted(
-    path: Path, padding: list[tuple[int, int]], samples: int, n_slots: int
+    path: Path, what: str, entries: list[tuple[int, int]], slots: Int64[np.ndarray, "W"]
 ) -> Int64[np.ndarray, "W"]:
-    counts = np.zeros(samples, np.int64)
-    for window, slots in padding:
-        if window >= samples or slots >= n_slots:
+    """The count of each window, which must leave at least one of its slots."""
+    counts = np.zeros(len(slots), np.int64)
+    for window, count in entries:
+        if window >= len(slots) or count >= slots[window]:
             raise DataError(
-                f"{path}: {METADATA} says that {slots} slots of window {window} are padded, of {samples} "
-                f"windows of {n_slots} slots. Run preprocess again."
+                f"{path}: {METADATA} says that {count} slots of window {window} are {what}, but there are "
+                f"{len(slots)} windows of {slots.max(initial=0)} slots. Run preprocess again."
             )
-        counts[window] = slots
+        counts[window] = count
     return counts
 
 

@@ -79,6 +79,7 @@ def run_model(
         for windows in chain(first, parts):
             sequences += len(np.unique(windows.runs.sequence_id))
             count += len(windows)
+            scorer.leave_out(windows)
             for chunk in chunks(len(windows), config.inference_batch_size):
                 scorer.add(windows, chunk)
                 bar.advance(len(chunk))
@@ -125,9 +126,15 @@ class _Scorer:
             for target in targets
         }
         self._not_scored = {
-            target: {"padding": 0} | ({"unknown": 0, "other": 0} if isinstance(run, CategoricalRun) else {})
+            target: {"padding": 0, "without_history": 0}
+            | ({"unknown": 0, "other": 0} if isinstance(run, CategoricalRun) else {})
             for target, run in self._runs.items()
         }
+
+    def leave_out(self, windows: Windows) -> None:
+        """Counts the items that no window asks for."""
+        for counts in self._not_scored.values():
+            counts["without_history"] += windows.runs.without_history
 
     def add(self, windows: Windows, indices: Int64[np.ndarray, "B"]) -> None:
         """Scores the windows at `indices`."""
@@ -175,13 +182,12 @@ class _Scorer:
         slots = np.arange(self._seq_length + 1 - self._count, self._seq_length + 1)
         values, counts = batch.columns[target], self._not_scored[target]
         truth, last = values[:, slots], values[:, slots - 1]
-        real, known = (at >= batch.padding[:, None] for at in (slots, slots - 1))
-        scored = real
-        counts["padding"] += int((~real).sum())
+        scored, known = slots >= batch.first_target[:, None], slots > batch.padding[:, None]
+        counts["padding"] += int((slots < batch.padding[:, None]).sum())
         if "unknown" in counts and not self._config.score_reserved:
-            counts["unknown"] += int((real & (truth == UNKNOWN)).sum())
-            counts["other"] += int((real & (truth == OTHER)).sum())
-            scored = real & (truth >= FIRST_ID)
+            counts["unknown"] += int((scored & (truth == UNKNOWN)).sum())
+            counts["other"] += int((scored & (truth == OTHER)).sum())
+            scored &= truth >= FIRST_ID
         window, position = np.nonzero(scored)
         return Items(truth[scored], last[scored], known[scored], pieces[window], position), scored
 

@@ -56,6 +56,7 @@ def source_of(
     *,
     columns: Sequence[str] | None = None,
     default_stride: int | None = None,
+    each_target: bool = False,
 ) -> Iterator[Source]:
     """The windows of data: of a raw table where its columns say so, of preprocessed data otherwise.
 
@@ -66,6 +67,8 @@ def source_of(
       card: The model that reads it.
       columns: The columns to read; None reads the model's inputs.
       default_stride: The `stride` of a raw table where the configuration has none; see `raw_source`.
+      each_target: Whether preprocessed windows are cut anew; see `preprocessed_source`. Those of sequifier,
+        which do not say where they lie in their sequences, are not.
 
     Yields:
       The windows; readable until the block ends.
@@ -88,7 +91,10 @@ def source_of(
         message = f"is of raw tables, but {path} is preprocessed: its windows are cut already. Leave it out."
         raise ConfigError("The configuration", [Problem("stride", message)])
     padding = metadata.padding if metadata is not None else "null"
-    yield preprocessed_source(path, read_format, card, columns=columns, padding=padding)
+    each_target = each_target and padding == "null"
+    yield preprocessed_source(
+        path, read_format, card, columns=columns, padding=padding, each_target=each_target
+    )
 
 
 def _check_preprocessed(path: Path, header: Sequence[str]) -> None:

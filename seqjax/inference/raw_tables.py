@@ -1,7 +1,8 @@
 """Raw tables, in the documented input format, as a model reads them: encoded with its own maps.
 
 A value that the model's maps lack becomes `other`, and an empty category `unknown`. A sequence gives its
-newest window, or windows `stride` apart; where it is shorter than a window, it is padded on the left.
+newest window, or windows that end at its last item and at every `stride`-th before it, as far as the items
+that they predict have a history; where there are too few items for a window, it is padded on the left.
 
 The rows of a table that is not small are read twice: once to check every one, once to be encoded. So a
 mistake in the last row is found before anything is computed, and memory stays bounded by the longest
@@ -11,12 +12,13 @@ sequence.
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 import polars as pl
+from jaxtyping import Int64
 
 from seqjax.artifacts.card import ModelCard
 from seqjax.data.cells import numbers_of
@@ -27,7 +29,7 @@ from seqjax.data.table_files import TableFiles
 from seqjax.data.tables import KEYS, MissingReal, Table, TableReader, Wanted
 from seqjax.errors import DataError
 from seqjax.inference.sources import Source, in_parts, windows_at_once
-from seqjax.windows.index import Slices, n_windows
+from seqjax.windows.index import Slices
 from seqjax.windows.windows import Windows, cut
 
 logger = logging.getLogger(__name__)
@@ -53,7 +55,7 @@ def raw_source(
       files: The table.
       card: The model: its columns, maps, statistics and seq_length.
       columns: The columns to read; None reads the model's inputs.
-      stride: The largest step between the windows of a sequence; None gives its newest window alone.
+      stride: The step between the ends of the windows of a sequence; None gives its newest window alone.
       missing_real: An empty cell of a real column is an error, or the column's mean.
 
     Yields:
@@ -91,8 +93,7 @@ class _RawTable:
         """Checks every row, and returns the number of windows."""
         self._held, count = [], 0
         for table in self.rows.chunks():
-            slices = self._slices(table)
-            count += int(n_windows(slices.length, seq_length=self._seq_length, stride=self.stride or 1).sum())
+            count += self._count(self._slices(table).length)
             # Rows that make one chunk are few enough to keep.
             self._held = [table] if self._held == [] else None
         return count
@@ -105,16 +106,22 @@ class _RawTable:
             for name in unseen:
                 unseen[name] += int(np.count_nonzero(encoded[name] == OTHER))
             windows = cut(
-                self._slices(table),
-                encoded,
-                table.item_position,
-                seq_length=self._seq_length,
-                stride=self.stride or 1,
+                self._slices(table), encoded, table.item_position, seq_length=self._seq_length, stride=1
             )
-            yield from in_parts(windows, windows_at_once(self.card))
+            windows = replace(windows, min_history=self.card.min_history)
+            if self.stride is not None:
+                windows = windows.ending_at_targets(self.stride)
+            if len(windows):
+                yield from in_parts(windows, windows_at_once(self.card))
         for name, count in unseen.items():
             if count:
                 logger.info("Column %r: rows with a value that the model does not know: %d.", name, count)
+
+    def _count(self, length: Int64[np.ndarray, "S"]) -> int:
+        """The number of windows of sequences, or newest parts of them, of so many rows."""
+        if self.stride is None:
+            return len(length)
+        return int((-(-np.maximum(length - self.card.min_history, 0) // self.stride)).sum())
 
     @property
     def _seq_length(self) -> int:

@@ -12,7 +12,7 @@ from seqjax.config.schema import ColumnKind
 from seqjax.data.formats import FORMATS, window_blocks
 from seqjax.data.long_format import Padding
 from seqjax.errors import DataError
-from seqjax.windows.windows import Windows
+from seqjax.windows.windows import Windows, targets_once
 
 NUMBERS_AT_ONCE = 1 << 25
 """Numbers that a model may return before they are written."""
@@ -37,6 +37,7 @@ def preprocessed_source(
     *,
     columns: Sequence[str] | None = None,
     padding: Padding = "null",
+    each_target: bool = False,
 ) -> Source:
     """The windows of preprocessed data, as a model reads them.
 
@@ -46,6 +47,8 @@ def preprocessed_source(
       card: The model.
       columns: The columns to read; None reads the model's inputs.
       padding: The mark of padded slots in the long format.
+      each_target: Whether to cut windows anew, so that each target is predicted once, rather than to take
+        them as they are.
     """
     schema = card.column_schema
     kinds: dict[str, ColumnKind] = {name: schema.columns[name] for name in columns or schema.inputs}
@@ -57,9 +60,13 @@ def preprocessed_source(
         for block in window_blocks(
             path, read_format, column_kinds=kinds, padding=padding, n_classes=schema.n_classes
         ):
-            if len(block):
+            windows = replace(block.crop(schema.seq_length), min_history=card.min_history)
+            if each_target and len(windows):
+                count = card.model_spec.prediction_length
+                listed = windows if FORMATS[read_format].native else targets_once(windows, count)
+                windows = listed.ending_at_targets(count)
+            if len(windows):
                 empty = False
-                windows = block.crop(schema.seq_length)
                 yield from [windows] if by_file else in_parts(windows, windows_at_once(card))
         if empty:
             raise DataError(f"{path} holds no windows, so there is nothing to predict.")

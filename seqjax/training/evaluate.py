@@ -1,7 +1,8 @@
 """Losses and metrics over all windows of a data set, of anything that returns a model's outputs.
 
 Scores, which metrics (`seqjax.metrics`) are means of, are added up like losses, over positions that all weigh
-the same.
+the same: those that inference uses, the newest of each window, or all. The mean loss of all is told beside
+that of the newest, since what a model says in the middle of a window nobody reads.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -34,7 +35,7 @@ from seqjax.training.objective import (
 )
 from seqjax.training.placement import Placement, Tree
 from seqjax.windows.order import Order
-from seqjax.windows.windows import Batch, target_mask, targets_of
+from seqjax.windows.windows import Batch, newest, target_mask, targets_of
 
 Predict = Callable[[Tree, Batch], Outputs]
 """(parameters, batch) -> logits (B, L, C) or values (B, L, 1) of each target."""
@@ -82,11 +83,13 @@ class Evaluation(NamedTuple):
     """Sums over a data set."""
 
     losses: Losses
-    """Mean losses over all real positions."""
+    """Mean losses over the positions that are judged."""
     shares: dict[str, Float[np.ndarray, "C"]]
     """Share of each class among the predicted classes, by column."""
     metrics: Mapping[str, Mapping[str, float]] = MappingProxyType({})
     """Metrics of predictions, by target and row of `seqjax.metrics.METRICS`."""
+    everywhere: Losses | None = None
+    """Mean losses over all positions, where others are judged."""
 
 
 class Found(NamedTuple):
@@ -95,6 +98,8 @@ class Found(NamedTuple):
     sums: dict[str, Sums]
     metrics: MetricSums
     counts: dict[str, Int[Array, "C"]]
+    everywhere: dict[str, Sums]
+    """Sums of losses over all positions; empty where all are judged."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +111,8 @@ class Evaluator:
     share_columns: Mapping[str, int] = field(default_factory=dict)
     """Number of classes of each target whose predicted classes are counted."""
     measured: Mapping[str, Measured] = field(default_factory=dict)
+    newest: int | None = None
+    """Number of the newest positions of a window that are judged; None judges all."""
 
     def empty(self) -> Found:
         """Sums over no batch."""
@@ -113,23 +120,31 @@ class Evaluator:
             no_sums(target.name for target in self.targets),
             no_metric_sums(self.measured),
             {name: jnp.zeros(width, jnp.int32) for name, width in self.share_columns.items()},
+            no_sums(target.name for target in self.targets if self.newest is not None),
         )
 
     def counted(self, found: Found, outputs: Outputs, batch: Batch) -> Found:
         """The sums with those of what was predicted for one more batch."""
-        mask_BT = target_mask(batch)
+        judged = batch if self.newest is None else newest(batch, self.newest)
+        mask_BT = target_mask(judged)
         counts = {name: count + _class_counts(outputs[name], mask_BT) for name, count in found.counts.items()}
+        everywhere = {} if self.newest is None else loss_sums(self.targets, outputs, batch)
         return Found(
-            added(found.sums, loss_sums(self.targets, outputs, batch)),
-            added(found.metrics, metric_sums(self.measured, outputs, batch)),
+            added(found.sums, loss_sums(self.targets, outputs, judged)),
+            added(found.metrics, metric_sums(self.measured, outputs, judged)),
             counts,
+            added(found.everywhere, everywhere),
         )
 
     def result(self, parts: Sequence[Found]) -> Evaluation:
         """The result of the sums of all batches; waits for the device."""
-        losses = mean_losses([part.sums for part in parts], loss_weights(self.targets))
-        shares = {name: _shares([part.counts[name] for part in parts]) for name in self.share_columns}
-        return Evaluation(losses, shares, metric_values(self.measured, [part.metrics for part in parts]))
+        weights = loss_weights(self.targets)
+        return Evaluation(
+            mean_losses([part.sums for part in parts], weights),
+            {name: _shares([part.counts[name] for part in parts]) for name in self.share_columns},
+            metric_values(self.measured, [part.metrics for part in parts]),
+            None if self.newest is None else mean_losses([part.everywhere for part in parts], weights),
+        )
 
 
 class CompiledEvaluator:

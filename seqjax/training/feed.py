@@ -100,11 +100,15 @@ class Rows(NamedTuple):
     first_row: Int[Any, "R"]
     rows: Int[Any, "R"]
     """Number of rows of each run."""
+    first_target: Int[Any, "R"] | None
+    """The first row of each run, counted in it, that is a target; None where no run has context."""
     first_window: Int[Any, "R"] | None
     """Number of the first window of each run; None where each has one alone."""
     stride: Int[Any, ""]
     slots: Int[Any, ""]
     """Most items of a window as runs were cut; those that are shown are the newest."""
+    min_history: Int[Any, ""]
+    """Number of items before an item in its window without which it is no target."""
 
 
 def rows_of(windows: Windows, columns: Sequence[str]) -> Rows:
@@ -116,10 +120,14 @@ def rows_of(windows: Windows, columns: Sequence[str]) -> Rows:
     runs = windows.runs
     values = {name: np.asarray(windows.columns[name]) for name in columns}
     few = 8 * len(windows) <= sum(column.nbytes for column in values.values())
+    has_context = bool(np.any(runs.first_target))
     if few or not runs.is_even:
-        numbers = windows.start(), windows.length(), None, 1, windows.seq_length + 1
+        first_target = windows.first_target() if has_context else None
+        numbers = windows.start(), windows.length(), first_target, None, 1, windows.seq_length + 1
     else:
-        numbers = runs.first_row, runs.rows, runs.first_window, runs.stride, runs.seq_length + 1
+        first_target = runs.first_target if has_context else None
+        numbers = runs.first_row, runs.rows, first_target, runs.first_window, runs.stride, runs.seq_length + 1
+    numbers = *numbers, windows.min_history
     return Rows(values, *(None if number is None else np.asarray(number, np.int32) for number in numbers))
 
 
@@ -130,6 +138,8 @@ class Place(NamedTuple):
     """Row of each window's first item."""
     padding: Int[Array, "*batch"]
     """Leading slots that hold no item."""
+    first_target: Int[Array, "*batch"]
+    """The first slot whose item is a target."""
 
 
 def locate(rows: Rows, indices: Int[Array, "*batch"], slots: int) -> Place:
@@ -147,7 +157,9 @@ def locate(rows: Rows, indices: Int[Array, "*batch"], slots: int) -> Place:
     whole = jnp.minimum(rows.rows[run], rows.slots)
     length = jnp.minimum(whole, slots)
     padding = jnp.where(indices < 0, slots, slots - length).astype(jnp.int32)
-    return Place(rows.first_row[run] + offset + whole - length, padding)
+    first = offset + whole - length
+    target = 0 if rows.first_target is None else rows.first_target[run] - first
+    return Place(rows.first_row[run] + first, padding, padding + jnp.maximum(target, rows.min_history))
 
 
 def gather(rows: Rows, place: Place, slots: int) -> Batch:
@@ -155,7 +167,7 @@ def gather(rows: Rows, place: Place, slots: int) -> Batch:
     slot = jnp.arange(slots)[None] - place.padding[:, None]
     row = place.first_row[:, None] + jnp.maximum(slot, 0)
     columns = {name: _widened(jnp.where(slot < 0, 0, column[row])) for name, column in rows.columns.items()}
-    return Batch(columns, place.padding)
+    return Batch(columns, place.padding, place.first_target)
 
 
 def _widened(values: Num[Array, "B slots"]) -> Num[Array, "B slots"]:
@@ -287,6 +299,7 @@ class StreamedFeed(Feed):
                 batch = Batch(
                     {name: self._placement.from_local_rows(column) for name, column in own.columns.items()},
                     self._placement.from_local_rows(own.padding),
+                    self._placement.from_local_rows(own.first_target),
                 )
                 carry = compiled(carry, batch, np.int32(index), constants)
             return carry

@@ -69,6 +69,8 @@ def validation_lines(
         f"| Baseline Loss: {number(baseline_loss)} | Time: {event.seconds:5.2f}s "
         f"| LR {number(event.learning_rate)}",
     ]
+    if event.evaluation.everywhere is not None:
+        lines.append(f"[INFO]  - mean over all positions: {number(event.evaluation.everywhere.total)}")
     if len(losses.by_target) > 1:
         parts = ", ".join(f"{name}_loss: {number(loss)}" for name, loss in losses.weighted.items())
         lines.append(f"[INFO]  - {parts}")
@@ -283,7 +285,12 @@ def _batch_values(event: BatchEvent) -> dict[str, object]:
 def evaluation_values(evaluation: Evaluation) -> dict[str, object]:
     """The result of an evaluation as JSON: the losses, and `metrics` by target."""
     metrics = {target: dict(found) for target, found in evaluation.metrics.items()}
-    return {**loss_values(evaluation.losses), "metrics": metrics}
+    everywhere = evaluation.everywhere
+    return {
+        **loss_values(evaluation.losses),
+        **({} if everywhere is None else {"everywhere": loss_values(everywhere)}),
+        "metrics": metrics,
+    }
 
 
 def _epoch_values(event: EpochEvent) -> dict[str, object]:

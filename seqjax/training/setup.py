@@ -1,7 +1,7 @@
 """From a configuration and windows to a run: feeds, the update, the schedule, the order."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import partial
 
@@ -120,6 +120,7 @@ def prepare(
     targets, apply = build_targets(schema, spec), forward(graphdef, schema.inputs, precision)
     shares = {name: schema.n_classes[name] for name in spec.class_share_log_columns}
     judged, measured = without_smoothing(targets), measured_targets(schema, data.std)
+    newest = config.model_spec.prediction_length if spec.select_on == "predicted" else None
     steps = spec.epochs * (n_batches if spec.scheduler_step_on == "batch" else 1)
     schedule = build_schedule(spec.scheduler, spec.learning_rate, total_steps=steps)
     optimizer = _optimizer(config, schema, schedule, graphdef)
@@ -128,7 +129,7 @@ def prepare(
     training, validation = shared or _feeds(spec, schema, data, device, placement=placement)
     return Run(
         Recipe(apply, targets, optimizer, accumulation, spec.gradient_clip, spec.dropout),
-        Evaluator(lambda params, batch: apply(params, batch, None), judged, shares, measured),
+        Evaluator(lambda params, batch: apply(params, batch, None), judged, shares, measured, newest),
         training,
         validation,
         order,
@@ -150,6 +151,11 @@ def _orders(config: TrainConfig, data: Data) -> tuple[Callable[[int], Order], Or
     for name, windows in (("training", data.training), ("validation", data.validation)):
         if len(windows) == 0:
             raise TrainingError(f"The {name} data has no windows. Run preprocess with another split_ratios.")
+        if not windows.has_targets:
+            raise TrainingError(
+                f"The {name} data has no item to predict: none has {windows.min_history} items before it "
+                "(min_history). Use sequences that are longer, or min_history: 0."
+            )
     count, known, size = len(data.training), len(data.validation), config.training_spec.batch_size
 
     def order(epoch: int) -> Order:
@@ -203,7 +209,9 @@ def frozen_parameters(patterns: Sequence[str], params: Params, schema: Schema) -
 
 def evaluate_baselines(run: Run, schema: Schema, data: Data) -> Mapping[str, Evaluation]:
     """Evaluates simple predictors, fitted on the training data, on the validation data; by name."""
-    evaluator = Evaluator(predict_targets, run.evaluator.targets, measured=measured_targets(schema, data.std))
+    evaluator = replace(
+        run.evaluator, predict=predict_targets, share_columns={}, measured=measured_targets(schema, data.std)
+    )
     fitted = fit_baselines(data.training, schema)
     return evaluate_side_by_side(evaluator, run.validation, run.validation_order, fitted)
 

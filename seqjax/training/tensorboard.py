@@ -67,6 +67,8 @@ class _TensorBoardLog:
                 self._write(scalars, (event.epoch - 1) * self._batches + event.batch)
             case EpochEvent(evaluation=evaluation):
                 scalars = _loss_scalars("validation", evaluation.losses)
+                if evaluation.everywhere is not None:
+                    scalars["validation/loss_everywhere"] = evaluation.everywhere.total
                 for target, metrics in evaluation.metrics.items():
                     scalars |= {f"validation/{name}/{target}": value for name, value in metrics.items()}
                 self._write(scalars, event.epoch * self._batches)

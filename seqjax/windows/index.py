@@ -2,9 +2,12 @@
 
 A window is L + 1 consecutive items of one run of rows: L inputs, and the same shifted by one as targets. A
 run that is shorter gives a single window, padded on the left. The windows of a run are spread evenly: the
-first starts it, the last ends it, and steps are at most the stride. So a window follows from its number and
-the run it is in, and nothing is stored for each window or row. Windows that a format lists one by one are
-runs of a single window each.
+first starts it, the last ends it, and steps are at most the stride. Or they end at its targets: the last one
+at the run's last row, the others `stride` rows apart before it, and those near the beginning are padded. So a
+window follows from its number and the run it is in, and nothing is stored for each window or row. Windows
+that a format lists one by one are runs of a single window each.
+
+The first rows of a run may be there only to be shown: context of the rows after them, which are its targets.
 """
 
 from collections.abc import Sequence
@@ -29,9 +32,15 @@ class Slices:
     length: Int64[np.ndarray, "S"]
     scattered: Bool[np.ndarray, "S"] | None = None
     """True where positions in the sequence are not consecutive; None: the rows' own positions tell."""
+    first_target: Int64[np.ndarray, "S"] | None = None
+    """Rows at the beginning of each that are context alone; None: none of any."""
 
     def __len__(self) -> int:
         return len(self.start)
+
+    def __getitem__(self, some: slice) -> "Slices":
+        """Some neighbouring slices."""
+        return Slices(*(None if array is None else array[some] for array in vars(self).values()))
 
     def rows(self) -> Int64[np.ndarray, "N"]:
         """Indices of all rows in the table, slice after slice."""
@@ -77,6 +86,9 @@ class Runs:
     """L, the number of input items of the windows that runs are cut into."""
     stride: int
     """The largest step between window starts."""
+    min_history: int | None = None
+    """Where windows end at targets, the number of rows of a run that are too early to be targets; None where
+    windows are spread evenly."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -84,14 +96,38 @@ class Runs:
     @property
     def n_windows(self) -> int:
         """Number of windows of all runs."""
-        last = n_windows(self.rows[-1:].astype(np.int64), seq_length=self.seq_length, stride=self.stride)
-        return int((self.first_window[-1:] + last).sum())
+        return int((self.first_window[-1:] + self._counts(slice(-1, None))).sum())
 
     @property
     def is_even(self) -> bool:
-        """True if all steps between the windows of a run are the stride."""
+        """True if windows start at the run's first row and at every `stride`-th after it."""
         last = np.maximum(self.rows.astype(np.int64) - (self.seq_length + 1), 0)
-        return not (last % self.stride).any()
+        return self.min_history is None and not (last % self.stride).any()
+
+    @property
+    def without_history(self) -> int:
+        """Number of rows that would be targets if they were not too early."""
+        early = np.minimum(self.rows.astype(np.int64), self.min_history or 0) - self.first_target
+        return int(np.maximum(early, 0).sum())
+
+    def ending_at_targets(self, stride: int, *, min_history: int) -> "Runs":
+        """Other windows over the same rows: they end at the last target and at every `stride`-th before it.
+
+        Args:
+          stride: The step between the ends of windows.
+          min_history: Number of rows of a run that are too early to be targets.
+        """
+        runs = replace(self, stride=stride, min_history=min_history)
+        counts = runs._counts(slice(None))
+        return replace(runs, first_window=np.cumsum(counts) - counts)
+
+    def _counts(self, runs: slice | Int64[np.ndarray, "_"]) -> Int64[np.ndarray, "_"]:
+        """The number of windows of each of some runs."""
+        rows = self.rows[runs].astype(np.int64)
+        if self.min_history is not None:
+            targets = np.maximum(rows - np.maximum(self.first_target[runs], self.min_history), 0)
+            return -(-targets // self.stride)
+        return n_windows(rows, seq_length=self.seq_length, stride=self.stride)
 
     def places(self, numbers: Integer[np.ndarray, "B"]) -> Place:
         """Finds windows, each in O(log R).
@@ -103,6 +139,11 @@ class Runs:
         run = np.searchsorted(self.first_window, numbers, side="right") - 1
         number = numbers - self.first_window[run]
         rows = self.rows[run].astype(np.int64)
+        if self.min_history is not None:
+            after = self._counts(run) - 1 - number
+            end = rows - self.stride * after
+            length = np.minimum(end, self.seq_length + 1)
+            return Place(run, number, end - length, length)
         offset = window_starts(rows, number, seq_length=self.seq_length, stride=self.stride)
         return Place(run, number, offset, np.minimum(rows, self.seq_length + 1))
 
@@ -112,7 +153,9 @@ class Runs:
         return replace(some, first_window=some.first_window - some.first_window[:1])
 
 
-RUN_ARRAYS = [field.name for field in fields(Runs) if field.name not in ("seq_length", "stride")]
+RUN_ARRAYS = [
+    field.name for field in fields(Runs) if field.name not in ("seq_length", "stride", "min_history")
+]
 """The fields of `Runs` that hold a number a run."""
 
 
@@ -188,7 +231,7 @@ def runs_of(
         rows=rows,
         first_position=item_position[first_row],
         positions_at=np.where(scattered, np.cumsum(kept) - kept, CONSECUTIVE),
-        first_target=zeros,
+        first_target=zeros if slices.first_target is None else slices.first_target,
         first_subsequence=zeros,
         first_window=np.cumsum(windows) - windows,
         seq_length=seq_length,

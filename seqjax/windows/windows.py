@@ -6,7 +6,8 @@ frame that reaches over the beginning of its run is padded: its leading slots ho
 piece or several (see `spliced.py`).
 
 The first L slots of a window are inputs, the last L are what they predict: position t sees slots 0 to t and
-predicts slot t + 1. Slots before `padding` hold no item and weigh nothing.
+predicts slot t + 1. Slots before `padding` hold no item and weigh nothing. Items before `first_target` are
+shown and not predicted: they are context from before the border of a split, or have too little history.
 """
 
 import mmap
@@ -18,7 +19,7 @@ import numpy as np
 from jaxtyping import Bool, Int, Int64, Integer, Num, Shaped
 
 from seqjax.errors import DataError
-from seqjax.windows.index import CONSECUTIVE, Place, Runs, Slices, joined_runs, runs_of
+from seqjax.windows.index import CONSECUTIVE, Place, Runs, Slices, joined_runs, ranges, runs_of
 from seqjax.windows.spliced import Spliced, consecutive, parts_of, spliced
 
 
@@ -29,6 +30,8 @@ class Batch(NamedTuple):
     """(B, L + 1) int32 ids or float32 standardised values, by column; 0 where padded."""
     padding: Int[Any, "B"]
     """Leading slots that hold no item; L + 1 in rows that only fill up a batch."""
+    first_target: Int[Any, "B"]
+    """The first slot whose item is a target; L + 1 or more where none is."""
 
 
 def inputs_of(batch: Batch, names: Sequence[str]) -> dict[str, Num[Any, "B T"]]:
@@ -47,8 +50,16 @@ def valid_mask(batch: Batch) -> Bool[Any, "B T"]:
 
 
 def target_mask(batch: Batch) -> Bool[Any, "B T"]:
-    """Marks those of the L positions that predict an item; the first item is predicted from padding."""
-    return batch.padding[:, None] <= np.arange(1, _length(batch) + 1, dtype=np.int32)
+    """Marks those of the L positions that predict a target."""
+    return batch.first_target[:, None] <= np.arange(1, _length(batch) + 1, dtype=np.int32)
+
+
+def newest(batch: Batch, count: int) -> Batch:
+    """The same windows, with targets among the newest `count` slots alone."""
+    first = _length(batch) + 1 - count
+    return batch._replace(
+        first_target=batch.first_target.__array_namespace__().maximum(batch.first_target, first)
+    )
 
 
 def _length(batch: Batch) -> int:
@@ -69,9 +80,17 @@ class Windows:
     """L, the number of input items."""
     mapped: tuple[mmap.mmap, ...] = ()
     """The files that rows lie in, where they are memory-mapped."""
+    min_history: int = 0
+    """Number of items before an item in its window without which it is no target."""
 
     def __len__(self) -> int:
         return self.runs.n_windows
+
+    @property
+    def has_targets(self) -> bool:
+        """True if any item is a target."""
+        first = np.maximum(self.runs.first_target, self.min_history)
+        return bool((self.runs.rows > first).any())
 
     def start(self, numbers: Integer[np.ndarray, "B"] | None = None) -> Int64[np.ndarray, "B"]:
         """Row of each window's first real item.
@@ -85,6 +104,10 @@ class Windows:
     def length(self, numbers: Integer[np.ndarray, "B"] | None = None) -> Int64[np.ndarray, "B"]:
         """Number of real items, 1 to L + 1; they end the window."""
         return self._places(numbers).length
+
+    def first_target(self, numbers: Integer[np.ndarray, "B"] | None = None) -> Int64[np.ndarray, "B"]:
+        """The first real item of each window, counted from 0, that is a target."""
+        return self._first_target(self._places(numbers))
 
     def sequence_id(self, numbers: Integer[np.ndarray, "B"] | None = None) -> Int64[np.ndarray, "B"]:
         """The sequence of each window."""
@@ -152,7 +175,8 @@ class Windows:
             return found
 
         names = self.columns if columns is None else columns
-        return Batch({name: values(self.columns[name]) for name in names}, padding)
+        first_target = (padding + self._first_target(place)).astype(np.int32)
+        return Batch({name: values(self.columns[name]) for name in names}, padding, first_target)
 
     def positions(
         self, indices: Integer[np.ndarray, "B"], slots: Integer[np.ndarray, "P"]
@@ -192,6 +216,18 @@ class Windows:
         """
         names = self.columns if columns is None else columns
         return replace(self, columns={name: _in_ram(self.columns[name]) for name in names})
+
+    def ending_at_targets(self, stride: int) -> "Windows":
+        """Windows over the same rows that end at the last target of a run, and at every `stride`-th before.
+
+        So each target is among the newest `stride` items of exactly one window, and sees as much of its past
+        as there is.
+        """
+        return replace(self, runs=self.runs.ending_at_targets(stride, min_history=self.min_history))
+
+    def _first_target(self, place: Place) -> Int64[np.ndarray, "B"]:
+        target = self.runs.first_target[place.run] - place.offset
+        return np.maximum(target, self.min_history)
 
     def _places(self, numbers: Integer[np.ndarray, "B"] | None) -> Place:
         """The places of the newest L + 1 items of windows."""
@@ -244,6 +280,7 @@ def listed(
     sequence_id: Int64[np.ndarray, "W"] | None = None,
     subsequence_id: Int64[np.ndarray, "W"] | None = None,
     start_item_position: Int64[np.ndarray, "W"] | None = None,
+    first_target: Int64[np.ndarray, "W"] | None = None,
     item_position: Int64[np.ndarray, "N"] | None = None,
 ) -> Windows:
     """Windows that are listed one by one, as foreign formats do.
@@ -256,6 +293,7 @@ def listed(
       sequence_id: The sequence of each; None is 0 for all.
       subsequence_id: The number of each in its sequence; None is 0 for all.
       start_item_position: Position of slot 0 of each; None is 0 for all.
+      first_target: Number of items at the beginning of each that are context alone; None is 0 for all.
       item_position: Position of each row; None where they are consecutive in each window.
     """
     zeros, length = np.zeros(len(start), np.int64), length.astype(np.int64)
@@ -266,13 +304,51 @@ def listed(
         first_position=(zeros if start_item_position is None else start_item_position)
         + (seq_length + 1 - length),
         positions_at=np.full(len(start), CONSECUTIVE) if item_position is None else start,
-        first_target=zeros,
+        first_target=zeros if first_target is None else first_target,
         first_subsequence=zeros if subsequence_id is None else subsequence_id,
         first_window=np.arange(len(start)),
         seq_length=seq_length,
         stride=1,
     )
     return Windows(columns, runs, zeros[:0] if item_position is None else item_position, seq_length)
+
+
+def targets_once(windows: Windows, newest: int) -> Windows:
+    """The same windows, in which each item is a target of one window alone, the first that has it.
+
+    Args:
+      windows: Windows that are listed one by one.
+      newest: Where a window does not hold the items that its position says it shares with the one before,
+        its newest items that stay targets.
+    """
+    runs, order = windows.runs, windows.by_sequence()
+    first, second = order[:-1], order[1:]
+    step = runs.first_position[second] - runs.first_position[first]
+    shared = np.clip(runs.rows[first] - step, 0, runs.rows[second])
+    follows = runs.sequence_id[first] == runs.sequence_id[second]
+    agrees = (step > 0) & _equal_rows(windows, runs.first_row[first] + step, runs.first_row[second], shared)
+    done = np.where(agrees, shared, np.maximum(runs.rows[second] - newest, 0))
+    first_target = runs.first_target.astype(np.int64)
+    first_target[second] = np.maximum(first_target[second], np.where(follows, done, 0))
+    return replace(windows, runs=replace(runs, first_target=first_target))
+
+
+def _equal_rows(
+    windows: Windows,
+    some: Int64[np.ndarray, "B"],
+    others: Int64[np.ndarray, "B"],
+    count: Int64[np.ndarray, "B"],
+) -> Bool[np.ndarray, "B"]:
+    """Tells of each pair of ranges of rows, `count` long, if they hold the same in all columns."""
+    rows = len(next(iter(windows.columns.values())))
+    places = [np.clip(ranges(begin, count), 0, rows - 1)[:, None] for begin in (some, others)]
+    differ = np.zeros(int(count.sum()), np.bool_)
+    for column in windows.columns.values():
+        one, other = (column.take(place)[:, 0] for place in places)
+        differ |= one != other
+    ends = np.cumsum(count)
+    total = np.concatenate([[0], np.cumsum(differ)])
+    return total[ends] == total[ends - count]
 
 
 def orders_of_files(windows: Windows, sequences: int) -> list[Int64[np.ndarray, "_"]]:
@@ -310,6 +386,7 @@ def taken(windows: Windows, numbers: Integer[np.ndarray, "B"]) -> Windows:
         first_target=np.maximum(windows.runs.first_target[place.run] - place.offset, 0),
         first_subsequence=windows.runs.first_subsequence[place.run] + place.number,
         first_window=np.arange(len(numbers)),
+        min_history=None,
     )
     return replace(windows, runs=runs)
 

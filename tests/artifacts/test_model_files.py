@@ -19,6 +19,7 @@ from seqjax.config.train import TrainConfig
 from seqjax.errors import ArtifactError
 from seqjax.interop.onnx_session import open_session
 from seqjax.windows.windows import Batch
+from tests.batches import batch_of
 from tests.models import random_model, read_card
 
 METADATA = Metadata.model_validate(
@@ -78,7 +79,7 @@ def sample(rows: int) -> Batch:
         "item": rng.integers(0, 5, (rows, 5)).astype(np.int32),
         "price": rng.normal(size=(rows, 5)).astype(np.float32),
     }
-    return Batch(columns, padding)
+    return batch_of(columns, padding)
 
 
 def export(root: Path, settings: TrainConfig, params=None, rows: int = 6) -> list[Path]:

@@ -23,7 +23,7 @@ from seqjax.config.resolve import load_metadata
 from seqjax.interop.names import from_sequifier
 from seqjax.interop.torch_files import read_torch_file
 from seqjax.model.functional import abstract
-from seqjax.windows.windows import Batch
+from tests.batches import batch_of
 from tests.reference import PROJECT_CASES, reference_case
 
 RUNS = {
@@ -60,7 +60,7 @@ def project(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[
             column_types=metadata.column_types,
         ).of_kind(kind)
         length = case.schema.seq_length
-        sample = Batch(
+        sample = batch_of(
             {column: np.zeros((2, length + 1), np.float32) for column in case.schema.inputs},
             np.zeros(2, np.int32),
         )

@@ -6,7 +6,7 @@ import numpy as np
 
 from seqjax.baselines import fit_baselines, predict_baseline, predict_targets
 from seqjax.config.schema import Schema
-from seqjax.windows.windows import Batch
+from tests.batches import batch_of
 from tests.training.conftest import make_windows
 
 SCHEMA = Schema(
@@ -26,7 +26,7 @@ def test_both_forms_say_the_same() -> None:
     }
     windows = make_windows(columns, 6, starts=rng.integers(0, 50, 20), lengths=rng.integers(1, 8, 20))
     host = windows.gather(np.arange(20))
-    batch = Batch(jax.tree.map(jnp.asarray, host.columns), jnp.asarray(host.padding))
+    batch = batch_of(jax.tree.map(jnp.asarray, host.columns), jnp.asarray(host.padding))
     known = (np.arange(6) >= host.padding[:, None]).reshape(-1)
     assert not known.all()
     last = {name: values[:, :-1].reshape(-1) for name, values in host.columns.items()}

@@ -22,6 +22,7 @@ from seqjax.inference.jax_engine import JaxEngine
 from seqjax.inference.opening import SequifierOnnxEngine, open_engine
 from seqjax.interop.names import to_sequifier
 from seqjax.windows.windows import Batch
+from tests.batches import batch_of
 from tests.models import card_of, random_model
 from tests.reference import PROJECT_CASES, reference_case
 
@@ -49,7 +50,7 @@ def make_sample(rows: int) -> Batch:
         "item": rng.integers(0, 5, (rows, 5)).astype(np.int32),
         "price": rng.normal(size=(rows, 5)).astype(np.float32),
     }
-    return Batch(columns, rng.integers(0, 5, rows).astype(np.int32))
+    return batch_of(columns, rng.integers(0, 5, rows).astype(np.int32))
 
 
 def _no_description(kind: ModelKind) -> ModelCard:

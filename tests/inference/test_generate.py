@@ -21,7 +21,7 @@ from seqjax.inference.opening import open_engine
 from seqjax.inference.sample import Reader, Reading, Readout
 from seqjax.interop.names import to_sequifier
 from seqjax.model.distributions import SamplingRule
-from seqjax.windows.windows import Batch
+from tests.batches import batch_of
 from tests.models import card_of, random_model
 
 SCHEMA = Schema(
@@ -64,7 +64,7 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Engine]:
     path = tmp_path_factory.mktemp("model") / "x.onnx"
     columns = {name: np.zeros((2, 6), np.float32) for name in SCHEMA.inputs}
     write_onnx(
-        path, params=params, graphdef=graphdef, card=card, sample=Batch(columns, np.zeros(2, np.int32))
+        path, params=params, graphdef=graphdef, card=card, sample=batch_of(columns, np.zeros(2, np.int32))
     )
     jax_engine = in_jax()
     graph = open_engine(path, lambda kind: card)

@@ -25,6 +25,7 @@ from seqjax.interop.onnx_session import open_session
 from seqjax.model.functional import merge
 from seqjax.windows.windows import Batch
 from tests.architectures import Architecture, RandomBatch, architectures, random_batch
+from tests.batches import batch_of
 from tests.models import card_of, random_model
 
 ARCHITECTURES = {architecture.id: architecture for architecture in architectures()}
@@ -70,7 +71,7 @@ def export_architecture(
 def sample_of(architecture: Architecture) -> Batch:
     batch = random_batch(architecture, 3, seed=7)
     columns = {name: np.pad(values, ((0, 0), (0, 1))) for name, values in batch.inputs.items()}
-    return Batch(columns, (~batch.valid_mask).sum(axis=1).astype(np.int32))
+    return batch_of(columns, (~batch.valid_mask).sum(axis=1).astype(np.int32))
 
 
 def in_jax(architecture: Architecture, model, batch: RandomBatch) -> dict[str, np.ndarray]:

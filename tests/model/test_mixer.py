@@ -19,7 +19,7 @@ from seqjax.model.functional import layer_types, merge
 from seqjax.model.layers import Linear
 from seqjax.model.mixer import Context
 from seqjax.model.transformer import continuation_problem
-from seqjax.windows.windows import Batch
+from tests.batches import batch_of
 from tests.models import card_of, random_model
 
 LENGTH, PADDING = 7, np.array([0, 2, 5, 6])
@@ -149,7 +149,7 @@ def test_a_memory_gives_what_the_whole_window_gives() -> None:
 def test_it_exports(tmp_path: Path) -> None:
     graphdef, params = random_model(SCHEMA, SPEC, seed=1)
     slots, _ = windows(LENGTH + 1)
-    sample = Batch({name: np.asarray(values) for name, values in slots.items()}, PADDING.astype(np.int32))
+    sample = batch_of({name: np.asarray(values) for name, values in slots.items()}, PADDING.astype(np.int32))
     difference = write_onnx(
         tmp_path / "x.onnx", params=params, graphdef=graphdef, card=card_of(SCHEMA, SPEC), sample=sample
     )

@@ -9,7 +9,7 @@ from seqjax.training.evaluate import Evaluator, evaluate_side_by_side
 from seqjax.training.feed import ResidentFeed
 from seqjax.training.objective import Target
 from seqjax.windows.order import Order
-from seqjax.windows.windows import Batch
+from tests.batches import batch_of
 from tests.training.conftest import make_windows
 
 
@@ -83,7 +83,7 @@ def test_outputs_are_probabilities_and_padding_gives_the_marginal():
     schema = one_column("item", "categorical", 6)
     windows = make_windows({"item": chain(np.full((4, 4), 0.25), 200)}, 9, starts=[0, 50], lengths=[3, 10])
     host = windows.gather(np.arange(2))
-    batch = Batch(jax.tree.map(jnp.asarray, host.columns), jnp.asarray(host.padding))
+    batch = batch_of(jax.tree.map(jnp.asarray, host.columns), jnp.asarray(host.padding))
     for fitted in fit_baselines(windows, schema).values():
         logits = np.asarray(predict_targets(jax.tree.map(jnp.asarray, fitted), batch)["item"])
         np.testing.assert_allclose(np.exp(logits).sum(-1), 1, rtol=1e-5)

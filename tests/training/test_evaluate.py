@@ -9,7 +9,7 @@ from seqjax.training.objective import loss_sums, loss_weights, mean_losses
 from seqjax.training.placement import Placement
 from seqjax.training.step import forward
 from seqjax.windows.order import Order
-from seqjax.windows.windows import Batch
+from tests.batches import batch_of
 
 MEASURED = {
     "item": Measured("categorical", ("perplexity", "top_1_accuracy", "top_3_accuracy")),
@@ -32,7 +32,7 @@ def evaluated(case, size, *, feed: type[ResidentFeed | StreamedFeed] = ResidentF
 def by_hand(case):
     """Outputs, losses and the whole data as one batch."""
     host = case.windows.gather(np.arange(len(case.windows)), case.columns)
-    batch = Batch(jax.tree.map(jnp.asarray, host.columns), jnp.asarray(host.padding))
+    batch = batch_of(jax.tree.map(jnp.asarray, host.columns), jnp.asarray(host.padding))
     outputs = jax.jit(lambda p, b: forward(case.graphdef, case.schema.inputs)(p, b, None))(case.params, batch)
     losses = mean_losses([loss_sums(case.targets, outputs, batch)], loss_weights(case.targets))
     return outputs, losses, batch

@@ -8,7 +8,7 @@ import pytest
 from seqjax.config.schema import Schema
 from seqjax.training.evaluate import Measured, measured_targets, metric_sums, metric_values, no_metric_sums
 from seqjax.training.objective import Sums, added, mean_losses
-from seqjax.windows.windows import Batch
+from tests.batches import batch_of
 
 RNG = np.random.default_rng(2)
 PADDING = np.asarray([0, 3, 7, 6])
@@ -28,7 +28,7 @@ MEASURED = {
 def batch(rows=slice(None)):
     # What stands on padding must not matter.
     columns = {"c": jnp.asarray(IDS[rows], jnp.int32), "r": jnp.asarray(VALUES[rows])}
-    return Batch(columns, jnp.asarray(PADDING[rows]))
+    return batch_of(columns, jnp.asarray(PADDING[rows]))
 
 
 def sums(rows=slice(None), *, poison=0.0):

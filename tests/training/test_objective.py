@@ -17,7 +17,7 @@ from seqjax.training.objective import (
     weighted_loss,
     without_smoothing,
 )
-from seqjax.windows.windows import Batch
+from tests.batches import batch_of
 
 RNG = np.random.default_rng(1)
 IDS = RNG.integers(0, 4, (3, 6)).astype(np.int32)
@@ -35,7 +35,7 @@ CLASS_WEIGHTS = np.asarray([0.1, 2.0, 0.0, 1.5], np.float32)
 def batch():
     columns = {"c": jnp.asarray(np.where(REAL, IDS, 0)), "r": jnp.asarray(np.where(REAL, VALUES, 0))}
     columns["g"] = columns["r"]
-    return Batch(columns, jnp.asarray(PADDING))
+    return batch_of(columns, jnp.asarray(PADDING))
 
 
 def by_hand(criterion):
@@ -92,7 +92,7 @@ def test_label_smoothing_is_that_of_torch(class_weights):
     # torch 2.13: nn.functional.cross_entropy(logits, ids, weight=class_weights, label_smoothing=0.2).
     logits, ids = np.array([[[0.5, -1.0, 2.0, 0.1], [1.5, 0.3, -0.7, 0.0]]]), np.array([[0, 3, 1]])
     expected = 1.9445633698 if class_weights is None else 1.7840237775
-    truth = Batch({"c": jnp.asarray(ids)}, jnp.asarray([0]))
+    truth = batch_of({"c": jnp.asarray(ids)}, jnp.asarray([0]))
     target = Target("c", "CrossEntropyLoss", 1.0, class_weights, 0.2)
     sums = loss_sums([target], {"c": jnp.asarray(logits, jnp.float32)}, truth)["c"]
     np.testing.assert_allclose(sums.total / sums.weight, expected, rtol=1e-6)

@@ -20,8 +20,9 @@ from seqjax.training.objective import Target, build_targets
 from seqjax.training.placement import to_host
 from seqjax.training.step import Constants, Recipe, build_step, empty_table, forward, new_state
 from seqjax.windows.order import Order
-from seqjax.windows.windows import Batch, listed, taken
+from seqjax.windows.windows import listed, taken
 from tests.architectures import architectures
+from tests.batches import batch_of
 from tests.training.conftest import FAST_TO_COMPILE, report
 
 KEY = jax.random.key(5, impl="rbg")
@@ -192,7 +193,7 @@ def test_a_population_differs_in_traced_values_and_each_member_trains_as_it_woul
         case.recipe(dropout=0.1, clip=0.5),
         case.windows.gather(case.order(8).batch(0), case.columns),
     )
-    batch = Batch(jax.tree.map(jnp.asarray, {**batch.columns}), jnp.asarray(batch.padding))
+    batch = batch_of(jax.tree.map(jnp.asarray, {**batch.columns}), jnp.asarray(batch.padding))
     members = [
         {
             "dropout": jnp.float32(dropout),
