@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float, Num
 
 from seqjax.config.schema import Schema
 from seqjax.model.distributions import DISTRIBUTIONS, Distribution
-from seqjax.windows.windows import Batch, Windows, inputs_of, valid_mask
+from seqjax.windows.windows import Batch, Windows, filled, inputs_of, present, valid_mask
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ _MAX_CLASSES = 4096
 
 
 class Pairs(NamedTuple):
-    """Neighbouring items of a column: n real items, and the k of them that follow another."""
+    """Neighbouring items of a column: n that have a value, and the k of them that follow another."""
 
     items: Num[np.ndarray, "n"]
     last: Num[np.ndarray, "k"]
@@ -79,8 +79,11 @@ def predict_targets(fitted: Mapping[str, Parameters], batch: Batch) -> dict[str,
     Returns:
       Log-probabilities (B, T, C), which are logits, or values (B, T, 1) of each target.
     """
-    known, last = valid_mask(batch), inputs_of(batch, tuple(fitted))
-    return {name: predict_baseline(parameters, last[name], known) for name, parameters in fitted.items()}
+    known, last = valid_mask(batch), inputs_of(batch, tuple(fitted), tuple(fitted))
+    return {
+        name: predict_baseline(parameters, filled(last[name]), known & present(last[name]))
+        for name, parameters in fitted.items()
+    }
 
 
 def predict_baseline(
@@ -109,11 +112,12 @@ def _pairs(windows: Windows, columns: tuple[str, ...]) -> dict[str, Pairs]:
     slots = windows.seq_length + 1
     count = min(len(windows), max(1, _MAX_POSITIONS // slots))
     batch = windows.gather(np.linspace(0, len(windows) - 1, count).astype(np.int64), columns)
-    real = np.arange(slots) >= batch.padding[:, None]
-    return {
-        name: Pairs(values[real], values[:, :-1][real[:, :-1]], values[:, 1:][real[:, :-1]])
-        for name, values in batch.columns.items()
-    }
+    pairs = {}
+    for name, values in batch.columns.items():
+        real = (np.arange(slots) >= batch.padding[:, None]) & present(values)
+        both = real[:, :-1] & real[:, 1:]
+        pairs[name] = Pairs(values[real], values[:, :-1][both], values[:, 1:][both])
+    return pairs
 
 
 def _fit_categorical(

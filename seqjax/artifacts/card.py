@@ -15,7 +15,7 @@ from seqjax.artifacts.layout import ModelKind
 from seqjax.config.base import ConfigModel
 from seqjax.config.metadata import Metadata, Statistics
 from seqjax.config.model import ModelSpec
-from seqjax.config.schema import Schema
+from seqjax.config.schema import MissingReal, Schema
 from seqjax.config.train import TrainConfig
 from seqjax.errors import ArtifactError
 from seqjax.interop.onnx_export import Names
@@ -57,6 +57,8 @@ class ModelCard(ConfigModel):
     statistics: dict[str, Statistics]
     column_types: dict[str, str]
     """Type of each column as preprocessed."""
+    missing_real: MissingReal = "error"
+    """Meaning of a missing value in a real column, as `preprocess` was told."""
     train_config: dict[str, Any] = Field(default_factory=dict)
     """The resolved configuration of the run."""
     versions: dict[str, str] = Field(default_factory=installed_versions)
@@ -166,6 +168,7 @@ def describe_run(
         id_maps={name: ids for name, ids in maps.items() if name in columns},
         statistics={name: row for name, row in statistics.items() if name in columns},
         column_types={name: kind for name, kind in types.items() if name in columns},
+        missing_real=metadata.missing_real,
         train_config=config.model_dump(mode="json"),
         dropout=config.training_spec.dropout,
         embedding_layers=None if layers is None else tuple(layer % states for layer in layers),

@@ -33,7 +33,7 @@ from seqjax.interop.onnx_export import GraphInput, LiveDropout, data_beside, dro
 from seqjax.interop.onnx_session import open_session
 from seqjax.interop.torch_files import read_torch_file, write_torch_file
 from seqjax.model.distributions import distribution_of
-from seqjax.windows.windows import Batch
+from seqjax.windows.windows import Batch, filled
 
 if TYPE_CHECKING:
     import jax
@@ -335,7 +335,11 @@ def _sample_feed(card: ModelCard, sample: Batch) -> dict[str, np.ndarray]:
     slots = next(iter(columns.values())).shape[1]
     valid = np.arange(slots)[None] >= np.asarray(sample.padding)[:, None]
     shown = slice(slots - 1 - length, slots - 1)
-    inputs = {name: values[:, shown] for name, values in columns.items()}
+    masked = card.column_schema.masked_inputs
+    inputs = {
+        name: values[:, shown] if name in masked else filled(values[:, shown])
+        for name, values in columns.items()
+    }
     return graph_feed(card, inputs, valid[:, shown])
 
 

@@ -162,12 +162,16 @@ def _evaluate_one(
 def _notes(found: Found, config: EvaluateConfig, card: ModelCard) -> Iterator[str]:
     """Notes about the figures for the reader of the report."""
     for name, target in found.targets.items():
-        share = {key: target.not_scored.get(key, 0) for key in ("unknown", "other")}
-        if any(share.values()) and not config.score_reserved:
-            yield (
-                f"{name}: {share['unknown']:,} items without a value (unknown) and {share['other']:,} whose "
-                "value the training data lacks (other) are not scored; score_reserved: true scores them."
-            )
+        reasons = {
+            "missing": "without a value",
+            "other": "whose value the training data lacks (other; score_reserved: true scores them)",
+            "without_history": f"with fewer than {card.min_history} items before them (min_history)",
+        }
+        left_out = [
+            f"{target.not_scored[key]:,} {why}" for key, why in reasons.items() if target.not_scored.get(key)
+        ]
+        if left_out:
+            yield f"{name}: not scored are {', '.join(left_out)}."
         if target.classes is not None and target.classes["occurred"] == 1:
             yield f"{name}: a single class occurs, so that any predictor of it is right."
     unread = [name for name in found.targets if name not in card.column_schema.inputs]

@@ -402,6 +402,7 @@ def _metadata(config: PreprocessConfig, name: str, summary: Survey, earlier: Met
         subsequence_start_mode=config.subsequence_start_mode,
         fit_on=earlier.fit_on if earlier else config.fit_on,
         missing_real=config.missing_real,
+        missing=summary.missing,
         write_format=config.write_format,
         padding="null",
         seqjax_version=__version__,

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, ValidationInfo, field_validator
 
 from seqjax.config.base import ConfigModel, PositiveShare
-from seqjax.config.schema import ColumnKind, ColumnType, TableFormat, WindowFormat
+from seqjax.config.schema import ColumnKind, ColumnType, MissingReal, TableFormat, WindowFormat
 
 
 class ModelOnData(ConfigModel):
@@ -17,8 +17,9 @@ class ModelOnData(ConfigModel):
     """The JSON file that preprocess wrote; null uses what the model file holds."""
     read_format: WindowFormat | None = None
     """Format of the data; null takes the metadata's, parquet where it says none."""
-    missing_real: Literal["error", "mean"] = "error"
-    """Of a raw table: refuse empty cells of real columns, or read them as the column's mean."""
+    missing_real: MissingReal | None = None
+    """Of a raw table: refuse empty cells of real columns (error), or let the model see the mean there (mean), and
+    that they are empty if it was trained to (mask); null does as the model's own data was read."""
     inference_batch_size: PositiveInt = 128
     """Windows per batch."""
     device: str = "cpu"

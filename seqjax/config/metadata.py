@@ -5,10 +5,10 @@ The documented keys come first and in the documented order; what seqjax adds fol
 
 from typing import Literal
 
-from pydantic import NonNegativeFloat
+from pydantic import Field, NonNegativeFloat
 
 from seqjax.config.base import ConfigModel
-from seqjax.config.schema import ColumnKind, SeqLength, WindowFormat, kind_of
+from seqjax.config.schema import ColumnKind, MissingReal, SeqLength, WindowFormat, kind_of
 
 
 class Statistics(ConfigModel):
@@ -41,7 +41,9 @@ class Metadata(ConfigModel):
     subsequence_start_mode: Literal["distribute", "exact"] | None = None
     history: bool = False
     fit_on: Literal["train", "all"] = "all"
-    missing_real: Literal["error", "mean"] = "error"
+    missing_real: MissingReal = "error"
+    missing: dict[str, int] = Field(default_factory=dict)
+    """Number of rows without a value, of each column that has any."""
     write_format: WindowFormat | None = None
     padding: Literal["null", "zero"] = "zero"
     """The form of padding in the long format; sequifier's own files hold zeros."""

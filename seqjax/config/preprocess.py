@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal, TypeVar
 from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, ValidationInfo, field_validator
 
 from seqjax.config.base import ConfigModel, PositiveShare
-from seqjax.config.schema import ColumnKind, SeqLength, TableFormat, WindowFormat
+from seqjax.config.schema import ColumnKind, MissingReal, SeqLength, TableFormat, WindowFormat
 
 Ratios = Annotated[list[PositiveShare], Field(min_length=1)]
 CutOff = int | float | str
@@ -54,8 +54,9 @@ class PreprocessConfig(ConfigModel):
     """Columns that have another kind than their type gives, such as {year: real, grade: categorical}."""
     max_categories: dict[str, PositiveInt] | None = None
     """Number of values of a column that get an id, the most frequent ones; the rest become other."""
-    missing_real: Literal["error", "mean"] = "error"
-    """Meaning of an empty cell or NaN in a real column: an error, or the mean."""
+    missing_real: MissingReal = "error"
+    """Meaning of an empty cell or NaN in a real column: an error, or no value, so that it is neither predicted
+    nor scored and the model sees the mean (mean), or the mean and that it is missing (mask)."""
     seq_length: SeqLength
     """Length of the context window."""
     split_method: Literal["within_sequence", "between_sequences", "by_value"] = "within_sequence"

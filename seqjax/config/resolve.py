@@ -73,6 +73,8 @@ class _Columns:
             kind: tuple(name for name, other in self._kinds.items() if name in wanted and other == kind)
             for kind in ("categorical", "real")
         }
+        masked = metadata.missing if metadata.missing_real == "mask" else {}
+        self._masked = tuple(name for name in self._inputs["real"] if name in masked)
         targets = [name for name in config.target_columns if self._kinds.get(name) == "categorical"]
         self._categorical = list(dict.fromkeys((*self._inputs["categorical"], *targets)))
 
@@ -88,6 +90,7 @@ class _Columns:
             targets=targets,
             seq_length=self._config.seq_length,
             heads={name: head for name, head in heads.items() if head != usual_head(targets[name])},
+            masked_inputs=self._masked,
         )
 
     def name_problems(self) -> Iterator[Problem]:

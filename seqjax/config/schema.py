@@ -32,6 +32,9 @@ WindowFormat = Literal[TableFormat, "pt", "arrow"]
 """Of preprocessed data: windows in a table, torch shards, or Arrow shards."""
 HeadName = Literal["categorical", "point", "gaussian"]
 """The head of a target: see `seqjax.model.distributions`."""
+MissingReal = Literal["error", "mean", "mask"]
+"""Meaning of a missing value in a real column: an error, or none, in whose place the model sees the mean; with
+mask it also sees that there is none."""
 SeqLength = Annotated[int, Field(gt=0, le=1_000_000)]
 """L of a data set; much longer windows would not fit into memory."""
 
@@ -82,6 +85,8 @@ class Schema(ConfigModel):
     """Number of items in a window, the item to predict not counted."""
     heads: dict[str, HeadName] = Field(default_factory=dict)
     """Heads of targets, where they are not usual for their kind."""
+    masked_inputs: tuple[str, ...] = ()
+    """Real inputs of which the model is told where a value is missing."""
 
     @property
     def inputs(self) -> tuple[str, ...]:

@@ -133,11 +133,8 @@ def normalise(values: np.ndarray, statistics: Statistics) -> Float32[np.ndarray,
 
 
 def _normalised(column: pl.Series, statistics: Statistics) -> Float32[np.ndarray, "N"]:
-    """Standardised values; the mean, 0, where there is none."""
-    values = normalise(column.to_numpy(), statistics)
-    if column.null_count():
-        values[column.is_null().to_numpy()] = 0.0
-    return values
+    """Standardised values; NaN where there is none."""
+    return normalise(column.to_numpy(), statistics)
 
 
 def denormalise(values: Float[np.ndarray, "..."], statistics: Statistics) -> Float[np.ndarray, "..."]:

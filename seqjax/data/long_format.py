@@ -2,7 +2,7 @@
 
 The columns are sequenceId, subsequenceId, startItemPosition, inputCol, then the slots, named from L (oldest)
 down to 0 (newest). Rows are in the order of sequenceId, subsequenceId and the columns of the data. Padded
-slots are null; files of sequifier hold zeros there. The slots are Int64 if every column is categorical, else
+slots are null, and missing values NaN; files of sequifier hold zeros there. The slots are Int64 if every column is categorical, else
 Float64. Where windows begin with items that are context alone, a last column, contextLength, says how many;
 sequifier, which takes slots by name, passes over it.
 
@@ -20,7 +20,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jaxtyping import Float64, Int64, Shaped
+from jaxtyping import Bool, Float64, Int64, Shaped
 
 from seqjax.config.schema import ColumnKind, TableFormat
 from seqjax.data.columns import check_columns, id_dtype
@@ -178,7 +178,8 @@ def _windows(
     check_columns(path, dict.fromkeys(names), column_kinds)
     rows = _by_column(path, frame, names)
     values = {name: _matrix(path, some, slots) for name, some in rows.items()}
-    n_padded = (_null_padding if padding == "null" else _zero_padding)(path, values)
+    nulls = {name: _nulls(some, slots) for name, some in rows.items()}
+    n_padded = _null_padding(path, nulls) if padding == "null" else _zero_padding(path, values, nulls)
     keys = [rows[names[0]][name].to_numpy().astype(np.int64) for name in KEYS[:3]]
     read = {name: values[name] for name in column_kinds}
     first_target = rows[names[0]][CONTEXT].to_numpy().astype(np.int64) if CONTEXT in frame.columns else None
@@ -240,20 +241,21 @@ def _by_column(path: Path, frame: pl.DataFrame, names: list[str]) -> dict[str, p
 
 
 def _matrix(path: Path, rows: pl.DataFrame, slots: list[str]) -> Float64[np.ndarray, "W slots"]:
-    """The slots of one column's rows; null becomes NaN, which the file itself must not hold."""
+    """The slots of one column's rows; 0 where they are null."""
     values = rows.select(slots).cast(pl.Float64)
-    finite = values.select(pl.all().is_finite().fill_null(value=True).all()).row(0)
-    if not all(finite):
+    infinite = values.select(pl.all().is_infinite().any()).row(0)
+    if any(infinite):
         name = rows["inputCol"][0]
-        raise DataError(
-            f"{path}: column {name!r} holds NaN or infinity in slot {slots[finite.index(False)]}."
-        )
-    return values.fill_null(float("nan")).to_numpy()
+        raise DataError(f"{path}: column {name!r} holds an infinity in slot {slots[infinite.index(True)]}.")
+    return values.fill_null(0.0).to_numpy()
 
 
-def _null_padding(path: Path, values: Mapping[str, Float64[np.ndarray, "W slots"]]) -> Int64[np.ndarray, "W"]:
+def _nulls(rows: pl.DataFrame, slots: list[str]) -> Bool[np.ndarray, "W slots"]:
+    return rows.select(pl.col(slots).is_null()).to_numpy()
+
+
+def _null_padding(path: Path, masks: Mapping[str, Bool[np.ndarray, "W slots"]]) -> Int64[np.ndarray, "W"]:
     """Number of leading slots that are null, which they are in all columns or in none."""
-    masks = {name: np.isnan(column) for name, column in values.items()}
     first, expected = next(iter(masks.items()))
     n_padded = expected.sum(axis=1)
     leading = np.arange(expected.shape[1]) < n_padded[:, None]
@@ -269,10 +271,14 @@ def _null_padding(path: Path, values: Mapping[str, Float64[np.ndarray, "W slots"
     return n_padded
 
 
-def _zero_padding(path: Path, values: Mapping[str, Float64[np.ndarray, "W slots"]]) -> Int64[np.ndarray, "W"]:
+def _zero_padding(
+    path: Path,
+    values: Mapping[str, Float64[np.ndarray, "W slots"]],
+    nulls: Mapping[str, Bool[np.ndarray, "W slots"]],
+) -> Int64[np.ndarray, "W"]:
     """Number of leading slots that are zero in every column; nulls must not occur."""
-    for name, column in values.items():
-        if np.isnan(column).any():
+    for name, mask in nulls.items():
+        if mask.any():
             raise DataError(
                 f"{path}: column {name!r} holds nulls, but padding is declared as zero. "
                 'Set "padding": "null" in the metadata JSON.'
@@ -285,7 +291,7 @@ def _typed(
 ) -> Shaped[np.ndarray, "N"]:
     if kind == "real":
         return values.astype(np.float32)
-    wrong = (values != np.floor(values)) | (values < 0) | (values > np.iinfo(np.int32).max)
+    wrong = ~(values == np.floor(values)) | (values < 0) | (values > np.iinfo(np.int32).max)
     if wrong.any():
         raise DataError(
             f"{path}: column {name!r} is categorical, but holds {values[np.argmax(wrong)]:g}, which is no "

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain, islice
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 from jaxtyping import Int64
@@ -26,6 +26,7 @@ from seqjax.data.tables import Table
 from seqjax.windows.index import Slices, check_exact, n_windows
 from seqjax.windows.windows import Windows, cut
 
+_Nulls: TypeAlias = dict[str, int]  # Rows without a value, by column.
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -53,6 +54,8 @@ class Survey(ConfigModel):
     """Type of each column as the metadata JSON says it, in the order of the columns."""
     id_maps: dict[str, dict[str, int]]
     statistics: dict[str, Statistics]
+    missing: dict[str, int]
+    """Number of rows without a value, of each column that has any."""
 
     @property
     def encoding(self) -> Encoding:
@@ -156,14 +159,17 @@ def survey(
     learning = learner(first[1])
     sizes, n_rows, own = _Sizes(config), 0, []
 
-    def look(item: tuple[Pieces, Table]) -> tuple[Pieces, Int64[np.ndarray, "S borders"], Findings]:
+    missing: Counter[str] = Counter()
+
+    def look(item: tuple[Pieces, Table]) -> tuple[Pieces, Int64[np.ndarray, "S borders"], Findings, _Nulls]:
         pieces, table = item
         cuts = np.clip(splitting.cuts(pieces), 0, pieces.slices.length[:, None])
         chosen = table.features[parts(pieces, cuts)[0].rows()] if config.fit_on == "train" else table.features
-        return pieces, cuts, learning.look(chosen)
+        return pieces, cuts, learning.look(chosen), table.features.null_count().row(0, named=True)
 
-    for pieces, cuts, findings in in_threads(look, chain([first], pieces_and_tables), threads):
+    for pieces, cuts, findings, nulls in in_threads(look, chain([first], pieces_and_tables), threads):
         learning.add(findings)
+        missing.update(nulls)
         complete = sizes.add(pieces, np.diff(cuts))
         if isinstance(splitting, ByValue):
             own.append(complete)
@@ -179,6 +185,7 @@ def survey(
         column_types=_column_types(first[1]),
         id_maps=encoding.id_maps,
         statistics=encoding.statistics,
+        missing={name: count for name, count in missing.items() if count},
     )
     if not isinstance(splitting, ByValue):
         return summary, None

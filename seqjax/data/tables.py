@@ -9,7 +9,6 @@ order of (sequenceId, itemPosition), on which every later step relies.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -27,8 +26,6 @@ SEQUENCE_ID, ITEM_POSITION = "sequenceId", "itemPosition"
 KEYS = (SEQUENCE_ID, ITEM_POSITION)
 SPLIT = "split of the sequenceId and itemPosition"
 """The name of the column of splits, which no feature has."""
-
-MissingReal = Literal["error", "mean"]
 
 
 @dataclass(frozen=True)
@@ -304,7 +301,7 @@ def _checked_feature(piece: Piece, column: pl.Series, role: ColumnKind | None, w
         )
     column = column if by_type == "real" else column.cast(pl.Float64)
     fine = column.is_finite().fill_null(value=False)
-    if wanted.missing_real == "mean":
+    if wanted.missing_real != "error":
         column = column.fill_nan(None)
         fine = fine | column.is_null()
     if not fine.all():
@@ -313,7 +310,7 @@ def _checked_feature(piece: Piece, column: pl.Series, role: ColumnKind | None, w
         raise DataError(
             f"{_place(piece, column, row)} {found}; a real column needs a finite number in every row. Fill "
             f"or drop these rows, leave the column out of {wanted.columns_from}, or (for empty cells and "
-            "NaN) set missing_real: mean."
+            "NaN) set missing_real: mean (or mask)."
         )
     return column
 

@@ -281,8 +281,8 @@ def leading_zeros(columns: Iterable[Num[np.ndarray, "W slots"]]) -> Int64[np.nda
 def _typed(path: Path, name: str, values: Num[np.ndarray, "N"]) -> Num[np.ndarray, "N"]:
     if values.dtype.kind == "f":
         values = values.astype(np.float32)
-        if not np.isfinite(values).all():
-            raise DataError(f"{path}: column {name!r} holds NaN or infinity. Preprocess again.")
+        if np.isinf(values).any():
+            raise DataError(f"{path}: column {name!r} holds an infinity. Preprocess again.")
         return values
     low, high = int(values.min(initial=0)), int(values.max(initial=0))
     if low < 0 or high > np.iinfo(np.int32).max:

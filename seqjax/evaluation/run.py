@@ -1,8 +1,8 @@
 """One model over held-out data, batch by batch: memory holds a part of the data, and sums.
 
 The model is asked as `infer` asks it: each window's last P items are predicted from those before them. What
-holds no item is not scored; nor, unless asked for, are categories that are missing or that no training data
-named, since there is no value to have predicted.
+holds no item is not scored; nor are values that are missing or, unless asked for, categories that no training
+data named, since there is no value to have predicted.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,7 +16,7 @@ from seqjax.artifacts.card import ModelCard
 from seqjax.baselines import Fitted
 from seqjax.config.evaluate import EvaluateConfig
 from seqjax.console import progress
-from seqjax.data.columns import FIRST_ID, OTHER, UNKNOWN, class_labels
+from seqjax.data.columns import OTHER, class_labels
 from seqjax.errors import ArtifactError
 from seqjax.evaluation.examples import Examples
 from seqjax.evaluation.pieces import ENOUGH_SEQUENCES, Pieces, Unit, unit_for
@@ -26,7 +26,7 @@ from seqjax.inference.engine import Engine
 from seqjax.inference.predict import chunks
 from seqjax.metrics import Scoring
 from seqjax.model.distributions import DISTRIBUTIONS
-from seqjax.windows.windows import Batch, Windows
+from seqjax.windows.windows import Batch, Windows, filled, inputs_of, present, valid_mask
 
 _LIKELY = 100_000
 """Windows that are looked at to find the commonest of very many classes."""
@@ -126,8 +126,8 @@ class _Scorer:
             for target in targets
         }
         self._not_scored = {
-            target: {"padding": 0, "without_history": 0}
-            | ({"unknown": 0, "other": 0} if isinstance(run, CategoricalRun) else {})
+            target: dict.fromkeys(("padding", "without_history", "missing"), 0)
+            | ({"other": 0} if isinstance(run, CategoricalRun) else {})
             for target, run in self._runs.items()
         }
 
@@ -139,9 +139,9 @@ class _Scorer:
     def add(self, windows: Windows, indices: Int64[np.ndarray, "B"]) -> None:
         """Scores the windows at `indices`."""
         gathered = windows.gather(indices, self._columns)
-        seen = np.arange(windows.seq_length) >= gathered.padding[:, None]
-        inputs = {name: gathered.columns[name][:, :-1] for name in self._engine.card.column_schema.inputs}
-        outputs = self._engine.predict(inputs, seen)
+        schema = self._engine.card.column_schema
+        inputs = inputs_of(gathered, schema.inputs, schema.masked_inputs)
+        outputs = self._engine.predict(inputs, valid_mask(gathered))
         pieces = self._pieces.numbers(windows.sequence_id(indices), windows.subsequence_id(indices))
         for target, run in self._runs.items():
             items, scored = self._items(target, gathered, pieces)
@@ -184,10 +184,14 @@ class _Scorer:
         truth, last = values[:, slots], values[:, slots - 1]
         scored, known = slots >= batch.first_target[:, None], slots > batch.padding[:, None]
         counts["padding"] += int((slots < batch.padding[:, None]).sum())
-        if "unknown" in counts and not self._config.score_reserved:
-            counts["unknown"] += int((scored & (truth == UNKNOWN)).sum())
+        is_missing, score_reserved = ~present(truth), "other" in counts and self._config.score_reserved
+        if not score_reserved:
+            counts["missing"] += int((scored & is_missing).sum())
+            scored &= ~is_missing
+        if "other" in counts and not score_reserved:
             counts["other"] += int((scored & (truth == OTHER)).sum())
-            scored &= truth >= FIRST_ID
+            scored &= truth != OTHER
+        known, last = known & present(last), filled(last)
         window, position = np.nonzero(scored)
         return Items(truth[scored], last[scored], known[scored], pieces[window], position), scored
 

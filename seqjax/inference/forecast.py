@@ -84,7 +84,7 @@ def forecast(
     steps = extra_steps + (samples is not None)
     further = generate(
         engine,
-        window_feed(windows, rows, engine.card.column_schema.inputs, latest=latest),
+        window_feed(windows, rows, engine.card.column_schema, latest=latest),
         {name: values[last, 0] for name, values in readout.values.items()} if samples is None else None,
         read,
         steps=steps,

@@ -22,7 +22,7 @@ from seqjax.artifacts.model_files import resolve_model_path
 from seqjax.config.base import validate
 from seqjax.config.infer import InferConfig
 from seqjax.config.metadata import Metadata
-from seqjax.config.schema import WindowFormat
+from seqjax.config.schema import MissingReal, WindowFormat
 from seqjax.data.table_files import FrameFile
 from seqjax.errors import ConfigError, Problem
 from seqjax.inference.assertions import contradictions
@@ -47,7 +47,7 @@ class DataOptions(TypedDict, total=False):
     metadata_config_path: str | None
     forecast_from: Literal["held_out", "latest"]
     stride: int | None
-    missing_real: Literal["error", "mean"]
+    missing_real: MissingReal | None
     inference_batch_size: int
 
 

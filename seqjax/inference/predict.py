@@ -1,14 +1,15 @@
 """A model over all windows of a data set, batch by batch."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from jaxtyping import Bool, Int64
 
+from seqjax.config.schema import Schema
 from seqjax.console import Advance
 from seqjax.inference.engine import Columns, Engine, Outputs
 from seqjax.inference.sample import Readout, joined
-from seqjax.windows.windows import Windows
+from seqjax.windows.windows import Windows, filled
 
 Feed = tuple[Columns, Bool[np.ndarray, "B L"]]
 
@@ -32,10 +33,9 @@ def predict(
       latest: Whether the model is shown each window's newest item, rather than asked for it.
       bar: Told of windows that are done.
     """
-    names = engine.card.column_schema.inputs
     parts = []
     for chunk in chunks(len(windows), batch_size):
-        inputs, valid_mask = window_feed(windows, chunk, names, latest=latest)
+        inputs, valid_mask = window_feed(windows, chunk, engine.card.column_schema, latest=latest)
         parts.append(read(engine.predict(inputs, valid_mask)))
         if bar is not None:
             bar.advance(len(chunk))
@@ -43,20 +43,22 @@ def predict(
 
 
 def window_feed(
-    windows: Windows, indices: Int64[np.ndarray, "B"], names: Sequence[str], *, latest: bool = False
+    windows: Windows, indices: Int64[np.ndarray, "B"], schema: Schema, *, latest: bool = False
 ) -> Feed:
     """The inputs of some windows, and which positions hold a real item.
 
     Args:
       windows: The windows, of L + 1 slots.
       indices: Which of them.
-      names: The input columns.
+      schema: The model's columns.
       latest: Whether to show the newest L slots, rather than all but the newest one.
     """
-    batch = windows.gather(indices, names)
+    batch = windows.gather(indices, schema.inputs)
     shown = slice(1, None) if latest else slice(0, -1)
     slots = np.arange(windows.seq_length + 1)[shown]
-    return {name: batch.columns[name][:, shown] for name in names}, slots >= batch.padding[:, None]
+    inputs = {name: values[:, shown] for name, values in batch.columns.items()}
+    inputs |= {name: filled(inputs[name]) for name in schema.real_inputs if name not in schema.masked_inputs}
+    return inputs, slots >= batch.padding[:, None]
 
 
 def positions_seen(

@@ -21,12 +21,13 @@ import polars as pl
 from jaxtyping import Int64
 
 from seqjax.artifacts.card import ModelCard
+from seqjax.config.schema import MissingReal
 from seqjax.data.cells import numbers_of
 from seqjax.data.columns import OTHER, Encoding, encode
 from seqjax.data.sorting import OrderedRows
 from seqjax.data.splits import sequences
 from seqjax.data.table_files import TableFiles
-from seqjax.data.tables import KEYS, MissingReal, Table, TableReader, Wanted
+from seqjax.data.tables import KEYS, Table, TableReader, Wanted
 from seqjax.errors import DataError
 from seqjax.inference.sources import Source, in_parts, windows_at_once
 from seqjax.windows.index import Slices
@@ -47,7 +48,7 @@ def raw_source(
     *,
     columns: Sequence[str] | None = None,
     stride: int | None = None,
-    missing_real: MissingReal = "error",
+    missing_real: MissingReal | None = None,
 ) -> Iterator[Source]:
     """The windows of a raw table, which is checked as a whole.
 
@@ -56,7 +57,7 @@ def raw_source(
       card: The model: its columns, maps, statistics and seq_length.
       columns: The columns to read; None reads the model's inputs.
       stride: The step between the ends of the windows of a sequence; None gives its newest window alone.
-      missing_real: An empty cell of a real column is an error, or the column's mean.
+      missing_real: Meaning of an empty cell of a real column; None is that of the model's own data.
 
     Yields:
       The windows, in the order of sequenceId and itemPosition; readable until the block ends.
@@ -73,7 +74,7 @@ def raw_source(
             columns_from="the model's columns",
             roles={name: kinds[name] for name in names},
             roles_from="the model",
-            missing_real=missing_real,
+            missing_real=missing_real or card.missing_real,
         )
         reader = TableReader(files, wanted).typed(Path(folder) / "table", encoding.id_maps)
         table = _RawTable(OrderedRows(reader, Path(folder) / "sorted"), card, encoding, stride)

@@ -118,18 +118,26 @@ class Table(Layer):
 
 
 class RealEncoder(Layer):
-    """A linear map from a real value to a vector."""
+    """A linear map from a real value to a vector.
+
+    With `masked` a second input says that there is a value: 1, or 0 where it is missing (NaN) and 0 as well.
+    """
 
     layer_type: ClassVar[LayerType] = "embedding"
 
-    def __init__(self, width: int, *, rng: np.random.Generator) -> None:
-        self.weight = parameter(uniform(rng, (width, 1), 1))
+    def __init__(self, width: int, *, masked: bool = False, rng: np.random.Generator) -> None:
+        self.masked = masked
+        self.weight = parameter(uniform(rng, (width, 1 + masked), 1))
         self.bias = parameter(uniform(rng, (width,), 1))
 
     def __call__(self, values_BT: Float[Array, "B T"]) -> Float[Array, "B T E"]:
         """The float32 vectors of `values_BT`, standardised numbers: a narrower format would round them."""
         weight, bias = (leaf[...].astype(jnp.float32) for leaf in (self.weight, self.bias))
-        return dense(_as_vectors(values_BT), weight, bias)
+        if not self.masked:
+            return dense(_as_vectors(values_BT), weight, bias)
+        present_BT = values_BT == values_BT
+        both = jnp.where(present_BT, values_BT, 0), present_BT.astype(values_BT.dtype)
+        return dense(jnp.concatenate([_as_vectors(part) for part in both], axis=-1), weight, bias)
 
 
 class DirectEncoder(nnx.Module):
@@ -143,17 +151,20 @@ class DirectEncoder(nnx.Module):
 Encoder = Table | RealEncoder | DirectEncoder
 
 
-def make_encoder(n_classes: int | None, width: int, *, rng: np.random.Generator) -> Encoder:
+def make_encoder(
+    n_classes: int | None, width: int, *, masked: bool = False, rng: np.random.Generator
+) -> Encoder:
     """The encoder of one input column.
 
     Args:
       n_classes: Number of classes of a categorical column; None is a real column.
       width: Width of the column's vectors.
+      masked: Whether values of a real column may be missing.
       rng: Where initial values come from.
     """
     if n_classes is not None:
         return Table(n_classes, width, rng=rng)
-    return DirectEncoder() if width == 1 else RealEncoder(width, rng=rng)
+    return DirectEncoder() if width == 1 and not masked else RealEncoder(width, masked=masked, rng=rng)
 
 
 def _as_vectors(values_BT: Float[Array, "B T"]) -> Float[Array, "B T 1"]:

@@ -61,21 +61,24 @@ def stated(
 class Transformer(nnx.Module):
     """A model of the columns of `schema` with the architecture of `spec`.
 
-    In every method `inputs` holds each input column, ids (B, T) int or standardised values (B, T) float, and
-    `valid_BT` says which positions hold a real item rather than padding; it is not used by a model without
-    `mask_padding`, and may be None there.
+    In every method `inputs` holds each input column, ids (B, T) int or standardised values (B, T) float, which
+    are NaN where a value of a `masked` column is missing. `valid_BT` says which positions hold a real item
+    rather than padding; it is not used by a model without `mask_padding`, and may be None there.
     """
 
     def __init__(self, schema: Schema, spec: ModelSpec, *, rng: np.random.Generator) -> None:
         dims = schema.embedding_dims(spec.initial_embedding_dim, spec.feature_embedding_dims)
         self.inputs = schema.inputs
+        self.masked = schema.masked_inputs
         self.heads = tuple(schema.target_heads.items())
         self.mask_padding = spec.mask_padding
         self.prediction_length = spec.prediction_length
         self.scale = math.sqrt(spec.initial_embedding_dim)
         self.continuation_problem = continuation_problem(spec)
         classes = {name: schema.n_classes[name] for name in schema.categorical_inputs}
-        self.encoder = nnx.List(make_encoder(classes.get(name), dims[name], rng=rng) for name in dims)
+        self.encoder = nnx.List(
+            make_encoder(classes.get(name), dims[name], masked=name in self.masked, rng=rng) for name in dims
+        )
         self.pos_encoder = (
             nnx.List(Table(schema.seq_length, width, rng=rng) for width in dims.values())
             if spec.positional_encoding == "learned"

@@ -126,8 +126,10 @@ class Evaluator:
     def counted(self, found: Found, outputs: Outputs, batch: Batch) -> Found:
         """The sums with those of what was predicted for one more batch."""
         judged = batch if self.newest is None else newest(batch, self.newest)
-        mask_BT = target_mask(judged)
-        counts = {name: count + _class_counts(outputs[name], mask_BT) for name, count in found.counts.items()}
+        counts = {
+            name: count + _class_counts(outputs[name], target_mask(judged, name))
+            for name, count in found.counts.items()
+        }
         everywhere = {} if self.newest is None else loss_sums(self.targets, outputs, batch)
         return Found(
             added(found.sums, loss_sums(self.targets, outputs, judged)),
@@ -268,10 +270,10 @@ def metric_sums(
       outputs: Raw outputs of each target.
       batch: The truth.
     """
-    mask_BT = target_mask(batch)
-    count = mask_BT.sum().astype(jnp.float32)
     sums: MetricSums = {}
     for name, target in measured.items():
+        mask_BT = target_mask(batch, name)
+        count = mask_BT.sum().astype(jnp.float32)
         row, truth_BT = DISTRIBUTIONS[target.head], targets_of(batch, name)
         parameters = row.parameters(outputs[name].astype(jnp.float32))
         values = {score: SCORES[score](row, parameters, truth_BT) for score in target.scores}

@@ -164,8 +164,8 @@ def weighing(targets: Sequence[Target]) -> tuple[tuple[str, float, bytes | None]
 
 
 def position_weights(target: Target, batch: Batch) -> Float[Array, "B T"]:
-    """The weight of each position: 0 on padding, else 1 or the true class's weight."""
-    mask_BT = target_mask(batch).astype(jnp.float32)
+    """The weight of each position: 0 where there is no target, else 1 or the true class's weight."""
+    mask_BT = target_mask(batch, target.name).astype(jnp.float32)
     if target.class_weights is None:
         return mask_BT
     return mask_BT * jnp.asarray(target.class_weights)[targets_of(batch, target.name)]
@@ -192,7 +192,7 @@ def loss_sums(targets: Sequence[Target], outputs: Outputs, batch: Batch) -> dict
         # A product would turn an infinite loss on padding into NaN.
         total = jnp.where(weight_BT > 0, weight_BT * loss_BT, 0.0).sum()
         if not is_off(target.label_smoothing):
-            spread_BT = jnp.where(target_mask(batch), _loss_of_all_classes(target, output), 0.0)
+            spread_BT = jnp.where(target_mask(batch, target.name), _loss_of_all_classes(target, output), 0.0)
             total = (1 - target.label_smoothing) * total + target.label_smoothing * spread_BT.sum()
         sums[target.name] = Sums(total, weight_BT.sum())
     return sums

@@ -137,7 +137,9 @@ def forward(graphdef: GraphDef, inputs: Sequence[str], precision: Precision = FL
 
     def apply(params: Params, batch: Batch, dropout: Dropout | None) -> Outputs:
         model = merge(graphdef, precision.compute(params))
-        return model(inputs_of(batch, names), valid_mask(batch), dropout=dropout, dtype=precision.between)
+        return model(
+            inputs_of(batch, names, model.masked), valid_mask(batch), dropout=dropout, dtype=precision.between
+        )
 
     return apply
 

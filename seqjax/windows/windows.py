@@ -27,21 +27,40 @@ class Batch(NamedTuple):
     """B windows, as arrays of numpy or of jax."""
 
     columns: Mapping[str, Num[Any, "B slots"]]
-    """(B, L + 1) int32 ids or float32 standardised values, by column; 0 where padded."""
+    """(B, L + 1) int32 ids or float32 standardised values, by column; 0 where padded, NaN where missing."""
     padding: Int[Any, "B"]
     """Leading slots that hold no item; L + 1 in rows that only fill up a batch."""
     first_target: Int[Any, "B"]
     """The first slot whose item is a target; L + 1 or more where none is."""
 
 
-def inputs_of(batch: Batch, names: Sequence[str]) -> dict[str, Num[Any, "B T"]]:
-    """The first L slots of some columns."""
-    return {name: batch.columns[name][:, :-1] for name in names}
+def inputs_of(batch: Batch, names: Sequence[str], masked: Sequence[str] = ()) -> dict[str, Num[Any, "B T"]]:
+    """The first L slots of some columns.
+
+    Args:
+      batch: The windows.
+      names: The columns.
+      masked: Those of them in which missing values stay NaN; in others they become 0, the mean.
+    """
+    inputs = {name: batch.columns[name][:, :-1] for name in names}
+    return {name: values if name in masked else filled(values) for name, values in inputs.items()}
 
 
 def targets_of(batch: Batch, name: str) -> Num[Any, "B T"]:
-    """The last L slots of a column."""
-    return batch.columns[name][:, 1:]
+    """The last L slots of a column; 0 where a value is missing."""
+    return filled(batch.columns[name][:, 1:])
+
+
+def filled(values: Num[Any, "*shape"]) -> Num[Any, "*shape"]:
+    """Values with 0, the mean, where they are missing."""
+    xp = values.__array_namespace__()
+    return values if xp.issubdtype(values.dtype, np.integer) else xp.where(xp.isnan(values), 0, values)
+
+
+def present(values: Num[Any, "*shape"]) -> Bool[Any, "*shape"]:
+    """True where there is a value: ids of a category other than 0, and numbers."""
+    xp = values.__array_namespace__()
+    return values != 0 if xp.issubdtype(values.dtype, np.integer) else ~xp.isnan(values)
 
 
 def valid_mask(batch: Batch) -> Bool[Any, "B T"]:
@@ -49,9 +68,10 @@ def valid_mask(batch: Batch) -> Bool[Any, "B T"]:
     return batch.padding[:, None] <= np.arange(_length(batch), dtype=np.int32)
 
 
-def target_mask(batch: Batch) -> Bool[Any, "B T"]:
-    """Marks those of the L positions that predict a target."""
-    return batch.first_target[:, None] <= np.arange(1, _length(batch) + 1, dtype=np.int32)
+def target_mask(batch: Batch, name: str) -> Bool[Any, "B T"]:
+    """Marks those of the L positions that predict a target, in a column: a missing value is no truth."""
+    first = batch.first_target[:, None] <= np.arange(1, _length(batch) + 1, dtype=np.int32)
+    return first & present(batch.columns[name][:, 1:])
 
 
 def newest(batch: Batch, count: int) -> Batch:
