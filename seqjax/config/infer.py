@@ -18,8 +18,8 @@ class ModelOnData(ConfigModel):
     read_format: WindowFormat | None = None
     """Format of the data; null takes the metadata's, parquet where it says none."""
     missing_real: MissingReal | None = None
-    """Of a raw table: refuse empty cells of real columns (error), or let the model see the mean there (mean), and
-    that they are empty if it was trained to (mask); null does as the model's own data was read."""
+    """Of a raw table: refuse empty cells of real columns (error), or let the model see the mean there (mean),
+    and that they are empty if it was trained to (mask); null does as the model's own data was read."""
     inference_batch_size: PositiveInt = 128
     """Windows per batch."""
     device: str = "cpu"

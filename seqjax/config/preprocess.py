@@ -55,8 +55,8 @@ class PreprocessConfig(ConfigModel):
     max_categories: dict[str, PositiveInt] | None = None
     """Number of values of a column that get an id, the most frequent ones; the rest become other."""
     missing_real: MissingReal = "error"
-    """Meaning of an empty cell or NaN in a real column: an error, or no value, so that it is neither predicted
-    nor scored and the model sees the mean (mean), or the mean and that it is missing (mask)."""
+    """Meaning of an empty cell or NaN in a real column: an error, or no value, so that it is neither
+    predicted nor scored and the model sees the mean (mean), or the mean and that it is missing (mask)."""
     seq_length: SeqLength
     """Length of the context window."""
     split_method: Literal["within_sequence", "between_sequences", "by_value"] = "within_sequence"

@@ -33,8 +33,8 @@ WindowFormat = Literal[TableFormat, "pt", "arrow"]
 HeadName = Literal["categorical", "point", "gaussian"]
 """The head of a target: see `seqjax.model.distributions`."""
 MissingReal = Literal["error", "mean", "mask"]
-"""Meaning of a missing value in a real column: an error, or none, in whose place the model sees the mean; with
-mask it also sees that there is none."""
+"""Meaning of a missing value in a real column: an error, or none, in whose place the model sees the mean; and
+with mask it sees that there is none."""
 SeqLength = Annotated[int, Field(gt=0, le=1_000_000)]
 """L of a data set; much longer windows would not fit into memory."""
 

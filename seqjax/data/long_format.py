@@ -2,9 +2,9 @@
 
 The columns are sequenceId, subsequenceId, startItemPosition, inputCol, then the slots, named from L (oldest)
 down to 0 (newest). Rows are in the order of sequenceId, subsequenceId and the columns of the data. Padded
-slots are null, and missing values NaN; files of sequifier hold zeros there. The slots are Int64 if every column is categorical, else
-Float64. Where windows begin with items that are context alone, a last column, contextLength, says how many;
-sequifier, which takes slots by name, passes over it.
+slots are null, and missing values NaN; files of sequifier hold zeros in the former. The slots are Int64 if
+every column is categorical, else Float64. Where windows begin with items that are context alone, a last
+column, contextLength, says how many; sequifier, which takes slots by name, passes over it.
 
 A file is read as a table, in blocks of whole sequences. Rows may come in any order: where sequences do not
 ascend, the rows go to buckets on disk first (see `sorting.py`).

@@ -61,9 +61,9 @@ def stated(
 class Transformer(nnx.Module):
     """A model of the columns of `schema` with the architecture of `spec`.
 
-    In every method `inputs` holds each input column, ids (B, T) int or standardised values (B, T) float, which
-    are NaN where a value of a `masked` column is missing. `valid_BT` says which positions hold a real item
-    rather than padding; it is not used by a model without `mask_padding`, and may be None there.
+    In every method `inputs` holds each input column, ids (B, T) int or standardised values (B, T) float,
+    which are NaN where a value of a `masked` column is missing. `valid_BT` says which positions hold a real
+    item rather than padding; it is not used by a model without `mask_padding`, and may be None there.
     """
 
     def __init__(self, schema: Schema, spec: ModelSpec, *, rng: np.random.Generator) -> None:
