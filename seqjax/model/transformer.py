@@ -24,7 +24,7 @@ from seqjax.config.schema import HeadName, Schema
 from seqjax.model.block import MIXERS, Block
 from seqjax.model.distributions import DISTRIBUTIONS
 from seqjax.model.dropout import Drop, keep_all
-from seqjax.model.layers import Head, Linear, Table, make_encoder, make_norm
+from seqjax.model.layers import Head, Linear, Table, at_least_float32, make_encoder, make_norm
 from seqjax.model.mixer import Context, Memory
 
 
@@ -205,7 +205,7 @@ class Transformer(nnx.Module):
         """
         if self.continuation_problem is not None:
             raise ValueError(self.continuation_problem)
-        x_BLD = self._embed(inputs, None, keep_all).astype(jnp.float32)
+        x_BLD = at_least_float32(self._embed(inputs, None, keep_all))
         length = x_BLD.shape[1]
         context = self._context(length, valid_BL)
         memories = []
@@ -218,7 +218,7 @@ class Transformer(nnx.Module):
         self, item: Mapping[str, Num[Array, "B 1"]], cache: Cache
     ) -> tuple[dict[str, Float[Array, "B 1 _"]], Cache]:
         """Raw outputs at one more item, and the cache with that item in it."""
-        x_B1D = self._embed(item, None, keep_all).astype(jnp.float32)
+        x_B1D = at_least_float32(self._embed(item, None, keep_all))
         context = Context(cache.position[None])
         memories = []
         for layer, memory in zip(self.layers, cache.layers, strict=True):
@@ -231,7 +231,7 @@ class Transformer(nnx.Module):
 
     def _decode(self, hidden_BPD: Float[Array, "B P D"]) -> dict[str, Float[Array, "B P _"]]:
         decoders = zip(self.heads, self.decoder, strict=True)
-        return {name: decoder(hidden_BPD).astype(jnp.float32) for (name, _), decoder in decoders}
+        return {name: at_least_float32(decoder(hidden_BPD)) for (name, _), decoder in decoders}
 
     def _embed(
         self, inputs: Mapping[str, Num[Array, "B T"]], positions: Int[Array, "T"] | None, drop: Drop
