@@ -19,10 +19,10 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jaxtyping import Float64, Int64, Shaped
+from jaxtyping import Float64, Int64
 
 from seqjax.config.schema import ColumnKind, TableFormat
-from seqjax.data.columns import check_columns, id_dtype
+from seqjax.data.columns import check_columns
 from seqjax.data.sorting import bucket_begins, chunks, into_buckets, stored
 from seqjax.data.staging import staged
 from seqjax.data.table_files import CsvFiles, ParquetFiles, TableFiles
@@ -173,8 +173,7 @@ def _windows(
     values = {name: _matrix(path, some, slots) for name, some in rows.items()}
     n_padded = (_null_padding if padding == "null" else _zero_padding)(path, values)
     keys = [rows[names[0]][name].to_numpy().astype(np.int64) for name in KEYS[:3]]
-    read = {name: values[name] for name in column_kinds}
-    return of_slots(read, n_padded, keys, lambda name, items: _typed(path, name, column_kinds[name], items))
+    return of_slots(path, values, n_padded, keys, column_kinds=column_kinds)
 
 
 def _slots(path: Path, columns: Sequence[str]) -> list[str]:
@@ -265,17 +264,3 @@ def _zero_padding(path: Path, values: Mapping[str, Float64[np.ndarray, "W slots"
                 'Set "padding": "null" in the metadata JSON.'
             )
     return leading_zeros(values.values())
-
-
-def _typed(
-    path: Path, name: str, kind: ColumnKind, values: Float64[np.ndarray, "N"]
-) -> Shaped[np.ndarray, "N"]:
-    if kind == "real":
-        return values.astype(np.float32)
-    wrong = (values != np.floor(values)) | (values < 0) | (values > np.iinfo(np.int32).max)
-    if wrong.any():
-        raise DataError(
-            f"{path}: column {name!r} is categorical, but holds {values[np.argmax(wrong)]:g}, which is no "
-            "id. Check the column types."
-        )
-    return values.astype(id_dtype(int(values.max(initial=0))))

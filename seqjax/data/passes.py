@@ -15,10 +15,9 @@ from typing import TypeVar
 import numpy as np
 
 from seqjax.config.base import ConfigModel
-from seqjax.config.metadata import Statistics
 from seqjax.config.preprocess import PreprocessConfig
 from seqjax.data.columns import OTHER, Encoding, encode
-from seqjax.data.fitting import Findings, Learner
+from seqjax.data.fitting import ChunkSummary, Learner
 from seqjax.data.sorting import OrderedRows
 from seqjax.data.splits import Pieces, Splitting
 from seqjax.data.tables import Table
@@ -40,20 +39,14 @@ class SplitSize(ConfigModel):
 
 
 class Survey(ConfigModel):
-    """All that the first pass finds."""
+    """The result of the first pass."""
 
     rows: int
     sequences: int
     splits: list[SplitSize]
     column_types: dict[str, str]
     """Type of each column as the metadata JSON says it, in the order of the columns."""
-    id_maps: dict[str, dict[str, int]]
-    statistics: dict[str, Statistics]
-
-    @property
-    def encoding(self) -> Encoding:
-        """The encoding of a table."""
-        return Encoding(self.id_maps, self.statistics)
+    encoding: Encoding
 
 
 @dataclass(frozen=True)
@@ -128,30 +121,31 @@ def survey(
     """
     pieces_and_tables = rows.pieces()
     first = next(pieces_and_tables)
-    learning = learner(first[1])
+    learning, types = learner(first[1]), first[1].features.schema
     splits = [_Split(config, number) for number in range(config.n_splits)]
     n_rows = 0
 
-    def look(item: tuple[Pieces, Table]) -> tuple[int, list[Slices], Findings]:
+    def look(item: tuple[Pieces, Table]) -> tuple[int, list[Slices], ChunkSummary]:
         pieces, table = item
         parts = splitting.parts(pieces)
         chosen = table.features[parts[0].rows()] if config.fit_on == "train" else table.features
         return len(table), parts, learning.look(chosen)
 
-    for count, parts, findings in in_threads(look, chain([first], pieces_and_tables), threads):
-        learning.add(findings)
+    for count, parts, summary in in_threads(look, chain([first], pieces_and_tables), threads):
+        learning.add(summary)
         for split, part in zip(splits, parts, strict=True):
             split.add(part)
         n_rows += count
         advance(count)
-    encoding = learning.encoding()
     return Survey(
         rows=n_rows,
         sequences=rows.n_sequences,
         splits=[split.size() for split in splits],
-        column_types=_column_types(first[1]),
-        id_maps=encoding.id_maps,
-        statistics=encoding.statistics,
+        column_types={
+            name: "Int64" if kind == "categorical" else str(types[name])
+            for name, kind in first[1].kinds.items()
+        },
+        encoding=learning.encoding(),
     )
 
 
@@ -203,10 +197,3 @@ def in_threads(function: Callable[[Item], Result], items: Iterable[Item], thread
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
-
-
-def _column_types(table: Table) -> dict[str, str]:
-    types = table.features.schema
-    return {
-        name: "Int64" if kind == "categorical" else str(types[name]) for name, kind in table.kinds.items()
-    }

@@ -6,6 +6,7 @@ each row lies in exactly one split, and a split is again a list of slices.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Int16, Int64
@@ -73,7 +74,7 @@ class Within:
         slices = pieces.slices
         cuts = borders(slices.length if pieces.length is None else pieces.length, self.ratios)
         cuts[:1] -= pieces.before
-        return _cut(slices, np.clip(cuts, 0, slices.length[:, None]))
+        return _cut(slices, np.clip(cuts[:, 1:], 0, slices.length[:, None]))
 
 
 @dataclass(frozen=True)
@@ -101,13 +102,12 @@ class Between:
         """The slices of each split, as `Within.parts` returns them."""
         slices = pieces.slices
         chosen = self.split[pieces.first : pieces.first + len(slices)]
-        upper = np.where(chosen[:, None] <= np.arange(self.n_splits), slices.length[:, None], 0)
-        return _cut(slices, np.concatenate([np.zeros_like(upper[:, :1]), upper], axis=1))
+        return _cut(slices, np.where(chosen[:, None] <= np.arange(self.n_splits), slices.length[:, None], 0))
 
 
 @dataclass(frozen=True)
 class ByValue:
-    """A column says the split of each row; it never goes back within a sequence."""
+    """A column decides the split of each row; it never goes back within a sequence."""
 
     n_splits: int
     column: str
@@ -139,16 +139,17 @@ class ByValue:
         for split in range(self.n_splits):
             before = np.concatenate([[0], np.cumsum(part <= split)])
             upper[:, split] = before[ends] - before[slices.start]
-        return _cut(slices, np.concatenate([np.zeros_like(upper[:, :1]), upper], axis=1))
+        return _cut(slices, upper)
 
 
 Splitting = Within | Between | ByValue
 """A way to divide sequences into splits; every row is in exactly one."""
 
 
-def _cut(slices: Slices, cuts: Int64[np.ndarray, "S borders"]) -> list[Slices]:
+def _cut(slices: Slices, ends: Int64[np.ndarray, "S splits"]) -> list[Slices]:
+    """The slices of each split, which holds items from the end of the split before it to its own."""
     parts = []
-    for lower, upper in zip(cuts.T[:-1], cuts.T[1:], strict=True):
+    for lower, upper in pairwise([np.zeros_like(slices.length), *ends.T]):
         some = upper > lower
         scattered = None if slices.scattered is None else slices.scattered[some]
         start, length = (slices.start + lower)[some], (upper - lower)[some]

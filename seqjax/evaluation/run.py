@@ -23,7 +23,7 @@ from seqjax.evaluation.pieces import ENOUGH_SEQUENCES, Pieces, Unit, unit_for
 from seqjax.evaluation.result import Example, TargetResult
 from seqjax.evaluation.targets import CategoricalRun, Items, RealRun, TargetRun, scored_pieces
 from seqjax.inference.engine import Engine
-from seqjax.inference.predict import chunks
+from seqjax.inference.forecast import chunks
 from seqjax.metrics import Scoring
 from seqjax.model.distributions import DISTRIBUTIONS
 from seqjax.windows.windows import Batch, Windows

@@ -8,7 +8,7 @@ plain MatMul. Normalisations are computed in float32 at least.
 Initial values are drawn by numpy: at once, and alike on every device, where a compiled draw for each shape
 takes seconds.
 
-Each input column has an encoder, and a table of learned positions beside it:
+Each input column has an encoder, and may have a table of learned positions:
 
     categorical     weight[id] * sqrt(E)
     real            (weight * value + bias) * sqrt(E)
