@@ -2,19 +2,24 @@
 
 import copy
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import numpy as np
 
 from seqjax.config.base import validate
+from seqjax.config.model import LayerType
+from seqjax.config.optimization import CRITERIA
 from seqjax.config.schema import Schema
 from seqjax.config.train import TrainConfig
 from seqjax.model import functional
+from seqjax.model.functional import layer_types
 from seqjax.training.feed import ResidentFeed
 from seqjax.training.loop import Member
+from seqjax.training.precision import Precision
 from seqjax.training.setup import Data, Run, prepare
 from seqjax.training.shapes import values_of
+from seqjax.training.step import forward
 from seqjax.windows.windows import listed
 from tests.training.conftest import FAST_TO_COMPILE
 
@@ -26,6 +31,7 @@ SCHEMA = Schema(
     targets={"item": "categorical", "value": "real"},
     seq_length=LENGTH,
 )
+DOUBLE = dict.fromkeys(get_args(LayerType), np.float64)
 CONFIG: dict[str, Any] = {
     "project_root": ".",
     "metadata_config_path": "none.json",
@@ -78,12 +84,22 @@ def data(settings: TrainConfig) -> Data:
     return Data(windows, windows)
 
 
+def schema_of(settings: TrainConfig) -> Schema:
+    """The columns, with the heads that the criteria ask for."""
+    criteria = settings.training_spec.criterion
+    return SCHEMA.model_copy(update={"heads": {name: CRITERIA[criteria[name]] for name in SCHEMA.targets}})
+
+
 def solo(settings: TrainConfig, *, like: Run | None = None):
-    """A run, its first parameters."""
-    graphdef, params = functional.init(SCHEMA, settings.model_spec, seed=settings.seed)
-    if jax.config.read("jax_enable_x64"):
-        params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
-    return prepare(settings, SCHEMA, graphdef, data(settings), jax.devices("cpu")[0], like=like), params
+    """A run, its first parameters; in double precision throughout where jax has that."""
+    schema = schema_of(settings)
+    graphdef, params = functional.init(schema, settings.model_spec, seed=settings.seed)
+    run = prepare(settings, schema, graphdef, data(settings), jax.devices("cpu")[0], like=like)
+    if not jax.config.read("jax_enable_x64"):
+        return run, params
+    double = Precision(DOUBLE, DOUBLE, layer_types(graphdef))
+    recipe = replace(run.recipe, apply=forward(graphdef, schema.inputs, double))
+    return replace(run, recipe=recipe, precision=double), params
 
 
 def quick(settings: TrainConfig) -> Run:
@@ -96,7 +112,7 @@ def members(configs: list[TrainConfig]) -> tuple[Run, list[Member]]:
     """The first run of a population, and all of them."""
     first = solo(configs[0], like=quick(configs[0]))[0]
     result = []
-    for settings, values in zip(configs, values_of(configs, SCHEMA), strict=True):
+    for settings, values in zip(configs, values_of(configs, schema_of(configs[0])), strict=True):
         run, params = solo(settings, like=first)
         spec = settings.training_spec
         patience = spec.early_stopping_epochs

@@ -11,7 +11,7 @@ from seqjax.config.schema import ColumnKind, TableFormat
 from seqjax.data.columns import Encoding
 from seqjax.data.fitting import Learner
 from seqjax.data.sorting import OrderedRows
-from seqjax.data.tables import Table, TableReader, Wanted, open_files
+from seqjax.data.tables import Selection, Table, TableReader, open_files
 from seqjax.windows.windows import Windows
 
 
@@ -23,7 +23,7 @@ def read_table(
     max_rows: int | None = None,
 ) -> Table:
     """All rows of a table, in order: what the steps see as a stream."""
-    reader = TableReader(open_files(path, read_format), Wanted(selected_columns, max_rows=max_rows))
+    reader = TableReader(open_files(path, read_format), Selection(selected_columns, max_rows=max_rows))
     with TemporaryDirectory() as folder:
         rows = OrderedRows(reader.typed(Path(folder) / "table", {}), Path(folder) / "sorted")
         chunks = list(rows.chunks())

@@ -50,7 +50,7 @@ from seqjax.data.formats import FORMATS, Files, load_windows, window_blocks
 from seqjax.data.long_format import Padding
 from seqjax.data.sorting import OrderedRows
 from seqjax.data.splits import sequences
-from seqjax.data.tables import MissingReal, TableReader, Wanted, open_files
+from seqjax.data.tables import MissingReal, Selection, TableReader, open_files
 from seqjax.errors import SeqjaxError
 from seqjax.interop.torch_files import write_torch_file
 from seqjax.windows.windows import Windows, cut
@@ -306,8 +306,8 @@ def _read_raw(rng: random.Random, path: Path, read_format: Any) -> None:  # noqa
     roles: dict[str, ColumnKind] = rng.choice([{}, {}, {"number": "real"}, {"price": "categorical"}])
     missing: MissingReal = rng.choice(["error", "mean"])
     most = rng.choice([None, None, 3])
-    wanted = Wanted(max_rows=most, roles=roles, missing_real=missing)
-    reader = TableReader(open_files(path, read_format), wanted)
+    chosen = Selection(max_rows=most, roles=roles, missing_real=missing)
+    reader = TableReader(open_files(path, read_format), chosen)
     with tempfile.TemporaryDirectory() as folder:
         rows = OrderedRows(reader.typed(Path(folder) / "table", {}), Path(folder) / "sorted")
         deque(rows.chunks(), maxlen=0)

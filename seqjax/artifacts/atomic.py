@@ -50,7 +50,7 @@ def replacing(path: Path) -> Iterator[Path]:
         sync(temporary)
         move_over(temporary, path)
     finally:
-        _remove(temporary)
+        remove(temporary)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -81,7 +81,7 @@ def move_over(source: Path, path: Path) -> None:
     if not path.is_dir() and not (path.exists() and source.is_dir()):
         source.replace(path)
     elif _exchange(source, path):
-        _remove(source)
+        remove(source)
     else:
         old = _sibling(path, "old")
         path.rename(old)
@@ -91,7 +91,7 @@ def move_over(source: Path, path: Path) -> None:
             old.rename(path)
             raise
         for aside in _moved_aside(path):
-            _remove(aside)
+            remove(aside)
     _sync_one(path.parent)
 
 
@@ -132,7 +132,8 @@ def _sync_one(path: Path) -> None:
         os.close(descriptor)
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Removes a file, or a folder with all that is in it; neither need exist."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

@@ -1,4 +1,4 @@
-"""A model's card: everything that a model file says about itself.
+"""A model's card: the description that its file holds of it.
 
 The card travels inside the file (the ONNX metadata entry `seqjax`), as JSON. It holds the columns, the
 architecture, the maps between values and ids, the statistics of real columns, the run's configuration and how
@@ -132,10 +132,10 @@ class ModelCard(ConfigModel):
             return cls.model_validate_json(text)
         except ValidationError as error:
             first = error.errors()[:3]
-            found = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in first)
+            details = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in first)
             raise ArtifactError(
                 f"{source}: its description of itself cannot be read by seqjax {__version__} "
-                f"({found}). Export the model again, or use the version of seqjax that wrote it."
+                f"({details}). Export the model again, or use the version of seqjax that wrote it."
             ) from None
 
 

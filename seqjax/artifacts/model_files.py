@@ -1,8 +1,8 @@
-"""Model files: written by training, found and read by inference.
+"""Model files: written by training, resolved and read by inference.
 
 An ONNX file gets its name only after onnxruntime computed with it what JAX computes.
 
-A torch file holds the parameters under sequifier's names, with the model's card beside them:
+A torch file holds the parameters under sequifier's names, and the model's card:
 
     {"model_state_dict": OrderedDict, "export_with_dropout": bool, "seqjax": the card as JSON}
 
@@ -29,11 +29,11 @@ from seqjax.config.load import resolve_path
 from seqjax.config.train import TrainConfig
 from seqjax.errors import ArtifactError
 from seqjax.interop.names import EMBEDDING_PREFIX, to_sequifier
-from seqjax.interop.onnx_export import GraphInput, LiveDropout, data_beside, drop_live, export_onnx
+from seqjax.interop.onnx_export import GraphInput, LiveDropout, drop_live, export_onnx, external_data
 from seqjax.interop.onnx_session import open_session
 from seqjax.interop.torch_files import read_torch_file, write_torch_file
 from seqjax.model.distributions import distribution_of
-from seqjax.windows.windows import Batch, filled
+from seqjax.windows.windows import Batch, inputs_of, valid_mask
 
 if TYPE_CHECKING:
     import jax
@@ -75,7 +75,7 @@ def export_models(
       layout: Where the run's files lie.
       params: Parameters, a nested dict of arrays; exported as float32.
       graphdef: What `params` belong to.
-      card: What the files say about themselves.
+      card: The description of the model.
       config: The run's configuration.
       which: Which parameters these are.
       epoch: The epoch in the files' names.
@@ -126,7 +126,7 @@ def write_onnx(
       path: The file to create or replace.
       params: Parameters; exported as float32.
       graphdef: What `params` belong to.
-      card: What the file says about itself, `of_kind` already.
+      card: The description of the model, `of_kind` already.
       sample: Real windows to compare on.
 
     Raises:
@@ -154,7 +154,9 @@ def write_onnx(
             dropout=dropout,
         )
         apply = jax.jit(forward_function(graphdef, card))
-        difference = _difference_from_jax(staged, card, apply, constants, _sample_feed(card, sample))
+        masked = card.column_schema.masked_inputs
+        feed = graph_feed(card, inputs_of(sample, card.inputs, masked), valid_mask(sample))
+        difference = _difference_from_jax(staged, card, apply, constants, feed)
         if not difference <= LARGEST_DIFFERENCE:
             raise ArtifactError(
                 f"{path}: the exported model differs from JAX by {difference:.1e}, more than "
@@ -183,7 +185,7 @@ def write_pt(path: Path, *, params: Mapping[str, Any], card: ModelCard, with_dro
     Args:
       path: The file to create or replace.
       params: Parameters, a nested dict of arrays; written as float32.
-      card: What the file says about itself, `of_kind` already.
+      card: The description of the model, `of_kind` already.
       with_dropout: Whether the file shall say that it is for inference with dropout, which sequifier heeds.
     """
     names = to_sequifier(params, card.column_schema, card.model_spec, embedding=card.kind == "embedding")
@@ -214,20 +216,20 @@ def read_pt(path: Path) -> TorchModel:
 
 
 def _publish(staged: Path, path: Path) -> None:
-    """Moves a model file to its place, and the one that may lie beside it."""
+    """Moves a model file and its external data, if it has any, to their places."""
     sync(staged.parent)
-    if data_beside(staged).exists():
+    if external_data(staged).exists():
         # A file that names another's data would be worse than none.
         path.unlink(missing_ok=True)
-        move_over(data_beside(staged), data_beside(path))
+        move_over(external_data(staged), external_data(path))
         move_over(staged, path)
     else:
         move_over(staged, path)
-        data_beside(path).unlink(missing_ok=True)
+        external_data(path).unlink(missing_ok=True)
 
 
 def dropout_feed(card: ModelCard, *, live: bool) -> dict[str, np.ndarray]:
-    """The feed of a graph, besides columns, to drop as training did or not at all."""
+    """The feed of a graph's dropout input: to drop as training did, or not at all."""
     if card.dropout_input is None:
         return {}
     return {card.dropout_input: np.array(card.dropout if live else 0, np.float32)}
@@ -239,7 +241,7 @@ def graph_feed(
     """The arrays that a graph is run on, by its own names and in its own types.
 
     Args:
-      card: What the model says about itself.
+      card: The description of the model.
       inputs: Each input column, ids or standardised values (B, L).
       valid_mask: Which positions hold a real item, bool (B, L).
     """
@@ -328,21 +330,6 @@ def forward_function(
     return apply
 
 
-def _sample_feed(card: ModelCard, sample: Batch) -> dict[str, np.ndarray]:
-    """The sample's windows as a graph takes them."""
-    length = card.column_schema.seq_length
-    columns = {name: np.asarray(sample.columns[name]) for name in card.inputs}
-    slots = next(iter(columns.values())).shape[1]
-    valid = np.arange(slots)[None] >= np.asarray(sample.padding)[:, None]
-    shown = slice(slots - 1 - length, slots - 1)
-    masked = card.column_schema.masked_inputs
-    inputs = {
-        name: values[:, shown] if name in masked else filled(values[:, shown])
-        for name, values in columns.items()
-    }
-    return graph_feed(card, inputs, valid[:, shown])
-
-
 def _difference_from_jax(
     path: Path, card: ModelCard, apply: Forward, params: Params, feed: Mapping[str, np.ndarray]
 ) -> float:
@@ -358,9 +345,9 @@ def _difference_from_jax(
     another = [0] if len(rows) > 1 else [0, 0, 0]
     return max(
         (
-            _difference(np.asarray(found), values[batch])
+            _difference(np.asarray(output), values[batch])
             for batch in (rows, another)
-            for found, values in zip(
+            for output, values in zip(
                 session.run(None, {name: values[batch] for name, values in feed.items()} | still),
                 expected,
                 strict=True,
@@ -370,7 +357,7 @@ def _difference_from_jax(
     )
 
 
-def _difference(found: np.ndarray, expected: np.ndarray) -> float:
-    if found.shape != expected.shape:
+def _difference(output: np.ndarray, expected: np.ndarray) -> float:
+    if output.shape != expected.shape:
         return math.inf
-    return float(np.max(np.abs(found - expected) / np.maximum(1, np.abs(expected)), initial=0))
+    return float(np.max(np.abs(output - expected) / np.maximum(1, np.abs(expected)), initial=0))

@@ -10,13 +10,12 @@ import fcntl
 import json
 import logging
 import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from seqjax.artifacts.atomic import move_over, sync, write_text
+from seqjax.artifacts.atomic import move_over, remove, sync, write_text
 from seqjax.config.base import shown
 from seqjax.config.changes import changed_keys
 from seqjax.errors import ArtifactError, ConfigError, Problem
@@ -144,7 +143,7 @@ def _clear(folder: Path) -> None:
     (folder / RUN).unlink(missing_ok=True)
     (folder / PUBLISH).unlink(missing_ok=True)
     for entry in folder.iterdir():
-        shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+        remove(entry)
 
 
 def _remove(folder: Path) -> None:

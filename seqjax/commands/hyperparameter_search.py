@@ -77,7 +77,7 @@ def hyperparameter_search(config: HyperparameterSearchConfig, confirm: Confirm |
             logger.info("[INFO] Nothing was started.")
             return []
         record.save()
-        engine = _engine(config, record, [one.config for one in runs.candidates])
+        engine = _engine(config, record, [candidate.config for candidate in runs.candidates])
         if config.search_strategy == "halving":
             _halve(config, runs.candidates, record, engine)
         elif config.search_strategy == "tpe":
@@ -101,8 +101,8 @@ def _engine(config: HyperparameterSearchConfig, record: Record, known: Sequence[
 
         return on_ray(config, record, known)
     # A device that is not there is no run's fault.
-    for spec in (one.training_spec for one in known[:1]):
-        find_devices(spec)
+    for train in known[:1]:
+        find_devices(train.training_spec)
     return sequential(record) if config.engine == "sequential" else together(config, record, known)
 
 
@@ -118,8 +118,8 @@ def _halve(
             count = len(candidates)
             logger.info("[INFO] To be trained until epoch %d, of %d runs: %d.", end, count, len(tasks))
         engine(tasks)
-        found = {candidate.run: record.loss(candidate.run, end) for candidate in left}
-        losses = {run: loss for run, loss in found.items() if loss is not None}
+        reached = ((candidate.run, record.loss(candidate.run, end)) for candidate in left)
+        losses = {run: loss for run, loss in reached if loss is not None}
         if not losses:
             return
         best = kept(losses, config.halving_factor)
@@ -147,14 +147,14 @@ def _study(
         )
     if not space.ranges:
         wanted = min(wanted, space.count)
-    told = 0
+    logged = 0
     while True:
         runs = trainable(config, metadata, study.settings().items())
-        _tell_skipped(runs.skipped[told:])
-        told = len(runs.skipped)
+        _log_skipped(runs.skipped[logged:])
+        logged = len(runs.skipped)
         engine(record.tasks(runs.candidates))
-        losses = {one.run: record.loss(one.run, 0) for one in runs.candidates}
-        study.tell_all(losses | dict.fromkeys((one.combination for one in runs.skipped), None))
+        losses = {candidate.run: record.loss(candidate.run, 0) for candidate in runs.candidates}
+        study.tell_all(losses | dict.fromkeys((trial.combination for trial in runs.skipped), None))
         missing = wanted - len(runs.candidates)
         if missing <= 0 or study.count > 10 * wanted + 100:
             return runs
@@ -165,7 +165,7 @@ def _study(
 
 def _skipped_last(skipped: Sequence[Skipped], count: int) -> int:
     """The number of the newest trials, of `count`, that are skipped without one in between that is not."""
-    numbers = {one.combination for one in skipped}
+    numbers = {trial.combination for trial in skipped}
     return next((back for back in range(count) if count - 1 - back not in numbers), count)
 
 
@@ -217,7 +217,7 @@ def _announce(config: HyperparameterSearchConfig, runs: Plan, state: SearchState
         f", {done} of them finished already" if done else "",
         choice,
     )
-    _tell_skipped(runs.skipped)
+    _log_skipped(runs.skipped)
     left = [candidate.config for candidate in runs.candidates if candidate.run not in state.outcomes]
     shapes = len(set(map(shape_of, left)))
     if left and config.engine != "sequential":
@@ -227,9 +227,9 @@ def _announce(config: HyperparameterSearchConfig, runs: Plan, state: SearchState
         )
 
 
-def _tell_skipped(skipped: Sequence[Skipped]) -> None:
-    for one in skipped:
-        logger.info("[INFO] Skipped combination %d: %s", one.combination, one.reason)
+def _log_skipped(skipped: Sequence[Skipped]) -> None:
+    for row in skipped:
+        logger.info("[INFO] Skipped combination %d: %s", row.combination, row.reason)
 
 
 def _warn_of_few(config: HyperparameterSearchConfig, runs: Plan) -> None:
@@ -269,14 +269,9 @@ def _summary(config: HyperparameterSearchConfig, runs: Plan, state: SearchState)
         outcome = state.outcomes[candidate.run].model_dump(mode="json")
         first = ("status", LOSS, "best_epoch", "last_epoch", "seconds")
         last = ("combination", "models", "reason")
-        rows.append(
-            {
-                "run": candidate.config.model_name,
-                **{name: outcome[name] for name in first},
-                **{short_name(key): value for key, value in candidate.settings.items()},
-                **{name: outcome[name] for name in last},
-            }
-        )
+        row = {"run": candidate.config.model_name} | {name: outcome[name] for name in first}
+        row |= {short_name(key): value for key, value in candidate.settings.items()}
+        rows.append(row | {name: outcome[name] for name in last})
     best_first: list[Row] = [*ranked(rows)]
     shown = ["rank", "run", LOSS, "best_epoch", "seconds", *map(short_name, space_of(config).varied)]
     for line in table_lines(best_first, shown):
@@ -287,7 +282,7 @@ def _summary(config: HyperparameterSearchConfig, runs: Plan, state: SearchState)
 def _write_summary(
     files: SearchFiles, config: HyperparameterSearchConfig, runs: Plan, rows: list[Row]
 ) -> None:
-    skipped = [{"combination": one.combination, "reason": one.reason} for one in runs.skipped]
+    skipped = [{"combination": row.combination, "reason": row.reason} for row in runs.skipped]
     report = {"config": config.model_dump(mode="json"), "runs": rows, "skipped": skipped}
     write_text(files.summary("csv"), csv_text(rows))
     write_text(files.summary("json"), json.dumps(report, indent=1))

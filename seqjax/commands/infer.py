@@ -10,13 +10,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from seqjax.artifacts.layout import results_path
-from seqjax.artifacts.model_files import resolve_model_path
 from seqjax.config.infer import InferConfig
 from seqjax.errors import ConfigError, Problem
-from seqjax.inference.inputs import data_path_of, metadata_of, source_of
-from seqjax.inference.model import Model
+from seqjax.inference.inputs import Source, data_path_of, metadata_of, source_of
+from seqjax.inference.model import Model, model_paths
 from seqjax.inference.results import write_files, write_whole
-from seqjax.inference.sources import Source
 
 
 def infer(config: InferConfig) -> list[Path]:
@@ -33,11 +31,7 @@ def infer(config: InferConfig) -> list[Path]:
       ArtifactError: A model is missing or damaged.
       DataError: The data is missing, damaged or of other columns.
     """
-    names = [config.model_path] if isinstance(config.model_path, str) else config.model_path
-    paths = [
-        resolve_model_path(config.project_root, name, kind=config.model_type, model_name=config.model_name)
-        for name in names
-    ]
+    paths = model_paths(config)
     _check_names(paths)
     metadata = metadata_of(config)
     data_path = data_path_of(config, metadata)

@@ -5,23 +5,23 @@ rows then stream by twice: once to learn id maps and statistics and to count, on
 The second pass always writes arrow shards, which are compact and can be written bit by bit; other formats are
 written from them, so that memory stays bounded whatever the format.
 
-All of it happens in a hidden folder beside the results, which keeps notes of how far the work is. When every
+All of it happens in a hidden sibling of the results, which keeps notes of how far the work is. When every
 split is complete, they take their names one after the other, and the metadata JSON comes last. So a run that
 fails or is killed leaves the result of an earlier one as it was, and a killed one can be taken up again.
 """
 
 import json
 import logging
-import shutil
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from seqjax.artifacts.atomic import remove
 from seqjax.artifacts.layout import (
     data_name,
     foreign_file,
@@ -45,7 +45,7 @@ from seqjax.data.formats import FORMATS, Files
 from seqjax.data.passes import SplitSize, Survey, encoded, survey
 from seqjax.data.sorting import OrderedRows
 from seqjax.data.splits import Between, ByValue, Given, Splitting, Within
-from seqjax.data.tables import CutOffs, Table, TableReader, Wanted, open_files
+from seqjax.data.tables import CutOffs, Selection, Table, TableReader, open_files
 from seqjax.errors import DataError
 from seqjax.runtime import available_cores
 from seqjax.version import __version__
@@ -78,7 +78,7 @@ def preprocess(config: PreprocessConfig) -> Metadata:
     _check_places(config, source, name)
     earlier = _earlier_metadata(config)
     files = open_files(source, config.read_format)
-    reader = TableReader(files, _wanted(config, earlier))
+    reader = TableReader(files, _selection(config, earlier))
     fingerprint = _fingerprint(config, reader)
     folder = work_path(config.project_root, name)
     try:
@@ -139,8 +139,8 @@ class _Run:
 
     def _surveyed(self, splitting: Splitting) -> Survey:
         """The first pass, or its result if an interrupted run had completed it."""
-        noted = self.work.note(SURVEY)
-        summary = Survey.model_validate(noted) if noted else self._survey(splitting)
+        note = self.work.note(SURVEY)
+        summary = Survey.model_validate(note) if note else self._survey(splitting)
         self.work.write_note(SURVEY, summary.model_dump())
         logger.info("Read %s: %d rows of %d sequences.", self.source, summary.rows, summary.sequences)
         kinds = ((name, kind_of(type_)) for name, type_ in summary.column_types.items())
@@ -156,16 +156,11 @@ class _Run:
             np.save(self._borders, borders)
         if self.earlier is None:
             return summary
-        return summary.model_copy(
-            update={
-                "statistics": {
-                    name: self.earlier.selected_columns_statistics[name]
-                    for name, type_ in summary.column_types.items()
-                    if kind_of(type_) == "real"
-                },
-                "column_types": {name: self.earlier.column_types[name] for name in summary.column_types},
-            }
-        )
+        types = {name: self.earlier.column_types[name] for name in summary.column_types}
+        real = [name for name, type_ in summary.column_types.items() if kind_of(type_) == "real"]
+        statistics = {name: self.earlier.selected_columns_statistics[name] for name in real}
+        encoding = replace(summary.encoding, statistics=statistics)
+        return summary.model_copy(update={"encoding": encoding, "column_types": types})
 
     def _learner(self, table: Table) -> Learner:
         kinds = table.kinds
@@ -206,12 +201,12 @@ class _Run:
         return self.work.folder / f"split{split}"
 
     def _write_shards(self, splitting: Splitting, summary: Survey) -> None:
-        noted = self.work.note(WRITTEN) or {"chunks": 0, "done": None, "unseen": {}}
-        if noted.get("finished"):
+        note = self.work.note(WRITTEN) or {"chunks": 0, "done": None, "unseen": {}}
+        if note.get("finished"):
             return
         with ExitStack() as open_files:
-            writers = self._writers(summary, noted["done"], open_files)
-            unseen = self._encode(splitting, summary, writers, noted)
+            writers = self._writers(summary, note["done"], open_files)
+            unseen = self._encode(splitting, summary, writers, note)
             for writer in writers:
                 writer.finish()
         for name, count in unseen.items():
@@ -222,13 +217,13 @@ class _Run:
         self.work.write_note(WRITTEN, {"finished": True})
 
     def _encode(
-        self, splitting: Splitting, summary: Survey, writers: list[shards.ShardWriter], noted: dict[str, Any]
+        self, splitting: Splitting, summary: Survey, writers: list[shards.ShardWriter], note: dict[str, Any]
     ) -> dict[str, int]:
-        """Writes all chunks after those that are noted; returns the number of unseen values by column."""
+        """Writes all chunks after those of the note; returns the number of unseen values by column."""
         if isinstance(splitting, ByValue):
             splitting = Given(np.load(self._borders))
-        unseen: dict[str, int] = noted["unseen"]
-        number, last_note = noted["chunks"], time.monotonic()
+        unseen: dict[str, int] = note["unseen"]
+        number, last_note = note["chunks"], time.monotonic()
         with progress("Writing splits", summary.rows, "rows") as bar:
             advance = _with_speed(bar)
             chunks = encoded(
@@ -257,8 +252,8 @@ class _Run:
         writers, seq_length = [], self.config.seq_length
         for split, (size, stride) in enumerate(zip(summary.splits, self.config.strides, strict=True)):
             folder = self._shard_folder(split)
-            if done is None and folder.exists():
-                shutil.rmtree(folder)
+            if done is None:
+                remove(folder)
             whole = shards.DataSize(
                 seq_length,
                 stride,
@@ -278,9 +273,7 @@ class _Run:
         complete: list[int] = self.work.note(RENDERED) or []
         if split in complete:
             return staged
-        if staged.is_dir():
-            shutil.rmtree(staged)
-        staged.unlink(missing_ok=True)
+        remove(staged)
         staged.parent.mkdir(exist_ok=True)
         kinds: dict[str, ColumnKind] = {name: metadata.kind(name) for name in metadata.column_types}
         windows = shards.read(self._shard_folder(split), kinds)
@@ -316,13 +309,13 @@ def _earlier_metadata(config: PreprocessConfig) -> Metadata | None:
     return metadata
 
 
-def _wanted(config: PreprocessConfig, earlier: Metadata | None) -> Wanted:
+def _selection(config: PreprocessConfig, earlier: Metadata | None) -> Selection:
     columns = config.selected_columns
     roles: dict[str, ColumnKind] = config.column_roles or {}
     if earlier is not None:
         columns = columns or list(earlier.column_types)
         roles = {name: earlier.kind(name) for name in columns}
-    return Wanted(
+    return Selection(
         columns,
         max_rows=config.max_rows,
         roles=roles,
@@ -386,24 +379,16 @@ def _check_splits(splits: list[SplitSize], config: PreprocessConfig) -> None:
 
 
 def _metadata(config: PreprocessConfig, name: str, summary: Survey, earlier: Metadata | None) -> Metadata:
-    return Metadata(
-        n_classes=summary.encoding.n_classes,
-        id_maps=summary.id_maps,
-        split_paths=_split_paths(config, name),
-        column_types=summary.column_types,
-        selected_columns_statistics=summary.statistics,
-        seq_length=config.seq_length,
-        split_method=config.split_method,
-        split_column=config.split_column,
-        split_values=config.split_values,
-        split_ratios=config.split_ratios,
-        stride_by_split=config.strides,
-        history=config.history,
-        subsequence_start_mode=config.subsequence_start_mode,
-        fit_on=earlier.fit_on if earlier else config.fit_on,
-        missing_real=config.missing_real,
-        missing=summary.missing,
-        write_format=config.write_format,
-        padding="null",
-        seqjax_version=__version__,
-    )
+    results = {
+        "n_classes": summary.encoding.n_classes,
+        "id_maps": summary.encoding.id_maps,
+        "split_paths": _split_paths(config, name),
+        "column_types": summary.column_types,
+        "selected_columns_statistics": summary.encoding.statistics,
+        "stride_by_split": config.strides,
+        "fit_on": earlier.fit_on if earlier else config.fit_on,
+        "missing": summary.missing,
+        "padding": "null",
+        "seqjax_version": __version__,
+    }
+    return Metadata.model_validate(config.model_dump(include=set(Metadata.model_fields)) | results)

@@ -1,8 +1,8 @@
 """Engines that train the runs of a search, and the record of their outcomes.
 
-An engine takes tasks, and tells the record of each as soon as it is known, so that a search that is killed
-goes on from there. A run that fails by its own settings is recorded with the reason, and does not end the
-search; what is wrong with data, files or devices does, and nothing is recorded of it.
+An engine takes tasks, and adds the end of each to the record as soon as it is known, so that a search that is
+killed goes on from there. A run that fails by its own settings is recorded with the reason, and does not end
+the search; what is wrong with data, files or devices does, and nothing is recorded of it.
 """
 
 import json
@@ -65,16 +65,16 @@ class Record:
     def begin(self, task: Task) -> None:
         """Writes the configuration of a run, and logs what distinguishes it."""
         name, settings = task.config.model_name, self._candidates[task.number].settings
-        told = (f"{short_name(key)} {_short(value)}" for key, value in settings.items())
+        values = (f"{short_name(key)} {_short(value)}" for key, value in settings.items())
         write_text(self._files.config(name), to_yaml(task.config.model_dump(mode="json")))
-        logger.info("[INFO] %s: %s", name, ", ".join(told) or "the only combination")
+        logger.info("[INFO] %s: %s", name, ", ".join(values) or "the only combination")
 
     def add(self, task: Task, end: End, seconds: float, *, left: int) -> None:
         """Notes and logs how a run ended, or that it waits.
 
         Args:
           task: What was trained of it.
-          end: What came of it.
+          end: Its end.
           seconds: How long it took.
           left: How many others are trained now, or wait for that.
         """
@@ -84,23 +84,25 @@ class Record:
             waits = Waiting(loss=end.best_validation_loss, best_epoch=end.best_epoch, seconds=seconds)
             self._update("paused", task.number, {**paused, end.epoch: waits})
             return
-        came: dict[str, Any] = {"status": "failed", "reason": str(end)}
+        result: dict[str, Any] = {"status": "failed", "reason": str(end)}
         if isinstance(end, TrainResult):
-            came = {name: getattr(end, name) for name in ("best_validation_loss", "best_epoch", "last_epoch")}
-            came |= {"status": "complete", "models": [str(path) for path in end.best]}
-        self._finish(task.number, seconds + sum(waits.seconds for waits in paused.values()), came)
+            scores = ("best_validation_loss", "best_epoch", "last_epoch")
+            result = {name: getattr(end, name) for name in scores}
+            result |= {"status": "complete", "models": [str(path) for path in end.best]}
+        self._finish(task.number, result, seconds)
 
     def stop(self, run: int) -> None:
         """Notes that a run that waits is not trained on."""
         paused = self.state.paused[run]
         epoch = max(paused)
-        came = {"best_validation_loss": paused[epoch].loss, "best_epoch": paused[epoch].best_epoch}
-        seconds = sum(waits.seconds for waits in paused.values())
-        self._finish(run, seconds, {"status": "stopped", "last_epoch": epoch, **came})
+        best = {"best_validation_loss": paused[epoch].loss, "best_epoch": paused[epoch].best_epoch}
+        self._finish(run, {"status": "stopped", "last_epoch": epoch, **best})
 
-    def _finish(self, run: int, seconds: float, came: Mapping[str, Any]) -> None:
+    def _finish(self, run: int, result: Mapping[str, Any], seconds: float = 0.0) -> None:
+        """Records the result of a run, which was trained for some seconds after it last waited."""
+        seconds += sum(waits.seconds for waits in self.state.paused.get(run, {}).values())
         combination = self._candidates[run].combination
-        values = {"run": run, "combination": combination, "seconds": round(seconds, 3), **came}
+        values = {"run": run, "combination": combination, "seconds": round(seconds, 3), **result}
         self._update("outcomes", run, validate(Outcome, values, "outcome"))
 
     def _update(self, key: Literal["outcomes", "paused"], run: int, value: object) -> None:
@@ -133,8 +135,8 @@ def together(config: HyperparameterSearchConfig, record: Record, known: Sequence
 
     Args:
       config: The search.
-      record: Is told of each run.
-      known: Runs that tell in which numbers those to come will differ.
+      record: Takes in the end of each run.
+      known: Runs from which follows in which numbers those to come will differ.
     """
     trainer = Trainer(known, runner=config.population_runner, size=config.population_size)
 

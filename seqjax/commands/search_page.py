@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from seqjax.reports.page import Block, Cell, Figure, Section, Table, Text, page, plain
-from seqjax.sweep.summary import LOSS, importance
+from seqjax.sweep.summary import LOSS, cell, importance
 
 _MOST_LINES = 2000
 _COLOURS = [[0.0, "#1d6ff2"], [0.3, "#a855f7"], [0.65, "#f59e0b"], [1.0, "#a8adb7"]]
@@ -51,12 +51,10 @@ def _coordinates(rows: Sequence[Mapping[str, Any]], settings: Sequence[str]) -> 
         "cmax": max(top, min(losses) + 1e-9),
         "showscale": True,
     }
-    figure = {
-        "data": [{"type": "parcoords", "dimensions": dimensions, "line": line}],
-        "layout": {"margin": {"l": 80, "r": 60, "t": 60, "b": 30}},
-    }
+    trace = {"type": "parcoords", "dimensions": dimensions, "line": line}
+    layout = {"margin": {"l": 80, "r": 60, "t": 60, "b": 30}}
     caption = "Each line is a run. Drag along an axis to choose some, and an axis by its name to move it."
-    return Figure(figure, caption=caption, height=460)
+    return Figure([trace], layout, caption, height=460)
 
 
 def _dimension(name: str, values: Sequence[Any]) -> dict[str, Any]:
@@ -98,21 +96,14 @@ def _importance(rows: Sequence[Mapping[str, Any]], settings: Sequence[str]) -> l
     if not shares:
         return []
     names = list(reversed(shares))
-    bar = {
-        "type": "bar",
-        "orientation": "h",
-        "y": [plain(name) for name in names],
-        "x": [shares[name] for name in names],
-    }
-    figure = {
-        "data": [bar],
-        "layout": {"xaxis": {"range": [0, 1], "title": {"text": "share"}}, "yaxis": {"automargin": True}},
-    }
+    labels, lengths = [plain(name) for name in names], [shares[name] for name in names]
+    bar = {"type": "bar", "orientation": "h", "y": labels, "x": lengths}
+    layout = {"xaxis": {"range": [0, 1], "title": {"text": "share"}}, "yaxis": {"automargin": True}}
     caption = (
         "The share of the differences between runs (by rank of their loss) that each setting explains by "
         "itself, beyond what chance would."
     )
-    return [Section("Importance", [Figure(figure, caption=caption, height=120 + 32 * len(names))])]
+    return [Section("Importance", [Figure([bar], layout, caption, height=120 + 32 * len(names))])]
 
 
 def _table(rows: Sequence[Mapping[str, Any]], settings: Sequence[str]) -> Block:
@@ -120,11 +111,5 @@ def _table(rows: Sequence[Mapping[str, Any]], settings: Sequence[str]) -> Block:
     if not rows:
         return Text("No run was trained.")
     return Table(
-        [name.replace("_", " ") for name in columns], [[_cell(row[c]) for c in columns] for row in rows]
+        [name.replace("_", " ") for name in columns], [[cell(row[name]) for name in columns] for row in rows]
     )
-
-
-def _cell(value: Any) -> Cell:  # noqa: ANN401 (a setting is anything that YAML can say)
-    if value is None or (isinstance(value, str | int | float) and not isinstance(value, bool)):
-        return value
-    return json.dumps(value)

@@ -1,8 +1,8 @@
 """Runs of a search on the machines of a Ray cluster, a group of one shape at a time on each.
 
-Every machine sees the project's folder under the same path, and writes its runs' files there. Runs are told
-of as they end, through a queue that lives beside the search. A group whose machine is lost is started again
-elsewhere, and its runs go on from their checkpoints.
+Every machine sees the project's folder under the same path, and writes its runs' files there. Runs are
+reported as they end, through a queue on the machine of the search. A group whose machine is lost is started
+again elsewhere, and its runs go on from their checkpoints.
 """
 
 import logging
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-Came: TypeAlias = tuple[int, End, float]
-"""Number of a run, what came of it, and its seconds."""
+Ended: TypeAlias = tuple[int, End, float]
+"""The number of a run, its end, and its seconds."""
 _SECONDS_BETWEEN_LOOKS = 1.0
 _SECONDS_TO_ANSWER = 10.0
 
@@ -63,20 +63,20 @@ def on_ray(config: HyperparameterSearchConfig, record: Record, known: Sequence[T
         groups = list(_groups(tasks, size))
         logger.info("[INFO] %d groups of up to %d runs are sent to Ray.", len(groups), size)
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        mail = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
+        queue = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
 
-        def note(came: Sequence[Came]) -> None:
-            # A group that was started again tells once more of runs that had ended before.
-            for number, end, seconds in came:
+        def note(ends: Sequence[Ended]) -> None:
+            # A group that was started again reports runs once more that had ended before.
+            for number, end, seconds in ends:
                 if number in waiting:
                     record.add(waiting.pop(number), end, seconds, left=len(waiting))
 
         sent = [
-            train.remote(group, list(known), config.population_runner, str(Path.cwd()), mail.put)
+            train.remote(group, list(known), config.population_runner, str(Path.cwd()), queue.put)
             for group in groups
         ]
-        lost = _collect(sent, mail, note)
-        mail.shutdown()
+        lost = _collect(sent, queue, note)
+        queue.shutdown()
         if waiting:
             raise TrainingError(
                 f"Ray gave {len(waiting)} runs up ({lost[0]}). What came of the others is noted; start the "
@@ -118,15 +118,15 @@ def _knock(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_SECONDS_TO_ANSWER).close()
 
 
-def _collect(sent: list[Any], mail: "Queue", note: Callable[[Sequence[Came]], None]) -> list[str]:
-    """Waits for tasks, and hands on what they tell; why some were given up."""
+def _collect(sent: list[Any], queue: "Queue", note: Callable[[Sequence[Ended]], None]) -> list[str]:
+    """Waits for tasks, and hands on what they report; returns the reasons why some were given up."""
     import ray
     from ray.exceptions import RayError
 
     lost = []
     while sent:
         done, _ = ray.wait(sent, timeout=_SECONDS_BETWEEN_LOOKS)
-        note(mail.get_nowait_batch(mail.size()))
+        note(queue.get_nowait_batch(queue.size()))
         for group in done:
             sent.remove(group)
             try:
@@ -156,41 +156,41 @@ def train_group(
     known: Sequence[TrainConfig],
     runner: Kind | Literal["auto"],
     folder: str,
-    tell: Callable[[Came], None],
-) -> list[Came]:
+    report: Callable[[Ended], None],
+) -> list[Ended]:
     """Trains runs on the machine where it is called.
 
     Args:
       tasks: The runs.
-      known: Runs that tell in which numbers these differ.
+      known: Runs from which follows in which numbers these differ.
       runner: How a device works on them.
       folder: The working directory of the search.
-      tell: Is told of each run as it ends.
+      report: Takes the end of each run as it comes.
 
     Returns:
-      The same of all.
+      The ends of all runs.
     """
     os.chdir(folder)
-    came: list[Came] = []
+    ends: list[Ended] = []
 
     def ended(task: Task, end: End, seconds: float) -> None:
         # Errors of several arguments do not survive the way back.
-        came.append((task.number, TrainingError(str(end)) if isinstance(end, SeqjaxError) else end, seconds))
-        tell(came[-1])
+        ends.append((task.number, TrainingError(str(end)) if isinstance(end, SeqjaxError) else end, seconds))
+        report(ends[-1])
 
     Trainer(known, runner=runner, size=None).train(tasks, ended)
-    return came
+    return ends
 
 
 def _warn_of_missing(machines: Sequence[Mapping[str, float]], needed: Mapping[str, float]) -> None:
     """Says so where no machine can take a task: Ray waits in silence until one joins."""
-    fits = any(all(one.get(name, 0.0) >= amount for name, amount in needed.items()) for one in machines)
+    fits = any(all(node.get(name, 0.0) >= amount for name, amount in needed.items()) for node in machines)
     if not fits:
         logger.warning(
             "[WARNING] No machine of the Ray cluster has the ray_resources %s, so that nothing starts until "
             "one joins. There are: %s.",
             dict(needed),
-            [{name: one.get(name, 0.0) for name in needed} for one in machines],
+            [{name: node.get(name, 0.0) for name in needed} for node in machines],
         )
 
 

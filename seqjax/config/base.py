@@ -75,13 +75,20 @@ def validate(model: type[Config], values: Mapping[str, Any], source: str) -> Con
         raise ConfigError(source, _problems(model, values, error)) from None
 
 
-def suggestion(name: str, known: Sequence[str]) -> str:
-    """The end of a message about an unknown `name`: the nearest known one, or the (first) known ones."""
+def suggestion(name: str, known: Sequence[str], *, list_all: bool = False) -> str:
+    """The end of a message about an unknown `name`: the nearest known one, or the (first) known ones.
+
+    Args:
+      name: The unknown name.
+      known: The known names.
+      list_all: True lists all of them after the nearest one.
+    """
     # Case is what people get wrong first: without it, adamw is AdamW rather than Adam.
     plain = {other.casefold(): other for other in reversed(known)}
     near = difflib.get_close_matches(name.casefold(), plain, n=1, cutoff=0.6)
     if near:
-        return f"Did you mean {plain[near[0]]!r}?"
+        listed = f" Known: {', '.join(known)}." if list_all else ""
+        return f"Did you mean {plain[near[0]]!r}?{listed}"
     more = f", ... ({len(known)} in all)" if len(known) > 12 else ""
     return f"Known: {', '.join(known[:12])}{more}."
 
@@ -118,10 +125,10 @@ class _Mistake:
     union: tuple[str | int, ...] | None
     requirement: str = ""
     sentence: str = ""
-    found: str = ""
+    value: str = ""
 
     def problem(self) -> Problem:
-        message = self.sentence or f"must be {self.requirement} (found {self.found})."
+        message = self.sentence or f"must be {self.requirement} (found {self.value})."
         return Problem(".".join(map(str, self.keys)), message)
 
 

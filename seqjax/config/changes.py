@@ -42,14 +42,14 @@ def mark_of(model: type[ConfigModel], name: str) -> Mark:
 
 def marked_keys(model: type[ConfigModel], accepts: Callable[[Mark], bool], prefix: str = "") -> list[str]:
     """The dotted keys of a configuration, those of its sections too, whose mark is accepted."""
-    found = []
+    keys = []
     for name, field in model.model_fields.items():
         section = closed_section_of(field.annotation)
         if accepts(mark_of(model, name)):
-            found.append(f"{prefix}{name}")
+            keys.append(f"{prefix}{name}")
         elif section is not None:
-            found += marked_keys(section, accepts, f"{prefix}{name}.")
-    return found
+            keys += marked_keys(section, accepts, f"{prefix}{name}.")
+    return keys
 
 
 def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -55,6 +55,11 @@ TRAINING_AXES = (
     ("accumulation_steps",),
 )
 OUTER_AXES = (("input_columns", "column_types"), ("seq_length",))
+SAMPLED = {
+    "training_spec": ("training_hyperparameter_sampling", TRAINING_AXES),
+    "model_spec": ("model_hyperparameter_sampling", MODEL_AXES),
+}
+"""Of each section of the training configuration: the section of the search instead of it, and its axes."""
 
 
 def _linked(anchor: str, values: Any, info: ValidationInfo) -> Any:  # noqa: ANN401
@@ -76,6 +81,7 @@ def _linked(anchor: str, values: Any, info: ValidationInfo) -> Any:  # noqa: ANN
 WITH_WIDTHS = BeforeValidator(partial(_linked, "dim_model"))
 WITH_RATES = BeforeValidator(partial(_linked, "learning_rate"))
 WITH_INPUTS = BeforeValidator(partial(_linked, "input_columns"))
+RUNS_NAME = AfterValidator(partial(checked_name, longest=MAX_NAME_BYTES - len(f"-run-{10**9}")))
 
 
 class ModelSampling(FixedModel):
@@ -138,14 +144,10 @@ class TrainingSampling(FixedTraining, TrainingAxes):
     """auto (an accelerator where there is one), cpu, cuda, or mps."""
 
 
-def _checked_name(name: str) -> str:
-    return checked_name(name, MAX_NAME_BYTES - len(f"-run-{10**9}"))
-
-
 class HyperparameterSearchConfig(FixedRun):
     """Trains many models, each from a combination of the values to try, and compares them."""
 
-    hp_search_name: Annotated[str, Field(min_length=1), AfterValidator(_checked_name)]
+    hp_search_name: Annotated[str, Some, RUNS_NAME]
     """Name of the search; its runs are called [NAME]-run-0, [NAME]-run-1, and so on."""
     model_config_write_path: str
     """Folder that each run's configuration is written into."""
@@ -239,10 +241,6 @@ def _ranges_in(values: object) -> list[str]:
 def _searched_elsewhere() -> dict[str, str]:
     """The keys of the training configuration that are lists elsewhere in a search, and where."""
     places = {key: key for axis in OUTER_AXES for key in axis}
-    sections = (
-        (MODEL_AXES, "model_spec", "model_hyperparameter_sampling"),
-        (TRAINING_AXES, "training_spec", "training_hyperparameter_sampling"),
-    )
-    for axes, section, sampling in sections:
+    for section, (sampling, axes) in SAMPLED.items():
         places |= {f"{section}.{key}": f"{sampling}.{key}" for axis in axes for key in axis}
     return places

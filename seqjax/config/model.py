@@ -70,7 +70,7 @@ class ModelSpec(FixedModel):
 
     @property
     def mixers(self) -> tuple[str, ...]:
-        """The mixer of each layer along time, by the names in `seqjax.model.block.MIXERS`."""
+        """The mixer of each layer along time, by the names in `seqjax.model.transformer.MIXERS`."""
         return ("attention",) * self.num_layers
 
     @model_validator(mode="after")

@@ -82,9 +82,8 @@ Settings = TypeVar("Settings", bound=ConfigModel)
 
 def _settings(spec: NamedSpec, table: Mapping[str, type[Settings]], what: str) -> Settings:
     if spec.name not in table:
-        hint = suggestion(spec.name, list(table))
-        known = "" if hint.startswith("Known") else f" Known: {', '.join(table)}."
-        raise Problems([Problem("name", f"no {what} is called {spec.name!r}. {hint}{known}")])
+        hint = suggestion(spec.name, list(table), list_all=True)
+        raise Problems([Problem("name", f"no {what} is called {spec.name!r}. {hint}")])
     try:
         return validate(table[spec.name], spec.arguments, spec.name)
     except ConfigError as error:

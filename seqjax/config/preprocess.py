@@ -8,7 +8,6 @@ from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, Validat
 from seqjax.config.base import ConfigModel, PositiveShare
 from seqjax.config.schema import ColumnKind, MissingReal, SeqLength, TableFormat, WindowFormat
 
-Ratios = Annotated[list[PositiveShare], Field(min_length=1)]
 CutOff = int | float | str
 Value = TypeVar("Value")
 
@@ -65,7 +64,7 @@ class PreprocessConfig(ConfigModel):
     """The column whose value says the split of a row (split_method: by_value)."""
     split_values: Annotated[list[CutOff], Field(min_length=1), AfterValidator(_ascending)] | None = None
     """Ascending cut-offs of split_column: rows below the first are in split 0, and so on."""
-    split_ratios: Ratios | None = None
+    split_ratios: Annotated[list[PositiveShare], Field(min_length=1)] | None = None
     """Share of each split, such as [0.8, 0.1, 0.1]; sums to 1. Required, unless split_method is by_value."""
     stride_by_split: list[PositiveInt] | None = None
     """Step between windows, one per split; null uses seq_length."""

@@ -9,6 +9,7 @@ it.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -47,24 +48,37 @@ def column_kind(column: pl.Series) -> ColumnKind | None:
     return "real" if isinstance(dtype, (pl.Float32, pl.Float64)) else None
 
 
-def check_columns(path: Path, types: Mapping[str, str | None], wanted: Mapping[str, ColumnKind]) -> None:
+def numbers_of(id_map: Mapping[str, int]) -> Literal["whole", "decimal"] | None:
+    """The way the keys of a map are written: `whole` or `decimal` numbers; None if some are text."""
+    try:
+        if all(str(int(key)) == key for key in id_map):
+            return "whole"
+    except ValueError:
+        pass
+    try:
+        return "decimal" if all(str(float(key)) == key for key in id_map) else None
+    except ValueError:
+        return None
+
+
+def check_columns(path: Path, types: Mapping[str, str | None], kinds: Mapping[str, ColumnKind]) -> None:
     """Raises a `DataError` for a column that preprocessed data lacks, or has as another kind.
 
     Args:
       path: The data.
       types: The NumPy type of each column; None where its format does not say.
-      wanted: The columns to read.
+      kinds: The columns to read.
     """
-    for name, kind in wanted.items():
+    for name, kind in kinds.items():
         if name not in types:
             raise DataError(
                 f"{path} has no column {name!r} (columns: {', '.join(types)}). Check the columns, or "
                 "preprocess again."
             )
-        found = types[name]
-        if found is not None and found.startswith("float") != (kind == "real"):
+        dtype = types[name]
+        if dtype is not None and dtype.startswith("float") != (kind == "real"):
             raise DataError(
-                f"{path}: column {name!r} is of type {found}, but expected to be {kind}. Check column_types."
+                f"{path}: column {name!r} is of type {dtype}, but expected to be {kind}. Check column_types."
             )
 
 

@@ -54,30 +54,30 @@ class _Values:
     """The distinct values of a column, ascending, with their numbers of rows if `counted`."""
 
     counted: bool
-    known: pl.DataFrame | None = None
-    waiting: list[pl.DataFrame] = field(default_factory=list)
+    frames: list[pl.DataFrame] = field(default_factory=list)
+    """What is merged, then what is not yet."""
+    n_merged: int = 0
     n_waiting: int = 0
 
     def add(self, values: pl.DataFrame) -> None:
-        """Takes the distinct values of a chunk; they are merged when they are as many as those known."""
-        self.waiting.append(values)
+        """Takes the distinct values of a chunk; they are merged when they are more than those that are."""
+        self.frames.append(values)
         self.n_waiting += len(values)
-        if self.n_waiting > (0 if self.known is None else len(self.known)):
+        if self.n_waiting > self.n_merged:
             self.merge()
 
     def merge(self) -> pl.DataFrame:
         """All values so far."""
-        parts = [*([] if self.known is None else [self.known]), *self.waiting]
-        together = pl.concat(parts)
+        together = pl.concat(self.frames)
         if self.counted:
             together = together.group_by(VALUE).agg(pl.col(COUNT).sum())
-        self.known = together.unique().sort(VALUE)
-        self.waiting, self.n_waiting = [], 0
-        return self.known
+        merged = together.unique().sort(VALUE)
+        self.frames, self.n_merged, self.n_waiting = [merged], len(merged), 0
+        return merged
 
 
 @dataclass(frozen=True)
-class Findings:
+class ChunkSummary:
     """The summary of a chunk: distinct values and moments by column."""
 
     values: dict[str, pl.DataFrame]
@@ -111,20 +111,20 @@ class Learner:
         }
         self._moments = {name: Moments() for name, kind in self._kinds.items() if kind == "real"}
 
-    def look(self, features: pl.DataFrame) -> Findings:
+    def look(self, features: pl.DataFrame) -> ChunkSummary:
         """Summarises a chunk; changes nothing, so that several may run at once."""
         values = {}
         for name, known in self._values.items():
             column = plain(features[name]).drop_nulls().alias(VALUE)
             values[name] = column.value_counts(name=COUNT) if known.counted else column.unique().to_frame()
-        return Findings(values, {name: moments(features[name]) for name in self._moments})
+        return ChunkSummary(values, {name: moments(features[name]) for name in self._moments})
 
-    def add(self, findings: Findings) -> None:
+    def add(self, summary: ChunkSummary) -> None:
         """Learns from a chunk."""
-        for name, values in findings.values.items():
+        for name, values in summary.values.items():
             self._values[name].add(values)
-        for name, summary in findings.moments.items():
-            self._moments[name] = self._moments[name].plus(summary)
+        for name, further in summary.moments.items():
+            self._moments[name] = self._moments[name].plus(further)
 
     def encoding(self) -> Encoding:
         """The result, columns in the order in which they were named."""

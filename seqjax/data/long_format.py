@@ -20,10 +20,10 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jaxtyping import Bool, Float64, Int64, Shaped
+from jaxtyping import Bool, Float64, Int64
 
 from seqjax.config.schema import ColumnKind, TableFormat
-from seqjax.data.columns import check_columns, id_dtype
+from seqjax.data.columns import check_columns
 from seqjax.data.sorting import bucket_begins, chunks, into_buckets, stored
 from seqjax.data.staging import staged
 from seqjax.data.table_files import CsvFiles, ParquetFiles, TableFiles
@@ -181,13 +181,10 @@ def _windows(
     nulls = {name: _nulls(some, slots) for name, some in rows.items()}
     n_padded = _null_padding(path, nulls) if padding == "null" else _zero_padding(path, values, nulls)
     keys = [rows[names[0]][name].to_numpy().astype(np.int64) for name in KEYS[:3]]
-    read = {name: values[name] for name in column_kinds}
     first_target = rows[names[0]][CONTEXT].to_numpy().astype(np.int64) if CONTEXT in frame.columns else None
     if first_target is not None and ((first_target < 0) | (first_target > len(slots) - 1 - n_padded)).any():
         raise DataError(f"{path}: {CONTEXT} must leave each window an item, and not be negative.")
-    return of_slots(
-        read, n_padded, first_target, keys, lambda name, items: _typed(path, name, column_kinds[name], items)
-    )
+    return of_slots(path, values, n_padded, keys, column_kinds=column_kinds, first_target=first_target)
 
 
 def _slots(path: Path, columns: Sequence[str]) -> list[str]:
@@ -284,17 +281,3 @@ def _zero_padding(
                 'Set "padding": "null" in the metadata JSON.'
             )
     return leading_zeros(values.values())
-
-
-def _typed(
-    path: Path, name: str, kind: ColumnKind, values: Float64[np.ndarray, "N"]
-) -> Shaped[np.ndarray, "N"]:
-    if kind == "real":
-        return values.astype(np.float32)
-    wrong = ~(values == np.floor(values)) | (values < 0) | (values > np.iinfo(np.int32).max)
-    if wrong.any():
-        raise DataError(
-            f"{path}: column {name!r} is categorical, but holds {values[np.argmax(wrong)]:g}, which is no "
-            "id. Check the column types."
-        )
-    return values.astype(id_dtype(int(values.max(initial=0))))

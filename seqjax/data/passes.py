@@ -16,10 +16,9 @@ import numpy as np
 from jaxtyping import Int64
 
 from seqjax.config.base import ConfigModel
-from seqjax.config.metadata import Statistics
 from seqjax.config.preprocess import PreprocessConfig
 from seqjax.data.columns import OTHER, Encoding, encode
-from seqjax.data.fitting import Findings, Learner
+from seqjax.data.fitting import ChunkSummary, Learner
 from seqjax.data.sorting import OrderedRows
 from seqjax.data.splits import ByValue, History, Pieces, Splitting, parts
 from seqjax.data.tables import Table
@@ -45,22 +44,16 @@ class SplitSize(ConfigModel):
 
 
 class Survey(ConfigModel):
-    """All that the first pass finds."""
+    """The result of the first pass."""
 
     rows: int
     sequences: int
     splits: list[SplitSize]
     column_types: dict[str, str]
     """Type of each column as the metadata JSON says it, in the order of the columns."""
-    id_maps: dict[str, dict[str, int]]
-    statistics: dict[str, Statistics]
+    encoding: Encoding
     missing: dict[str, int]
     """Number of rows without a value, of each column that has any."""
-
-    @property
-    def encoding(self) -> Encoding:
-        """The encoding of a table."""
-        return Encoding(self.id_maps, self.statistics)
 
 
 @dataclass(frozen=True)
@@ -156,19 +149,20 @@ def survey(
     """
     pieces_and_tables = rows.pieces()
     first = next(pieces_and_tables)
-    learning = learner(first[1])
+    learning, types = learner(first[1]), first[1].features.schema
     sizes, n_rows, own = _Sizes(config), 0, []
-
     missing: Counter[str] = Counter()
 
-    def look(item: tuple[Pieces, Table]) -> tuple[Pieces, Int64[np.ndarray, "S borders"], Findings, _Nulls]:
+    def look(
+        item: tuple[Pieces, Table],
+    ) -> tuple[Pieces, Int64[np.ndarray, "S borders"], ChunkSummary, _Nulls]:
         pieces, table = item
         cuts = np.clip(splitting.cuts(pieces), 0, pieces.slices.length[:, None])
         chosen = table.features[parts(pieces, cuts)[0].rows()] if config.fit_on == "train" else table.features
         return pieces, cuts, learning.look(chosen), table.features.null_count().row(0, named=True)
 
-    for pieces, cuts, findings, nulls in in_threads(look, chain([first], pieces_and_tables), threads):
-        learning.add(findings)
+    for pieces, cuts, chunk, nulls in in_threads(look, chain([first], pieces_and_tables), threads):
+        learning.add(chunk)
         missing.update(nulls)
         complete = sizes.add(pieces, np.diff(cuts))
         if isinstance(splitting, ByValue):
@@ -176,15 +170,16 @@ def survey(
         count = int(pieces.slices.length.sum())
         n_rows += count
         advance(count)
-    encoding = learning.encoding()
     splits, last = sizes.finish()
     summary = Survey(
         rows=n_rows,
         sequences=rows.n_sequences,
         splits=splits,
-        column_types=_column_types(first[1]),
-        id_maps=encoding.id_maps,
-        statistics=encoding.statistics,
+        column_types={
+            name: "Int64" if kind == "categorical" else str(types[name])
+            for name, kind in first[1].kinds.items()
+        },
+        encoding=learning.encoding(),
         missing={name: count for name, count in missing.items() if count},
     )
     if not isinstance(splitting, ByValue):
@@ -253,10 +248,3 @@ def in_threads(function: Callable[[Item], Result], items: Iterable[Item], thread
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
-
-
-def _column_types(table: Table) -> dict[str, str]:
-    types = table.features.schema
-    return {
-        name: "Int64" if kind == "categorical" else str(types[name]) for name, kind in table.kinds.items()
-    }

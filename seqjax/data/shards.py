@@ -27,13 +27,13 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field
+from pydantic import Field, NonNegativeInt, PositiveInt
 
-from seqjax.config.base import ConfigModel, validate
+from seqjax.config.base import Config, ConfigModel, validate
 from seqjax.config.schema import ColumnKind, SeqLength
 from seqjax.data.columns import check_columns, id_dtype
 from seqjax.errors import ConfigError, DataError
@@ -60,17 +60,14 @@ RUNS_PER_CHECK = 1 << 20
 DIGEST_LIMIT = 1 << 25
 """Files up to so many bytes are compared with their digest whenever they are read."""
 
-Count = Annotated[int, Field(ge=0)]
-Described = TypeVar("Described", bound=ConfigModel)
-
 
 class ShardFile(ConfigModel):
     """One file of a data set, as it was when written: its name in the folder, size and digest."""
 
     path: Annotated[str, Field(pattern=r"^[\w.-]+$")]
-    records: Count
+    records: NonNegativeInt
     """Number of rows, runs or positions."""
-    bytes: Count
+    bytes: NonNegativeInt
     sha256: str
 
 
@@ -90,7 +87,7 @@ class Manifest(ConfigModel):
     version: Literal[2]
     seq_length: SeqLength
     """L, the number of input items of a window."""
-    stride: Annotated[int, Field(ge=1)]
+    stride: PositiveInt
     """The largest step between window starts."""
     column_types: dict[str, Literal["int8", "int16", "int32", "int64", "float32"]]
     """Arrow type of each encoded column, in order (`float32` is Arrow's `float`)."""
@@ -310,7 +307,7 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_manifest(file: Path, model: type[Described], write_format: str) -> Described:
+def read_manifest(file: Path, model: type[Config], write_format: str) -> Config:
     """Reads the JSON file that describes a folder.
 
     Args:

@@ -56,13 +56,13 @@ class OrderedRows:
         """
         self._reader = reader
         self._folder = folder
-        noted = folder / ORDER
-        if not noted.is_file():
+        note = folder / ORDER
+        if not note.is_file():
             if folder.exists():
                 shutil.rmtree(folder)
             folder.mkdir(parents=True)
-            noted.write_text(json.dumps(self._put_in_order()), encoding="utf-8")
-        self._in_order: bool = json.loads(noted.read_text(encoding="utf-8"))
+            note.write_text(json.dumps(self._put_in_order()), encoding="utf-8")
+        self._in_order: bool = json.loads(note.read_text(encoding="utf-8"))
         self._length = np.load(folder / LENGTH, mmap_mode="r")
         self._scattered = np.load(folder / SCATTERED, mmap_mode="r")
         self.n_sequences = len(self._length)

@@ -1,7 +1,7 @@
 """Raw tables: csv or parquet, one file or a folder of them, checked row by row.
 
 A table has one row per item: `sequenceId` (integer), `itemPosition` (integer, orders the items of a
-sequence) and feature columns. Whatever is wrong is said once, naming file, column, row and value; rows count
+sequence) and feature columns. Every mistake is reported once, naming file, column, row and value; rows count
 from 1, the header not counted. `TableReader` streams a table in file order; `sorting.py` puts the rows in the
 order of (sequenceId, itemPosition), on which every later step relies.
 """
@@ -16,8 +16,7 @@ from jaxtyping import Int16, Int64
 
 from seqjax.config.base import suggestion
 from seqjax.config.schema import ColumnKind, TableFormat
-from seqjax.data.cells import numbers_of
-from seqjax.data.columns import column_kind
+from seqjax.data.columns import column_kind, numbers_of
 from seqjax.data.staging import staged
 from seqjax.data.table_files import CsvFiles, ParquetFiles, Piece, TableFiles, first_rows
 from seqjax.errors import DataError
@@ -57,7 +56,7 @@ class Table:
 
     @property
     def features(self) -> pl.DataFrame:
-        """The feature columns, in the order in which they were selected or else found."""
+        """The feature columns, in the order in which they were selected, or else of the file."""
         return self.frame.drop(*KEYS, SPLIT, strict=False)
 
     @property
@@ -81,7 +80,7 @@ class CutOffs:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Selection:
     """The columns to read of a table, and their kinds."""
 
     selected_columns: Sequence[str] | None = None
@@ -107,11 +106,13 @@ class _WrongType(DataError):
 class TableReader:
     """A table as a stream of checked pieces."""
 
-    def __init__(self, files: TableFiles, wanted: Wanted | None = None) -> None:
-        self._wanted = wanted or Wanted()
-        self.roles = self._wanted.roles
+    def __init__(self, files: TableFiles, chosen: Selection | None = None) -> None:
+        self._chosen = chosen or Selection()
+        self.roles = self._chosen.roles
         self.files = files
-        self.columns = _feature_columns(self.files, self._wanted)
+        self._features = _feature_columns(self.files, self._chosen)
+        cut_offs = [] if self._chosen.cut_offs is None else [self._chosen.cut_offs.column]
+        self._columns = list(dict.fromkeys([*KEYS, *self._features, *cut_offs]))
 
     def typed(self, folder: Path, id_maps: Mapping[str, Mapping[str, int]]) -> "TableReader":
         """The same table with types.
@@ -122,11 +123,10 @@ class TableReader:
         """
         if not isinstance(self.files, CsvFiles):
             return self
-        columns = self._columns(self.columns, self._wanted.cut_offs)
         # By its cells alone, "01" would be a number.
         texts = [name for name, id_map in id_maps.items() if numbers_of(id_map) is None]
-        files = staged(self.files, columns, folder, texts=texts, max_rows=self._wanted.max_rows or None)
-        return TableReader(files, self._wanted)
+        files = staged(self.files, self._columns, folder, texts=texts, max_rows=self._chosen.max_rows or None)
+        return TableReader(files, self._chosen)
 
     def pieces(self, *, keys_only: bool = False) -> Iterator[Piece]:
         """Reads the rows in the order of the files, checked, as `Table.frame` has them; csv must be `typed`.
@@ -137,15 +137,13 @@ class TableReader:
         Raises:
           DataError: The table cannot be used; the message names file, column, row and value, and what to do.
         """
-        features = [] if keys_only else self.columns
-        cut_offs = None if keys_only else self._wanted.cut_offs
-        pieces = self.files.pieces(self._columns(features, cut_offs))
+        pieces = self.files.pieces(KEYS if keys_only else self._columns)
         n_rows = 0
         wrong_type: _WrongType | None = None
-        for piece in first_rows(pieces, self._wanted.max_rows or None):
+        for piece in first_rows(pieces, self._chosen.max_rows or None):
             n_rows += len(piece.frame)
             try:
-                checked = self._checked(piece, features, cut_offs)
+                checked = self._checked(piece, keys_only=keys_only)
             except _WrongType as error:
                 # A later row may hold the value that gave the column its type.
                 wrong_type = wrong_type or error
@@ -158,18 +156,12 @@ class TableReader:
             path = self.files.files[0] if len(self.files.files) == 1 else self.files.files[0].parent
             raise DataError(f"{path} holds no rows. A table needs a header and at least one row per item.")
 
-    @staticmethod
-    def _columns(features: Sequence[str], cut_offs: CutOffs | None) -> list[str]:
-        other = [cut_offs.column] if cut_offs is not None and cut_offs.column not in features else []
-        return [*KEYS, *features, *(name for name in other if name not in KEYS)]
-
-    def _checked(self, piece: Piece, features: list[str], cut_offs: CutOffs | None) -> Piece:
-        wanted = self._wanted
+    def _checked(self, piece: Piece, *, keys_only: bool) -> Piece:
         columns = [_checked_key(piece, piece.frame[name]) for name in KEYS]
-        if cut_offs is not None:
-            columns.append(_splits(piece, cut_offs))
-        for name in features:
-            columns.append(_checked_feature(piece, piece.frame[name], wanted.roles.get(name), wanted))
+        if not keys_only:
+            if self._chosen.cut_offs is not None:
+                columns.append(_splits(piece, self._chosen.cut_offs))
+            columns += [_checked_feature(piece, piece.frame[name], self._chosen) for name in self._features]
         return Piece(piece.file, piece.first_row, pl.DataFrame(columns))
 
 
@@ -191,7 +183,7 @@ def open_files(path: Path, read_format: TableFormat) -> TableFiles:
     return CsvFiles(files) if read_format == "csv" else ParquetFiles(files)
 
 
-def _feature_columns(table: TableFiles, wanted: Wanted) -> list[str]:
+def _feature_columns(table: TableFiles, chosen: Selection) -> list[str]:
     """The feature columns to read; every file must have them, and the same others."""
     files, headers = table.files, table.headers
     for file, header in zip(files, headers, strict=True):
@@ -203,7 +195,7 @@ def _feature_columns(table: TableFiles, wanted: Wanted) -> list[str]:
                 f"{sorted(set(header) - set(headers[0]))}. All files of a folder need the same columns."
             )
     available = [name for name in headers[0] if name not in KEYS]
-    columns = available if wanted.selected_columns is None else list(wanted.selected_columns)
+    columns = available if chosen.selected_columns is None else list(chosen.selected_columns)
     for name in columns:
         if name in KEYS:
             raise DataError(
@@ -212,23 +204,23 @@ def _feature_columns(table: TableFiles, wanted: Wanted) -> list[str]:
             )
         if name not in available:
             raise DataError(
-                f"{files[0]} has no column {name!r} ({wanted.columns_from}). {suggestion(name, available)}"
+                f"{files[0]} has no column {name!r} ({chosen.columns_from}). {suggestion(name, available)}"
             )
     if "" in columns:
         raise DataError(
             f"{files[0]} has a column without a name (number {headers[0].index('') + 1}). Give it a name, or "
-            f"leave it out of {wanted.columns_from}."
+            f"leave it out of {chosen.columns_from}."
         )
     if not columns or len(set(columns)) < len(columns):
-        found = "selected_columns names a column twice" if columns else f"{files[0]} has no feature column"
+        problem = "selected_columns names a column twice" if columns else f"{files[0]} has no feature column"
         raise DataError(
-            f"{found} (columns: {columns}). At least one column besides {' and '.join(KEYS)} is needed."
+            f"{problem} (columns: {columns}). At least one column besides {' and '.join(KEYS)} is needed."
         )
-    for name in wanted.roles:
+    for name in chosen.roles:
         if name not in columns:
-            raise DataError(f"{wanted.roles_from}: no column {name!r} is read. {suggestion(name, columns)}")
-    if wanted.cut_offs is not None and wanted.cut_offs.column not in headers[0]:
-        name = wanted.cut_offs.column
+            raise DataError(f"{chosen.roles_from}: no column {name!r} is read. {suggestion(name, columns)}")
+    if chosen.cut_offs is not None and chosen.cut_offs.column not in headers[0]:
+        name = chosen.cut_offs.column
         raise DataError(f"{files[0]} has no column {name!r} (split_column). {suggestion(name, headers[0])}")
     return columns
 
@@ -272,8 +264,9 @@ def _checked_key(piece: Piece, column: pl.Series) -> pl.Series:
     return numbers
 
 
-def _checked_feature(piece: Piece, column: pl.Series, role: ColumnKind | None, wanted: Wanted) -> pl.Series:
+def _checked_feature(piece: Piece, column: pl.Series, chosen: Selection) -> pl.Series:
     """A feature column as its kind needs it: real columns are floats, missing only where they may be."""
+    role = chosen.roles.get(column.name)
     if role is not None and isinstance(column.dtype, pl.Null):
         column = column.cast(pl.String if role == "categorical" else pl.Float64)
     by_type = column_kind(column)
@@ -281,35 +274,29 @@ def _checked_feature(piece: Piece, column: pl.Series, role: ColumnKind | None, w
         raise DataError(
             f"{piece.file}: column {column.name!r} is of type {column.dtype}, which is neither categorical "
             "(text, booleans, integers) nor real (floats). Convert it, or leave it out of "
-            f"{wanted.columns_from}."
+            f"{chosen.columns_from}."
         )
     if (role or by_type) == "categorical":
         if by_type == "real":
             # Zero has one sign as a category, and NaN is no value.
-            zero = pl.lit(0.0, column.dtype)
-            return (
-                pl.select(pl.when(column == 0).then(zero).otherwise(column))
-                .to_series()
-                .fill_nan(None)
-                .alias(column.name)
-            )
+            return column.set(column == 0, 0.0).fill_nan(None)
         return column.cast(pl.String) if isinstance(column.dtype, (pl.Categorical, pl.Enum)) else column
     if not (column.dtype.is_numeric() or isinstance(column.dtype, pl.Boolean)):
         raise DataError(
             f"{piece.file}: column {column.name!r} is of type {column.dtype}{_no_number(piece, column)}, but "
-            f"{wanted.roles_from} says real. Only numbers can be real."
+            f"{chosen.roles_from} says real. Only numbers can be real."
         )
     column = column if by_type == "real" else column.cast(pl.Float64)
     fine = column.is_finite().fill_null(value=False)
-    if wanted.missing_real != "error":
+    if chosen.missing_real != "error":
         column = column.fill_nan(None)
         fine = fine | column.is_null()
     if not fine.all():
         row = _first(~fine)
-        found = "is empty" if column[row] is None else f"holds {column[row]}"
+        content = "is empty" if column[row] is None else f"holds {column[row]}"
         raise DataError(
-            f"{_place(piece, column, row)} {found}; a real column needs a finite number in every row. Fill "
-            f"or drop these rows, leave the column out of {wanted.columns_from}, or (for empty cells and "
+            f"{_place(piece, column, row)} {content}; a real column needs a finite number in every row. Fill "
+            f"or drop these rows, leave the column out of {chosen.columns_from}, or (for empty cells and "
             "NaN) set missing_real: mean (or mask)."
         )
     return column

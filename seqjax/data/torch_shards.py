@@ -17,13 +17,13 @@ subsequence; all windows of a sequence are in one file.
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 from jaxtyping import Bool, Int64, Num
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, NonNegativeInt
 
 from seqjax.config.base import ConfigModel
 from seqjax.config.schema import ColumnKind
@@ -38,7 +38,6 @@ logger = logging.getLogger(__name__)
 
 METADATA = "metadata.json"
 
-Count = Annotated[int, Field(ge=0)]
 Slots = Num[np.ndarray, "W slots"]
 
 
@@ -48,7 +47,7 @@ class BatchFile(ConfigModel):
     model_config = ConfigDict(extra="ignore")
 
     path: Annotated[str, Field(pattern=r"^[^/\\\x00]+\.pt$")]
-    samples: Count
+    samples: NonNegativeInt
 
 
 class Index(ConfigModel):
@@ -56,11 +55,11 @@ class Index(ConfigModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    total_samples: Count
+    total_samples: NonNegativeInt
     batch_files: list[BatchFile]
-    padding: dict[str, list[tuple[Count, Count]]] | None = None
+    padding: dict[str, list[tuple[NonNegativeInt, NonNegativeInt]]] | None = None
     """By file: each padded window and how many of its slots are padded; None where only zeros tell."""
-    context: dict[str, list[tuple[Count, Count]]] = Field(default_factory=dict)
+    context: dict[str, list[tuple[NonNegativeInt, NonNegativeInt]]] = Field(default_factory=dict)
     """By file: each window that begins with items that are context alone, and how many."""
 
 
@@ -178,31 +177,36 @@ def _read_file(
         else _counted(path, "padding", padding, np.full(samples, n_slots))
     )
     first_target = _counted(path, "context", context, n_slots - n_padded)
-    read = {name: columns[name] for name in column_kinds}
-    return of_slots(read, n_padded, first_target, keys, lambda name, values: _typed(path, name, values))
+    return of_slots(path, columns, n_padded, keys, column_kinds=column_kinds, first_target=first_target)
 
 
 def of_slots(
+    path: Path,
     columns: Mapping[str, Slots],
     n_padded: Int64[np.ndarray, "W"],
-    first_target: Int64[np.ndarray, "W"] | None,
     keys: Sequence[Int64[np.ndarray, "W"]],
-    typed: Callable[[str, Num[np.ndarray, "N"]], Num[np.ndarray, "N"]],
+    *,
+    column_kinds: Mapping[str, ColumnKind],
+    first_target: Int64[np.ndarray, "W"] | None,
 ) -> Windows:
     """Windows whose slots are all written out.
 
     Args:
+      path: The file, for messages.
       columns: The slots of each column.
       n_padded: Number of leading slots of each window that are padded.
-      first_target: Number of items after these that are context alone; None: none of any.
       keys: Sequence, number in it and position of slot 0 of each window.
-      typed: Gives the items of a column the type in which they are kept.
+      column_kinds: The columns of the result.
+      first_target: Number of items after the padding that are context alone; None: none of any.
+
+    Raises:
+      DataError: A value is not finite, or no id where it must be.
     """
     n_slots = next(iter(columns.values())).shape[1]
     real = np.arange(n_slots) >= n_padded[:, None]
     length = n_slots - n_padded
     return listed(
-        {name: typed(name, values[real]) for name, values in columns.items()},
+        {name: _typed(path, name, kind, columns[name][real]) for name, kind in column_kinds.items()},
         start=np.cumsum(length) - length,
         length=length,
         sequence_id=keys[0],
@@ -278,13 +282,17 @@ def leading_zeros(columns: Iterable[Num[np.ndarray, "W slots"]]) -> Int64[np.nda
     return np.argmin(zero, axis=1).astype(np.int64)
 
 
-def _typed(path: Path, name: str, values: Num[np.ndarray, "N"]) -> Num[np.ndarray, "N"]:
-    if values.dtype.kind == "f":
+def _typed(path: Path, name: str, kind: ColumnKind, values: Num[np.ndarray, "N"]) -> Num[np.ndarray, "N"]:
+    """Float32 values, or ids in the smallest type that holds them."""
+    if kind == "real":
         values = values.astype(np.float32)
         if np.isinf(values).any():
             raise DataError(f"{path}: column {name!r} holds an infinity. Preprocess again.")
         return values
-    low, high = int(values.min(initial=0)), int(values.max(initial=0))
-    if low < 0 or high > np.iinfo(np.int32).max:
-        raise DataError(f"{path}: column {name!r} holds {low if low < 0 else high}, which is no id.")
-    return values.astype(id_dtype(high))
+    wrong = ~(values == np.floor(values)) | (values < 0) | (values > np.iinfo(np.int32).max)
+    if wrong.any():
+        raise DataError(
+            f"{path}: column {name!r} is categorical, but holds {values[np.argmax(wrong)]:g}, which is no "
+            "id. Check the column types."
+        )
+    return values.astype(id_dtype(int(values.max(initial=0))))

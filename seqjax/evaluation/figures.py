@@ -20,26 +20,26 @@ _WIDE = 8
 _MODEL, _RIVAL, _GREY = PALETTE[0], PALETTE[1], "#8a94a3"
 
 
-def beside_baselines(target: TargetResult) -> Figure:
+def judged_metric(target: TargetResult) -> Figure:
     """The metric that the target is judged by, of every predictor, with intervals."""
     key = JUDGED_BY[target.head]
     names = list(target.metrics)[::-1]
-    found = [target.metrics[name][key] for name in names]
+    estimates = [target.metrics[name][key] for name in names]
     trace = _scatter(
         "markers",
-        [estimate.value for estimate in found],
+        [estimate.value for estimate in estimates],
         [plain(name) for name in names],
         marker={"size": 12, "color": [_MODEL if name == MODEL else _GREY for name in names]},
         error_x={
             "type": "data",
             "symmetric": False,
-            "array": [0 if item.high is None else item.high - (item.value or 0) for item in found],
-            "arrayminus": [0 if item.low is None else (item.value or 0) - item.low for item in found],
+            "array": [0 if item.high is None else item.high - (item.value or 0) for item in estimates],
+            "arrayminus": [0 if item.low is None else (item.value or 0) - item.low for item in estimates],
             "color": _GREY,
         },
         hovertemplate="%{y}: %{x:.4g}<extra></extra>",
     )
-    ends = [end for item in found for end in (item.low, item.value, item.high) if end is not None]
+    ends = [end for item in estimates for end in (item.low, item.value, item.high) if end is not None]
     # One hopeless baseline must not squeeze the others together.
     wide = min(ends, default=0) > 0 and max(ends) > _WIDE * min(ends)
     scale = _logarithmic(min(ends), max(ends)) if wide else {"rangemode": "tozero"}
@@ -54,7 +54,7 @@ def beside_baselines(target: TargetResult) -> Figure:
     )
     if wide:
         caption += " The scale is logarithmic."
-    return Figure({"data": [trace], "layout": layout}, caption, height=110 + 40 * len(names))
+    return Figure([trace], layout, caption, height=110 + 40 * len(names))
 
 
 def reliability(bins: Sequence[Bin]) -> Figure:
@@ -78,9 +78,7 @@ def reliability(bins: Sequence[Bin]) -> Figure:
         "Below the dotted line the model is surer than it should be, above it is better than it says. "
         "Larger points stand for more items."
     )
-    return Figure(
-        {"data": [_line([0.0, 1.0], [0.0, 1.0], "perfect calibration"), points], "layout": layout}, caption
-    )
+    return Figure([_line([0.0, 1.0], [0.0, 1.0], "perfect calibration"), points], layout, caption)
 
 
 def confusion(table: ConfusionTable) -> Figure:
@@ -115,7 +113,7 @@ def confusion(table: ConfusionTable) -> Figure:
     caption = (
         "Each row is an actual class, and what was predicted for it: a perfect model fills the diagonal."
     )
-    return Figure({"data": [trace], "layout": layout}, caption, height=170 + 34 * len(down))
+    return Figure([trace], layout, caption, height=170 + 34 * len(down))
 
 
 def residuals(points: Points, rival: str | None) -> list[Figure]:
@@ -124,35 +122,24 @@ def residuals(points: Points, rival: str | None) -> list[Figure]:
     predicted = np.asarray(points.predictions[MODEL], np.float64)
     shown = slice(None, None, -(-len(truth) // MOST_POINTS) or 1)
     low, high = float(min(truth.min(), predicted.min())), float(max(truth.max(), predicted.max()))
-    against_truth = {
-        "data": [
-            _line([low, high], [low, high], "perfect prediction"),
-            _dots(truth[shown], predicted[shown], "actual: %{x:.4g}<br>predicted: %{y:.4g}<extra></extra>"),
-        ],
-        "layout": _axes("actual", "predicted"),
-    }
-    against_prediction = {
-        "data": [
+    hover = "actual: %{x:.4g}<br>predicted: %{y:.4g}<extra></extra>"
+    against_truth = Figure(
+        [_line([low, high], [low, high], "perfect prediction"), _dots(truth[shown], predicted[shown], hover)],
+        _axes("actual", "predicted"),
+        "Items drawn at random: the closer to the dotted line, the better.",
+        height=360,
+    )
+    hover = "predicted: %{x:.4g}<br>too high by: %{y:.4g}<extra></extra>"
+    against_prediction = Figure(
+        [
             _line([float(predicted.min()), float(predicted.max())], [0.0, 0.0], "no error"),
-            _dots(
-                predicted[shown],
-                (predicted - truth)[shown],
-                "predicted: %{x:.4g}<br>too high by: %{y:.4g}<extra></extra>",
-            ),
+            _dots(predicted[shown], (predicted - truth)[shown], hover),
         ],
-        "layout": _axes("predicted", "prediction less truth"),
-    }
-    return [
-        Figure(
-            against_truth, "Items drawn at random: the closer to the dotted line, the better.", height=360
-        ),
-        _histogram(points, truth, rival),
-        Figure(
-            against_prediction,
-            "A slope or a bend says that the model is off in one direction where it predicts such values.",
-            height=340,
-        ),
-    ]
+        _axes("predicted", "prediction less truth"),
+        "A slope or a bend says that the model is off in one direction where it predicts such values.",
+        height=340,
+    )
+    return [against_truth, _histogram(points, truth, rival), against_prediction]
 
 
 def _histogram(points: Points, truth: Float64[np.ndarray, "N"], rival: str | None) -> Figure:
@@ -177,11 +164,9 @@ def _histogram(points: Points, truth: Float64[np.ndarray, "N"], rival: str | Non
     ]
     layout = _axes("prediction less truth", "share of items")
     layout["yaxis"]["tickformat"] = ".0%"
-    beside = f" and of the best baseline, {rival}" if rival else ""
-    caption = (
-        f"The errors of the model{beside}; 1 % of the items may lie outside. Narrow and around 0 is good."
-    )
-    return Figure({"data": data, "layout": layout}, caption, height=320)
+    whose = f"the model and of the best baseline, {rival}" if rival else "the model"
+    caption = f"The errors of {whose}; 1 % of the items may lie outside. Narrow and around 0 is good."
+    return Figure(data, layout, caption, height=320)
 
 
 def by_position(target: TargetResult) -> Figure:
@@ -201,9 +186,7 @@ def by_position(target: TargetResult) -> Figure:
     ]
     layout = _axes("items that the model sees before", METRICS[target.head][key].label)
     layout["yaxis"]["rangemode"] = "tozero"
-    return Figure(
-        {"data": data, "layout": layout}, "Whether more context helps: lower is better.", height=320
-    )
+    return Figure(data, layout, "Whether more context helps: lower is better.", height=320)
 
 
 def _logarithmic(low: float, high: float) -> dict[str, object]:

@@ -21,17 +21,18 @@ def contradictions(config: InferConfig, metadata: Metadata | None, card: ModelCa
     Args:
       config: The configuration; keys that are None assert nothing.
       metadata: The file that `metadata_config_path` names, if any.
-      card: What the model says about itself.
+      card: The description of the model.
     """
     if config.model_type != card.kind:
         yield _differs("model_type", config.model_type, card.kind)
     yield from _column_problems(config, card)
-    for key, held in (
-        ("seq_length", card.column_schema.seq_length),
-        ("prediction_length", card.model_spec.prediction_length),
-    ):
-        if getattr(config, key) not in (None, held):
-            yield _differs(key, getattr(config, key), held)
+    actual = {
+        "seq_length": card.column_schema.seq_length,
+        "prediction_length": card.model_spec.prediction_length,
+    }
+    for key, length in actual.items():
+        if getattr(config, key) not in (None, length):
+            yield _differs(key, getattr(config, key), length)
     if card.kind == "generative":
         yield from _target_problems(config, card)
     if config.autoregression:
@@ -46,8 +47,8 @@ def contradictions(config: InferConfig, metadata: Metadata | None, card: ModelCa
         yield from _metadata_problems(metadata, card)
 
 
-def _differs(key: str, found: object, known: object) -> Problem:
-    return Problem(key, f"the configuration says {found}, the model says {known}.")
+def _differs(key: str, stated: object, actual: object) -> Problem:
+    return Problem(key, f"the configuration says {stated}, the model says {actual}.")
 
 
 def _column_problems(config: InferConfig, card: ModelCard) -> Iterator[Problem]:
@@ -105,25 +106,24 @@ def _autoregression_problems(card: ModelCard) -> Iterator[Problem]:
 def _metadata_problems(metadata: Metadata, card: ModelCard) -> Iterator[Problem]:
     key = "metadata_config_path"
     for name, classes in card.column_schema.n_classes.items():
-        found = metadata.n_classes.get(name)
-        if found is not None and found != classes:
-            yield Problem(key, f"the metadata has {found} classes of {name!r}, the model {classes}.")
+        stated = metadata.n_classes.get(name, classes)
+        if stated != classes:
+            yield Problem(key, f"the metadata has {stated} classes of {name!r}, the model {classes}.")
     for name, ids in card.id_maps.items():
-        found_ids = metadata.id_maps.get(name, ids)
-        other = [value for value in {**ids, **found_ids} if ids.get(value) != found_ids.get(value)]
+        stated_ids = metadata.id_maps.get(name, ids)
+        other = [value for value in {**ids, **stated_ids} if ids.get(value) != stated_ids.get(value)]
         if other:
             examples = ", ".join(
-                f"{value!r} is {found_ids.get(value)} there and {ids.get(value)} in the model"
+                f"{value!r} is {stated_ids.get(value)} there and {ids.get(value)} in the model"
                 for value in other[:SHOWN]
             )
             yield Problem(key, f"the metadata has other ids of {name!r} ({len(other)} differ: {examples}).")
     for name, row in card.statistics.items():
-        held = metadata.selected_columns_statistics.get(name, row)
-        if not (
-            math.isclose(held.mean, row.mean, rel_tol=1e-6) and math.isclose(held.std, row.std, rel_tol=1e-6)
-        ):
+        stated_row = metadata.selected_columns_statistics.get(name, row)
+        pairs = (stated_row.mean, row.mean), (stated_row.std, row.std)
+        if not all(math.isclose(*pair, rel_tol=1e-6) for pair in pairs):
             yield Problem(
                 key,
-                f"the metadata standardises {name!r} by mean {held.mean:g} and std {held.std:g}, the model "
-                f"by mean {row.mean:g} and std {row.std:g}.",
+                f"the metadata standardises {name!r} by mean {stated_row.mean:g} and std {stated_row.std:g}, "
+                f"the model by mean {row.mean:g} and std {row.std:g}.",
             )

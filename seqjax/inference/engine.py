@@ -17,17 +17,21 @@ from jaxtyping import Bool, Float, Float32, Num
 from seqjax.artifacts.card import ModelCard
 from seqjax.artifacts.model_files import dropout_feed, graph_feed
 from seqjax.errors import ArtifactError
-from seqjax.inference.sample import SPREAD
+from seqjax.inference.sample import SPREAD, Reading
 from seqjax.model.distributions import DISTRIBUTIONS, Distribution
 
 if TYPE_CHECKING:
     import onnxruntime
+
+    from seqjax.inference.jax_engine import Scan
 
 ROWS_A_CORE = 32
 """Windows that a graph computes at once for each core: larger ones fall out of the cache, and are slower."""
 
 Columns = Mapping[str, Num[np.ndarray, "B L"]]
 Outputs = dict[str, Float32[np.ndarray, "B P _"]]
+Feed = tuple[Columns, Bool[np.ndarray, "B L"]]
+"""What `Engine.predict` is given."""
 
 
 @runtime_checkable
@@ -49,6 +53,23 @@ class Engine(Protocol):
         Returns:
           What the model states of each target, such as log-probabilities (B, P, C) or standardised values
           (B, P, 1); see `seqjax.model.distributions`. Of an embedding model, `embedding` (B, P, D).
+        """
+        ...
+
+
+@runtime_checkable
+class ScanningEngine(Engine, Protocol):
+    """An engine that also continues windows in compiled functions, unless it drops."""
+
+    drops: bool
+
+    def scan(self, reading: Reading, *, rolling: bool) -> "Scan":
+        """The functions that continue windows.
+
+        Args:
+          reading: What is read at each step; its values are fed back.
+          rolling: Whether keys and values are kept, rather than each window computed again; needs rotary
+            positions.
         """
         ...
 

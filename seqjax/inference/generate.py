@@ -8,17 +8,18 @@ that begin at slot k, so the window slides and nothing is copied.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int64, Shaped
 
 from seqjax.console import Advance, progress
-from seqjax.inference.engine import Engine
-from seqjax.inference.jax_engine import JaxEngine, Scan
-from seqjax.inference.predict import Feed
+from seqjax.inference.engine import Engine, Feed, ScanningEngine
 from seqjax.inference.sample import Reader, Reading, Readout, joined
 from seqjax.windows.windows import Windows
+
+if TYPE_CHECKING:
+    from seqjax.inference.jax_engine import Scan
 
 LARGEST_KEPT = 2**24
 """Numbers of kept distributions that one dispatch may return."""
@@ -57,16 +58,15 @@ def generate(
       read: What to keep of the outputs; its values are fed back.
       steps: How many predictions to make, at least 1.
       batch_size: The most windows a batch (devices that share it get equally many).
-      cache: Compute each window again, or go on from kept keys and values (a `JaxEngine` alone does).
+      cache: Compute each window again, or go on from kept keys and values (a `ScanningEngine` alone does).
 
     Returns:
       The readouts of each step, the steps along the second axis: (S, steps).
     """
     rows = len(start[1])
     uniforms = read.further(rows, steps)
-    scan = None
-    if isinstance(engine, JaxEngine) and not engine.drops:
-        scan = engine.scan(read.reading, rolling=cache == "rolling")
+    can_scan = isinstance(engine, ScanningEngine) and not engine.drops
+    scan = engine.scan(read.reading, rolling=cache == "rolling") if can_scan else None
     parts = []
     with progress("Autoregression", rows * steps, "items") as bar:
         run = _Run(engine, read, scan, bar)
@@ -75,8 +75,7 @@ def generate(
             own_first = None if first is None else {name: first[name][chunk] for name in inputs}
             numbers = {name: values[chunk] for name, values in uniforms.items()}
             parts.append(_continued(run, _Batch(inputs, start[1][chunk], own_first, numbers, steps)))
-    whole = joined(parts)
-    return Readout(*({name: values[:rows] for name, values in field.items()} for field in whole))
+    return joined(parts).map(lambda values: values[:rows])
 
 
 def steps_at_once(reading: Reading, classes: Mapping[str, int], *, rows: int, steps: int) -> int:
@@ -98,7 +97,7 @@ class _Run(NamedTuple):
 
     engine: Engine
     read: Reader
-    scan: Scan | None
+    scan: "Scan | None"
     bar: Advance
 
 
@@ -137,14 +136,13 @@ def _by_scan(run: _Run, batch: _Batch, first: Mapping[str, Shaped[np.ndarray, "B
     beyond = -steps % most
     uniforms = {name: np.pad(values, ((0, 0), (0, beyond))) for name, values in batch.uniforms.items()}
     state = run.scan.begin(batch.inputs, batch.valid_mask, first)
-    taken = []
+    readouts = []
     for done in range(0, steps, most):
         numbers = {name: values[:, done : done + most] for name, values in uniforms.items()}
         state, readout = run.scan.advance(state, numbers, steps=most)
-        taken.append(readout)
+        readouts.append(readout)
         run.bar.advance(rows * min(most, steps - done))
-    whole = joined(taken, axis=1)
-    return Readout(*({name: values[:, :steps] for name, values in field.items()} for field in whole))
+    return joined(readouts, axis=1).map(lambda values: values[:, :steps])
 
 
 def _by_step(run: _Run, batch: _Batch, first: Mapping[str, Shaped[np.ndarray, "B"]]) -> Readout:
@@ -154,17 +152,17 @@ def _by_step(run: _Run, batch: _Batch, first: Mapping[str, Shaped[np.ndarray, "B
     columns = {name: np.pad(values, ((0, 0), (0, steps))) for name, values in batch.inputs.items()}
     for name, column in columns.items():
         column[:, length] = first[name]
-    taken = []
+    readouts = []
     for step in range(1, steps + 1):
         window = slice(step, step + length)
         inputs = {name: column[:, window] for name, column in columns.items()}
         numbers = {name: values[:, step - 1 : step] for name, values in batch.uniforms.items()}
-        taken.append(run.read.read(run.engine.predict(inputs, valid[:, window]), numbers))
+        readouts.append(run.read.read(run.engine.predict(inputs, valid[:, window]), numbers))
         if step < steps:
             for name, column in columns.items():
-                column[:, step + length] = taken[-1].values[name][:, 0]
+                column[:, step + length] = readouts[-1].values[name][:, 0]
         run.bar.advance(rows)
-    return joined(taken, axis=1)
+    return joined(readouts, axis=1)
 
 
 def _even_chunks(rows: int, most: int, *, devices: int) -> Iterator[Int64[np.ndarray, "B"]]:

@@ -1,9 +1,27 @@
-"""The inputs that a configuration of `infer` or `evaluate` names: metadata, data, and its windows."""
+"""The data that a configuration of `infer` or `evaluate` names, as windows, a part at a time.
 
-from collections.abc import Iterator, Sequence
+The data is preprocessed, or a raw table in the documented input format, which is encoded with the model's own
+maps. A value that these lack becomes `other`, and an empty category `unknown`. A sequence gives its newest
+window, or windows that end at its last item and at every `stride`-th before it, as far as the items that they
+predict have a history; where there are too few items for a window, it is padded on the left.
+
+The rows of a raw table that is not small are read twice: once to check every one, once to be encoded. So a
+mistake in the last row is seen before anything is computed, and memory stays bounded by the longest
+sequence.
+"""
+
+import bisect
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TypeAlias, cast, get_args
+
+import numpy as np
+import polars as pl
+from jaxtyping import Int64
 
 from seqjax.artifacts.card import ModelCard
 from seqjax.config.base import suggestion
@@ -12,17 +30,38 @@ from seqjax.config.infer import InferConfig
 from seqjax.config.load import resolve_path, resolve_split
 from seqjax.config.metadata import Metadata
 from seqjax.config.resolve import load_metadata
-from seqjax.config.schema import TableFormat
-from seqjax.data.formats import format_of
-from seqjax.data.tables import KEYS, open_files
+from seqjax.config.schema import ColumnKind, MissingReal, TableFormat
+from seqjax.data.columns import OTHER, Encoding, encode, numbers_of
+from seqjax.data.formats import FORMATS, format_of, window_blocks
+from seqjax.data.long_format import Padding
+from seqjax.data.sorting import OrderedRows
+from seqjax.data.splits import sequences
+from seqjax.data.table_files import TableFiles
+from seqjax.data.tables import KEYS, Selection, Table, TableReader, open_files
 from seqjax.errors import ConfigError, DataError, Problem
-from seqjax.inference.raw_tables import is_raw, raw_source
-from seqjax.inference.sources import Source, preprocessed_source
+from seqjax.windows.index import Slices
+from seqjax.windows.windows import Windows, cut, targets_once
+
+logger = logging.getLogger(__name__)
 
 LONG_FORMAT = "inputCol"
 """A column that every table has which preprocess wrote."""
+NUMBERS_AT_ONCE = 1 << 25
+"""Numbers that a model may return before they are written."""
 
 DataConfig: TypeAlias = InferConfig | EvaluateConfig
+
+
+@dataclass(frozen=True)
+class Source:
+    """Windows, in parts of whole sequences, so that memory stays bounded."""
+
+    parts: Callable[[], Iterator[Windows]]
+    """Reads them from the beginning."""
+    total: int | None = None
+    """Number of windows, where it is known."""
+    by_file: bool = False
+    """True where each part is a file whose results have a file of their own."""
 
 
 def metadata_of(config: DataConfig) -> Metadata | None:
@@ -115,3 +154,229 @@ def read_format_of(path: Path, metadata: Metadata | None) -> str:
     stated = metadata.write_format if metadata is not None else None
     within = (format_of(file) for file in sorted(path.iterdir())) if path.is_dir() else iter(())
     return format_of(path) or next(filter(None, within), None) or stated or "parquet"
+
+
+# Preprocessed data
+# ------------------------------------------------------------------------------------
+
+
+def preprocessed_source(
+    path: Path,
+    read_format: str,
+    card: ModelCard,
+    *,
+    columns: Sequence[str] | None = None,
+    padding: Padding = "null",
+    each_target: bool = False,
+) -> Source:
+    """The windows of preprocessed data, as a model reads them.
+
+    Args:
+      path: The data.
+      read_format: A format of preprocessed data.
+      card: The model.
+      columns: The columns to read; None reads the model's inputs.
+      padding: The mark of padded slots in the long format.
+      each_target: Whether to cut windows anew, so that each target is predicted once, rather than to take
+        them as they are.
+    """
+    schema = card.column_schema
+    kinds: dict[str, ColumnKind] = {name: schema.columns[name] for name in columns or schema.inputs}
+    by_file = read_format in FORMATS and FORMATS[read_format].by_file
+
+    def parts() -> Iterator[Windows]:
+        blocks = window_blocks(
+            path, read_format, column_kinds=kinds, padding=padding, n_classes=schema.n_classes
+        )
+        is_empty = True
+        for block in filter(len, blocks):
+            windows = replace(block.crop(schema.seq_length), min_history=card.min_history)
+            if each_target:
+                count = card.model_spec.prediction_length
+                listed = windows if FORMATS[read_format].native else targets_once(windows, count)
+                windows = listed.ending_at_targets(count)
+            if not len(windows):
+                continue
+            is_empty = False
+            yield from [windows] if by_file else in_parts(windows, windows_at_once(card))
+        if is_empty:
+            raise DataError(f"{path} holds no windows, so there is nothing to predict.")
+
+    return Source(parts, by_file=by_file)
+
+
+def in_parts(windows: Windows, most: int) -> Iterator[Windows]:
+    """Windows cut into parts of whole sequences, of at most `most` windows unless a sequence has more.
+
+    Args:
+      windows: Windows; where those of a sequence do not lie together, they are one part.
+      most: How many a part.
+    """
+    runs = windows.runs
+    begins = np.flatnonzero(np.append(True, runs.sequence_id[1:] != runs.sequence_id[:-1]))
+    if len(windows) <= most or len(np.unique(runs.sequence_id[begins])) < len(begins):
+        yield windows
+        return
+    run_ends = [*begins[1:].tolist(), len(runs)]
+    ends = [*runs.first_window[begins[1:]].tolist(), len(windows)]
+    first = run = 0
+    while first < len(windows):
+        # The last sequence that ends in time, or else the next one.
+        place = max(bisect.bisect_right(ends, first + most) - 1, bisect.bisect_right(ends, first))
+        yield replace(windows, runs=runs.taken(slice(run, run_ends[place])))
+        first, run = ends[place], run_ends[place]
+
+
+def windows_at_once(card: ModelCard) -> int:
+    """The number of windows to infer before results are written, so that outputs are of a bounded size."""
+    schema, spec = card.column_schema, card.model_spec
+    if card.kind == "embedding":
+        width = spec.dim_model * len(card.embedding_layers or (0,))
+    else:
+        width = sum(schema.head_width(name) for name in schema.targets)
+    return max(NUMBERS_AT_ONCE // (width * spec.prediction_length), 1)
+
+
+# Raw tables
+# ------------------------------------------------------------------------------------
+
+
+def is_raw(header: Sequence[str]) -> bool:
+    """Tells a table that is raw from one that is preprocessed, by its columns."""
+    return set(KEYS) <= set(header)
+
+
+@contextmanager
+def raw_source(
+    files: TableFiles,
+    card: ModelCard,
+    *,
+    columns: Sequence[str] | None = None,
+    stride: int | None = None,
+    missing_real: MissingReal | None = None,
+) -> Iterator[Source]:
+    """The windows of a raw table, which is checked as a whole.
+
+    Args:
+      files: The table.
+      card: The model: its columns, maps, statistics and seq_length.
+      columns: The columns to read; None reads the model's inputs.
+      stride: The step between the ends of the windows of a sequence; None gives its newest window alone.
+      missing_real: Meaning of an empty cell of a real column; None is that of the model's own data.
+
+    Yields:
+      The windows, in the order of sequenceId and itemPosition; readable until the block ends.
+
+    Raises:
+      DataError: The table cannot be used; the message names file, column, row and value, and what to do.
+    """
+    names = list(columns or card.column_schema.inputs)
+    kinds = card.column_schema.columns
+    chosen = Selection(
+        names,
+        columns_from="the model's columns",
+        roles={name: kinds[name] for name in names},
+        roles_from="the model",
+        missing_real=missing_real or card.missing_real,
+    )
+    with TemporaryDirectory(prefix="seqjax-") as folder:
+        encoding = _encoding(card, names)
+        reader = TableReader(files, chosen).typed(Path(folder) / "table", encoding.id_maps)
+        table = _RawTable(OrderedRows(reader, Path(folder) / "sorted"), card, encoding, stride)
+        yield Source(table.parts, total=table.survey())
+
+
+@dataclass
+class _RawTable:
+    rows: OrderedRows
+    card: ModelCard
+    encoding: Encoding
+    stride: int | None
+    _held: list[Table] | None = None
+    """All rows, where they are few."""
+
+    def survey(self) -> int:
+        """Checks every row, and returns the number of windows."""
+        self._held, count = [], 0
+        for table in self.rows.chunks():
+            count += self._count(self._slices(table).length)
+            # Rows that make one chunk are few enough to keep.
+            self._held = [table] if self._held == [] else None
+        return count
+
+    def parts(self) -> Iterator[Windows]:
+        """The windows of some whole sequences at a time."""
+        unseen = dict.fromkeys(self.encoding.id_maps, 0)
+        for table in self._held or self.rows.chunks():
+            encoded = encode(_matched(table.features, self.encoding), self.encoding)
+            for name in unseen:
+                unseen[name] += int(np.count_nonzero(encoded[name] == OTHER))
+            windows = cut(
+                self._slices(table), encoded, table.item_position, seq_length=self._seq_length, stride=1
+            )
+            windows = replace(windows, min_history=self.card.min_history)
+            if self.stride is not None:
+                windows = windows.ending_at_targets(self.stride)
+            if len(windows):
+                yield from in_parts(windows, windows_at_once(self.card))
+        for name, count in unseen.items():
+            if count:
+                logger.info("Column %r: rows with a value that the model does not know: %d.", name, count)
+
+    def _count(self, length: Int64[np.ndarray, "S"]) -> int:
+        """The number of windows of sequences, or of their newest rows, of so many rows."""
+        if self.stride is None:
+            return len(length)
+        return int((-(-np.maximum(length - self.card.min_history, 0) // self.stride)).sum())
+
+    @property
+    def _seq_length(self) -> int:
+        return self.card.column_schema.seq_length
+
+    def _slices(self, table: Table) -> Slices:
+        slices = sequences(table.sequence_id)
+        if self.stride is not None:
+            return slices
+        length = np.minimum(slices.length, self._seq_length + 1)
+        return Slices(slices.sequence_id, slices.start + slices.length - length, length)
+
+
+def _encoding(card: ModelCard, names: Sequence[str]) -> Encoding:
+    kinds = card.column_schema.columns
+    for name in names:
+        if name not in (card.id_maps if kinds[name] == "categorical" else card.statistics):
+            what = "id map" if kinds[name] == "categorical" else "mean and standard deviation"
+            raise DataError(
+                f"The model holds no {what} of column {name!r}, so it cannot read raw tables. Run preprocess "
+                "with the metadata that it was trained with, and infer from the result."
+            )
+    return Encoding(
+        {name: card.id_maps[name] for name in names if kinds[name] == "categorical"},
+        {name: card.statistics[name] for name in names if kinds[name] == "real"},
+    )
+
+
+def _matched(features: pl.DataFrame, encoding: Encoding) -> pl.DataFrame:
+    """Features whose categorical numbers are written as the maps have them; real columns stay as they are.
+
+    Integers become floats where a program writes a column with an empty cell, and the other way round.
+    """
+    columns = []
+    for column in features:
+        ids = encoding.id_maps.get(column.name)
+        kind = None if ids is None else numbers_of(ids)
+        if kind == "whole" and column.dtype.is_float():
+            column = _as_whole(column)
+        elif kind == "decimal" and column.dtype.is_integer():
+            column = column.cast(pl.Float64)
+        columns.append(column)
+    return pl.DataFrame(columns)
+
+
+def _as_whole(column: pl.Series) -> pl.Series:
+    """The text of floats, of whole ones as integers have it."""
+    value = pl.col(column.name)
+    # Null where no integer of 64 bits is near.
+    integer = value.cast(pl.Int64, strict=False)
+    text = pl.when(integer == value).then(integer.cast(pl.String)).otherwise(value.cast(pl.String))
+    return column.to_frame().select(text).to_series()

@@ -14,10 +14,13 @@ leaving the device. Rows may be shared among devices, each of which continues it
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float32, Shaped
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jaxtyping import Array, Bool, Float32, Shaped
 
 from seqjax.artifacts.card import ModelCard
 from seqjax.artifacts.model_files import forward_function, graph_feed
@@ -26,12 +29,9 @@ from seqjax.inference.engine import Columns, Outputs
 from seqjax.inference.sample import Reading, Readout, widened
 from seqjax.interop.names import from_sequifier
 from seqjax.interop.onnx_session import DEVICES
-
-if TYPE_CHECKING:
-    import jax
-    from jax.sharding import NamedSharding
-
-    from seqjax.model.functional import GraphDef
+from seqjax.model.dropout import Dropout
+from seqjax.model.functional import GraphDef, abstract, merge
+from seqjax.model.transformer import stated
 
 LARGEST_FILLING = 4
 """A batch is filled up to at most so many times its size."""
@@ -56,7 +56,7 @@ class JaxEngine:
 
         Args:
           parameters: Arrays by sequifier's names, as a torch file holds them.
-          card: What the model says about itself.
+          card: The description of the model.
           device: auto, cpu, cuda or cuda:N.
           distributed: Whether to use all local devices of that kind.
           dropout_seed: Makes it drop as training did, anew at every call, and engines of the same seed alike,
@@ -66,11 +66,6 @@ class JaxEngine:
           ArtifactError: The parameters are not those of the card's model.
           ConfigError: There is no such device.
         """
-        import jax
-        from jax.sharding import AxisType, NamedSharding, PartitionSpec
-
-        from seqjax.model.functional import abstract
-
         self.card = card
         self.drops = dropout_seed is not None
         self._graphdef, shapes = abstract(card.column_schema, card.model_spec)
@@ -89,8 +84,6 @@ class JaxEngine:
 
     def predict(self, inputs: Columns, valid_mask: Bool[np.ndarray, "B L"]) -> Outputs:
         """The outputs; see `Engine.predict`."""
-        import jax
-
         count = len(valid_mask)
         size = self._size(count)
         self._calls += 1
@@ -102,13 +95,7 @@ class JaxEngine:
         return self.card.by_target(np.asarray(value)[:count] for value in values)
 
     def scan(self, reading: Reading, *, rolling: bool) -> "Scan":
-        """The functions that continue windows.
-
-        Args:
-          reading: What is read at each step; its values are fed back.
-          rolling: Whether keys and values are kept, rather than each window computed again; needs rotary
-            positions.
-        """
+        """The functions that continue windows; see `ScanningEngine.scan`."""
         key = reading, rolling
         if key not in self._scans:
             self._scans[key] = Scan(
@@ -127,17 +114,13 @@ class JaxEngine:
 
 
 def _dropped(
-    graphdef: "GraphDef",
+    graphdef: GraphDef,
     card: ModelCard,
     seed: np.uint32,
     params: dict[str, Any],
-    call: "jax.Array",
-    *arrays: "jax.Array",
-) -> "tuple[jax.Array, ...]":
-    import jax
-
-    from seqjax.model.dropout import Dropout
-
+    call: jax.Array,
+    *arrays: jax.Array,
+) -> tuple[jax.Array, ...]:
     drop = Dropout(card.dropout, jax.random.fold_in(jax.random.key(seed), call))
     return forward_function(graphdef, card, drop=drop)(params, *arrays)
 
@@ -150,17 +133,15 @@ def _filled(values: Shaped[np.ndarray, "B L"], size: int) -> Shaped[np.ndarray, 
 
 def _devices(name: str, *, distributed: bool) -> Sequence[Any]:
     """The device of that name, or all local ones of its kind."""
-    import jax
-
     kind, _, number = name.partition(":")
     try:
         if kind not in DEVICES:
             raise ValueError(kind)
-        found = jax.local_devices(backend=None if kind == "auto" else kind)
-        return found if distributed else [found[int(number or 0)]]
+        devices = jax.local_devices(backend=None if kind == "auto" else kind)
+        return devices if distributed else [devices[int(number or 0)]]
     except (RuntimeError, IndexError, ValueError):
-        there = ", ".join(str(device) for device in jax.devices())
-        message = f"must be auto, cpu, cuda or cuda:N (found {name!r}); jax sees {there}. Set device: cpu."
+        seen = ", ".join(map(str, jax.devices()))
+        message = f"must be auto, cpu, cuda or cuda:N (found {name!r}); jax sees {seen}. Set device: cpu."
         raise ConfigError("The configuration of inference", [Problem("device", message)]) from None
 
 
@@ -168,7 +149,7 @@ class State(NamedTuple):
     """State that B rows carry from step to step, on the device."""
 
     newest: dict[str, Any]
-    """Each input column: the newest L items (B, L), or the newest one (B, 1) beside a cache."""
+    """Each input column: the newest L items (B, L), or with a cache the newest alone (B, 1)."""
     memory: Any
     """True where one of the L is a real item, bool (B, L); or a `Cache`."""
 
@@ -178,12 +159,12 @@ class Scan:
 
     def __init__(
         self,
-        graphdef: "GraphDef",
+        graphdef: GraphDef,
         params: Mapping[str, Any],
         reading: Reading,
         *,
         rolling: bool,
-        by_row: "NamedSharding",
+        by_row: NamedSharding,
     ) -> None:
         """Prepares the compiled functions.
 
@@ -194,14 +175,13 @@ class Scan:
           rolling: Whether keys and values are kept, rather than each window computed again.
           by_row: How rows are shared among the devices.
         """
-        import jax
-
+        self._graphdef = graphdef
         self._params = params
         self._reading = reading
+        self._rolling = rolling
         self._by_row = by_row
-        self._begin = jax.jit(partial(_begin, graphdef, rolling=rolling))
-        step = partial(_step, graphdef, reading, rolling=rolling)
-        self._advance = jax.jit(partial(_advance, step), static_argnames="steps", donate_argnames="state")
+        self._begin = jax.jit(self._traced_begin)
+        self._advance = jax.jit(self._traced_advance, static_argnames="steps", donate_argnames="state")
 
     @property
     def devices(self) -> int:
@@ -221,8 +201,6 @@ class Scan:
           valid_mask: Which positions hold a real item.
           first: What the windows predict, by input column: the items that the first step sees.
         """
-        import jax
-
         columns = {name: _narrow(values) for name, values in inputs.items()}
         items = {name: _narrow(first[name])[:, None] for name in columns}
         arrays = jax.device_put((columns, valid_mask, items), self._by_row)
@@ -239,85 +217,58 @@ class Scan:
           uniforms: The random numbers of the steps, by sampled target.
           steps: How many.
         """
-        import jax
-
         numbers = jax.device_put(dict(uniforms), self._by_row)
         with jax.default_matmul_precision("highest"):
             state, taken = self._advance(self._params, state, numbers, steps=steps)
         values, log_probs = jax.device_get(taken)
         return state, Readout({name: widened(column) for name, column in values.items()}, log_probs)
 
+    def _traced_begin(
+        self,
+        params: dict[str, Any],
+        columns: dict[str, Shaped[Array, "B L"]],
+        valid: Bool[Array, "B L"],
+        items: dict[str, Shaped[Array, "B 1"]],
+    ) -> State:
+        if self._rolling:
+            return State(items, merge(self._graphdef, params).remember(columns, valid)[1])
+        newest = {name: _slid(values, items[name]) for name, values in columns.items()}
+        return State(newest, _slid(valid, jnp.ones_like(valid[:, :1])))
 
-def _begin(
-    graphdef: "GraphDef",
-    params: dict[str, Any],
-    columns: "dict[str, jax.Array]",
-    valid: "jax.Array",
-    items: "dict[str, jax.Array]",
-    *,
-    rolling: bool,
-) -> State:
-    import jax.numpy as jnp
+    def _traced_advance(
+        self,
+        params: dict[str, Any],
+        state: State,
+        uniforms: dict[str, Float32[Array, "B steps"]],
+        *,
+        steps: int,
+    ) -> tuple[State, Any]:
+        by_step = {name: jnp.swapaxes(values, 0, 1) for name, values in uniforms.items()}
+        state, taken = jax.lax.scan(partial(self._step, params), state, by_step, length=steps)
+        return state, jax.tree.map(lambda values: jnp.swapaxes(values, 0, 1), taken)
 
-    from seqjax.model.functional import merge
-
-    if rolling:
-        return State(items, merge(graphdef, params).remember(columns, valid)[1])
-    newest = {name: _slid(values, items[name]) for name, values in columns.items()}
-    return State(newest, _slid(valid, jnp.ones_like(valid[:, :1])))
-
-
-def _advance(
-    step: Any,  # noqa: ANN401
-    params: dict[str, Any],
-    state: State,
-    uniforms: "dict[str, jax.Array]",
-    *,
-    steps: int,
-) -> tuple[State, Any]:
-    import jax
-    import jax.numpy as jnp
-
-    by_step = {name: jnp.swapaxes(values, 0, 1) for name, values in uniforms.items()}
-    state, taken = jax.lax.scan(partial(step, params), state, by_step, length=steps)
-    return state, jax.tree.map(lambda values: jnp.swapaxes(values, 0, 1), taken)
-
-
-def _step(
-    graphdef: "GraphDef",
-    reading: Reading,
-    params: dict[str, Any],
-    state: State,
-    uniforms: "dict[str, jax.Array]",
-    *,
-    rolling: bool,
-) -> tuple[State, Any]:
-    """One prediction of every row; its readout is (B,) values and (B, C) log-probabilities."""
-    import jax.numpy as jnp
-
-    from seqjax.model.functional import merge
-    from seqjax.model.transformer import stated
-
-    model = merge(graphdef, params)
-    if rolling:
-        raw, memory = model.proceed(state.newest, state.memory)
-        outputs = stated(raw, dict(reading.targets))
-    else:
-        outputs = model.predict(state.newest, state.memory)
-        memory = _slid(state.memory, jnp.ones_like(state.memory[:, :1]))
-    values = reading.values(outputs, {name: numbers[:, None] for name, numbers in uniforms.items()})
-    newest = {}
-    for name, held in state.newest.items():
-        item = values[name].astype(held.dtype)
-        newest[name] = item if rolling else _slid(held, item)
-    taken = {name: column[:, 0] for name, column in values.items()}
-    return State(newest, memory), (taken, {name: outputs[name][:, 0] for name in reading.kept})
+    def _step(
+        self, params: dict[str, Any], state: State, uniforms: dict[str, Float32[Array, "B"]]
+    ) -> tuple[State, Any]:
+        """One prediction of every row; its readout is (B,) values and (B, C) log-probabilities."""
+        reading, model = self._reading, merge(self._graphdef, params)
+        if self._rolling:
+            raw, memory = model.proceed(state.newest, state.memory)
+            outputs = stated(raw, dict(reading.targets))
+        else:
+            outputs = model.predict(state.newest, state.memory)
+            memory = _slid(state.memory, jnp.ones_like(state.memory[:, :1]))
+        values = reading.values(outputs, {name: numbers[:, None] for name, numbers in uniforms.items()})
+        newest = {}
+        for name, column in state.newest.items():
+            item = values[name].astype(column.dtype)
+            newest[name] = item if self._rolling else _slid(column, item)
+        taken = {name: column[:, 0] for name, column in values.items()}
+        return State(newest, memory), (taken, {name: outputs[name][:, 0] for name in reading.kept})
 
 
-def _slid(window: "jax.Array", item: "jax.Array") -> "jax.Array":
-    """The window (B, L) without its oldest slot and with one more."""
-    import jax.numpy as jnp
-
+def _slid(window: Shaped[Array, "B L"], item: Shaped[Array, "B 1"]) -> Shaped[Array, "B L"]:
+    """The window without its oldest slot and with one more."""
     return jnp.concatenate([window[:, 1:], item], axis=1)
 
 

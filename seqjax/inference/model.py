@@ -26,13 +26,10 @@ from seqjax.config.schema import MissingReal, WindowFormat
 from seqjax.data.table_files import FrameFile
 from seqjax.errors import ConfigError, Problem
 from seqjax.inference.assertions import contradictions
-from seqjax.inference.engine import AveragingEngine, Engine
+from seqjax.inference.engine import AveragingEngine, Engine, ScanningEngine
 from seqjax.inference.generate import last_windows
-from seqjax.inference.inputs import metadata_of, source_of
-from seqjax.inference.jax_engine import JaxEngine
+from seqjax.inference.inputs import Source, metadata_of, raw_source, source_of
 from seqjax.inference.opening import card_from_training, open_engine
-from seqjax.inference.raw_tables import raw_source
-from seqjax.inference.sources import Source
 from seqjax.inference.tables import Output, Outputs, outputs
 from seqjax.windows.windows import taken
 
@@ -178,7 +175,7 @@ class Model:
     def check(self, config: InferConfig, metadata: Metadata | None = None) -> None:
         """Raises a `ConfigError` with everything in which a configuration contradicts the model."""
         problems = list(contradictions(config, metadata, self.card))
-        scans = isinstance(self._engine, JaxEngine) and not self._engine.drops
+        scans = isinstance(self._engine, ScanningEngine) and not self._engine.drops
         if config.generation_cache == "rolling" and not scans:
             message = (
                 "rolling runs in JAX alone: name the .pt file of the model (export_pt: true), or use exact."
@@ -210,8 +207,9 @@ class Model:
             return raw_source(FrameFile(table), self.card, stride=config.stride, missing_real=missing)
         if isinstance(table, str | PathLike):
             return source_of(config, metadata_of(config), Path(table), self.card)
-        found = type(table).__name__
-        message = f"must be a polars DataFrame or a path (found a {found}: convert or collect it)."
+        message = (
+            f"must be a polars DataFrame or a path (found a {type(table).__name__}: convert or collect it)."
+        )
         raise ConfigError("The call", [Problem("table", message)])
 
 
@@ -227,10 +225,20 @@ def load(path: str | PathLike[str], **settings: str | None) -> Model:
       ConfigError: There is no such device, or no training configuration where one is needed.
     """
     config = validate(InferConfig, {"model_path": str(path), **settings}, "load_model")
-    place = resolve_model_path(
-        config.project_root, str(path), kind=config.model_type, model_name=config.model_name
-    )
-    return Model.opened(place, config)
+    return Model.opened(model_paths(config)[0], config)
+
+
+def model_paths(config: InferConfig) -> list[Path]:
+    """The model files that a configuration names.
+
+    Raises:
+      ArtifactError: There is no such file.
+    """
+    names = [config.model_path] if isinstance(config.model_path, str) else config.model_path
+    return [
+        resolve_model_path(config.project_root, name, kind=config.model_type, model_name=config.model_name)
+        for name in names
+    ]
 
 
 def _newest(source: Source) -> Source:

@@ -28,7 +28,6 @@ from seqjax.config.resolve import load_metadata, resolve_schema
 from seqjax.config.train import TrainConfig
 from seqjax.errors import ArtifactError, ConfigError, Problem
 from seqjax.inference.engine import Columns, Engine, OnnxEngine, Outputs, without_dropout
-from seqjax.inference.jax_engine import JaxEngine
 from seqjax.interop.onnx_session import open_session
 
 if TYPE_CHECKING:
@@ -90,8 +89,8 @@ class SequifierOnnxEngine:
                 f"training configuration says {len(card.inputs)} and {len(card.outputs)}. Name the "
                 "configuration that the model was trained with (training_config_path)."
             )
-        fixed = [value.shape[0] for value in session.get_inputs() if isinstance(value.shape[0], int)]
-        self._batch = fixed[0] if fixed else None
+        sizes = (value.shape[0] for value in session.get_inputs())
+        self._batch = next((size for size in sizes if isinstance(size, int)), None)
 
     def predict(self, inputs: Columns, valid_mask: Bool[np.ndarray, "B L"]) -> Outputs:
         """The outputs; see `Engine.predict`."""
@@ -141,6 +140,8 @@ def open_engine(
                 f"{path.name} is run by jax, which is not installed. Install it (pip install seqjax), or "
                 "export the model as .onnx."
             )
+        from seqjax.inference.jax_engine import JaxEngine
+
         return JaxEngine(
             model.parameters,
             model.card or describe(model.kind),

@@ -5,7 +5,7 @@ streams of such numbers, one for the rows of windows and one for what is generat
 the batch size nor the engine nor the other targets change what is drawn.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from seqjax.config.schema import HeadName
 from seqjax.model.distributions import AS_PREDICTED, DISTRIBUTIONS, SamplingRule
 
 SPREAD = "standard deviation of "
-"""Begins the name of an output that says how far passes with dropout lie apart; see `AveragingEngine`."""
+"""Begins the name of the output for the spread of another over passes with dropout; see `AveragingEngine`."""
 
 
 class Readout(NamedTuple):
@@ -30,6 +30,10 @@ class Readout(NamedTuple):
     spread: Mapping[str, Float[np.ndarray, "N P moments"]] = MappingProxyType({})
     """By target, of passes with dropout: mean and standard deviation of the value, or of the probability of
     the class that is the value, (N, P, 2)."""
+
+    def map(self, function: Callable[[Shaped[np.ndarray, "..."]], Shaped[np.ndarray, "..."]]) -> "Readout":
+        """The readout whose arrays are the results of `function` for these."""
+        return Readout(*({name: function(values) for name, values in field.items()} for field in self))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import polars as pl
-from jaxtyping import Float, Int, Int64
+from jaxtyping import Float, Int64
 
 from seqjax.artifacts.card import ModelCard
 from seqjax.config.infer import InferConfig
@@ -17,8 +17,8 @@ from seqjax.console import progress
 from seqjax.data.columns import class_labels, decode_ids, denormalise
 from seqjax.inference.engine import Engine
 from seqjax.inference.forecast import Embeddings, Forecast, embed, forecast
+from seqjax.inference.inputs import Source
 from seqjax.inference.sample import Reader
-from seqjax.inference.sources import Source
 from seqjax.model.distributions import DISTRIBUTIONS, SamplingRule, distribution_of
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -102,26 +102,22 @@ def quantile_table(forecast: Forecast, card: ModelCard, targets: Sequence[str]) 
 def frequency_table(forecast: Forecast, card: ModelCard, target: str) -> pl.DataFrame:
     """One row a continued item: its keys, then the share of samples (Float32) of each class, by label."""
     keys, rows = _items(forecast)
-    classes = card.column_schema.n_classes[target]
-    shares = class_shares(forecast.values[target][rows], classes)
+    classes, (items, samples) = card.column_schema.n_classes[target], rows.shape
+    flat = forecast.values[target][rows] + classes * np.arange(items)[:, None]
+    counts = np.bincount(flat.reshape(-1), minlength=classes * items).reshape(-1, classes)
     labels = class_labels(card.id_maps.get(target, {}), classes)
-    return keys.hstack(pl.DataFrame(shares.astype(np.float32), schema=labels, orient="row"))
-
-
-def class_shares(ids: Int[np.ndarray, "I N"], classes: int) -> Float[np.ndarray, "I {classes}"]:
-    """The share of each class among the N samples of I items."""
-    flat = ids + classes * np.arange(len(ids))[:, None]
-    return np.bincount(flat.reshape(-1), minlength=classes * len(ids)).reshape(-1, classes) / ids.shape[1]
+    shares = (counts / samples).astype(np.float32)
+    return keys.hstack(pl.DataFrame(shares, schema=labels, orient="row"))
 
 
 def _items(forecast: Forecast) -> tuple[pl.DataFrame, Int64[np.ndarray, "I N"]]:
     """The keys of the items that were sampled, and the rows of each item's samples."""
     assert forecast.sample is not None
-    found = np.flatnonzero(forecast.sample >= 0)
-    number = forecast.sample[found]
+    sampled = np.flatnonzero(forecast.sample >= 0)
+    number = forecast.sample[sampled]
     # Each sequence's rows lie together, continuation after continuation, all of them equally long.
-    steps = int(np.argmax(number > 0)) or len(found)
-    rows = found.reshape(-1, number.max() + 1, steps).swapaxes(1, 2).reshape(-1, number.max() + 1)
+    steps = int(np.argmax(number > 0)) or len(sampled)
+    rows = sampled.reshape(-1, number.max() + 1, steps).swapaxes(1, 2).reshape(-1, number.max() + 1)
     first = rows[:, 0]
     keys = {"sequenceId": forecast.sequence_id[first], "itemPosition": forecast.item_position[first]}
     return pl.DataFrame(keys), rows

@@ -54,7 +54,7 @@ def export_onnx(
 ) -> None:
     """Writes `forward` as an ONNX file with a dynamic batch.
 
-    Parameters that are too large for one file lie beside it, in a file whose name has `.data` after it.
+    Parameters that are too large for one file are external data, in a file whose name has `.data` after it.
 
     Args:
       path: The file to create.
@@ -71,20 +71,22 @@ def export_onnx(
     model = _lower(forward, inputs, seq_length)
     _rename(model.graph, [item.name for item in inputs], outputs)
     _widen_ids(model.graph, inputs)
-    make_norms_fusible(model.graph)
+    if _squares_as_powers(model.graph):
+        _flatten_factors(model.graph)
     if dropout is not None:
         _enliven(model.graph, dropout)
     for key, value in description.items():
         model.metadata_props.add(key=key, value=value)
-    aside = {"save_as_external_data": True, "location": data_beside(path).name, "convert_attribute": False}
-    onnx.save_model(model, path, **(aside if _parameter_bytes(model.graph) > LARGEST_FILE else {}))
-    if data_beside(path).exists():
-        data_beside(path).chmod(path.stat().st_mode)  # Made for its owner alone.
+    data = external_data(path)
+    options = {"save_as_external_data": True, "location": data.name, "convert_attribute": False}
+    onnx.save_model(model, path, **(options if _parameter_bytes(model.graph) > LARGEST_FILE else {}))
+    if data.exists():
+        data.chmod(path.stat().st_mode)  # Made for its owner alone.
     onnx.checker.check_model(str(path), full_check=True)
 
 
-def data_beside(path: Path) -> Path:
-    """The file in which the parameters of a model lie, if they are too large for the file itself."""
+def external_data(path: Path) -> Path:
+    """The file of a model's external data: its parameters, if they are too large for the file itself."""
     return path.with_name(f"{path.name}.data")
 
 
@@ -127,7 +129,7 @@ def _lower(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Holds back what the exporter says about its own internals."""
+    """Silences warnings and log lines of the exporter."""
     loggers = [logging.getLogger(name) for name in _NOISY_LOGGERS]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -164,7 +166,7 @@ def _widen_ids(graph: "onnx.GraphProto", inputs: Sequence[GraphInput]) -> None:
     """Makes the int64 inputs int64, each cast to the int32 that the graph was traced with."""
     from onnx import TensorProto, helper
 
-    names, casts = _names_beside(graph), []
+    names, casts = _unused_names(graph), []
     for value, item in zip(graph.input, inputs, strict=True):
         if item.dtype != "int64":
             continue
@@ -187,7 +189,7 @@ def _enliven(graph: "onnx.GraphProto", dropout: LiveDropout) -> None:
     """
     from onnx import TensorProto, helper
 
-    names = _names_beside(graph)
+    names = _unused_names(graph)
     names.free(dropout.name)
     named = names.free
     one, zero, keep = named("one"), named("zero"), named("keep")
@@ -214,14 +216,8 @@ def _enliven(graph: "onnx.GraphProto", dropout: LiveDropout) -> None:
     graph.node.extend(nodes)
 
 
-def make_norms_fusible(graph: "onnx.GraphProto") -> None:
-    """Rewrites the squares and the factors of every normalisation in a graph."""
-    if _squares_as_powers(graph):
-        _flatten_factors(graph)
-
-
 def _squares_as_powers(graph: "onnx.GraphProto") -> bool:
-    """Writes x * x as x ** 2 where its mean is taken, and says whether there is any."""
+    """Writes x * x as x ** 2 where its mean is taken, and returns True if there is any."""
     import numpy as np
     from onnx import numpy_helper
 
@@ -233,7 +229,7 @@ def _squares_as_powers(graph: "onnx.GraphProto") -> bool:
     ]
     if not squares:
         return False
-    two = _names_beside(graph).free("two")
+    two = _unused_names(graph).free("two")
     graph.initializer.append(numpy_helper.from_array(np.array(2, np.float32), two))
     for node in squares:
         node.op_type = "Pow"
@@ -248,12 +244,12 @@ def _flatten_factors(graph: "onnx.GraphProto") -> None:
     readers = [name for node in graph.node for name in node.input]
     scaled: set[str] = set()
     for node in graph.node:
-        held = [name for name in node.input if name in constants]
-        if node.op_type not in ("Mul", "Add") or len(held) != 1 or readers.count(held[0]) != 1:
+        factors = [name for name in node.input if name in constants]
+        if node.op_type not in ("Mul", "Add") or len(factors) != 1 or readers.count(factors[0]) != 1:
             continue
-        other = next(name for name in node.input if name != held[0])
+        other = next(name for name in node.input if name != factors[0])
         maker = makers[other].op_type if other in makers else None
-        tensor = constants[held[0]]
+        tensor = constants[factors[0]]
         if (maker != "Div" and other not in scaled) or list(tensor.dims[:-1]) != [1] * (len(tensor.dims) - 1):
             continue
         del tensor.dims[:-1]
@@ -276,7 +272,7 @@ class Names:
         return name
 
 
-def _names_beside(graph: "onnx.GraphProto") -> Names:
-    """Names that a graph has not."""
+def _unused_names(graph: "onnx.GraphProto") -> Names:
+    """Names that no value of a graph has."""
     values = [value.name for value in [*graph.input, *graph.initializer]]
     return Names([*values, *(name for node in graph.node for name in (*node.input, *node.output))])

@@ -13,8 +13,6 @@ _ERRORS_ONLY = 3
 _CPU = "CPUExecutionProvider"
 _CUDA = "CUDAExecutionProvider"
 
-Provider = str | tuple[str, dict[str, int]]
-
 
 def open_session(
     path: Path, *, device: str = "cpu", dropout_seed: int | None = None
@@ -49,7 +47,7 @@ def open_session(
         raise ArtifactError(f"{path}: onnxruntime cannot load it as a model ({reason}).") from error
 
 
-def providers(device: str, available: list[str]) -> list[Provider]:
+def providers(device: str, available: list[str]) -> list[str | tuple[str, dict[str, int]]]:
     """The onnxruntime providers of a device, the preferred first.
 
     Args:

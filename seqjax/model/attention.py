@@ -30,7 +30,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from seqjax.config.model import ModelSpec
 from seqjax.model.dropout import Drop, Dropout, keep_all
-from seqjax.model.layers import Linear
+from seqjax.model.layers import Linear, at_least_float32
 from seqjax.model.mixer import Context
 
 
@@ -69,7 +69,7 @@ def rotate(x_BHTK: Float[Array, "B H T K"], by: Rotation | None) -> Float[Array,
     """Turns each position's pairs by that position's angles, in float32; None turns nothing."""
     if by is None:
         return x_BHTK
-    wide_BHTK = x_BHTK.astype(jnp.float32)
+    wide_BHTK = at_least_float32(x_BHTK)
     first, second = jnp.split(wide_BHTK, 2, axis=-1)
     turned_BHTK = jnp.concatenate([-second, first], axis=-1)
     cos, sin = (factor[None, None] for factor in by)
@@ -221,7 +221,7 @@ def _attend(
     rows = heads // groups * time
     scaled = jnp.reshape(q_BHTK * (1 / math.sqrt(width)), (-1, groups, rows, width))
     scores = jnp.matmul(scaled, jnp.transpose(k_BGSK, (0, 1, 3, 2)))
-    scores_BHTS = jnp.reshape(scores, (-1, heads, time, keys)).astype(jnp.float32) + bias
+    scores_BHTS = at_least_float32(jnp.reshape(scores, (-1, heads, time, keys))) + bias
     if isinstance(drop, Dropout):
         weights_BHTS = drop.softmax(scores_BHTS, v_BGSK.dtype)
     else:

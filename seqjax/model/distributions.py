@@ -28,7 +28,7 @@ _SMALLEST_SCALE = 1e-3
 """In standard deviations of the column. The square is the `eps` of torch's GaussianNLLLoss; a density of
 repeated values, such as rounded prices, has no bound otherwise."""
 _UNIT_SCALE = math.log(math.expm1(1 - _SMALLEST_SCALE))
-"""Added to the raw scale, so that a new head, which says 0, has the scale 1."""
+"""Added to the raw scale, so that a new head, whose outputs are 0, has the scale 1."""
 _MARGIN = 2.0**-24
 """Distance from 0 and 1 that a probability keeps before it is turned into a quantile."""
 
@@ -44,18 +44,13 @@ class SamplingRule:
     top_p: float | None = None
     """Only the fewest most probable classes are drawn that hold this probability together."""
 
-    @property
-    def cuts(self) -> bool:
-        """True if some classes may never be drawn."""
-        return self.top_k is not None or self.top_p is not None
-
 
 AS_PREDICTED = SamplingRule()
 """Draws from the distributions as they are."""
 
 
 class Distribution:
-    """A row of `DISTRIBUTIONS`; this one says a value and nothing about how far off it may be.
+    """A row of `DISTRIBUTIONS`; this one states a value without its uncertainty.
 
     Its losses differ by criterion: they are rows of `seqjax.training.objective.POINT_LOSSES`.
     """
@@ -160,7 +155,7 @@ class Categorical(Distribution):
         xp = parameters.__array_namespace__()
         wide = parameters.astype(np.float64) if xp is np else parameters
         scaled = wide if rule.temperature == 1 else wide / rule.temperature
-        if not rule.cuts:
+        if rule.top_k is None and rule.top_p is None:
             return _passed(xp, _weights(xp, scaled), uniform)
         order = xp.argsort(-scaled, axis=-1, stable=True)
         weights = _cut(xp, _weights(xp, xp.take_along_axis(scaled, order, axis=-1)), rule)
@@ -190,7 +185,7 @@ class Gaussian(Distribution):
     def parameters(self, raw: Float[Any, "*batch 2"]) -> Parameters:
         """Mean and standard deviation."""
         xp = raw.__array_namespace__()
-        wide = raw.astype(np.promote_types(raw.dtype, np.float32) if xp is np else xp.float32)
+        wide = raw.astype(xp.promote_types(raw.dtype, np.float32))
         shifted = wide[..., 1:] + np.float32(_UNIT_SCALE)
         softplus = xp.maximum(shifted, 0) + xp.log1p(xp.exp(-xp.abs(shifted)))
         return xp.concatenate([wide[..., :1], softplus + np.float32(_SMALLEST_SCALE)], axis=-1)

@@ -110,11 +110,11 @@ def random_words(key: Key[Array, ""], shape: tuple[int, ...]) -> UInt32[Array, "
       shape: (..., columns). A row has a start and an odd step of its own, both well mixed, and counts up by
         its step; what it counts is mixed once more. So an element costs one multiplication.
     """
-    one, other = jax.random.key_data(key)[:2]
-    one, other = (_mixed(seed + _mixed(~with_it)) for seed, with_it in ((one, other), (other, one)))
+    first, second = jax.random.key_data(key)[:2]
+    offset, salt = _mixed(first + _mixed(~second)), _mixed(second + _mixed(~first))
     *lead, columns = shape
-    start = _mixed(jax.lax.iota(jnp.uint32, math.prod(lead)) * jnp.uint32(0x9E3779B9) + one)
-    step = _mixed(start ^ other) | jnp.uint32(1)
+    start = _mixed(jax.lax.iota(jnp.uint32, math.prod(lead)) * jnp.uint32(0x9E3779B9) + offset)
+    step = _mixed(start ^ salt) | jnp.uint32(1)
     column = jax.lax.iota(jnp.uint32, columns).reshape(*(1 for _ in lead), columns)
     count = start.reshape(*lead, 1) + step.reshape(*lead, 1) * column
     return (count ^ (count >> 16)) * jnp.uint32(0x21F0AAAD)

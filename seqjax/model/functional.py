@@ -8,6 +8,7 @@ cheap to hand to a compiled function; the module comes into being inside the tra
     outputs = jax.jit(lambda params, inputs: merge(graphdef, params)(inputs))(params, inputs)
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -37,11 +38,11 @@ def abstract(schema: Schema, spec: ModelSpec) -> tuple[GraphDef, Params]:
 def split(model: Transformer) -> tuple[GraphDef, Params]:
     """The inverse of `merge`."""
     graphdef, state = nnx.split(model)
-    return graphdef, _with_string_keys(nnx.to_pure_dict(state))
+    return graphdef, _with_keys(nnx.to_pure_dict(state), str)
 
 
 def layer_types(graphdef: GraphDef) -> dict[tuple[str, ...], LayerType]:
-    """The kind of layer that each parameter belongs to, as its module says, by the keys that lead to it."""
+    """The `layer_type` of the module that each parameter belongs to, by the keys that lead to it."""
     model = nnx.merge(graphdef, [None] * graphdef.num_leaves)
     return {
         (*map(str, path), name): module.layer_type
@@ -59,19 +60,13 @@ def merge(graphdef: GraphDef, params: Params) -> Transformer:
       graphdef: From `init` or `abstract`.
       params: A tree of the same structure as there.
     """
-    return nnx.merge(graphdef, _with_list_places(params))
-
-
-def _with_string_keys(tree: dict[Any, Any]) -> Params:
-    return {
-        str(key): _with_string_keys(value) if isinstance(value, dict) else value
-        for key, value in tree.items()
-    }
-
-
-def _with_list_places(tree: Params) -> dict[Any, Any]:
     # Flax matches leaves by sorted path: as strings, layer "10" would take the place of layer "2".
+    return nnx.merge(graphdef, _with_keys(params, lambda key: int(key) if key.isdecimal() else key))
+
+
+def _with_keys(tree: dict[Any, Any], key_of: Callable[[Any], Any]) -> dict[Any, Any]:
+    """The same nested dicts, with other keys."""
     return {
-        int(key) if key.isdecimal() else key: _with_list_places(value) if isinstance(value, dict) else value
+        key_of(key): _with_keys(value, key_of) if isinstance(value, dict) else value
         for key, value in tree.items()
     }

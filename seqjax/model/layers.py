@@ -3,12 +3,12 @@
 Weights are (out, in), as torch keeps them. A layer computes in the dtype of its weight. Inputs are
 flattened to two dimensions before the product: the same numbers, but the backward pass of a
 three-dimensional product transposes whole activations on CPU, and a two-dimensional one exports as one
-plain MatMul. Normalisations are computed in float32 whatever the dtype of the input.
+plain MatMul. Normalisations are computed in float32 at least.
 
 Initial values are drawn by numpy: at once, and alike on every device, where a compiled draw for each shape
 takes seconds.
 
-Each input column has an encoder, and a table of learned positions beside it:
+Each input column has an encoder, and may have a table of learned positions:
 
     categorical     weight[id] * sqrt(E)
     real            (weight * value + bias) * sqrt(E)
@@ -62,6 +62,11 @@ def dense(
         y_NO = y_NO + bias_O[None]
     # The batch is left open as -1: an exported graph cannot find it among the axes of the flat product.
     return jnp.reshape(y_NO, (-1, *x.shape[1:-1], weight_OI.shape[0]))
+
+
+def at_least_float32(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """The same numbers, in float32 where their format is narrower."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 class Layer(nnx.Module):
@@ -131,11 +136,11 @@ class RealEncoder(Layer):
         self.bias = parameter(uniform(rng, (width,), 1))
 
     def __call__(self, values_BT: Float[Array, "B T"]) -> Float[Array, "B T E"]:
-        """The float32 vectors of `values_BT`, standardised numbers: a narrower format would round them."""
-        weight, bias = (leaf[...].astype(jnp.float32) for leaf in (self.weight, self.bias))
+        """The vectors of `values_BT`, standardised numbers, which a format under float32 would round."""
+        weight, bias = (at_least_float32(leaf[...]) for leaf in (self.weight, self.bias))
         if not self.masked:
             return dense(_as_vectors(values_BT), weight, bias)
-        present_BT = values_BT == values_BT
+        present_BT = ~jnp.isnan(values_BT)
         both = jnp.where(present_BT, values_BT, 0), present_BT.astype(values_BT.dtype)
         return dense(jnp.concatenate([_as_vectors(part) for part in both], axis=-1), weight, bias)
 
@@ -181,7 +186,7 @@ class RMSNorm(Layer):
 
     def __call__(self, x_BTD: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         """Normalises the last axis."""
-        wide_BTD = x_BTD.astype(jnp.float32)
+        wide_BTD = at_least_float32(x_BTD)
         mean_square_BT1 = jnp.mean(wide_BTD * wide_BTD, axis=-1, keepdims=True)
         normal_BTD = wide_BTD / jnp.sqrt(mean_square_BT1 + RMS_EPSILON)
         return (_per_feature(self.weight) * normal_BTD).astype(x_BTD.dtype)
@@ -198,7 +203,7 @@ class LayerNorm(Layer):
 
     def __call__(self, x_BTD: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         """Normalises the last axis."""
-        wide_BTD = x_BTD.astype(jnp.float32)
+        wide_BTD = at_least_float32(x_BTD)
         centred_BTD = wide_BTD - jnp.mean(wide_BTD, axis=-1, keepdims=True)
         variance_BT1 = jnp.mean(centred_BTD * centred_BTD, axis=-1, keepdims=True)
         normal_BTD = centred_BTD / jnp.sqrt(variance_BT1 + LAYER_EPSILON)
@@ -214,7 +219,7 @@ def make_norm(kind: Literal["rmsnorm", "layer_norm"], width: int) -> Norm:
 
 
 def _per_feature(parameter: nnx.Param) -> Float[Array, "1 1 D"]:
-    return parameter[...].astype(jnp.float32)[None, None]
+    return at_least_float32(parameter[...])[None, None]
 
 
 class GatedFeedForward(nnx.Module):

@@ -5,8 +5,9 @@ whole window; for a prefix, which leaves a memory; and for one more item, given 
 tree of arrays whose shapes and dtypes stay as they are from item to item, so that a scan can carry it. A
 mixer that has none says why in `no_memory`, and is trained and exported all the same.
 
-To add one, write a class with this interface in a file of its own, and a row in `seqjax.model.block.MIXERS`.
-Lengths are Python integers, except where an exported graph leaves the batch open.
+To add one, write a class with this interface in a file of its own, and a row in
+`seqjax.model.transformer.MIXERS`. Lengths are Python integers, except where an exported graph leaves the
+batch open.
 """
 
 from collections.abc import Callable, Hashable

@@ -11,7 +11,7 @@ each call.
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict, Unpack
 
 import jax.numpy as jnp
 import numpy as np
@@ -21,11 +21,105 @@ from jaxtyping import Array, Bool, Float, Int, Num
 
 from seqjax.config.model import ModelSpec
 from seqjax.config.schema import HeadName, Schema
-from seqjax.model.block import MIXERS, Block
+from seqjax.model.attention import Attention
 from seqjax.model.distributions import DISTRIBUTIONS
 from seqjax.model.dropout import Drop, keep_all
-from seqjax.model.layers import Head, Linear, Table, make_encoder, make_norm
-from seqjax.model.mixer import Context, Memory
+from seqjax.model.layers import (
+    Head,
+    Linear,
+    Table,
+    at_least_float32,
+    make_encoder,
+    make_feedforward,
+    make_norm,
+)
+from seqjax.model.mixer import Context, Memory, Mixer
+
+MIXERS: Mapping[str, type[Mixer]] = {"attention": Attention}
+"""Mixers by their names in `ModelSpec.mixers`."""
+
+
+class Block(nnx.Module):
+    """A layer: a mixer along time and a feed-forward layer, each added to what it reads.
+
+    The norm comes before each of them (`norm_first`), or after each addition.
+    """
+
+    def __init__(self, spec: ModelSpec, mixer: str, *, rng: np.random.Generator) -> None:
+        """Draws initial values.
+
+        Args:
+          spec: Sizes and kinds.
+          mixer: A name in `MIXERS`.
+          rng: Where initial values come from.
+        """
+        self.norm_first = spec.norm_first
+        self.norm1 = make_norm(spec.normalization, spec.dim_model)
+        self.norm2 = make_norm(spec.normalization, spec.dim_model)
+        self.mixer_name = MIXERS[mixer].name
+        setattr(self, self.mixer_name, MIXERS[mixer].from_spec(spec, rng=rng))
+        self.ff = make_feedforward(spec.activation_fn, spec.dim_model, spec.dim_feedforward, rng=rng)
+
+    @property
+    def mixer(self) -> Mixer:
+        """The mixer of the layer."""
+        return getattr(self, self.mixer_name)
+
+    def __call__(
+        self, x_BTD: Float[Array, "B T D"], context: Context, *, drop: Drop, last: int | None = None
+    ) -> Float[Array, "B P D"]:
+        """The layer's output at the last positions.
+
+        Args:
+          x_BTD: Output of the layer before.
+          context: The window's positions.
+          drop: Dropout, or `keep_all`.
+          last: P, how many trailing positions to compute; None is all T.
+        """
+        x_BPD = x_BTD if last is None else x_BTD[:, x_BTD.shape[1] - last :]
+        return self._added(x_BPD, self.mixer(self._read(x_BTD), context, drop=drop, last=last), drop)
+
+    def prefix(self, x_BTD: Float[Array, "B T D"], context: Context) -> tuple[Float[Array, "B T D"], Memory]:
+        """The layer's output at all positions, and its mixer's memory of them."""
+        mixed_BTD, memory = self.mixer.prefix(self._read(x_BTD), context)
+        return self._added(x_BTD, mixed_BTD, keep_all), memory
+
+    def step(
+        self, x_B1D: Float[Array, "B 1 D"], memory: Memory, context: Context
+    ) -> tuple[Float[Array, "B 1 D"], Memory]:
+        """The layer's output at one more item, and the memory with that item in it."""
+        mixed_B1D, memory = self.mixer.step(self._read(x_B1D), memory, context)
+        return self._added(x_B1D, mixed_B1D, keep_all), memory
+
+    def _read(self, x_BTD: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+        """The mixer's input, from the layer's."""
+        return self.norm1(x_BTD) if self.norm_first else x_BTD
+
+    def _added(
+        self, x_BTD: Float[Array, "B T D"], mixed_BTD: Float[Array, "B T D"], drop: Drop
+    ) -> Float[Array, "B T D"]:
+        """The layer's output, from its input and its mixer's output."""
+        if self.norm_first:
+            x_BTD = x_BTD + drop(mixed_BTD)
+            return x_BTD + drop(self.ff(self.norm2(x_BTD), drop))
+        x_BTD = self.norm1(x_BTD + drop(mixed_BTD))
+        return self.norm2(x_BTD + drop(self.ff(x_BTD, drop)))
+
+
+class PassOptions(TypedDict, total=False):
+    """Options of a forward pass.
+
+    Attributes:
+      dropout: A fresh one for this pass; None drops nothing.
+      last: P, how many trailing positions to compute; None is all T.
+      positions: The position of each item; None is 0 .. T-1.
+      dtype: Format of the vectors between layers; a layer computes in that of its weights.
+    """
+
+    dropout: Drop | None
+    last: int | None
+    positions: Int[Array, "T"] | None
+    dtype: DTypeLike
 
 
 class Cache(NamedTuple):
@@ -99,54 +193,39 @@ class Transformer(nnx.Module):
         self,
         inputs: Mapping[str, Num[Array, "B T"]],
         valid_BT: Bool[Array, "B T"] | None = None,
-        *,
-        dropout: Drop | None = None,
-        last: int | None = None,
-        positions: Int[Array, "T"] | None = None,
-        dtype: DTypeLike = jnp.float32,
+        **options: Unpack[PassOptions],
     ) -> dict[str, Float[Array, "B P _"]]:
         """Each target's raw float32 outputs, such as logits (B, P, C) or standardised values (B, P, 1).
 
         Args:
           inputs: Each input column.
           valid_BT: Which positions hold a real item.
-          dropout: A fresh one for this pass; None drops nothing.
-          last: P, how many trailing positions to compute; None is all T.
-          positions: The position of each item; None is 0 .. T-1.
-          dtype: Format of the vectors between layers; a layer computes in that of its weights.
+          options: See `PassOptions`.
         """
-        hidden_BPD = self.hidden(
-            inputs, valid_BT, dropout=dropout, last=last, positions=positions, dtype=dtype
-        )
-        return self._decode(hidden_BPD)
+        return self._decode(self.hidden(inputs, valid_BT, **options))
 
     def hidden(
         self,
         inputs: Mapping[str, Num[Array, "B T"]],
         valid_BT: Bool[Array, "B T"] | None = None,
-        *,
-        dropout: Drop | None = None,
-        last: int | None = None,
-        positions: Int[Array, "T"] | None = None,
-        dtype: DTypeLike = jnp.float32,
+        **options: Unpack[PassOptions],
     ) -> Float[Array, "B P D"]:
         """The vectors that the heads read; the arguments are those of a call."""
-        *_, x_BPD = self._outputs(
-            inputs, valid_BT, keep_all if dropout is None else dropout, last, positions=positions, dtype=dtype
-        )
+        *_, x_BPD = self._outputs(inputs, valid_BT, **options)
         return self._finish(x_BPD)
 
     def _outputs(
         self,
         inputs: Mapping[str, Num[Array, "B T"]],
         valid_BT: Bool[Array, "B T"] | None,
-        drop: Drop,
-        last: int | None,
         *,
+        dropout: Drop | None = None,
+        last: int | None = None,
         positions: Int[Array, "T"] | None = None,
         dtype: DTypeLike = jnp.float32,
     ) -> Iterator[Float[Array, "B _ D"]]:
         """The first layer's input, then each layer's output; of the last layer, at the last positions."""
+        drop = keep_all if dropout is None else dropout
         x_BTD = self._embed(inputs, positions, drop).astype(dtype)
         context = self._context(x_BTD.shape[1], valid_BT, positions)
         yield x_BTD
@@ -190,10 +269,12 @@ class Transformer(nnx.Module):
         count, last = len(self.layers), self.prediction_length
         if layers is None:
             return self.hidden(inputs, valid_BT, dropout=dropout, last=last)
-        states = self._outputs(inputs, valid_BT, keep_all if dropout is None else dropout, last)
-        held = list(itertools.islice(states, max(layers) + 1))
+        states = self._outputs(inputs, valid_BT, dropout=dropout, last=last)
+        outputs = list(itertools.islice(states, max(layers) + 1))
         parts = [
-            self._finish(held[layer]) if layer == count else held[layer][:, held[layer].shape[1] - last :]
+            self._finish(outputs[layer])
+            if layer == count
+            else outputs[layer][:, outputs[layer].shape[1] - last :]
             for layer in layers
         ]
         return jnp.concatenate(parts, axis=-1)
@@ -208,7 +289,7 @@ class Transformer(nnx.Module):
         """
         if self.continuation_problem is not None:
             raise ValueError(self.continuation_problem)
-        x_BLD = self._embed(inputs, None, keep_all).astype(jnp.float32)
+        x_BLD = at_least_float32(self._embed(inputs, None, keep_all))
         length = x_BLD.shape[1]
         context = self._context(length, valid_BL)
         memories = []
@@ -221,7 +302,7 @@ class Transformer(nnx.Module):
         self, item: Mapping[str, Num[Array, "B 1"]], cache: Cache
     ) -> tuple[dict[str, Float[Array, "B 1 _"]], Cache]:
         """Raw outputs at one more item, and the cache with that item in it."""
-        x_B1D = self._embed(item, None, keep_all).astype(jnp.float32)
+        x_B1D = at_least_float32(self._embed(item, None, keep_all))
         context = Context(cache.position[None])
         memories = []
         for layer, memory in zip(self.layers, cache.layers, strict=True):
@@ -234,7 +315,7 @@ class Transformer(nnx.Module):
 
     def _decode(self, hidden_BPD: Float[Array, "B P D"]) -> dict[str, Float[Array, "B P _"]]:
         decoders = zip(self.heads, self.decoder, strict=True)
-        return {name: decoder(hidden_BPD).astype(jnp.float32) for (name, _), decoder in decoders}
+        return {name: at_least_float32(decoder(hidden_BPD)) for (name, _), decoder in decoders}
 
     def _embed(
         self, inputs: Mapping[str, Num[Array, "B T"]], positions: Int[Array, "T"] | None, drop: Drop

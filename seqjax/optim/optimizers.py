@@ -12,27 +12,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
+import jax
 import optax
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from seqjax.config.optimization import NamedSpec, optimizer_settings
 from seqjax.config.optimizers import SGD, Adagrad, Adam, Lars, Moments, OptimizerSettings, RMSprop, Yogi
-from seqjax.optim.muon import muon
-from seqjax.optim.rule import (
-    Number,
-    Params,
-    Path,
-    Rule,
-    State,
-    decayed,
-    directed,
-    is_off,
-    replaced,
-    widened,
-    without,
-)
+from seqjax.optim.rule import Number, Params, Path, Rule, State, decayed, is_off, widened
 from seqjax.optim.rules import (
     adafactor,
     dampened_momentum,
+    muon,
     scale_by_ademamix,
     scale_by_amsgrad,
     scale_by_lars,
@@ -65,11 +55,14 @@ class Optimizer:
 
     def moving(self, params: Params) -> Params:
         """The parameters (or what belongs to them, such as gradients) that are not frozen."""
-        return without(params, self.frozen) if self.frozen else params
+        if not self.frozen:
+            return params
+        flat = flatten_dict(params)
+        return unflatten_dict({path: leaf for path, leaf in flat.items() if path not in self.frozen})
 
     def joined(self, params: Params, moving: Params) -> Params:
         """All parameters, of which those that are not frozen are replaced."""
-        return replaced(params, moving) if self.frozen else moving
+        return unflatten_dict(flatten_dict(params) | flatten_dict(moving)) if self.frozen else moving
 
     def with_values(self, values: Mapping[str, Number | tuple[Number, ...]]) -> "Optimizer":
         """The same optimizer with other values of some keyword arguments, which may be traced.
@@ -149,6 +142,17 @@ def _lamb(settings: Moments) -> optax.GradientTransformation:
 
 def _momentum(decay: Number, *, nesterov: bool = False) -> optax.GradientTransformation:
     return optax.identity() if is_off(decay) else optax.trace(decay, nesterov)
+
+
+def directed(transformation: optax.GradientTransformation) -> Rule:
+    """The rule that moves parameters by minus the learning rate times what a transformation returns."""
+
+    def update(grads: Params, state: State, params: Params, learning_rate: Number) -> tuple[Params, State]:
+        directions, state = transformation.update(grads, state, params)
+        moved = jax.tree.map(lambda p, d: p - (learning_rate * d).astype(p.dtype), params, directions)
+        return moved, state
+
+    return Rule(transformation.init, update)
 
 
 class Builder(NamedTuple):

@@ -1,5 +1,8 @@
 """Update rules of torch and torch_optimizer that optax does not have, or has in another form."""
 
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -9,19 +12,36 @@ import optax.contrib
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
-from seqjax.config.optimizers import Adafactor, AdamWScheduleFree, AdEMAMix, Lars, NAdam, NovoGrad
-from seqjax.optim.rule import (
-    Number,
-    Params,
-    Rule,
-    Scalar,
-    State,
-    dtype_of,
-    ema,
-    ema_of_squares,
-    is_off,
-    transformation,
-)
+from seqjax.config.optimizers import Adafactor, AdamWScheduleFree, AdEMAMix, Lars, Muon, NAdam, NovoGrad
+from seqjax.optim.rule import Number, Params, Path, Rule, Scalar, State, decayed, is_off
+
+
+def transformation(
+    init: Callable[[Params], State], rule: Callable[[Params, State, Params], tuple[Params, State]]
+) -> optax.GradientTransformation:
+    """Optax's form of `rule(gradients, state, parameters) -> (directions, new state)`."""
+
+    def update(
+        updates: optax.Updates, state: optax.OptState, params: Params | None = None
+    ) -> tuple[optax.Updates, optax.OptState]:
+        return rule(updates, state, params)
+
+    return optax.GradientTransformation(lambda params: init(params), update)
+
+
+def ema(mean: Params, values: Params, decay: Number) -> Params:
+    """Exponential means that have seen one more value."""
+    return jax.tree.map(lambda m, v: decay * m + (1 - decay) * v, mean, values)
+
+
+def ema_of_squares(mean: Params, values: Params, decay: Number) -> Params:
+    """Exponential means of squares that have seen one more value."""
+    return jax.tree.map(lambda m, v: decay * m + (1 - decay) * v * v, mean, values)
+
+
+def dtype_of(tree: Params) -> jnp.dtype:
+    """The dtype that all leaves fit in."""
+    return jnp.result_type(*jax.tree.leaves(tree))
 
 
 class SumOfSquaresState(NamedTuple):
@@ -310,3 +330,69 @@ def schedule_free_adamw(settings: AdamWScheduleFree) -> Rule:
         return averaged, ScheduleFreeState(steps, visited, square, highest, weights)
 
     return Rule(init, update, point)
+
+
+class MomentumState(NamedTuple):
+    """Exponential means of the gradients of matrices."""
+
+    momentum: Params
+
+
+def muon(settings: Muon, linear: frozenset[Path] | None) -> optax.GradientTransformation:
+    """Muon, momentum of a matrix, made orthogonal; and AdamW for what is no hidden matrix.
+
+    Optax's Muon moves by other numbers than torch's with `nesterov`, so the rule is here, and the split
+    optax's. Hidden matrices are those of the layers and `joint_embedding_layer.weight`. Embeddings, heads,
+    norms and biases move by AdamW, at the same learning rate times `adamw_lr_factor`.
+
+    Args:
+      settings: The keyword arguments.
+      linear: The parameters of linear layers, whose matrices are hidden; None takes every matrix.
+    """
+
+    def kinds(params: Params) -> Params:
+        return jax.tree_util.tree_map_with_path(partial(_kind, linear), params)
+
+    hidden = optax.chain(_scale_by_orthogonal_momentum(settings), decayed(settings.weight_decay))
+    adamw = optax.chain(
+        optax.scale_by_adam(*settings.adamw_betas, settings.adamw_eps),
+        decayed(settings.adamw_weight_decay),
+        optax.scale(settings.adamw_lr_factor),
+    )
+    return optax.partition({"hidden": hidden, "others": adamw}, kinds)
+
+
+def _scale_by_orthogonal_momentum(settings: Muon) -> optax.GradientTransformation:
+    def init(params: Params) -> MomentumState:
+        return MomentumState(jax.tree.map(jnp.zeros_like, params))
+
+    def update(grads: Params, state: MomentumState, params: Params) -> tuple[Params, MomentumState]:
+        momentum = ema(state.momentum, grads, settings.momentum)
+        ahead = ema(grads, momentum, 1 - settings.momentum) if settings.nesterov else momentum
+        directions = jax.tree.map(lambda m: _scale(settings, m.shape) * orthogonal(m, settings), ahead)
+        return directions, MomentumState(momentum)
+
+    return transformation(init, update)
+
+
+def orthogonal(matrix: Float[Array, "rows columns"], settings: Muon) -> Float[Array, "rows columns"]:
+    """A matrix with the same singular vectors whose singular values are near 1, by Newton-Schulz steps."""
+    a, b, c = settings.ns_coefficients
+    wide = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
+    x = wide / jnp.maximum(jnp.linalg.norm(wide), settings.eps)
+    for _ in range(settings.ns_steps):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * (gram @ gram)) @ x
+    return x.T if matrix.shape[0] > matrix.shape[1] else x
+
+
+def _scale(settings: Muon, shape: Sequence[int]) -> float:
+    rows, columns = shape
+    if settings.adjust_lr_fn == "match_rms_adamw":
+        return 0.2 * math.sqrt(max(rows, columns))
+    return math.sqrt(max(1, rows / columns))
+
+
+def _kind(linear: frozenset[Path] | None, path: jax.tree_util.KeyPath, leaf: Array) -> str:
+    is_linear = linear is None or tuple(str(key.key) for key in path) in linear
+    return "hidden" if leaf.ndim == 2 and is_linear else "others"

@@ -215,7 +215,7 @@ def draw_traces(
         )
     if baselines:
         toggles.append(Toggle("baselines", {}, {}, range(len(baselines)), checked=True))
-    return Figure({"data": data, "layout": layout}, caption, height, toggles)
+    return Figure(data, layout, caption, height, toggles)
 
 
 def color(number: int) -> str:

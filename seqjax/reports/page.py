@@ -8,7 +8,6 @@ toggles and sorts tables.
 
 import html
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -82,8 +81,9 @@ class Figure:
     Names of traces and titles are read by plotly as its own markup: pass users' words through `plain`.
     """
 
-    figure: Mapping[str, Any]
-    """A mapping with `data` and `layout`; arrays may be numpy's."""
+    data: Sequence[Mapping[str, Any]]
+    """Traces; arrays may be numpy's."""
+    layout: Mapping[str, Any]
     caption: str = ""
     """A sentence below the figure, read out to those who cannot see it."""
     height: int = 380
@@ -215,7 +215,7 @@ def _cell(value: Cell, css: str) -> str:
 
 
 def _figure(block: Figure) -> str:
-    content = {key: block.figure.get(key, empty) for key, empty in (("data", []), ("layout", {}))}
+    content = {"data": block.data, "layout": block.layout}
     boxes = "".join(_toggle(toggle) for toggle in block.toggles)
     toggles = f'<div class="toggles">{boxes}</div>' if boxes else ""
     caption = f"<figcaption>{_text(block.caption)}</figcaption>" if block.caption else ""
@@ -242,22 +242,10 @@ def _text(words: object) -> str:
 
 
 def _json(value: object) -> str:
-    """JSON that can stand inside a script element: it holds no `<`."""
-    return json.dumps(_plain_values(value), separators=(",", ":")).replace("<", "\\u003c")
-
-
-def _plain_values(value: object) -> object:
-    """Values as JSON knows them: arrays become lists, and what is not finite becomes None (a gap)."""
-    match value:
-        case None | bool() | str() | int():
-            return value
-        case float():
-            return float(value) if math.isfinite(value) else None
-        case Mapping():
-            return {str(key): _plain_values(item) for key, item in value.items()}
-        case list() | tuple():
-            return [_plain_values(item) for item in value]
-    return _plain_values(np.asarray(value).tolist())
+    """JSON that can stand inside a script element (it holds no `<`), with gaps for what is not finite."""
+    text = json.dumps(value, default=lambda array: np.asarray(array).tolist())
+    finite = json.loads(text, parse_constant=lambda _: None)
+    return json.dumps(finite, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def _resource(name: str) -> str:

@@ -9,15 +9,18 @@ the last one of a process that was killed, are left out and named.
 import json
 import math
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from seqjax.errors import ArtifactError
 
 _TEXT_BASELINE = "last value"
+_place_of, _epoch_of = attrgetter("place"), attrgetter("epoch")
 
 
 @dataclass(frozen=True)
@@ -92,26 +95,20 @@ class RunLog:
         """Adds a record, in place of what an earlier process wrote from its place on."""
         self.finished = False
         if isinstance(record, Batches):
-            self._forget(record.place)
-            while self.batches and self.batches[-1].place >= record.place:
-                self.batches.pop()
+            del self.batches[bisect_left(self.batches, record.place, key=_place_of) :]
+            del self.validations[bisect_left(self.validations, record.place, key=_epoch_of) :]
             self.batches.append(record)
         else:
-            self._forget(record.epoch)
-            # The last batches of an epoch stand at the same place as the validation after them.
-            while self.batches and self.batches[-1].place > record.epoch:
-                self.batches.pop()
+            # The last batches of an epoch have the same place as the validation after them.
+            del self.batches[bisect_right(self.batches, record.epoch, key=_place_of) :]
+            del self.validations[bisect_left(self.validations, record.epoch, key=_epoch_of) :]
             self.validations.append(record)
 
     def resume(self, place: float) -> None:
         """Forgets what an earlier process wrote after the place from which the run goes on."""
         self.finished = False
-        self.batches = [record for record in self.batches if record.place <= place]
-        self.validations = [record for record in self.validations if record.epoch <= place]
-
-    def _forget(self, place: float) -> None:
-        while self.validations and self.validations[-1].epoch >= place:
-            self.validations.pop()
+        del self.batches[bisect_right(self.batches, place, key=_place_of) :]
+        del self.validations[bisect_right(self.validations, place, key=_epoch_of) :]
 
 
 def read_log(name: str, path: Path) -> RunLog:

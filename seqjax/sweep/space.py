@@ -17,12 +17,7 @@ from functools import partial
 from typing import Any
 
 from seqjax.config.base import ConfigModel, validate
-from seqjax.config.hyperparameter_search import (
-    MODEL_AXES,
-    OUTER_AXES,
-    TRAINING_AXES,
-    HyperparameterSearchConfig,
-)
+from seqjax.config.hyperparameter_search import OUTER_AXES, SAMPLED, HyperparameterSearchConfig
 from seqjax.config.metadata import Metadata
 from seqjax.config.resolve import resolve_schema
 from seqjax.config.sampling import Range, is_whole, parts_of
@@ -33,9 +28,8 @@ Choice = Mapping[str, Any]
 """Keys of the training configuration, dotted, and their values."""
 
 _SEARCHED = {
-    "model_spec": "model_hyperparameter_sampling",
-    "training_spec": "training_hyperparameter_sampling",
     "model_name": "hp_search_name",
+    **{section: sampling for section, (sampling, _) in SAMPLED.items()},
 }
 """Sections and keys of a training configuration that are called otherwise in a search."""
 
@@ -78,7 +72,7 @@ class Space:
         """
         generator = random.Random(f"{seed} {number}")
         listed = self.combination(generator.randrange(self.count))
-        return listed | {key: drawn(key, found, generator) for key, found in self.ranges.items()}
+        return listed | {key: drawn(key, values, generator) for key, values in self.ranges.items()}
 
     @property
     def varied(self) -> tuple[str, ...]:
@@ -130,8 +124,7 @@ def space_of(config: HyperparameterSearchConfig) -> Space:
     """The combinations of a search, linked and free as the documents say."""
     groups = (
         ("", config, OUTER_AXES),
-        ("training_spec.", config.training_hyperparameter_sampling, TRAINING_AXES),
-        ("model_spec.", config.model_hyperparameter_sampling, MODEL_AXES),
+        *((f"{name}.", getattr(config, sampling), axes) for name, (sampling, axes) in SAMPLED.items()),
         ("", config.other_sampling, [(key,) for key in config.other_sampling]),
     )
     axes: list[tuple[Choice, ...]] = []
@@ -257,17 +250,15 @@ def train_values(config: HyperparameterSearchConfig, settings: Choice, model_nam
     """
     result = config.model_dump(mode="json", include={*FixedRun.model_fields, "seed"})
     result["model_name"] = model_name
-    for section, sampling, axes in (
-        ("model_spec", config.model_hyperparameter_sampling, MODEL_AXES),
-        ("training_spec", config.training_hyperparameter_sampling, TRAINING_AXES),
-    ):
-        result[section] = sampling.model_dump(mode="json", exclude={key for axis in axes for key in axis})
+    for section, (sampling, axes) in SAMPLED.items():
+        varied = {key for axis in axes for key in axis}
+        result[section] = getattr(config, sampling).model_dump(mode="json", exclude=varied)
     # What is set inside of a key comes after the key itself.
     for key, value in sorted(settings.items(), key=lambda item: len(parts_of(item[0]))):
         *outer, name = parts_of(key)
         section = result
         for part in outer:
-            # What stands for all names gives way to a mapping of single ones, as of label_smoothing.
+            # A value for all names gives way to a mapping by name, as of label_smoothing.
             held = section.get(part)
             section[part] = dict(held) if isinstance(held, Mapping) else {}
             section = section[part]
@@ -313,7 +304,8 @@ def _places(space: Space, settings: Choice) -> dict[str, int]:
 
 def _searched_key(config: HyperparameterSearchConfig, places: Mapping[str, int], key: str) -> str:
     """The key of a search that says what is under a key of a combination's training configuration."""
-    outer = next((one for one in _begins(key) if one in places or one in config.other_sampling), key)
+    begins = (begin for begin in _begins(key) if begin in places or begin in config.other_sampling)
+    outer = next(begins, key)
     section, dot, name = outer.partition(".")
     in_section = f"{_SEARCHED.get(section, section)}{dot}{name}"
     searched = f"other_sampling.{outer}" if outer in config.other_sampling else in_section

@@ -31,20 +31,18 @@ _MANY = 6
 
 def ranked(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The rows from the lowest loss up, those without one last, each with its rank from 1 (or None) first."""
-    finished = sorted((row for row in rows if row[LOSS] is not None), key=lambda row: row[LOSS])
-    failed = [row for row in rows if row[LOSS] is None]
+    best_first = sorted(rows, key=lambda row: (row[LOSS] is None, row[LOSS]))
     return [
-        *({"rank": rank, **row} for rank, row in enumerate(finished, start=1)),
-        *({"rank": None, **row} for row in failed),
+        {"rank": None if row[LOSS] is None else rank, **row} for rank, row in enumerate(best_first, start=1)
     ]
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows as csv; lists and mappings are cells of JSON, None is an empty cell."""
+    """The rows as csv, with an empty cell for None."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(rows[0] if rows else [])
-    writer.writerows([_cell(value) for value in row.values()] for row in rows)
+    writer.writerows(map(cell, row.values()) for row in rows)
     return text.getvalue()
 
 
@@ -66,18 +64,15 @@ def table_lines(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], limit
     return [*lines, f"... and {more} more"] if more > 0 else lines
 
 
-def _cell(value: object) -> object:
-    if value is None:
-        return ""
-    if isinstance(value, bool | list | Mapping):
-        return json.dumps(value, ensure_ascii=False)
-    return value
+def cell(value: Any) -> str | int | float | None:  # noqa: ANN401 (a setting is anything that YAML can say)
+    """A value of a row as a cell of a table: booleans, lists and mappings are JSON."""
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, bool | list | Mapping) else value
 
 
 def _short(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
-    text = "-" if value is None else str(_cell(value))
+    text = "-" if value is None else str(cell(value))
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 

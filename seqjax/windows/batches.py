@@ -11,10 +11,10 @@ alone. Grain runs over whole batches, since its cost is per element.
 
 import logging
 import mmap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from jaxtyping import Int64
@@ -22,7 +22,13 @@ from jaxtyping import Int64
 from seqjax.windows.order import Order, Updates
 from seqjax.windows.windows import Batch, Windows
 
+if TYPE_CHECKING:
+    from grain import DatasetIterator
+
 logger = logging.getLogger(__name__)
+
+Batches: TypeAlias = "DatasetIterator[Batch]"
+"""An iterator over batches; `close` ends its threads."""
 
 BATCHES_AHEAD = 4
 """Most batches that a thread is ahead."""
@@ -31,19 +37,6 @@ BATCHES_PER_CHUNK = 64
 BYTES_PER_VALUE = 4
 """Batches hold int32 and float32."""
 _STATUS = Path("/proc/self/statm")
-
-
-@runtime_checkable
-class Batches(Protocol):
-    """An iterator over batches."""
-
-    def __iter__(self) -> Iterator[Batch]: ...
-
-    def __next__(self) -> Batch: ...
-
-    def close(self) -> None:
-        """Ends the threads; nothing can be read afterwards."""
-        ...
 
 
 class Loader:
@@ -117,7 +110,7 @@ class Loader:
         return gathered
 
     def _batches_ahead(self, batch_size: int) -> int:
-        """The number of batches that are gathered ahead; said in the log once."""
+        """The number of batches to gather ahead, which is logged once."""
         if self._num_workers == 0:
             return 0
         n_columns = len(self._windows.columns if self._columns is None else self._columns)

@@ -44,13 +44,8 @@ class Slices:
 
     def rows(self) -> Int64[np.ndarray, "N"]:
         """Indices of all rows in the table, slice after slice."""
-        return ranges(self.start, self.length)
-
-
-def ranges(start: Int64[np.ndarray, "S"], length: Int64[np.ndarray, "S"]) -> Int64[np.ndarray, "N"]:
-    """The integers start, start + 1, ... of each range (`length` of them), range after range."""
-    before = np.cumsum(length) - length
-    return np.repeat(start - before, length) + np.arange(length.sum())
+        before = np.cumsum(self.length) - self.length
+        return np.repeat(self.start - before, self.length) + np.arange(self.length.sum())
 
 
 class Place(NamedTuple):

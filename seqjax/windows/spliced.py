@@ -95,10 +95,11 @@ def _lines(
     return np.ndarray(shape, memory.dtype, buffer=memory, strides=strides)[begin]
 
 
-def spliced(parts: Sequence[Shaped[np.ndarray, "_"]]) -> Shaped[np.ndarray, "N"] | Spliced:
-    """Several arrays as one, at least one; a single one stays as it is."""
-    some = [part for part in parts if len(part)] or parts[:1]
-    return some[0] if len(some) == 1 else Spliced(some)
+def spliced(columns: Sequence[Shaped[np.ndarray, "_"] | Spliced]) -> Shaped[np.ndarray, "N"] | Spliced:
+    """Several columns as one, at least one; a single array stays as it is."""
+    parts = [part for column in columns for part in parts_of(column)]
+    filled = [part for part in parts if len(part)] or parts[:1]
+    return filled[0] if len(filled) == 1 else Spliced(filled)
 
 
 def parts_of(column: Shaped[np.ndarray, "N"] | Spliced) -> Sequence[Shaped[np.ndarray, "_"]]:

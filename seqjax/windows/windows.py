@@ -20,7 +20,7 @@ from jaxtyping import Bool, Int, Int64, Integer, Num, Shaped
 
 from seqjax.errors import DataError
 from seqjax.windows.index import CONSECUTIVE, Place, Runs, Slices, joined_runs, ranges, runs_of
-from seqjax.windows.spliced import Spliced, consecutive, parts_of, spliced
+from seqjax.windows.spliced import Spliced, consecutive, spliced
 
 
 class Batch(NamedTuple):
@@ -72,6 +72,12 @@ def target_mask(batch: Batch, name: str) -> Bool[Any, "B T"]:
     """Marks those of the L positions that predict a target, in a column: a missing value is no truth."""
     first = batch.first_target[:, None] <= np.arange(1, _length(batch) + 1, dtype=np.int32)
     return first & present(batch.columns[name][:, 1:])
+
+
+def moved_on(batch: Batch) -> Batch:
+    """The same windows one item later, when the newest item is an input and the one to predict is unknown."""
+    columns = {name: values[:, [*range(1, values.shape[1]), 0]] for name, values in batch.columns.items()}
+    return Batch(columns, np.maximum(batch.padding - 1, 0), batch.first_target - 1)
 
 
 def newest(batch: Batch, count: int) -> Batch:
@@ -184,15 +190,14 @@ class Windows:
 
         def values(column: Shaped[np.ndarray, "N"] | Spliced) -> Shaped[np.ndarray, "B slots"]:
             # Runs of rows are copied several times as fast as single rows.
-            found = consecutive(column, begin, n_slots)
-            if found is None:
-                found = column.take(np.maximum(begin[:, None] + np.arange(n_slots), start[:, None]))
-            found = found.astype(
-                np.int32 if np.issubdtype(column.dtype, np.integer) else np.float32, copy=False
-            )
+            rows = consecutive(column, begin, n_slots)
+            if rows is None:
+                rows = column.take(np.maximum(begin[:, None] + np.arange(n_slots), start[:, None]))
+            dtype = np.int32 if np.issubdtype(column.dtype, np.integer) else np.float32
+            slots = rows.astype(dtype, copy=False)
             if padded is not None:
-                found[padded] = 0
-            return found
+                slots[padded] = 0
+            return slots
 
         names = self.columns if columns is None else columns
         first_target = (padding + self._first_target(place)).astype(np.int32)
@@ -384,9 +389,9 @@ def joined(parts: Sequence[Windows]) -> Windows:
     n_rows = [len(next(iter(part.columns.values()))) for part in parts]
     n_positions = [len(part.item_position) for part in parts]
     return Windows(
-        columns={name: _spliced([part.columns[name] for part in parts]) for name in parts[0].columns},
+        columns={name: spliced([part.columns[name] for part in parts]) for name in parts[0].columns},
         runs=joined_runs([part.runs for part in parts], n_rows, n_positions),
-        item_position=_spliced([part.item_position for part in parts]),
+        item_position=spliced([part.item_position for part in parts]),
         seq_length=parts[0].seq_length,
         mapped=tuple(file for part in parts for file in part.mapped),
     )
@@ -413,7 +418,3 @@ def taken(windows: Windows, numbers: Integer[np.ndarray, "B"]) -> Windows:
 
 def _in_ram(column: Shaped[np.ndarray, "N"] | Spliced) -> Shaped[np.ndarray, "N"]:
     return column if isinstance(column, np.ndarray) and column.flags.owndata else np.array(column)
-
-
-def _spliced(columns: Sequence[Shaped[np.ndarray, "_"] | Spliced]) -> Shaped[np.ndarray, "N"] | Spliced:
-    return spliced([part for column in columns for part in parts_of(column)])

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seqjax.data.cells import Counts, look, numbers_of, settled, typed
+from seqjax.data.columns import numbers_of
+from seqjax.data.staging import Counts, look, settled, typed
 
 TYPES = {
     "Int64": ["0", "7", "-3", "02", "-0", "9223372036854775807"],

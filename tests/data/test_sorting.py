@@ -13,7 +13,7 @@ from seqjax.data import sorting as module
 from seqjax.data import table_files
 from seqjax.data.sorting import OrderedRows, ascending, chunks
 from seqjax.data.table_files import FrameFile
-from seqjax.data.tables import CutOffs, TableReader, Wanted
+from seqjax.data.tables import CutOffs, Selection, TableReader
 from seqjax.errors import DataError
 
 
@@ -29,8 +29,8 @@ def _frame(ids: list[int], positions: list[int] | None = None) -> pl.DataFrame:
 
 
 def _ordered(frame: pl.DataFrame, folder: Path) -> OrderedRows:
-    wanted = Wanted(["row", "wide"], cut_offs=CutOffs("sequenceId", [3]))
-    return OrderedRows(TableReader(FrameFile(frame), wanted), folder)
+    chosen = Selection(["row", "wide"], cut_offs=CutOffs("sequenceId", [3]))
+    return OrderedRows(TableReader(FrameFile(frame), chosen), folder)
 
 
 @settings(deadline=None, max_examples=100)
@@ -114,7 +114,7 @@ def test_twins_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ids, p
 def test_a_table_that_changes_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     _frame([1, 2]).drop("wide").write_parquet(path)
-    rows = OrderedRows(TableReader(table_files.ParquetFiles([path]), Wanted(["row"])), tmp_path / "sorted")
+    rows = OrderedRows(TableReader(table_files.ParquetFiles([path]), Selection(["row"])), tmp_path / "sorted")
     _frame([2, 1]).drop("wide").write_parquet(path)
     with pytest.raises(DataError, match=r"t\.parquet changed while it was read"):
         list(rows.chunks())

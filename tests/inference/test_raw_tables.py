@@ -12,7 +12,7 @@ from seqjax.data.columns import Encoding, encode
 from seqjax.data.table_files import FrameFile
 from seqjax.data.tables import open_files
 from seqjax.errors import DataError
-from seqjax.inference.raw_tables import is_raw, raw_source
+from seqjax.inference.inputs import is_raw, raw_source
 from seqjax.windows.windows import Windows, joined
 from tests.engines import fake_card
 

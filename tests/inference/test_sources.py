@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from seqjax.inference.sources import in_parts
+from seqjax.inference.inputs import in_parts
 from seqjax.windows.windows import Windows, joined, taken
 from tests.engines import windows_of
 from tests.tables import assert_same_windows

@@ -20,7 +20,7 @@ from seqjax.config.model import ModelSpec
 from seqjax.config.schema import Schema
 from seqjax.errors import ArtifactError
 from seqjax.interop import onnx_export
-from seqjax.interop.onnx_export import GraphInput, LiveDropout, data_beside, drop_live, export_onnx
+from seqjax.interop.onnx_export import GraphInput, LiveDropout, drop_live, export_onnx, external_data
 from seqjax.interop.onnx_session import open_session
 from seqjax.model.functional import merge
 from seqjax.windows.windows import Batch
@@ -256,10 +256,10 @@ def test_parameters_that_are_too_large_for_the_file_lie_beside_it(
     export_onnx(path, lambda values: (values @ weights,), **ends, seq_length=3, description={})
     assert sorted(file.name for file in tmp_path.iterdir()) == ["model.onnx", "model.onnx.data"]
     assert path.stat().st_size < 1000
-    assert data_beside(path).stat().st_mode == path.stat().st_mode
+    assert external_data(path).stat().st_mode == path.stat().st_mode
     moved = tmp_path / "elsewhere"
     moved.mkdir()
-    for file in (path, data_beside(path)):
+    for file in (path, external_data(path)):
         file.rename(moved / file.name)
     values = np.ones((2, 3), np.float32)
     (found,) = outputs_of(open_session(moved / "model.onnx"), {"values": values})

@@ -14,11 +14,10 @@ from seqjax.config.model import ModelSpec
 from seqjax.config.schema import Schema
 from seqjax.interop.names import from_sequifier, parameters, to_sequifier
 from seqjax.model import functional
-from seqjax.model.block import MIXERS
 from seqjax.model.functional import layer_types, merge
 from seqjax.model.layers import Linear
 from seqjax.model.mixer import Context
-from seqjax.model.transformer import continuation_problem
+from seqjax.model.transformer import MIXERS, continuation_problem
 from tests.batches import batch_of
 from tests.models import card_of, random_model
 

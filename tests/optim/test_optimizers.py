@@ -8,8 +8,8 @@ import pytest
 
 from seqjax.config.optimization import OPTIMIZERS, NamedSpec
 from seqjax.config.optimizers import Muon
-from seqjax.optim.muon import orthogonal
 from seqjax.optim.optimizers import BUILDERS, build_optimizer
+from seqjax.optim.rules import orthogonal
 
 
 def trajectory(spec, x0, gradient, learning_rate, steps):

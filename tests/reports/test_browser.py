@@ -38,7 +38,7 @@ document.documentElement.dataset.found = JSON.stringify(found);
 
 @pytest.mark.parametrize(("scheme", "ground"), [(1, "rgb(246, 247, 249)"), (0, "rgb(18, 22, 28)")])
 def test_a_page_works(tmp_path, scheme, ground):
-    figure = Figure({"data": DATA, "layout": {}}, toggles=TOGGLES)
+    figure = Figure(DATA, {}, toggles=TOGGLES)
     text = page("t", [Section("s", [figure, TABLE])])
     listen = (
         "<script>window.failures = []; addEventListener('error', (e) => failures.push(e.message));</script>"

@@ -40,8 +40,8 @@ class Elements(html.parser.HTMLParser):
 @pytest.fixture(scope="module")
 def full():
     table = Table([WORDS, "n", "loss"], [[WORDS, 1, 0.123456789], ["b", 2, None]], note=WORDS)
-    parts = [Text(f"{WORDS}\n\nsecond"), table, Figure(FIGURE, caption=WORDS, height=300, toggles=[TOGGLE])]
-    sections = [Section(WORDS, parts), Section("two", [Figure(FIGURE)]), Section("three", [])]
+    parts = [Text(f"{WORDS}\n\nsecond"), table, Figure(**FIGURE, caption=WORDS, height=300, toggles=[TOGGLE])]
+    sections = [Section(WORDS, parts), Section("two", [Figure(**FIGURE)]), Section("three", [])]
     return page(WORDS, sections, lead=WORDS, facts={WORDS: WORDS, "loss": 1.0})
 
 
@@ -92,7 +92,7 @@ def test_figures_are_json_with_gaps_for_what_is_not_finite(full):
 
 
 def test_figures_in_a_row_are_figures():
-    text = page("t", [Section("s", [Row([Figure(FIGURE), Figure(FIGURE)])])])
+    text = page("t", [Section("s", [Row([Figure(**FIGURE), Figure(**FIGURE)])])])
     assert len(figures(text)) == 2
     assert '<div class="row"><figure>' in text
 
@@ -125,5 +125,5 @@ def test_a_row_has_a_cell_for_each_column():
 def test_without_plotly_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setattr(module, "find_spec", lambda name: None)
     with pytest.raises(MissingPackageError, match=r'plotly.*pip install "seqjax\[plots\]"'):
-        page("t", [Section("s", [Figure(FIGURE)])])
+        page("t", [Section("s", [Figure(**FIGURE)])])
     assert "<h1>t</h1>" in page("t", [Section("s", [])])
