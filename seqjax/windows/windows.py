@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Bool, Int, Int64, Integer, Num, Shaped
 
 from seqjax.errors import DataError
-from seqjax.windows.index import CONSECUTIVE, Place, Runs, Slices, joined_runs, ranges, runs_of
+from seqjax.windows.index import CONSECUTIVE, Place, Runs, Slices, joined_runs, runs_of
 from seqjax.windows.spliced import Spliced, consecutive, spliced
 
 
@@ -366,7 +366,7 @@ def _equal_rows(
 ) -> Bool[np.ndarray, "B"]:
     """Tells of each pair of ranges of rows, `count` long, if they hold the same in all columns."""
     rows = len(next(iter(windows.columns.values())))
-    places = [np.clip(ranges(begin, count), 0, rows - 1)[:, None] for begin in (some, others)]
+    places = [np.clip(Slices(begin, begin, count).rows(), 0, rows - 1)[:, None] for begin in (some, others)]
     differ = np.zeros(int(count.sum()), np.bool_)
     for column in windows.columns.values():
         one, other = (column.take(place)[:, 0] for place in places)
