@@ -15,7 +15,7 @@ import polars as pl
 from jaxtyping import Int16, Int64
 
 from seqjax.config.base import suggestion
-from seqjax.config.schema import ColumnKind, TableFormat
+from seqjax.config.schema import ColumnKind, MissingReal, TableFormat
 from seqjax.data.columns import column_kind, numbers_of
 from seqjax.data.staging import staged
 from seqjax.data.table_files import CsvFiles, ParquetFiles, Piece, TableFiles, first_rows
