@@ -24,7 +24,15 @@ from seqjax.config.schema import HeadName, Schema
 from seqjax.model.attention import Attention
 from seqjax.model.distributions import DISTRIBUTIONS
 from seqjax.model.dropout import Drop, keep_all
-from seqjax.model.layers import Head, Linear, Table, at_least_float32, make_encoder, make_feedforward, make_norm
+from seqjax.model.layers import (
+    Head,
+    Linear,
+    Table,
+    at_least_float32,
+    make_encoder,
+    make_feedforward,
+    make_norm,
+)
 from seqjax.model.mixer import Context, Memory, Mixer
 
 MIXERS: Mapping[str, type[Mixer]] = {"attention": Attention}
