@@ -185,7 +185,7 @@ class Gaussian(Distribution):
     def parameters(self, raw: Float[Any, "*batch 2"]) -> Parameters:
         """Mean and standard deviation."""
         xp = raw.__array_namespace__()
-        wide = raw.astype(xp.promote_types(raw.dtype, np.float32))
+        wide = raw if raw.dtype.itemsize >= 4 else raw.astype(np.float32)
         shifted = wide[..., 1:] + np.float32(_UNIT_SCALE)
         softplus = xp.maximum(shifted, 0) + xp.log1p(xp.exp(-xp.abs(shifted)))
         return xp.concatenate([wide[..., :1], softplus + np.float32(_SMALLEST_SCALE)], axis=-1)

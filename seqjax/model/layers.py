@@ -66,7 +66,7 @@ def dense(
 
 def at_least_float32(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """The same numbers, in float32 where their format is narrower."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return x if x.dtype.itemsize >= 4 else x.astype(jnp.float32)
 
 
 class Layer(nnx.Module):
