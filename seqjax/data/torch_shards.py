@@ -174,7 +174,7 @@ def _read_file(
     n_padded = (
         leading_zeros(columns.values())
         if padding is None
-        else _counted(path, "padding", padding, np.full(samples, n_slots))
+        else _counted(path, "padded", padding, np.full(samples, n_slots))
     )
     first_target = _counted(path, "context", context, n_slots - n_padded)
     return of_slots(path, columns, n_padded, keys, column_kinds=column_kinds, first_target=first_target)

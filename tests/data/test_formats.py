@@ -168,9 +168,9 @@ LONG_ERRORS = {
         [(1, 0, 0, "a", None, None, None, None), (1, 0, 0, "x", None, None, None, None)],
         "window 0 holds no item",
     ),
-    "NaN": (
-        [GOOD[0], (1, 0, 0, "x", None, float("nan"), 1.0, 1.0)],
-        "column 'x' holds NaN or infinity in slot 2",
+    "infinity": (
+        [GOOD[0], (1, 0, 0, "x", None, float("inf"), 1.0, 1.0)],
+        "column 'x' holds an infinity in slot 2",
     ),
     "null key": ([*GOOD, (None, 0, 0, "x", None, 0.5, 0.0, 0.0)], "sequenceId must be a whole number"),
     "null name": ([*GOOD, (1, 0, 0, None, None, 0.5, 0.0, 0.0)], "inputCol must name a column"),
@@ -264,8 +264,8 @@ def test_files_together_are_the_whole(tmp_path: Path, name: str) -> None:
         list(window_blocks(tmp_path / "x", name, column_kinds=KINDS, n_classes={"item": 3}))
 
 
-def test_shards_with_nan_are_refused(tmp_path: Path) -> None:
+def test_shards_with_infinities_are_refused(tmp_path: Path) -> None:
     windows = _windows(["größe, cm"])
-    np.asarray(windows.columns["größe, cm"])[3] = np.nan
-    with pytest.raises(DataError, match="column 'größe, cm' holds NaN or infinity"):
+    np.asarray(windows.columns["größe, cm"])[3] = np.inf
+    with pytest.raises(DataError, match="column 'größe, cm' holds an infinity"):
         load_windows(_write(tmp_path, "arrow", windows), "arrow", column_kinds={"größe, cm": "real"})

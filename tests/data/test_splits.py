@@ -8,9 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seqjax.data.splits import Between, ByValue, Pieces, Within, borders, sequences
+from seqjax.data.splits import Between, ByValue, Pieces, Splitting, Within, borders, parts, sequences
 from seqjax.errors import DataError
 from seqjax.windows.index import Slices
+
+
+def _parts(splitting: Splitting, pieces: Pieces) -> list[Slices]:
+    return parts(pieces, splitting.cuts(pieces))
 
 
 def _decimal(ratio: float) -> Fraction:
@@ -52,11 +56,11 @@ def test_borders_are_the_rounded_down_decimals_for_every_three_way_split_in_step
 def test_every_row_is_in_exactly_one_split(lengths: list[int], weights: list[float]) -> None:
     ratios = (np.array(weights) / sum(weights)).tolist()
     sequence_id = np.repeat(np.arange(len(lengths)) * 3 - 7, lengths)
-    parts = Within(ratios).parts(Pieces(sequences(sequence_id)))
-    assert len(parts) == len(ratios)
-    rows = np.concatenate([part.rows() for part in parts])
+    split = _parts(Within(ratios), Pieces(sequences(sequence_id)))
+    assert len(split) == len(ratios)
+    rows = np.concatenate([part.rows() for part in split])
     assert sorted(rows.tolist()) == list(range(sum(lengths)))
-    for part in parts:
+    for part in split:
         assert (part.length > 0).all()
         np.testing.assert_array_equal(sequence_id[part.rows()], np.repeat(part.sequence_id, part.length))
     exact = np.array(lengths)[:, None] * np.cumsum(ratios)
@@ -79,13 +83,13 @@ def test_dealt_sequences_stay_whole(lengths: list[int], seed: int, data: st.Data
         np.bincount(dealt.split, minlength=3).tolist()
         == np.diff(borders(np.array([n]), [0.5, 0.3, 0.2])[0]).tolist()
     )
-    parts = dealt.parts(Pieces(whole))
-    for number, part in enumerate(parts):
+    split = _parts(dealt, Pieces(whole))
+    for number, part in enumerate(split):
         assert part.sequence_id.tolist() == np.flatnonzero(dealt.split == number).tolist()
         assert part.length.tolist() == [lengths[i] for i in part.sequence_id.tolist()]
     cut = data.draw(st.integers(0, n))
     later = Slices(whole.sequence_id[cut:], whole.start[cut:], whole.length[cut:])
-    for part, rest in zip(parts, dealt.parts(Pieces(later, cut)), strict=True):
+    for part, rest in zip(split, _parts(dealt, Pieces(later, cut)), strict=True):
         assert rest.sequence_id.tolist() == part.sequence_id[part.sequence_id >= cut].tolist()
 
 
@@ -94,8 +98,8 @@ def test_dealt_sequences_stay_whole(lengths: list[int], seed: int, data: st.Data
 def test_rows_lie_in_the_split_that_their_value_says(values: list[list[int]]) -> None:
     part = np.concatenate([np.sort(np.array(rows, np.int16)) for rows in values])
     whole = sequences(np.repeat(np.arange(len(values)), list(map(len, values))))
-    parts = ByValue(4, "time").parts(Pieces(whole, split=part))
-    for number, found in enumerate(parts):
+    split = _parts(ByValue(4, "time"), Pieces(whole, split=part))
+    for number, found in enumerate(split):
         assert found.rows().tolist() == np.flatnonzero(part == number).tolist()
         assert (found.length > 0).all()
 
@@ -105,4 +109,4 @@ def test_going_back_is_refused() -> None:
     with pytest.raises(
         DataError, match=r"'time' never to go back .* item 3 of sequence 8 .* in split 0, .* in split 1"
     ):
-        ByValue(2, "time").parts(Pieces(sequences(np.array([7, 7, 8, 8, 8])), split=part))
+        ByValue(2, "time").cuts(Pieces(sequences(np.array([7, 7, 8, 8, 8])), split=part))

@@ -51,6 +51,7 @@ def test_what_a_folder_holds(folder: Path) -> None:
         "total_samples": 8,
         "batch_files": [{"path": names[0], "samples": 6}, {"path": names[1], "samples": 2}],
         "padding": {names[0]: [[4, 2], [5, 3]]},
+        "context": {},
     }
     inputs, targets, *keys = read_torch_file(folder / names[0])
     assert list(inputs) == list(targets) == ["item", "price"]
@@ -123,6 +124,7 @@ INDEXES: dict[str, tuple[dict[str, Any], str]] = {
     "no files": ({"batch_files": None}, "batch_files: is required"),
     "window": ({"padding": {"x-split0-0-0.pt": [[6, 1]]}}, "1 slots of window 6 are padded"),
     "slots": ({"padding": {"x-split0-0-0.pt": [[1, 4]]}}, "4 slots of window 1 are padded"),
+    "context": ({"context": {"x-split0-0-0.pt": [[4, 2]]}}, "2 slots of window 4 are context"),
 }
 
 
@@ -155,9 +157,9 @@ def _shifted(content: Content) -> None:
     content[1]["item"] = content[1]["item"] + 1
 
 
-def _nan(content: Content) -> None:
-    content[0]["price"] = np.full((6, 3), np.nan, np.float32)
-    content[1]["price"] = np.full((6, 3), np.nan, np.float32)
+def _infinite(content: Content) -> None:
+    content[0]["price"] = np.full((6, 3), np.inf, np.float32)
+    content[1]["price"] = np.full((6, 3), np.inf, np.float32)
 
 
 def _negative(content: Content) -> None:
@@ -192,7 +194,7 @@ CONTENTS: dict[str, tuple[Callable[[Content], None], str]] = {
     "columns": (_second_column, "of the same columns"),
     "numbers as names": (_numbered, "of the same columns"),
     "not shifted": (_shifted, "targets of column 'item' are not its inputs"),
-    "not a number": (_nan, "column 'price' holds NaN"),
+    "infinite": (_infinite, "column 'price' holds an infinity"),
     "negative": (_negative, "holds -3, which is no id"),
     "text": (_text, "do not belong together"),
     "flat": (_flat, "of the same columns"),
