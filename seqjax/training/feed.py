@@ -35,8 +35,11 @@ Fold = Callable[[Carry, Tree, Tree, int, int], Carry]
 """(carry, constants, placed order, first batch, end) -> carry; the carry that is given is consumed."""
 
 _AHEAD = 64
-"""Updates whose windows are found at once. Found one update at a time, they would be fused into the gathers
-that use them, and computed anew for each element."""
+"""Most updates whose windows are found at once, before the loop that gathers them. Found where they are used,
+they would be fused into the gathers, and computed anew for each element."""
+_WINDOWS_AHEAD = 4096
+"""Most windows that are found at once, unless an update has more: those beyond the end of a dispatch are found
+for nothing."""
 
 # A device counts rows, and the places of an order with what fills it up, in 32 bits.
 _MOST_ROWS = 2**31 - 2**24
@@ -211,7 +214,8 @@ class ResidentFeed(Feed):
         keys = [order.keys for order in updates.orders if order.keys is not None]
         n = np.asarray(updates.orders[0].n, np.int32)
         n, keys = self._placement.replicate((n, np.stack(keys) if keys else None))
-        ahead = min(_AHEAD, len(updates))
+        width = len(updates.orders) * updates.grouping.width
+        ahead = max(min(_AHEAD, _WINDOWS_AHEAD // width), 2)  # XLA dissolves a loop of one turn.
         return PlacedOrder(n, keys, updates.grouping, len(updates.orders), ahead)
 
     def fold(self, step: Step[Carry], *, by_rows: bool = False) -> Fold[Carry]:
@@ -223,7 +227,8 @@ class ResidentFeed(Feed):
             def some(state: tuple[Index, Carry]) -> tuple[Index, Carry]:
                 begin, carry = state
                 end = jnp.minimum(begin + order.ahead, bounds[1])
-                places = locate(rows, order.batches(begin), self._slots)
+                # A loop of its own, into which the arithmetic of the order is not fused either.
+                places = jax.lax.map(lambda some: locate(rows, some, self._slots), order.batches(begin))
 
                 def body(index: Int[Array, ""], carry: Carry) -> Carry:
                     place = jax.tree.map(lambda leaf: leaf[index - begin], places)
