@@ -31,7 +31,7 @@ from seqjax.version import __version__
 
 if TYPE_CHECKING:
     from seqjax.config.base import ConfigModel
-    from seqjax.evaluation.tables import Sheet
+    from seqjax.evaluation.tables import TitledTable
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +108,7 @@ _COMMANDS = (
         "evaluate",
         summary="Measure how well models predict held-out data, beside simple baselines.",
         short={"data_path": ["-dp"], "metadata_config_path": ["-mc"], "model_path": ["-mp"], "seed": ["-s"]},
-        shows="seqjax.evaluation.tables:sheets",
+        shows="seqjax.evaluation.tables:titled_tables",
         compiles=True,
     ),
     Command(
@@ -205,24 +205,24 @@ def _function(command: Command) -> Callable[..., object]:
         gc.enable()
 
 
-def _print_tables(sheets: "Sequence[Sheet]") -> None:
-    """Prints tables to stdout, as wide as the terminal, or as they need where there is none."""
+def _print_tables(titled: "Sequence[TitledTable]") -> None:
+    """Prints tables with titles to stdout, as wide as the terminal, or as they need where there is none."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     console = Console(width=None if sys.stdout.isatty() else 200)
-    for sheet in sheets:
+    for title, content in titled:
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        for heading in sheet.table.columns:
+        for heading in content.columns:
             table.add_column(Text(heading))
-        for row in sheet.table.rows:
+        for row in content.rows:
             table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
-        console.print(Text(sheet.title, style="bold"))
+        console.print(Text(title, style="bold"))
         console.print(table)
-        if sheet.table.note:
-            console.print(Text(f"{sheet.table.note}\n", style="dim"))
+        if content.note:
+            console.print(Text(f"{content.note}\n", style="dim"))
 
 
 def _confirm(question: str) -> bool:

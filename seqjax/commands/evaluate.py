@@ -1,4 +1,4 @@
-"""`seqjax evaluate`: how well trained models predict held-out data, beside simple baselines.
+"""`seqjax evaluate`: how well trained models predict held-out data, compared with simple baselines.
 
 The held-out data is read as `infer` reads it. The baselines are fitted on the training data: what the
 configuration names, else the first split of its metadata, unless that is the held-out data, else what the
@@ -24,10 +24,9 @@ from seqjax.config.load import resolve_path, resolve_split
 from seqjax.config.metadata import Metadata
 from seqjax.config.resolve import load_metadata
 from seqjax.errors import ConfigError, MissingPackageError, Problem
-from seqjax.evaluation.compare import compare
 from seqjax.evaluation.page import report_page
 from seqjax.evaluation.result import FORMAT, Baselines, ModelResult, Report, Settings, to_json
-from seqjax.evaluation.run import Found, run_model
+from seqjax.evaluation.run import ModelScores, compare, run_model
 from seqjax.evaluation.verdict import summary
 from seqjax.inference.assertions import contradictions
 from seqjax.inference.engine import Engine
@@ -82,7 +81,7 @@ def evaluate(config: EvaluateConfig) -> Report:
         data=str(data_path),
         settings=Settings(**{name: getattr(config, name) for name in Settings.__dataclass_fields__}),
         models=[result for _, result in models.values()],
-        comparison=compare({name: found for name, (found, _) in models.items()}, config),
+        comparison=compare({name: scores for name, (scores, _) in models.items()}, config),
     )
     for kind, place in places.items():
         write_text(place, writers[kind](report))
@@ -115,7 +114,7 @@ def _evaluate_one(
     *,
     path: Path,
     name: str,
-) -> tuple[Found, ModelResult]:
+) -> tuple[ModelScores, ModelResult]:
     card = engine.card
     targets = config.target_columns or list(card.column_schema.targets)
     notes = list(_doubts(config, card, data_path, name))
@@ -137,28 +136,28 @@ def _evaluate_one(
         logger.warning(note)
     columns = tuple(dict.fromkeys((*card.column_schema.inputs, *targets)))
     with source_of(config, metadata, data_path, card, columns=columns, default_stride=1) as source:
-        found = run_model(engine, source.parts(), fitted, config, name=name, total=source.total)
+        scores = run_model(engine, source.parts(), fitted, config, name=name, total=source.total)
     result = ModelResult(
         name=name,
         path=str(path),
         seq_length=card.column_schema.seq_length,
         prediction_length=card.model_spec.prediction_length,
         best_epoch=card.best_epoch,
-        windows=found.windows,
-        sequences=found.sequences,
-        resampled=found.resampled,
+        windows=scores.windows,
+        sequences=scores.sequences,
+        resampled=scores.resampled,
         baselines=baselines,
-        verdict=summary(found.targets),
-        targets=found.targets,
-        examples=found.examples,
-        notes=[*notes, *_notes(found, config, card)],
+        verdict=summary(scores.targets),
+        targets=scores.targets,
+        examples=scores.examples,
+        notes=[*notes, *_notes(scores, config, card)],
     )
-    return found, result
+    return scores, result
 
 
-def _notes(found: Found, config: EvaluateConfig, card: ModelCard) -> Iterator[str]:
+def _notes(scores: ModelScores, config: EvaluateConfig, card: ModelCard) -> Iterator[str]:
     """Notes about the figures for the reader of the report."""
-    for name, target in found.targets.items():
+    for name, target in scores.targets.items():
         share = {key: target.not_scored.get(key, 0) for key in ("unknown", "other")}
         if any(share.values()) and not config.score_reserved:
             yield (
@@ -167,7 +166,7 @@ def _notes(found: Found, config: EvaluateConfig, card: ModelCard) -> Iterator[st
             )
         if target.classes is not None and target.classes["occurred"] == 1:
             yield f"{name}: a single class occurs, so that any predictor of it is right."
-    unread = [name for name in found.targets if name not in card.column_schema.inputs]
+    unread = [name for name in scores.targets if name not in card.column_schema.inputs]
     if unread:
         yield f"The model does not see the past of {', '.join(unread)}; the baselines do."
 

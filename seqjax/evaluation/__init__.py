@@ -1,1 +1,1 @@
-"""Quality of predictions: scores, baselines beside them, intervals, a verdict. numpy alone computes."""
+"""Quality of predictions: scores of models and baselines, intervals, a verdict. numpy alone computes."""

@@ -23,19 +23,14 @@ class RandomRows:
 
     def add(self, rows: Mapping[str, Shaped[np.ndarray, "N ..."]]) -> None:
         """Adds N rows of the same named arrays each time."""
-        count = len(next(iter(rows.values())))
-        priority = self._rng.random(count)
-        if len(self._priority) == self._size:
-            new = np.flatnonzero(priority < self._priority.max(initial=0))
-        else:
-            new = np.arange(count)
-        if not len(new):
+        if not self._size:
             return
-        priority = np.concatenate([self._priority, priority[new]])
+        count = len(next(iter(rows.values())))
+        priority = np.concatenate([self._priority, self._rng.random(count)])
         kept = np.sort(np.argsort(priority, kind="stable")[: self._size])
         self._priority = priority[kept]
         held = self._rows or {name: values[:0] for name, values in rows.items()}
-        self._rows = {name: np.concatenate([held[name], values[new]])[kept] for name, values in rows.items()}
+        self._rows = {name: np.concatenate([held[name], values])[kept] for name, values in rows.items()}
 
     def rows(self) -> dict[str, Shaped[np.ndarray, "N ..."]]:
         """The rows that were kept, in the order in which they came; empty if none was added."""

@@ -55,7 +55,7 @@ def _target_parts(target: TargetResult) -> Iterator[Block]:
     left_out = [f"{count:,} {reason}" for reason, count in target.not_scored.items() if count]
     if left_out:
         yield Text(f"{target.items:,} items scored; not scored: {', '.join(left_out)}.")
-    yield figures.beside_baselines(target)
+    yield figures.judged_metric(target)
     if target.positions:
         yield tables.positions_table(target)
         yield figures.by_position(target)
@@ -77,10 +77,11 @@ def _example_parts(model: ModelResult) -> Iterator[Block]:
 
 def _reading(report: Report) -> Section:
     model, settings = report.models[0], report.settings
-    heads = {target.head for found in report.models for target in found.targets.values()}
+    targets = [target for other in report.models for target in other.targets.values()]
+    heads = {target.head for target in targets}
     shown = {row.meaning: row for head in METRICS if head in heads for row in METRICS[head].values()}
     metrics = [f"{row.label}: {row.meaning}." for row in shown.values()]
-    if any(target.calibration for found in report.models for target in found.targets.values()):
+    if any(target.calibration for target in targets):
         metrics.append("ECE: the mean distance between how sure the model is and how often it is right.")
     baselines = (
         "Baselines are counted, not trained. Last value: the same again (a category at the rate at which one "

@@ -23,35 +23,33 @@ BLOCKS = 50
 LARGEST_NUMBER_OF_PIECES = 1 << 16
 
 
-@dataclass(frozen=True)
-class Unit:
-    """The unit that the data is cut into."""
-
-    block: int | None = None
-    """Consecutive windows of a sequence; None is the whole sequence."""
-
-    def __str__(self) -> str:
-        return "sequences" if self.block is None else f"blocks of {self.block} consecutive windows"
-
-
-def unit_for(sequence_id: Int64[np.ndarray, "W"], seq_length: int) -> Unit:
-    """Sequences where there are enough of them, else blocks that are longer than a window.
+class Pieces:
+    """Numbers the pieces that windows belong to, in the order in which they appear.
 
     Args:
-      sequence_id: The sequence of each window of the data, or of the first part of it.
-      seq_length: L, the number of input items of a window.
+      block: Consecutive windows of a sequence that are a piece; None is the whole sequence.
     """
-    if len(np.unique(sequence_id)) >= ENOUGH_SEQUENCES:
-        return Unit()
-    return Unit(block=max(seq_length + 1, -(-len(sequence_id) // BLOCKS)))
 
-
-class Pieces:
-    """Numbers the pieces that windows belong to, in the order in which they appear."""
-
-    def __init__(self, unit: Unit) -> None:
-        self.unit = unit
+    def __init__(self, block: int | None = None) -> None:
+        self.block = block
         self._numbers: dict[tuple[int, int], int] = {}
+
+    @classmethod
+    def of(cls, sequence_id: Int64[np.ndarray, "W"], seq_length: int) -> "Pieces":
+        """Sequences where there are enough of them, else blocks that are longer than a window.
+
+        Args:
+          sequence_id: The sequence of each window of the data, or of the first part of it.
+          seq_length: L, the number of input items of a window.
+        """
+        if len(np.unique(sequence_id)) >= ENOUGH_SEQUENCES:
+            return cls()
+        return cls(max(seq_length + 1, -(-len(sequence_id) // BLOCKS)))
+
+    @property
+    def unit(self) -> str:
+        """The name of a piece, in the plural."""
+        return "sequences" if self.block is None else f"blocks of {self.block} consecutive windows"
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -60,7 +58,7 @@ class Pieces:
         self, sequence_id: Int64[np.ndarray, "B"], subsequence_id: Int64[np.ndarray, "B"]
     ) -> Int64[np.ndarray, "B"]:
         """The piece of each window; when there are very many pieces, later ones share a number."""
-        block = subsequence_id // self.unit.block if self.unit.block else np.zeros_like(subsequence_id)
+        block = subsequence_id // self.block if self.block else np.zeros_like(subsequence_id)
         keys = zip(sequence_id.tolist(), block.tolist(), strict=True)
         return np.array([self._number(key) for key in keys], np.int64)
 
@@ -93,12 +91,12 @@ class Tally:
           position: The item's place in the prediction window, from 0.
           scores: One row an item.
         """
-        found, place = np.unique(piece, return_inverse=True)
-        self._reserve(int(found[-1]) + 1 if len(found) else 0)
+        pieces, row = np.unique(piece, return_inverse=True)
+        self._reserve(int(pieces[-1]) + 1 if len(pieces) else 0)
         np.add.at(self.by_position, position, scores)
-        summed = np.zeros((len(found), scores.shape[1]))
-        np.add.at(summed, place, scores)
-        self._by_piece[found] += summed
+        summed = np.zeros((len(pieces), scores.shape[1]))
+        np.add.at(summed, row, scores)
+        self._by_piece[pieces] += summed
 
     def by_piece(self, count: int) -> Float64[np.ndarray, "S scores"]:
         """The sums of each of `count` pieces."""

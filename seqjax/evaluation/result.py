@@ -4,9 +4,8 @@ A field is a key. Whatever is not defined (the R² of equal values, an interval 
 """
 
 import json
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal, TypeAlias
 
 from seqjax.config.schema import ColumnKind, HeadName
@@ -163,7 +162,7 @@ class ModelResult:
 
 @dataclass(frozen=True)
 class Rank:
-    """A model beside the best one, by the metric that verdicts are about."""
+    """A model's figure and its distance from the best one, by the metric that verdicts are about."""
 
     model: str
     figure: Estimate
@@ -199,17 +198,6 @@ class Report:
 
 def to_json(report: Report) -> str:
     """The report as JSON; what is not finite is null."""
-    return json.dumps(plain(report), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
-
-
-def plain(value: object) -> object:
-    """Dataclasses as mappings, and numbers that are not finite as null."""
-    if is_dataclass(value):
-        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+    # Python writes NaN and Infinity, which other readers of JSON refuse.
+    values = json.loads(json.dumps(asdict(report)), parse_constant=lambda _: None)
+    return json.dumps(values, indent=1, allow_nan=False, ensure_ascii=False) + "\n"

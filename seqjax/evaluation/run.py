@@ -1,11 +1,11 @@
-"""One model over held-out data, batch by batch: memory holds a part of the data, and sums.
+"""Models over held-out data, batch by batch (memory holds a part of the data, and sums), and their ranks.
 
-The model is asked as `infer` asks it: each window's last P items are predicted from those before them. What
+A model is asked as `infer` asks it: each window's last P items are predicted from those before them. What
 holds no item is not scored; nor, unless asked for, are categories that are missing or that no training data
 named, since there is no value to have predicted.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -19,22 +19,22 @@ from seqjax.console import progress
 from seqjax.data.columns import FIRST_ID, OTHER, UNKNOWN, class_labels
 from seqjax.errors import ArtifactError
 from seqjax.evaluation.examples import Examples
-from seqjax.evaluation.pieces import ENOUGH_SEQUENCES, Pieces, Unit, unit_for
-from seqjax.evaluation.result import Example, TargetResult
+from seqjax.evaluation.pieces import ENOUGH_SEQUENCES, FEWEST_PIECES, Estimate, Pieces, estimate, resampled
+from seqjax.evaluation.result import MODEL, Example, Rank, TargetResult
 from seqjax.evaluation.targets import CategoricalRun, Items, RealRun, TargetRun, scored_pieces
 from seqjax.inference.engine import Engine
 from seqjax.inference.predict import chunks
-from seqjax.metrics import Scoring
+from seqjax.metrics import JUDGED_BY, Scoring
 from seqjax.model.distributions import DISTRIBUTIONS
-from seqjax.windows.windows import Batch, Windows
+from seqjax.windows.windows import Batch, Windows, inputs_of, target_mask, targets_of, valid_mask
 
 _LIKELY = 100_000
 """Windows that are looked at to find the commonest of very many classes."""
 
 
 @dataclass(frozen=True)
-class Found:
-    """The results of a model on the data."""
+class ModelScores:
+    """The scores of a model on the data."""
 
     targets: Mapping[str, TargetResult]
     examples: list[Example]
@@ -55,8 +55,8 @@ def run_model(
     *,
     name: str,
     total: int | None,
-) -> Found:
-    """Scores a model, and the baselines beside it.
+) -> ModelScores:
+    """Scores a model, and baselines on the same items.
 
     Args:
       engine: A generative model.
@@ -69,20 +69,17 @@ def run_model(
     Raises:
       ArtifactError: The model returns what is not finite.
     """
-    targets = config.target_columns or list(engine.card.column_schema.targets)
     parts = iter(parts)
     first = _enough_to_choose(parts)
-    unit = unit_for(np.concatenate([part.sequence_id() for part in first]), first[0].seq_length)
-    scorer = _Scorer(engine, first[0], unit, baselines, config, targets=targets)
-    sequences, count = 0, 0
+    scorer = _Scorer(engine, first, baselines, config)
     with progress(f"Evaluating {name}", total, "windows") as bar:
         for windows in chain(first, parts):
-            sequences += len(np.unique(windows.runs.sequence_id))
-            count += len(windows)
             for chunk in chunks(len(windows), config.inference_batch_size):
                 scorer.add(windows, chunk)
                 bar.advance(len(chunk))
-    return scorer.found(windows=count, sequences=sequences)
+            scorer.sequences += len(np.unique(windows.runs.sequence_id))
+            scorer.windows += len(windows)
+    return scorer.scores()
 
 
 def _enough_to_choose(parts: Iterator[Windows]) -> list[Windows]:
@@ -100,60 +97,45 @@ class _Scorer:
     def __init__(
         self,
         engine: Engine,
-        first: Windows,
-        unit: Unit,
+        first: Sequence[Windows],
         baselines: Mapping[str, Fitted],
         config: EvaluateConfig,
-        *,
-        targets: list[str],
     ) -> None:
+        schema = engine.card.column_schema
+        targets = config.target_columns or list(schema.targets)
         self._engine = engine
         self._config = config
-        self._count = engine.card.model_spec.prediction_length
-        self._columns = tuple(dict.fromkeys((*engine.card.column_schema.inputs, *targets)))
-        self._pieces = Pieces(unit)
-        self._seq_length = first.seq_length
+        self._columns = tuple(dict.fromkeys((*schema.inputs, *targets)))
+        self._seq_length = first[0].seq_length
+        self._pieces = Pieces.of(np.concatenate([part.sequence_id() for part in first]), self._seq_length)
         self._examples = Examples(config.examples, config.seed, engine.card, targets)
-        self._runs = {
-            target: _target_run(
-                target,
-                engine.card,
-                {name: fitted[target] for name, fitted in baselines.items() if target in fitted},
-                config,
-                first,
-            )
-            for target in targets
-        }
-        self._not_scored = {
-            target: {"padding": 0} | ({"unknown": 0, "other": 0} if isinstance(run, CategoricalRun) else {})
-            for target, run in self._runs.items()
-        }
+        self._runs: dict[str, TargetRun] = {}
+        for target in targets:
+            fitted = {name: rows[target] for name, rows in baselines.items() if target in rows}
+            self._runs[target] = _target_run(target, engine.card, fitted, config, first[0])
+        self.windows = self.sequences = 0
 
     def add(self, windows: Windows, indices: Int64[np.ndarray, "B"]) -> None:
         """Scores the windows at `indices`."""
-        gathered = windows.gather(indices, self._columns)
-        seen = np.arange(windows.seq_length) >= gathered.padding[:, None]
-        inputs = {name: gathered.columns[name][:, :-1] for name in self._engine.card.column_schema.inputs}
-        outputs = self._engine.predict(inputs, seen)
+        batch = windows.gather(indices, self._columns)
+        inputs = inputs_of(batch, self._engine.card.column_schema.inputs)
+        outputs = self._engine.predict(inputs, valid_mask(batch))
         pieces = self._pieces.numbers(windows.sequence_id(indices), windows.subsequence_id(indices))
         for target, run in self._runs.items():
-            items, scored = self._items(target, gathered, pieces)
+            items, scored = self._items(target, batch, pieces)
             run.add(items, self._checked(target, outputs[target])[scored])
         if self._config.examples:
-            self._examples.add(windows, indices, gathered, outputs)
+            self._examples.add(windows, indices, batch, outputs)
 
-    def found(self, *, windows: int, sequences: int) -> Found:
-        """The results of so many windows of so many sequences."""
+    def scores(self) -> ModelScores:
+        """The scores of all windows."""
         count = len(self._pieces)
-        return Found(
-            targets={
-                name: run.result(count, self._seq_length, self._not_scored[name])
-                for name, run in self._runs.items()
-            },
+        return ModelScores(
+            targets={name: run.result(count, self._seq_length) for name, run in self._runs.items()},
             examples=self._examples.examples(),
-            windows=windows,
-            sequences=sequences,
-            resampled=str(self._pieces.unit),
+            windows=self.windows,
+            sequences=self.sequences,
+            resampled=self._pieces.unit,
             sums={name: scored_pieces(run.tallies, count)[:, 0] for name, run in self._runs.items()},
             scoring={name: run.scoring for name, run in self._runs.items()},
         )
@@ -172,15 +154,14 @@ class _Scorer:
         self, target: str, batch: Batch, pieces: Int64[np.ndarray, "B"]
     ) -> tuple[Items, Bool[np.ndarray, "B P"]]:
         """The items to score of a target, and their places in the prediction windows."""
-        slots = np.arange(self._seq_length + 1 - self._count, self._seq_length + 1)
-        values, counts = batch.columns[target], self._not_scored[target]
-        truth, last = values[:, slots], values[:, slots - 1]
-        real, known = (at >= batch.padding[:, None] for at in (slots, slots - 1))
-        scored = real
-        counts["padding"] += int((~real).sum())
-        if "unknown" in counts and not self._config.score_reserved:
-            counts["unknown"] += int((real & (truth == UNKNOWN)).sum())
-            counts["other"] += int((real & (truth == OTHER)).sum())
+        newest = slice(-self._engine.card.model_spec.prediction_length, None)
+        truth, last = targets_of(batch, target)[:, newest], inputs_of(batch, [target])[target][:, newest]
+        real, known = target_mask(batch)[:, newest], valid_mask(batch)[:, newest]
+        scored, left_out = real, self._runs[target].not_scored
+        left_out["padding"] += int((~real).sum())
+        if "unknown" in left_out and not self._config.score_reserved:
+            left_out["unknown"] += int((real & (truth == UNKNOWN)).sum())
+            left_out["other"] += int((real & (truth == OTHER)).sum())
             scored = real & (truth >= FIRST_ID)
         window, position = np.nonzero(scored)
         return Items(truth[scored], last[scored], known[scored], pieces[window], position), scored
@@ -196,3 +177,51 @@ def _target_run(
     labels = class_labels(card.id_maps.get(target, {}), schema.n_classes[target])
     likely = first.gather(np.arange(min(len(first), _LIKELY)), (target,)).columns[target][:, -1]
     return CategoricalRun(labels, baselines, config, n_positions=count, likely=likely)
+
+
+def compare(models: Mapping[str, ModelScores], config: EvaluateConfig) -> dict[str, list[Rank]]:
+    """The models in order of each target's judged metric; empty for a single model.
+
+    Two models are compared over the same resamples where the same items of the same pieces of the data were
+    scored for both. Models of other window lengths or prediction lengths are ranked without a difference.
+
+    Args:
+      models: The scores of each model, by its name.
+      config: Seed, resamples and level.
+    """
+    if len(models) < 2:
+        return {}
+    targets = dict.fromkeys(name for scores in models.values() for name in scores.targets)
+    return {
+        target: _ranks(target, {name: row for name, row in models.items() if target in row.targets}, config)
+        for target in targets
+    }
+
+
+def _ranks(target: str, models: Mapping[str, ModelScores], config: EvaluateConfig) -> list[Rank]:
+    judged = {JUDGED_BY[row.scoring[target].head] for row in models.values()}
+    # Models that predict a density are compared with those that do not by what both have.
+    metric = judged.pop() if len(judged) == 1 else "rmse"
+    figures = {name: row.targets[target].metrics[MODEL][metric] for name, row in models.items()}
+    order = sorted(figures, key=lambda name: (figures[name].value is None, figures[name].value))
+    scored = {name: (row.scoring[target], row.sums[target]) for name, row in models.items()}
+    behind = {name: _behind([scored[order[0]], scored[name]], metric, config) for name in order[1:]}
+    return [Rank(name, figures[name], behind.get(name)) for name in order]
+
+
+def _behind(
+    pair: Sequence[tuple[Scoring, Float64[np.ndarray, "_ scores"]]], metric: str, config: EvaluateConfig
+) -> Estimate | None:
+    """The second model's figure less that of the first; None where other items were scored."""
+    items, others = (sums[:, 0] for _, sums in pair)
+    if not np.array_equal(items, others):
+        return None
+    first, second = (float(scoring.values(sums.sum(axis=0))[metric]) for scoring, sums in pair)
+    draws = None
+    if len(items) >= FEWEST_PIECES:
+        drawn = [
+            scoring.values(resampled(sums, samples=config.bootstrap_samples, seed=config.seed))[metric]
+            for scoring, sums in pair
+        ]
+        draws = drawn[1] - drawn[0]
+    return estimate(second - first, draws, level=config.confidence_level)

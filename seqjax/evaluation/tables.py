@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import TypeAlias
 
 from seqjax.evaluation.pieces import Estimate
 from seqjax.evaluation.result import MODEL, ConfusionTable, Example, ModelResult, Report, TargetResult, Value
@@ -16,25 +16,21 @@ _PLACES = 3
 _MOST_PLACES = 6
 
 
-class Sheet(NamedTuple):
-    """A table under a heading, for a terminal."""
-
-    title: str
-    table: Table
+TitledTable: TypeAlias = tuple[str, Table]
 
 
-def sheets(report: Report) -> list[Sheet]:
+def titled_tables(report: Report) -> list[TitledTable]:
     """The verdicts and metrics of a report, for a terminal."""
-    found = []
+    tables: list[TitledTable] = []
     several = len(report.models) > 1
     if several:
-        found.append(Sheet("The models side by side", ranks_table(report)))
+        tables.append(("The models side by side", ranks_table(report)))
     for model in report.models:
-        found.append(Sheet(f"{model.name}: {model.verdict}", verdict_table(model)))
+        tables.append((f"{model.name}: {model.verdict}", verdict_table(model)))
         for name, target in model.targets.items():
             title = f"{model.name}: {name}" if several else name
-            found.append(Sheet(title, metrics_table(target, intervals_of=(MODEL,))))
-    return found
+            tables.append((title, metrics_table(target, intervals_of=(MODEL,))))
+    return tables
 
 
 def verdict_table(model: ModelResult) -> Table:
@@ -62,9 +58,9 @@ def ranks_table(report: Report) -> Table:
     """One row a target and model, the best first."""
     rows: list[list[Cell]] = []
     for target, ranks in report.comparison.items():
-        found = next(model.targets[target] for model in report.models if target in model.targets)
-        metric = METRICS[found.head][JUDGED_BY[found.head]]
-        shown = partial(figure, metric, places=places_of(found), with_interval=True)
+        result = next(model.targets[target] for model in report.models if target in model.targets)
+        metric = METRICS[result.head][JUDGED_BY[result.head]]
+        shown = partial(figure, metric, places=places_of(result), with_interval=True)
         for rank in ranks:
             behind = "the best" if rank is ranks[0] else "other items were scored"
             if rank.behind is not None:
@@ -77,7 +73,7 @@ def metrics_table(target: TargetResult, *, intervals_of: Sequence[str] | None = 
     """One row a metric, one column a predictor.
 
     Args:
-      target: What was found.
+      target: The scores of a target.
       intervals_of: Predictors whose intervals are shown; None shows all.
     """
     names = list(target.metrics)
@@ -178,7 +174,7 @@ def places_of(target: TargetResult) -> int | None:
     """Decimal places at which the figures of a target differ visibly; None for very small units."""
     if target.kind == "categorical":
         return _PLACES
-    errors = [found["mae"].value for found in target.metrics.values()]
+    errors = [metrics["mae"].value for metrics in target.metrics.values()]
     smallest = min((error for error in errors if error), default=1.0)
     places = max(2 - math.floor(math.log10(smallest)), 0)
     return None if places > _MOST_PLACES else places

@@ -1,4 +1,4 @@
-"""One target of one model: what the model and the baselines say about its items is scored batch by batch.
+"""Scores of one target of one model, and of the baselines on the same items, batch by batch.
 
 Calibration: of the items that a model is 80 % sure of, it should get 80 % right. Items are put into bins of
 equal width by the probability of their most likely class.
@@ -54,24 +54,15 @@ def expected_error(sums: Float64[np.ndarray, "bins 3"]) -> float:
 MOST_TRACKED = 1024
 
 
-class Commonest(NamedTuple):
-    """The confusion of the k commonest classes."""
-
-    classes: Int64[np.ndarray, "k"]
-    """Their ids, the commonest first."""
-    counts: Int64[np.ndarray, "k1 k1"]
-    """Items by true class (rows) and predicted class (columns); the last of each is every other class."""
-
-
 class Confusion:
     """Counts pairs of true and predicted class."""
 
     def __init__(self, n_classes: int, likely: Integer[np.ndarray, "n"] | None = None) -> None:
-        """Settles which classes are told apart.
+        """Chooses the classes that are distinguished.
 
         Args:
-          n_classes: Number of classes, C. Up to 1024 are told apart.
-          likely: Some true ids; where there are more classes, those that are commonest here are told apart.
+          n_classes: Number of classes, C. Up to 1024 are distinguished.
+          likely: Some true ids; where there are more classes, the commonest of these are distinguished.
         """
         tracked = np.arange(n_classes)
         if n_classes > MOST_TRACKED:
@@ -92,15 +83,20 @@ class Confusion:
         np.add.at(self.true_counts, truth, 1)
         np.add.at(self.chosen_counts, chosen, 1)
 
-    def commonest(self, most: int) -> Commonest:
-        """The confusion of at most `most` true classes that occur."""
+    def commonest(self, most: int) -> tuple[Int64[np.ndarray, "k"], Int64[np.ndarray, "k1 k1"]]:
+        """The confusion of at most `most` true classes that occur.
+
+        Returns:
+          Their ids, the commonest first, and items by true class (rows) and predicted class (columns), of
+          which the last of each is every other class.
+        """
         occurring = np.flatnonzero(self.true_counts[self._tracked])
         order = np.argsort(-self.true_counts[self._tracked][occurring], kind="stable")
         chosen = occurring[order][:most]
         rest = np.setdiff1d(np.arange(len(self._counts)), chosen)
         rows = np.concatenate([self._counts[chosen], self._counts[rest].sum(axis=0, keepdims=True)])
         counts = np.concatenate([rows[:, chosen], rows[:, rest].sum(axis=1, keepdims=True)], axis=1)
-        return Commonest(self._tracked[chosen], counts)
+        return self._tracked[chosen], counts
 
 
 POINTS = 3000
@@ -130,12 +126,14 @@ class TargetRun(ABC):
 
         Args:
           scoring: How predictions are scored.
-          baselines: What to score beside the model.
+          baselines: Fitted baselines, which are scored on the same items.
           config: Seed, bins and sizes.
           n_positions: P, the length of the prediction window.
         """
         self.scoring = scoring
         self.tallies = {name: Tally(len(scoring.columns), n_positions) for name in (MODEL, *baselines)}
+        self.not_scored = {"padding": 0}
+        """Items that were left out, by reason."""
         self._baselines = baselines
         self._config = config
 
@@ -148,18 +146,13 @@ class TargetRun(ABC):
           output: What the model states, such as log-probabilities (N, C) or standardised values (N, 1).
         """
 
-    @abstractmethod
-    def result(self, n_pieces: int, seq_length: int, not_scored: Mapping[str, int]) -> TargetResult:
-        """The figures of all items.
+    def result(self, n_pieces: int, seq_length: int) -> TargetResult:
+        """The metrics of all predictors, over all items and over resamples.
 
         Args:
           n_pieces: Number of pieces of the data.
           seq_length: L, the number of input items of a window.
-          not_scored: Items that were left out, by reason.
         """
-
-    def _result(self, n_pieces: int, seq_length: int, not_scored: Mapping[str, int]) -> TargetResult:
-        """The result, with the metrics of all predictors over all data and over its resamples."""
         sums, level = scored_pieces(self.tallies, n_pieces), self._config.confidence_level
         values, draws = self.scoring.values(sums.sum(axis=0)), None
         if len(sums) >= FEWEST_PIECES:
@@ -170,7 +163,7 @@ class TargetRun(ABC):
             kind=HEADS[self.scoring.head].kind,
             head=self.scoring.head,
             items=int(sums[:, 0, 0].sum()),
-            not_scored=not_scored,
+            not_scored=self.not_scored,
             pieces=len(sums),
             verdict=judge(
                 self.scoring.head,
@@ -208,9 +201,10 @@ class CategoricalRun(TargetRun):
           baselines: See `TargetRun`.
           config: See `TargetRun`.
           n_positions: See `TargetRun`.
-          likely: Some true ids: where there are very many classes, the commonest of these are told apart.
+          likely: Some true ids: of very many classes, the commonest of these are distinguished.
         """
         super().__init__(Scoring("categorical"), baselines, config, n_positions=n_positions)
+        self.not_scored |= {"unknown": 0, "other": 0}
         self._labels = labels
         self._bins = {name: np.zeros((config.calibration_bins, 3)) for name in self.tallies}
         self._confusion = Confusion(len(labels), likely)
@@ -229,11 +223,11 @@ class CategoricalRun(TargetRun):
             if name == MODEL:
                 self._confusion.add(truth, chosen)
 
-    def result(self, n_pieces: int, seq_length: int, not_scored: Mapping[str, int]) -> TargetResult:
-        """The figures; see `TargetRun`."""
-        shown = self._confusion.commonest(self._config.confusion_classes)
+    def result(self, n_pieces: int, seq_length: int) -> TargetResult:
+        """The metrics, calibration and confusion; see `TargetRun`."""
+        classes, counts = self._confusion.commonest(self._config.confusion_classes)
         return replace(
-            self._result(n_pieces, seq_length, not_scored),
+            super().result(n_pieces, seq_length),
             classes={
                 "known": len(self._labels),
                 "occurred": int(np.count_nonzero(self._confusion.true_counts)),
@@ -243,9 +237,7 @@ class CategoricalRun(TargetRun):
                 {name: _finite(expected_error(sums)) for name, sums in self._bins.items()},
                 _bins(self._bins[MODEL]),
             ),
-            confusion=ConfusionTable(
-                [self._labels[int(id_)] for id_ in shown.classes], shown.counts.tolist()
-            ),
+            confusion=ConfusionTable([self._labels[int(id_)] for id_ in classes], counts.tolist()),
         )
 
 
@@ -288,17 +280,15 @@ class RealRun(TargetRun):
             tally.add(items.piece, items.position, self.scoring.score(parameters, truth))
         self._points.add({name: denormalise(values, self._statistics) for name, values in points.items()})
 
-    def result(self, n_pieces: int, seq_length: int, not_scored: Mapping[str, int]) -> TargetResult:
-        """The figures; see `TargetRun`."""
+    def result(self, n_pieces: int, seq_length: int) -> TargetResult:
+        """The metrics, and some predictions; see `TargetRun`."""
         # More digits than a float32 holds only make the report longer.
         points = {
             name: [float(f"{value:.7g}") for value in values] for name, values in self._points.rows().items()
         }
         by_predictor = {name: points.get(f"by {name}", []) for name in self.tallies}
-        return replace(
-            self._result(n_pieces, seq_length, not_scored),
-            points=Points(points.get("truth", []), by_predictor),
-        )
+        result = super().result(n_pieces, seq_length)
+        return replace(result, points=Points(points.get("truth", []), by_predictor))
 
 
 def scored_pieces(tallies: Mapping[str, Tally], n_pieces: int) -> Float64[np.ndarray, "S predictors scores"]:
@@ -319,7 +309,7 @@ def _positions(scoring: Scoring, tallies: Mapping[str, Tally], seq_length: int) 
             items_seen=seq_length - len(items) + at + 1,
             items=int(items[at]),
             metrics={
-                name: {metric: _finite(float(found[at])) for metric, found in by_metric.items()}
+                name: {metric: _finite(float(figures[at])) for metric, figures in by_metric.items()}
                 for name, by_metric in values.items()
             },
         )

@@ -37,8 +37,8 @@ def judge(
             text = "Not judged: no item could be scored."
         return Verdict("not judged", text, metric, None, None, None)
     best = min(rivals, key=lambda name: rivals[name])
-    found = None if draws is None else draws[best] - draws[MODEL]
-    difference = estimate(rivals[best] - values[MODEL], found, level=level)
+    drawn = None if draws is None else draws[best] - draws[MODEL]
+    difference = estimate(rivals[best] - values[MODEL], drawn, level=level)
     relative = None
     if difference.value is not None and rivals[best] > 0:
         relative = difference.value / rivals[best]
@@ -93,12 +93,11 @@ def summary(targets: Mapping[str, TargetResult]) -> str:
         sentences.append(
             f"Better than the best baseline on {len(better)} of {count} targets: {_listed(better)}."
         )
-    if found := by_outcome.get("no better"):
-        sentences.append(f"No better than the best baseline on {_listed(found)}.")
-    if found := by_outcome.get("worse"):
-        sentences.append(f"Worse than the best baseline on {_listed(found)}.")
-    if found := by_outcome.get("not judged"):
-        sentences.append(f"Not judged: {_listed(found)}.")
+    for outcome in ("no better", "worse"):
+        if names := by_outcome.get(outcome):
+            sentences.append(f"{outcome.capitalize()} than the best baseline on {_listed(names)}.")
+    if names := by_outcome.get("not judged"):
+        sentences.append(f"Not judged: {_listed(names)}.")
     return " ".join(sentences)
 
 

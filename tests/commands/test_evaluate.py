@@ -16,7 +16,7 @@ import seqjax
 from seqjax import cli
 from seqjax.commands import evaluate as command
 from seqjax.errors import ConfigError, DataError, MissingPackageError
-from seqjax.evaluation.result import Report, plain
+from seqjax.evaluation.result import Report
 from tests.engines import FakeEngine, fake_card
 
 ITEMS = ["a", "b", "c", "d"]
@@ -214,7 +214,7 @@ def test_the_command_prints_tables_and_writes_a_report_and_a_page(
 
 
 def test_a_seed_repeats_everything_but_the_time(project: Path) -> None:
-    one, other, another = (plain(run(project, seed=seed).models) for seed in (5, 5, 6))
+    one, other, another = (run(project, seed=seed).models for seed in (5, 5, 6))
     assert one == other
     assert one != another
 

@@ -5,10 +5,9 @@ import pytest
 
 from seqjax.config.base import validate
 from seqjax.config.evaluate import EvaluateConfig
-from seqjax.evaluation.compare import compare
 from seqjax.evaluation.pieces import Estimate
 from seqjax.evaluation.result import TargetResult, Verdict
-from seqjax.evaluation.run import Found
+from seqjax.evaluation.run import ModelScores, compare
 from seqjax.metrics import Scoring
 
 CONFIG = validate(EvaluateConfig, {"project_root": ".", "model_path": "m"}, "evaluate.yaml")
@@ -25,7 +24,7 @@ def found(offset, *, pieces=30, seed=0):
     target = TargetResult(
         "real", "point", sums.shape[0] * 5, {}, pieces, verdict, metrics, [], None, None, None, None
     )
-    return Found({"price": target}, [], 0, 0, "sequences", {"price": sums}, {"price": SCORING})
+    return ModelScores({"price": target}, [], 0, 0, "sequences", {"price": sums}, {"price": SCORING})
 
 
 def test_a_single_model_is_not_compared():

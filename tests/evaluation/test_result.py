@@ -5,8 +5,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from seqjax.evaluation.pieces import Estimate
-from seqjax.evaluation.result import plain, to_json
+from seqjax.evaluation.result import to_json
 from tests.evaluation.reports import report
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "evaluate.md"
@@ -36,7 +35,6 @@ def test_it_is_strict_json_without_nan():
 
 
 def test_a_field_is_a_key():
-    assert plain(Estimate(0.5, None, 1.0)) == {"value": 0.5, "low": None, "high": 1.0}
     assert json.loads(to_json(report("a")))["models"][0]["targets"]["price"]["metrics"]["model"]["mae"] == {
         "value": 0.5,
         "low": 0.4,

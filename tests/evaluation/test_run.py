@@ -11,7 +11,7 @@ from seqjax.config.evaluate import EvaluateConfig
 from seqjax.config.metadata import Statistics
 from seqjax.errors import ArtifactError
 from seqjax.evaluation.pieces import ENOUGH_SEQUENCES, Estimate
-from seqjax.evaluation.run import Found, run_model
+from seqjax.evaluation.run import ModelScores, run_model
 from seqjax.windows.windows import Windows, taken
 from tests.engines import FakeEngine, fake_card, windows_of
 
@@ -61,7 +61,7 @@ def engine(positions=1, compute=outputs) -> FakeEngine:
     return FakeEngine(card, lambda inputs, valid: compute(inputs, valid, positions))
 
 
-def run(data: Windows | None = None, *, positions=1, **changes) -> Found:
+def run(data: Windows | None = None, *, positions=1, **changes) -> ModelScores:
     data = windows() if data is None else data
     model = engine(positions)
     fitted = fit_baselines(windows(seed=9), model.card.column_schema)

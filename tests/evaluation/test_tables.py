@@ -14,7 +14,7 @@ from seqjax.evaluation.tables import (
     places_of,
     positions_table,
     ranks_table,
-    sheets,
+    titled_tables,
     verdict_table,
 )
 from seqjax.metrics import METRICS
@@ -78,9 +78,9 @@ def test_an_example_ends_with_what_came_and_what_was_predicted():
 
 
 def test_a_terminal_shows_verdicts_metrics_and_for_several_models_their_ranks():
-    titles = [sheet.title for sheet in sheets(report("a"))]
+    titles = [title for title, _ in titled_tables(report("a"))]
     assert titles == [f"a: {model('a').verdict}", "item", "price"]
-    titles = [sheet.title for sheet in sheets(report("a", "b"))]
+    titles = [title for title, _ in titled_tables(report("a", "b"))]
     assert titles[0] == "The models side by side"
     assert titles[2:4] == ["a: item", "a: price"]
 

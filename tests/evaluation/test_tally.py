@@ -3,7 +3,7 @@
 import numpy as np
 
 from seqjax.evaluation import pieces as module
-from seqjax.evaluation.pieces import Pieces, Tally, Unit, unit_for
+from seqjax.evaluation.pieces import Pieces, Tally
 
 
 def test_sums_of_batches_are_those_of_all_items():
@@ -27,32 +27,32 @@ def test_an_empty_batch_changes_nothing():
 
 
 def test_sequences_are_pieces_where_there_are_enough():
-    assert unit_for(np.repeat(np.arange(20), 5), 4) == Unit()
-    assert str(Unit()) == "sequences"
+    assert Pieces.of(np.repeat(np.arange(20), 5), 4).block is None
+    assert Pieces().unit == "sequences"
 
 
 def test_few_sequences_are_cut_into_blocks_longer_than_a_window():
-    assert unit_for(np.repeat(np.arange(19), 100), 4) == Unit(block=38)
-    assert unit_for(np.zeros(100, np.int64), 30) == Unit(block=31)
-    assert str(Unit(block=31)) == "blocks of 31 consecutive windows"
+    assert Pieces.of(np.repeat(np.arange(19), 100), 4).block == 38
+    assert Pieces.of(np.zeros(100, np.int64), 30).block == 31
+    assert Pieces(31).unit == "blocks of 31 consecutive windows"
 
 
 def test_pieces_are_numbered_as_they_appear():
-    pieces = Pieces(Unit())
+    pieces = Pieces()
     assert pieces.numbers(np.array([7, 7, 3]), np.array([0, 1, 0])).tolist() == [0, 0, 1]
     assert pieces.numbers(np.array([3, 9]), np.array([1, 0])).tolist() == [1, 2]
     assert len(pieces) == 3
 
 
 def test_blocks_of_different_sequences_are_different():
-    pieces = Pieces(Unit(block=2))
+    pieces = Pieces(2)
     sequence, number = np.array([1, 1, 1, 2, 2]), np.array([0, 1, 2, 0, 2])
     assert pieces.numbers(sequence, number).tolist() == [0, 0, 1, 2, 3]
 
 
 def test_very_many_sequences_share_numbers(monkeypatch):
     monkeypatch.setattr(module, "LARGEST_NUMBER_OF_PIECES", 8)
-    pieces = Pieces(Unit())
+    pieces = Pieces()
     sequences = np.arange(1000)
     found = pieces.numbers(sequences, np.zeros_like(sequences))
     assert found[:8].tolist() == list(range(8))
