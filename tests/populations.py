@@ -13,9 +13,9 @@ from seqjax.config.train import TrainConfig
 from seqjax.model import functional
 from seqjax.training.feed import ResidentFeed
 from seqjax.training.loop import Member
-from seqjax.training.setup import Data, Run, prepare
+from seqjax.training.setup import Run, prepare
 from seqjax.training.shapes import values_of
-from seqjax.windows.windows import listed
+from seqjax.windows.windows import Windows, listed
 from tests.training.conftest import FAST_TO_COMPILE
 
 LENGTH, BATCH, COUNT = 6, 4, 21
@@ -66,8 +66,8 @@ def config(training: dict[str, Any] | None = None, **top: object) -> TrainConfig
     return validate(TrainConfig, values, "a member")
 
 
-def data(settings: TrainConfig) -> Data:
-    """Random windows, in batches that the seed decides."""
+def splits() -> tuple[Windows, Windows]:
+    """Random windows."""
     rng = np.random.default_rng(0)
     columns = {
         "item": rng.integers(1, 5, 60).astype(np.int8),
@@ -75,7 +75,7 @@ def data(settings: TrainConfig) -> Data:
     }
     start, length = rng.integers(0, 60 - LENGTH - 1, COUNT), rng.integers(1, LENGTH + 2, COUNT)
     windows = listed(columns, start=start, length=length, seq_length=LENGTH)
-    return Data(windows, windows)
+    return windows, windows
 
 
 def solo(settings: TrainConfig, *, like: Run | None = None):
@@ -83,12 +83,12 @@ def solo(settings: TrainConfig, *, like: Run | None = None):
     graphdef, params = functional.init(SCHEMA, settings.model_spec, seed=settings.seed)
     if jax.config.read("jax_enable_x64"):
         params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
-    return prepare(settings, SCHEMA, graphdef, data(settings), jax.devices("cpu")[0], like=like), params
+    return prepare(settings, SCHEMA, graphdef, splits(), jax.devices("cpu")[0], like=like), params
 
 
 def quick(settings: TrainConfig) -> Run:
     """A run whose data on the device goes through programs that are quickly compiled."""
-    feed = ResidentFeed(data(settings).training, tuple(SCHEMA.columns), compiler_options=FAST_TO_COMPILE)
+    feed = ResidentFeed(splits()[0], tuple(SCHEMA.columns), compiler_options=FAST_TO_COMPILE)
     return replace(solo(settings)[0], training=feed, validation=feed)
 
 
