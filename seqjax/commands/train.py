@@ -22,7 +22,7 @@ from typing import Any, Literal, TypeAlias
 import jax
 
 from seqjax.artifacts.layout import Layout
-from seqjax.commands.train_group import Group, Splits
+from seqjax.commands.train_group import Group
 from seqjax.commands.train_run import (
     End,
     Paused,
@@ -52,6 +52,7 @@ from seqjax.training.logs import (
 from seqjax.training.loop import Member
 from seqjax.training.processes import connect, explaining_lost_processes, is_first, wait_for_all
 from seqjax.training.runners import Kind
+from seqjax.training.setup import Splits
 from seqjax.training.shapes import grouped_by_shape, shape_of
 from seqjax.training.step import Values
 from seqjax.training.tensorboard import TensorBoardLog, require_tensorboard

@@ -4,8 +4,8 @@ import json
 import logging
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property, partial
-from typing import TYPE_CHECKING, TypeAlias
+from functools import partial
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
@@ -28,7 +28,7 @@ from seqjax.training.objective import weighing
 from seqjax.training.placement import Placement
 from seqjax.training.processes import find_devices
 from seqjax.training.runners import bytes_of, fitting, is_too_wide, suited
-from seqjax.training.setup import Run, evaluate_baselines, prepare
+from seqjax.training.setup import Run, Splits, evaluate_baselines, prepare
 from seqjax.training.shapes import shape_of, values_of
 from seqjax.training.step import Values
 from seqjax.windows.windows import Windows
@@ -37,9 +37,6 @@ if TYPE_CHECKING:
     from seqjax.commands.train import Trainer
 
 logger = logging.getLogger(__name__)
-
-Splits: TypeAlias = tuple[Windows, Windows]
-"""The training and the validation windows."""
 
 
 class Group:
@@ -84,7 +81,7 @@ class Group:
         assert self._population is not None
         return self._population
 
-    @cached_property
+    @property
     def splits(self) -> Splits:
         """The windows of all runs."""
         paths = [self.config.training_data_path, self.config.validation_data_path]

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import partial
 from types import MappingProxyType
+from typing import TypeAlias
 
 import jax
 import numpy as np
@@ -31,6 +32,9 @@ from seqjax.training.step import Params, Recipe, TrainState, forward, new_state
 from seqjax.windows.batches import Loader
 from seqjax.windows.order import Order
 from seqjax.windows.windows import Windows
+
+Splits: TypeAlias = tuple[Windows, Windows]
+"""The training and the validation windows."""
 
 _WINDOWS_TO_NAME = 8
 
@@ -84,7 +88,7 @@ def prepare(
     config: TrainConfig,
     schema: Schema,
     graphdef: GraphDef,
-    splits: tuple[Windows, Windows],
+    splits: Splits,
     device: Device,
     *,
     std: Mapping[str, float] = MappingProxyType({}),
@@ -143,7 +147,7 @@ def prepare(
     )
 
 
-def _orders(config: TrainConfig, splits: tuple[Windows, Windows]) -> tuple[Callable[[int], Order], Order]:
+def _orders(config: TrainConfig, splits: Splits) -> tuple[Callable[[int], Order], Order]:
     """The training batches of each epoch, and the validation batches; raises what `prepare` does."""
     for name, windows in zip(("training", "validation"), splits, strict=True):
         if len(windows) == 0:
@@ -222,12 +226,7 @@ def parameter_count(params: Params) -> int:
 
 
 def _feeds(
-    spec: TrainingSpec,
-    schema: Schema,
-    splits: tuple[Windows, Windows],
-    device: Device,
-    *,
-    placement: Placement,
+    spec: TrainingSpec, schema: Schema, splits: Splits, device: Device, *, placement: Placement
 ) -> tuple[Feed, Feed]:
     """The feeds of training and validation batches; what stays on the device is within one limit."""
     limit = memory_limit(device, load_in_full=spec.load_full_data_to_ram, max_ram_gb=spec.max_ram_gb)
