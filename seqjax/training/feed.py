@@ -195,6 +195,7 @@ class PlacedOrder:
         return each.reshape(self.ahead, -1)
 
 
+@dataclass(eq=False)
 class ResidentFeed(Feed):
     """Batches that are cut on the device."""
 
