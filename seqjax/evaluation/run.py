@@ -25,7 +25,6 @@ from seqjax.evaluation.targets import CategoricalRun, Items, RealRun, TargetRun,
 from seqjax.inference.engine import Engine
 from seqjax.inference.forecast import chunks
 from seqjax.metrics import JUDGED_BY, Scoring
-from seqjax.metrics import JUDGED_BY, Scoring
 from seqjax.model.distributions import DISTRIBUTIONS
 from seqjax.windows.windows import Batch, Windows, inputs_of, target_mask, targets_of, valid_mask
 

@@ -11,8 +11,8 @@ Training and evaluation are both folds. Two feeds run the same steps with the sa
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple, ParamSpec, TypeAlias, TypeVar
 
@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Array, Int, Num, UInt
 
 from seqjax.training.placement import Placement, Tree
-from seqjax.windows.batches import Batches, Loader
+from seqjax.windows.batches import Loader
 from seqjax.windows.order import Grouping, Order, Updates, windows_at
 from seqjax.windows.windows import Batch, Windows
 
@@ -45,19 +45,24 @@ for nothing."""
 _MOST_ROWS = 2**31 - 2**24
 
 
+@dataclass(eq=False)
 class Feed(ABC):
     """A source of batches.
 
     Args:
+      windows: The data.
+      columns: Which columns a batch holds.
       compiler_options: XLA's, for the compiled loops.
-      placement: The devices; None is jax's default device.
+      placement: The devices; jax's default device if none are given.
     """
 
-    def __init__(self, compiler_options: Mapping[str, Any] | None, placement: Placement | None) -> None:
-        self._options = compiler_options
-        self._placement = placement or Placement()
-        self.nbytes = 0
-        """Bytes of data that stay on the device, on each if there are several."""
+    windows: Windows
+    columns: tuple[str, ...]
+    _: KW_ONLY
+    compiler_options: Mapping[str, Any] | None = None
+    placement: Placement = field(default_factory=Placement)
+    nbytes: int = field(init=False, default=0)
+    """Bytes of data that stay on the device, on each if there are several."""
 
     def place(self, order: Order | Sequence[Order], *, accumulation: int = 1, micro_batches: int = 1) -> Tree:
         """Makes the batches of an order ready for folds, which see those of an update as one.
@@ -69,7 +74,7 @@ class Feed(ABC):
           micro_batches: Micro-batches a batch.
         """
         orders = (order,) if isinstance(order, Order) else tuple(order)
-        devices = self._placement.size if isinstance(order, Order) else 1
+        devices = self.placement.size if isinstance(order, Order) else 1
         grouping = Grouping(orders[0].batch_size, accumulation, micro_batches, devices)
         return self._place(Updates(orders, grouping))
 
@@ -90,8 +95,8 @@ class Feed(ABC):
         return jax.jit(
             function,
             donate_argnums=0,
-            out_shardings=self._placement.rows if by_rows else self._placement.everywhere,
-            compiler_options=dict(self._options or {}) or None,
+            out_shardings=self.placement.rows if by_rows else self.placement.everywhere,
+            compiler_options=dict(self.compiler_options or {}) or None,
         )
 
 
@@ -193,27 +198,20 @@ class PlacedOrder:
         return each.reshape(self.ahead, -1)
 
 
+@dataclass(eq=False)
 class ResidentFeed(Feed):
     """Batches that are cut on the device."""
 
-    def __init__(
-        self,
-        windows: Windows,
-        columns: tuple[str, ...],
-        *,
-        compiler_options: Mapping[str, Any] | None = None,
-        placement: Placement | None = None,
-    ) -> None:
-        super().__init__(compiler_options, placement)
-        self._slots = windows.seq_length + 1
-        self._rows = self._placement.replicate(rows_of(windows, columns))
+    def __post_init__(self) -> None:
+        self._slots = self.windows.seq_length + 1
+        self._rows = self.placement.replicate(rows_of(self.windows, self.columns))
         self.nbytes = sum(leaf.nbytes for leaf in jax.tree.leaves(self._rows) if leaf.ndim)
 
     def _place(self, updates: Updates) -> PlacedOrder:
         """The few numbers from which the order is computed on the device."""
         keys = [order.keys for order in updates.orders if order.keys is not None]
         n = np.asarray(updates.orders[0].n, np.int32)
-        n, keys = self._placement.replicate((n, np.stack(keys) if keys else None))
+        n, keys = self.placement.replicate((n, np.stack(keys) if keys else None))
         width = len(updates.orders) * updates.grouping.width
         ahead = max(min(_AHEAD, _WINDOWS_AHEAD // width), 2)  # XLA dissolves a loop of one turn.
         return PlacedOrder(n, keys, updates.grouping, len(updates.orders), ahead)
@@ -232,7 +230,7 @@ class ResidentFeed(Feed):
 
                 def body(index: Int[Array, ""], carry: Carry) -> Carry:
                     place = jax.tree.map(lambda leaf: leaf[index - begin], places)
-                    place = jax.lax.with_sharding_constraint(place, self._placement.rows)
+                    place = jax.lax.with_sharding_constraint(place, self.placement.rows)
                     return step(carry, gather(rows, place, self._slots), index, constants)
 
                 return end, jax.lax.fori_loop(begin, end, body, carry)
@@ -243,55 +241,42 @@ class ResidentFeed(Feed):
 
         def fold(carry: Carry, constants: Tree, order: Tree, begin: int, end: int) -> Carry:
             bounds = np.int32(begin), np.int32(end)
-            placed = carry if by_rows else self._placement.ensure_replicated(carry)
+            placed = carry if by_rows else self.placement.ensure_replicated(carry)
             return compiled(placed, constants, self._rows, order, bounds)
 
         return fold
 
 
+@dataclass(eq=False)
 class StreamedFeed(Feed):
     """Batches that are cut on the host.
 
     Args:
-      windows: The data.
-      columns: Which columns a batch holds.
-      compiler_options: XLA's, for the compiled step.
-      placement: The devices.
       loader: What gathers batches; None gathers each when it is needed.
     """
 
-    def __init__(
-        self,
-        windows: Windows,
-        columns: tuple[str, ...],
-        *,
-        compiler_options: Mapping[str, Any] | None = None,
-        placement: Placement | None = None,
-        loader: Loader | None = None,
-    ) -> None:
-        super().__init__(compiler_options, placement)
-        self._loader = loader or Loader(windows, columns)
-        self.waited = 0.0
-        """Seconds that the host has spent on getting batches."""
+    loader: Loader | None = None
+    waited: float = field(init=False, default=0.0)
+    """Seconds that the host has spent on getting batches."""
 
     def _place(self, updates: Updates) -> "Stream":
         """The rows of the updates that this process reads."""
-        own = self._placement.own_rows(updates.batch_size)
-        return Stream(replace(updates, rows=own), self._loader)
+        own = self.placement.own_rows(updates.batch_size)
+        return Stream(replace(updates, rows=own), self.loader or Loader(self.windows, self.columns))
 
     def fold(self, step: Step[Carry], *, by_rows: bool = False) -> Fold[Carry]:
         """A loop on the host over a compiled step."""
         compiled = self._compiled(step, by_rows=by_rows)
 
         def fold(carry: Carry, constants: Tree, stream: "Stream", begin: int, end: int) -> Carry:
-            carry = carry if by_rows else self._placement.ensure_replicated(carry)
+            carry = carry if by_rows else self.placement.ensure_replicated(carry)
             for index in range(begin, end):
                 before = time.perf_counter()
                 own = stream.batch(index)
                 self.waited += time.perf_counter() - before
                 batch = Batch(
-                    {name: self._placement.from_local_rows(column) for name, column in own.columns.items()},
-                    self._placement.from_local_rows(own.padding),
+                    {name: self.placement.from_local_rows(column) for name, column in own.columns.items()},
+                    self.placement.from_local_rows(own.padding),
                 )
                 carry = compiled(carry, batch, np.int32(index), constants)
             return carry
@@ -306,23 +291,18 @@ class Stream:
         self._updates = updates
         self._loader = loader
         self._next = 0
-        self._batches: Batches | None = None
+        # A generator that is dropped is closed, and its threads end.
+        self._batches: Iterator[Batch] | None = None
 
     def batch(self, number: int) -> Batch:
         """A batch."""
         if self._batches is None or number != self._next:
-            self._close()
             self._batches = self._loader.batches(self._updates, number)
         batch = next(self._batches)
         self._next = number + 1
         if self._next == len(self._updates):
-            self._close()
-        return batch
-
-    def _close(self) -> None:
-        if self._batches is not None:
-            self._batches.close()
             self._batches = None
+        return batch
 
 
 def fits(windows: Windows, columns: Sequence[str], *, limit: float | None) -> bool:
