@@ -32,6 +32,8 @@ WindowFormat = Literal[TableFormat, "pt", "arrow"]
 """Of preprocessed data: windows in a table, torch shards, or Arrow shards."""
 HeadName = Literal["categorical", "point", "gaussian"]
 """The head of a target: see `seqjax.model.distributions`."""
+Stride = Annotated[int, Field(gt=0, lt=2**31)]
+"""Step between windows, in items."""
 SeqLength = Annotated[int, Field(gt=0, le=1_000_000)]
 """L of a data set; much longer windows would not fit into memory."""
 

@@ -35,11 +35,14 @@ Fold = Callable[[Carry, Tree, Tree, int, int], Carry]
 """(carry, constants, placed order, first batch, end) -> carry; the carry that is given is consumed."""
 
 _AHEAD = 64
-"""Most updates whose windows are found at once, before the loop that gathers them. Found where they are used,
-they would be fused into the gathers, and computed anew for each element."""
+"""Most updates whose windows are found at once, before the loop that gathers them. Found where they are
+used, they would be fused into the gathers, and computed anew for each element."""
 _WINDOWS_AHEAD = 4096
 """Most windows that are found at once, unless an update has more: those beyond the end of a dispatch are found
 for nothing."""
+
+_MOST_LISTED = 1 << 18
+"""Most windows that are listed though they could be computed."""
 
 # A device counts rows, and the places of an order with what fills it up, in 32 bits.
 _MOST_ROWS = 2**31 - 2**24
@@ -118,14 +121,17 @@ class Rows(NamedTuple):
 def rows_of(windows: Windows, columns: Sequence[str]) -> Rows:
     """The part of a data set that the device needs.
 
-    Windows are listed one by one where that takes no more than the columns themselves (finding their runs is
-    saved then), or where their steps are not all alike.
+    Windows are listed one by one where they are few (finding their runs is saved then), or where their steps
+    are not all alike.
     """
     runs = windows.runs
     values = {name: np.asarray(windows.columns[name]) for name in columns}
-    few = 8 * len(windows) <= sum(column.nbytes for column in values.values())
-    if few or not runs.is_even:
-        numbers = windows.start(), windows.length(), None, 1, windows.seq_length + 1
+    if len(windows) <= _MOST_LISTED or not runs.is_even:
+        listed = np.empty((2, len(windows)), np.int32)
+        for begin in range(0, len(windows), _MOST_LISTED):
+            some = np.arange(begin, min(begin + _MOST_LISTED, len(windows)))
+            listed[:, some] = windows.start(some), windows.length(some)
+        numbers = *listed, None, 1, windows.seq_length + 1
     else:
         numbers = runs.first_row, runs.rows, runs.first_window, runs.stride, runs.seq_length + 1
     return Rows(values, *(None if number is None else np.asarray(number, np.int32) for number in numbers))
@@ -314,6 +320,6 @@ def fits(windows: Windows, columns: Sequence[str], *, limit: float | None) -> bo
       limit: Bytes that it may take there; None knows no limit.
     """
     size = sum(windows.columns[name].nbytes for name in columns)
-    size += min(size, 8 * len(windows)) if windows.runs.is_even else 8 * len(windows)
+    size += 8 * (min(_MOST_LISTED, len(windows)) if windows.runs.is_even else len(windows))
     rows = max(len(windows), *(len(windows.columns[name]) for name in columns))
     return rows < _MOST_ROWS and (limit is None or size <= limit)

@@ -87,7 +87,6 @@ class Member:
         if not is_new:
             done, batches = self.run.batches_done(self.state), len(self.run.order(1))
             self.tell(ResumeEvent(self.state.epoch + 1, done, batches))
-        self._has_begun = True
         return is_new
 
     def begin_epoch(self) -> Epoch:
@@ -125,6 +124,7 @@ class Member:
 
     def read_evaluation(self, event: EpochEvent) -> None:
         """Takes in an evaluation."""
+        self._has_begun = True
         loss = event.evaluation.losses.total
         if math.isfinite(loss):
             self.tell(event)

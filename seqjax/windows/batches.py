@@ -21,13 +21,7 @@ from jaxtyping import Int64
 from seqjax.windows.order import Order, Updates
 from seqjax.windows.windows import Batch, Windows
 
-if TYPE_CHECKING:
-    pass
-
 logger = logging.getLogger(__name__)
-
-Batches: TypeAlias = "DatasetIterator[Batch]"
-"""An iterator over batches; `close` ends its threads."""
 
 BATCHES_AHEAD = 4
 """Most batches that a thread is ahead."""
