@@ -38,8 +38,8 @@ _AHEAD = 64
 """Most updates whose windows are found at once, before the loop that gathers them. Found where they are
 used, they would be fused into the gathers, and computed anew for each element."""
 _WINDOWS_AHEAD = 4096
-"""Most windows that are found at once, unless an update has more: those beyond the end of a dispatch are found
-for nothing."""
+"""Most windows that are found at once, unless an update has more: those beyond the end of a dispatch are
+found for nothing."""
 
 _MOST_LISTED = 1 << 18
 """Most windows that are listed though they could be computed."""
