@@ -80,7 +80,7 @@ _COMMANDS = (
             "randomize": _RANDOMIZE,
             "skip_metadata": ("-sm", "Has no effect: read so that sequifier's command lines are accepted."),
         },
-        says="seqjax.commands.next_steps:after_training",
+        says="seqjax.commands.train_run:TrainResult.next_steps",
         variables=_LAUNCH,
         trains=True,
         compiles=True,

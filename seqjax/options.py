@@ -36,9 +36,7 @@ def options_class(model: type[ConfigModel], command: Command) -> type:
         path = tyro.conf.arg(help=about, metavar="PATH")
         fields.append(("config_path", Annotated[str, path], dataclasses.field(default=command.config_path)))
     for name, (short, about) in command.switches.items():
-        switch = tyro.conf.arg(help=about, aliases=(short,), help_behavior_hint="")
-        kind = Annotated[bool, switch, tyro.conf.FlagCreatePairsOff]
-        fields.append((name, kind, dataclasses.field(default=False)))
+        fields.append(_flag(name, about, short))
     for name, (_, about) in command.variables.items():
         text = tyro.conf.arg(help=about, metavar="TEXT", help_behavior_hint="")
         fields.append((name, Annotated[str | None, text], dataclasses.field(default=None)))
@@ -47,9 +45,7 @@ def options_class(model: type[ConfigModel], command: Command) -> type:
             option = _option(field, metavar=name.upper())
             fields.append((name, Annotated[option, tyro.conf.Positional], dataclasses.field()))
         elif command.config_path is None and field.annotation is bool:
-            flag = tyro.conf.arg(help=_about(field), help_behavior_hint="")
-            kind = Annotated[bool, flag, tyro.conf.FlagCreatePairsOff]
-            fields.append((name, kind, dataclasses.field(default=False)))
+            fields.append(_flag(name, _about(field)))
         else:
             fields.append(_field(name, field, command.short.get(name, ())))
     return _dataclass(model, fields)
@@ -146,6 +142,12 @@ def _dataclass(model: type[ConfigModel], fields: list[_Field]) -> type:
     return dataclasses.make_dataclass(
         model.__name__, fields, namespace={"__doc__": model.__doc__}, kw_only=True
     )
+
+
+def _flag(name: str, about: str, *aliases: str) -> _Field:
+    """A field of the generated dataclass that is False unless its option is given."""
+    flag = tyro.conf.arg(help=about, aliases=aliases, help_behavior_hint="")
+    return (name, Annotated[bool, flag, tyro.conf.FlagCreatePairsOff], dataclasses.field(default=False))
 
 
 def _required_first(model: type[ConfigModel]) -> list[tuple[str, FieldInfo]]:

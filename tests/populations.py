@@ -17,10 +17,10 @@ from seqjax.model.functional import layer_types
 from seqjax.training.feed import ResidentFeed
 from seqjax.training.loop import Member
 from seqjax.training.precision import Precision
-from seqjax.training.setup import Data, Run, prepare
+from seqjax.training.setup import Run, prepare
 from seqjax.training.shapes import values_of
 from seqjax.training.step import forward
-from seqjax.windows.windows import listed
+from seqjax.windows.windows import Windows, listed
 from tests.training.conftest import FAST_TO_COMPILE
 
 LENGTH, BATCH, COUNT = 6, 4, 21
@@ -72,8 +72,8 @@ def config(training: dict[str, Any] | None = None, **top: object) -> TrainConfig
     return validate(TrainConfig, values, "a member")
 
 
-def data(settings: TrainConfig) -> Data:
-    """Random windows, in batches that the seed decides."""
+def splits() -> tuple[Windows, Windows]:
+    """Random windows."""
     rng = np.random.default_rng(0)
     columns = {
         "item": rng.integers(1, 5, 60).astype(np.int8),
@@ -81,7 +81,7 @@ def data(settings: TrainConfig) -> Data:
     }
     start, length = rng.integers(0, 60 - LENGTH - 1, COUNT), rng.integers(1, LENGTH + 2, COUNT)
     windows = listed(columns, start=start, length=length, seq_length=LENGTH)
-    return Data(windows, windows)
+    return windows, windows
 
 
 def schema_of(settings: TrainConfig) -> Schema:
@@ -94,7 +94,7 @@ def solo(settings: TrainConfig, *, like: Run | None = None):
     """A run, its first parameters; in double precision throughout where jax has that."""
     schema = schema_of(settings)
     graphdef, params = functional.init(schema, settings.model_spec, seed=settings.seed)
-    run = prepare(settings, schema, graphdef, data(settings), jax.devices("cpu")[0], like=like)
+    run = prepare(settings, schema, graphdef, splits(), jax.devices("cpu")[0], like=like)
     if not jax.config.read("jax_enable_x64"):
         return run, params
     double = Precision(DOUBLE, DOUBLE, layer_types(graphdef))
@@ -104,7 +104,7 @@ def solo(settings: TrainConfig, *, like: Run | None = None):
 
 def quick(settings: TrainConfig) -> Run:
     """A run whose data on the device goes through programs that are quickly compiled."""
-    feed = ResidentFeed(data(settings).training, tuple(SCHEMA.columns), compiler_options=FAST_TO_COMPILE)
+    feed = ResidentFeed(splits()[0], tuple(SCHEMA.columns), compiler_options=FAST_TO_COMPILE)
     return replace(solo(settings)[0], training=feed, validation=feed)
 
 

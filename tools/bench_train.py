@@ -134,7 +134,6 @@ def _run_parts(values: dict[str, Any], batches: int) -> tuple[Any, Any, Any]:
     from seqjax.config.base import validate
     from seqjax.config.schema import Schema
     from seqjax.config.train import TrainConfig
-    from seqjax.training.setup import Data
     from seqjax.windows.windows import listed, taken
 
     config = validate(TrainConfig, values, "the benchmark")
@@ -155,7 +154,7 @@ def _run_parts(values: dict[str, Any], batches: int) -> tuple[Any, Any, Any]:
     columns["size"] = rng.normal(size=rows).astype(np.float32)
     lengths = np.full(count, length + 1)
     windows = listed(columns, start=np.arange(count), length=lengths, seq_length=length)
-    return config, schema, Data(windows, taken(windows, np.arange(size)))
+    return config, schema, (windows, taken(windows, np.arange(size)))
 
 
 def measure_apart(name: str, dropout: float, threads: int, epochs: int) -> dict[str, float]:

@@ -74,7 +74,7 @@ def measure(folder: Path, batches: int, workers: int, max_ram_gb: float) -> dict
     from seqjax.training.events import BatchEvent, EpochEvent
     from seqjax.training.feed import StreamedFeed
     from seqjax.training.loop import Member, Population
-    from seqjax.training.setup import Data, prepare
+    from seqjax.training.setup import prepare
     from seqjax.windows.order import Order
     from seqjax.windows.windows import taken
 
@@ -91,7 +91,7 @@ def measure(folder: Path, batches: int, workers: int, max_ram_gb: float) -> dict
     windows = load_windows(folder, "arrow", column_kinds=schema.columns, n_classes=categories)
     size = spec.batch_size
     windows = taken(windows, Order(len(windows), size, seed=1).batches(0, batches + 1).ravel())
-    data = Data(windows, taken(windows, np.arange(size)))
+    data = (windows, taken(windows, np.arange(size)))
     graphdef, params = init(schema, config.model_spec, seed=0)
     run = prepare(config, schema, graphdef, data, jax.devices()[0])
     feed = run.training

@@ -33,7 +33,7 @@ from seqjax.config.schema import Schema
 from seqjax.config.train import TrainConfig
 from seqjax.model.functional import init
 from seqjax.training.loop import Member, Population
-from seqjax.training.setup import Data, prepare
+from seqjax.training.setup import prepare
 from seqjax.windows.order import Order
 from seqjax.windows.windows import Batch, Windows, listed
 
@@ -167,7 +167,7 @@ def learn(task: Task, seed: int, *, epochs: int | None = None, count: int | None
     config, schema = _config(task, sets[0], seed, epochs or task.epochs)
     training, validation, test = (_windows(columns, task.length) for columns in sets)
     graphdef, params = init(schema, config.model_spec, seed=seed)
-    run = prepare(config, schema, graphdef, Data(training, validation), jax.devices()[0])
+    run = prepare(config, schema, graphdef, (training, validation), jax.devices()[0])
     member = Member(run, run.begin(params), config.training_spec.epochs)
     Population(run).train([member], lambda _: None)
     predict = jax.jit(lambda params, batch: run.recipe.apply(params, batch, None)[task.target])

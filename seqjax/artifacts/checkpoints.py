@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from flax.traverse_util import unflatten_dict
 
 from seqjax.artifacts.atomic import check_manifest, replacing, write_manifest
 from seqjax.artifacts.layout import Layout, Place
@@ -217,15 +218,8 @@ def load_tree(path: Path, like: Tree) -> Tree:
 
 def load_best(path: Path) -> dict[str, Any]:
     """The best parameters in the checkpoint of a training: the second of its trees, as nested dicts."""
-    tree: dict[str, Any] = {}
-    for name, leaf in load_leaves(path).items():
-        head, *keys = re.findall(r"\[(?:'([^']*)'|\d+)\]", name)
-        if name.startswith("[1]") and head == "":
-            branch = tree
-            for key in keys[:-1]:
-                branch = branch.setdefault(key, {})
-            branch[keys[-1]] = leaf
-    return tree
+    best = {name: leaf for name, leaf in load_leaves(path).items() if name.startswith("[1]")}
+    return unflatten_dict({tuple(re.findall(r"\['([^']*)'\]", name)): leaf for name, leaf in best.items()})
 
 
 def trim_checkpoints(layout: Layout, *, newest: Place, count: int | None) -> None:

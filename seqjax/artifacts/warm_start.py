@@ -6,12 +6,11 @@ or that has other layers besides, can be a start as well.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jax.tree_util import tree_map_with_path
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from seqjax.artifacts.atomic import check_manifest
 from seqjax.artifacts.checkpoints import load_best, load_info
@@ -24,34 +23,9 @@ from seqjax.interop.names import EMBEDDING_PREFIX, FREQUENCIES, parameters, to_s
 _SHOWN = 8
 
 
-@dataclass(frozen=True)
-class WarmStart:
-    """A model's parameters, and their names.
-
-    Some are taken from the file; it lacks others, has them in another shape, or has some besides.
-    """
-
-    params: dict[str, Any]
-    taken: tuple[str, ...]
-    new: tuple[str, ...]
-    misshapen: tuple[str, ...]
-    unused: tuple[str, ...]
-
-    def report(self) -> list[str]:
-        """The parameters that were taken and those that were not, in words."""
-        lines = [f"{len(self.taken)} of {len(self.taken) + len(self.new) + len(self.misshapen)} parameters"]
-        for what, names in (
-            ("not in the file", self.new),
-            ("of another shape there", self.misshapen),
-            ("only in the file", self.unused),
-        ):
-            if names:
-                more = f", ... ({len(names)} in all)" if len(names) > _SHOWN else ""
-                lines.append(f"{what}: {', '.join(names[:_SHOWN])}{more}")
-        return lines
-
-
-def warm_start(params: Mapping[str, Any], path: Path, schema: Schema, *, strict: bool) -> WarmStart:
+def warm_start(
+    params: Mapping[str, Any], path: Path, schema: Schema, *, strict: bool
+) -> tuple[dict[str, Any], list[str]]:
     """New parameters, replaced by those of a file.
 
     Args:
@@ -60,31 +34,38 @@ def warm_start(params: Mapping[str, Any], path: Path, schema: Schema, *, strict:
       schema: Columns of the new model.
       strict: Whether the file must hold these parameters and no others.
 
+    Returns:
+      The parameters; and lines about which were taken, which were not, and which the file has besides.
+
     Raises:
       ArtifactError: The file cannot be read; or with `strict` its parameters differ, without it none fits.
     """
-    found = _read(path)
+    stored = _read(path)
     rows = {row.name: row for row in parameters(params, schema)}
-    misshapen = [
-        f"{name} ({np.shape(found[name])} there, {row.shape} here)"
-        for name, row in rows.items()
-        if name in found and np.shape(found[name]) != row.shape
-    ]
-    fitting = [row for name, row in rows.items() if name in found and np.shape(found[name]) == row.shape]
-    result = WarmStart(
-        _replaced(params, {row.path: found[row.name] for row in fitting}),
-        tuple(row.name for row in fitting),
-        tuple(name for name in rows if name not in found),
-        tuple(misshapen),
-        tuple(name for name in found if name not in rows and not name.endswith(FREQUENCIES)),
-    )
-    if not fitting or (strict and (result.new or result.misshapen or result.unused)):
+    fitting = [row for name, row in rows.items() if name in stored and np.shape(stored[name]) == row.shape]
+    differing = {
+        "not in the file": [name for name in rows if name not in stored],
+        "of another shape there": [
+            f"{name} ({np.shape(stored[name])} there, {row.shape} here)"
+            for name, row in rows.items()
+            if name in stored and np.shape(stored[name]) != row.shape
+        ],
+        "only in the file": [name for name in stored if name not in rows and not name.endswith(FREQUENCIES)],
+    }
+    lines = [f"{len(fitting)} of {len(rows)} parameters"]
+    for relation, names in differing.items():
+        if names:
+            more = f", ... ({len(names)} in all)" if len(names) > _SHOWN else ""
+            lines.append(f"{relation}: {', '.join(names[:_SHOWN])}{more}")
+    if not fitting or (strict and any(differing.values())):
         remedy = "Set warm_start_strict: false to take what fits by name, or name another file."
         raise ArtifactError(
             f"training_spec.warm_start: {path} does not hold the parameters of this model: "
-            f"{'; '.join(result.report())}. {remedy if fitting else 'Name another file.'}"
+            f"{'; '.join(lines)}. {remedy if fitting else 'Name another file.'}"
         )
-    return result
+    # As float32, as those of a new model.
+    taken = {row.path: np.asarray(stored[row.name]).astype(np.float32) for row in fitting}
+    return unflatten_dict(flatten_dict(dict(params)) | taken), lines
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -101,13 +82,3 @@ def _read(path: Path) -> dict[str, Any]:
         )
     found = read_pt(path).parameters
     return {name.removeprefix(EMBEDDING_PREFIX): value for name, value in found.items()}
-
-
-def _replaced(tree: Mapping[str, Any], values: Mapping[tuple[str, ...], Any]) -> dict[str, Any]:
-    """The tree with other leaves at some paths, as float32 as those of a new model."""
-
-    def replaced(path: tuple[Any, ...], leaf: Any) -> Any:  # noqa: ANN401
-        value = values.get(tuple(entry.key for entry in path))
-        return leaf if value is None else np.asarray(value).astype(np.float32)
-
-    return tree_map_with_path(replaced, dict(tree))

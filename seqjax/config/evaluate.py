@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt
 
 from seqjax.config.infer import ModelOnData
+from seqjax.config.schema import Stride
 
 
 def _file_name(name: str) -> str:
@@ -27,7 +28,7 @@ class EvaluateConfig(ModelOnData):
     """Training data of the baselines, of either sort; null is the metadata's first split, or the model's."""
     training_config_path: str = "configs/train.yaml"
     """The configuration that a model of sequifier was trained with."""
-    stride: PositiveInt | None = None
+    stride: Stride | None = None
     """Of a raw table: the largest step between the windows of a sequence; null is 1, every window."""
     target_columns: list[str] | None = None
     """Targets to evaluate; null takes all of the model's."""
@@ -47,5 +48,5 @@ class EvaluateConfig(ModelOnData):
     """Write the HTML page too (its plots need plotly: the extra 'plots')."""
     report_name: Annotated[str, AfterValidator(_file_name)] | None = None
     """Name of the report's files; null takes the model's, and 'comparison' for several."""
-    seed: int = 1010
+    seed: NonNegativeInt = 1010
     """Random seed of the resamples, and of the points and windows that are shown."""

@@ -160,7 +160,7 @@ class HyperparameterSearchConfig(FixedRun):
     """Of so many runs the best one is trained on, for so many times the epochs (halving)."""
     halving_min_epochs: PositiveInt = 1
     """Epochs that every run is trained for before the first selection (halving)."""
-    seed: int = 1010
+    seed: NonNegativeInt = 1010
     """Random seed, of drawing combinations and of every run."""
     engine: Annotated[Literal["vmap", "sequential", "ray"], FREE] = "vmap"
     """Way of training runs: vmap trains those of one architecture together; sequential trains one after the

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, ValidationInfo, field_validator
 
 from seqjax.config.base import ConfigModel, PositiveShare
-from seqjax.config.schema import ColumnKind, ColumnType, MissingReal, TableFormat, WindowFormat
+from seqjax.config.schema import ColumnKind, ColumnType, MissingReal, Stride, TableFormat, WindowFormat
 
 
 class ModelOnData(ConfigModel):
@@ -59,7 +59,7 @@ class InferConfig(ModelOnData):
     """Trailing positions to predict; null takes the model's."""
     forecast_from: Literal["held_out", "latest"] = "held_out"
     """Predict each window's newest item from those before it, or feed it and predict beyond the data."""
-    stride: PositiveInt | None = None
+    stride: Stride | None = None
     """Of a raw table: the largest step between the windows of a sequence; null takes its newest alone."""
     output_probabilities: bool = False
     """Write the probability of every class too."""
@@ -85,7 +85,7 @@ class InferConfig(ModelOnData):
     """Continue each sequence so many times, and summarise the values drawn; null continues it once."""
     generation_cache: Literal["exact", "rolling"] = "exact"
     """Compute each window again at every step, or keep keys and values (rotary .pt models); see the docs."""
-    seed: int = 1010
+    seed: NonNegativeInt = 1010
     """Random seed of sampling."""
     enforce_determinism: bool = False
     """Has no effect: read so that sequifier's files are accepted."""

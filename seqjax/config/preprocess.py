@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal, TypeVar
 from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, ValidationInfo, field_validator
 
 from seqjax.config.base import ConfigModel, PositiveShare
-from seqjax.config.schema import ColumnKind, MissingReal, SeqLength, TableFormat, WindowFormat
+from seqjax.config.schema import ColumnKind, MissingReal, SeqLength, Stride, TableFormat, WindowFormat
 
 CutOff = int | float | str
 Value = TypeVar("Value")
@@ -66,7 +66,7 @@ class PreprocessConfig(ConfigModel):
     """Ascending cut-offs of split_column: rows below the first are in split 0, and so on."""
     split_ratios: Annotated[list[PositiveShare], Field(min_length=1)] | None = None
     """Share of each split, such as [0.8, 0.1, 0.1]; sums to 1. Required, unless split_method is by_value."""
-    stride_by_split: list[PositiveInt] | None = None
+    stride_by_split: list[Stride] | None = None
     """Step between windows, one per split; null uses seq_length."""
     subsequence_start_mode: Literal["distribute", "exact"] = "distribute"
     """Spread window starts evenly over a sequence, or insist on exact strides."""
@@ -75,7 +75,7 @@ class PreprocessConfig(ConfigModel):
     pads them instead, as sequifier does."""
     fit_on: Literal["train", "all"] = "train"
     """Rows from which id maps and statistics are taken: the first split, or every split."""
-    seed: int = 1010
+    seed: NonNegativeInt = 1010
     """Random seed, for split_method: between_sequences."""
     n_cores: NonNegativeInt | None = None
     """Threads that encode; null or 0 uses all cores. The result does not depend on it."""

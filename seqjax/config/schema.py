@@ -35,6 +35,8 @@ HeadName = Literal["categorical", "point", "gaussian"]
 MissingReal = Literal["error", "mean", "mask"]
 """Meaning of a missing value in a real column: an error, or none, in whose place the model sees the mean; and
 with mask it sees that there is none."""
+Stride = Annotated[int, Field(gt=0, lt=2**31)]
+"""Step between windows, in items."""
 SeqLength = Annotated[int, Field(gt=0, le=1_000_000)]
 """L of a data set; much longer windows would not fit into memory."""
 

@@ -210,7 +210,7 @@ class FixedRun(ConfigModel):
     export_onnx: Annotated[bool, FREE] = True
     """Export as .onnx."""
     export_pt: Annotated[bool, FREE] = False
-    """Export as a torch .pt file, which sequifier reads too."""
+    """Export as a torch .pt file, which sequifier reads too, unless a density is predicted."""
     export_with_dropout: Annotated[bool, FREE] = False
     """Export ONNX models that can drop, for Monte Carlo estimates (infer_with_dropout)."""
     inference_batch_size: Annotated[PositiveInt, FREE]
@@ -245,7 +245,7 @@ class TrainConfig(FixedRun):
     embedding_layers: Annotated[Annotated[list[int], Field(min_length=1)] | None, FREE] = None
     """Layers whose outputs the embedding model returns side by side, 0 (what the first layer reads) to
     num_layers, or -1 (the last) down; null returns what the heads read, as the last layer does."""
-    seed: Annotated[int, TRACED] = 1010
+    seed: Annotated[NonNegativeInt, TRACED] = 1010
     """Random seed."""
     model_spec: ModelSpec
     """Architecture."""

@@ -55,7 +55,7 @@ class _Values:
 
     counted: bool
     frames: list[pl.DataFrame] = field(default_factory=list)
-    """What is merged, then what is not yet."""
+    """The merged values, if there are any, then those that wait to be."""
     n_merged: int = 0
     n_waiting: int = 0
 

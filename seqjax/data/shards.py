@@ -31,10 +31,10 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt
 
 from seqjax.config.base import Config, ConfigModel, validate
-from seqjax.config.schema import ColumnKind, SeqLength
+from seqjax.config.schema import ColumnKind, SeqLength, Stride
 from seqjax.data.columns import check_columns, id_dtype
 from seqjax.errors import ConfigError, DataError
 from seqjax.windows.index import CONSECUTIVE, RUN_ARRAYS, Runs, n_windows
@@ -87,7 +87,7 @@ class Manifest(ConfigModel):
     version: Literal[2]
     seq_length: SeqLength
     """L, the number of input items of a window."""
-    stride: PositiveInt
+    stride: Stride
     """The largest step between window starts."""
     column_types: dict[str, Literal["int8", "int16", "int32", "int64", "float32"]]
     """Arrow type of each encoded column, in order (`float32` is Arrow's `float`)."""

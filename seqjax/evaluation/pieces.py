@@ -9,7 +9,6 @@ item by item, not by two separate uncertainties.
 """
 
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 from jaxtyping import Float64, Int64, Integer
@@ -36,7 +35,7 @@ class Pieces:
         self._numbers: dict[tuple[int, int], int] = {}
 
     @classmethod
-    def of(cls, sequence_id: Int64[np.ndarray, "W"], seq_length: int) -> Self:
+    def of(cls, sequence_id: Int64[np.ndarray, "W"], seq_length: int) -> "Pieces":
         """Sequences where there are enough of them, else blocks that are longer than a window.
 
         Args:

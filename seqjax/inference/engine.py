@@ -31,7 +31,7 @@ ROWS_A_CORE = 32
 Columns = Mapping[str, Num[np.ndarray, "B L"]]
 Outputs = dict[str, Float32[np.ndarray, "B P _"]]
 Feed = tuple[Columns, Bool[np.ndarray, "B L"]]
-"""What `Engine.predict` is given."""
+"""The arguments of `Engine.predict`."""
 
 
 @runtime_checkable

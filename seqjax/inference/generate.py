@@ -65,8 +65,9 @@ def generate(
     """
     rows = len(start[1])
     uniforms = read.further(rows, steps)
-    can_scan = isinstance(engine, ScanningEngine) and not engine.drops
-    scan = engine.scan(read.reading, rolling=cache == "rolling") if can_scan else None
+    scan = None
+    if isinstance(engine, ScanningEngine) and not engine.drops:
+        scan = engine.scan(read.reading, rolling=cache == "rolling")
     parts = []
     with progress("Autoregression", rows * steps, "items") as bar:
         run = _Run(engine, read, scan, bar)

@@ -130,7 +130,7 @@ def read_log(name: str, path: Path) -> RunLog:
     for number, line in enumerate(lines, 1):
         try:
             (_read_json if is_json else _read_text)(run, line)
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError):
             damaged.append(number)
     if damaged:
         run.notes.append(f"{path.name}: {_lines(damaged)} could not be read, and the page does without.")

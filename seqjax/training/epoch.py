@@ -1,15 +1,15 @@
 """An epoch of a run: what its schedule says at each update, and what its updates found."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from jaxtyping import Float
 
 from seqjax.errors import TrainingError
-from seqjax.training.events import BatchEvent, Progress
+from seqjax.training.events import BatchEvent, Progress, RunState
 from seqjax.training.objective import Losses, loss_weights
 from seqjax.training.setup import Run
-from seqjax.training.step import NOT_FINITE
+from seqjax.training.step import NOT_FINITE, Constants, Values
 
 
 class Epoch:
@@ -17,21 +17,19 @@ class Epoch:
 
     Args:
       run: The run.
-      number: The epoch's number, counted from 1.
-      losses: Validation losses of the epochs before.
-      progress: What is done of the epoch already.
+      state: The run before the epoch, or in the middle of it.
+      values: The run's numbers in which a population differs.
     """
 
-    def __init__(
-        self, run: Run, number: int, *, losses: Sequence[float] = (), progress: Progress | None = None
-    ) -> None:
-        self.number = number
+    def __init__(self, run: Run, state: RunState, values: Values | None = None) -> None:
+        self.number = number = state.epoch + 1
         self.order = run.order(number)
         n_batches = len(self.order)
-        self.rates = scheduled(run, number, n_batches, lambda step: run.learning_rate(step, losses))
-        self.momenta = None if run.momentum is None else scheduled(run, number, n_batches, run.momentum)
+        self.rates = scheduled(run, number, n_batches, lambda step: run.learning_rate(step, state.losses))
+        momenta = None if run.momentum is None else scheduled(run, number, n_batches, run.momentum)
+        self.constants = Constants(self.rates, run.key, values, momenta)
         nothing = (0.0,) * (2 * len(run.evaluator.targets) + 1)
-        done = progress or Progress(0, 0.0, nothing, nothing)
+        done = state.progress or Progress(0, 0.0, nothing, nothing)
         self.updates = done.updates  # Updates that were read.
         self.seconds = done.seconds  # How long they took.
         self._interval = np.asarray(done.interval)
@@ -74,18 +72,14 @@ class Epoch:
         bad = np.flatnonzero(rows[:, -1] == NOT_FINITE)
         if len(bad):
             raise TrainingError(self._not_finite(self.updates + int(bad[0])))
-        for row in np.split(rows, self._interval_ends(len(rows))):
+        first = self._interval_updates - self.updates % self._interval_updates
+        for row in np.split(rows, range(first, len(rows), self._interval_updates)):
             self.updates += len(row)
             self.seconds += seconds * len(row) / len(rows)
             self._interval_seconds += seconds * len(row) / len(rows)
             self._interval, self._whole = _added(self._interval, row), _added(self._whole, row)
             if self.updates % self._interval_updates == 0 or self.updates == len(self.rates):
                 yield self._event()
-
-    def _interval_ends(self, count: int) -> list[int]:
-        """The ends of log intervals before the last of the next `count` updates, counted from the first."""
-        first = self._interval_updates - self.updates % self._interval_updates
-        return list(range(first, count, self._interval_updates))
 
     def _event(self) -> BatchEvent:
         size, interval, n_batches = self._run.recipe.accumulation, self._interval_updates, len(self.order)

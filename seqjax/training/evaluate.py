@@ -140,7 +140,7 @@ class Evaluator:
 
     def result(self, parts: Sequence[Found]) -> Evaluation:
         """The result of the sums of all batches; waits for the device."""
-        weights = loss_weights(self.targets)
+        parts, weights = jax.device_get(list(parts)), loss_weights(self.targets)
         return Evaluation(
             mean_losses([part.sums for part in parts], weights),
             {name: _shares([part.counts[name] for part in parts]) for name in self.share_columns},
@@ -169,7 +169,13 @@ class CompiledEvaluator:
         *,
         slots: int | None = None,
     ) -> None:
-        step, by_rows = evaluation_step(evaluator), slots is not None and placement.size > 1
+        def step(found: Found, batch: Batch, index: Int[Array, ""], constants: tuple[Tree, Tree]) -> Found:
+            del index
+            params, values = constants
+            targets = without_smoothing(with_numbers(evaluator.targets, values.get("targets", {})))
+            return replace(evaluator, targets=targets).counted(found, evaluator.predict(params, batch), batch)
+
+        by_rows = slots is not None and placement.size > 1
         self._fold = feed.fold(step if slots is None else batched(step), by_rows=by_rows)
         self._placed = feed.place(order)
         copies = () if slots is None else (slots,)
@@ -194,18 +200,6 @@ class CompiledEvaluator:
     def compile(self, params: Tree, values: Tree) -> None:
         """Compiles what is needed for parameters and numbers of these shapes."""
         self._fold(self._empty(), (params, values), self._placed, 0, 0)
-
-
-def evaluation_step(evaluator: Evaluator) -> Step[Found]:
-    """A step of an evaluation whose constants are (parameters, a run's own numbers)."""
-
-    def step(found: Found, batch: Batch, index: Int[Array, ""], constants: tuple[Tree, Tree]) -> Found:
-        del index
-        params, values = constants
-        targets = without_smoothing(with_numbers(evaluator.targets, values.get("targets", {})))
-        return replace(evaluator, targets=targets).counted(found, evaluator.predict(params, batch), batch)
-
-    return step
 
 
 def evaluate_side_by_side(
@@ -241,13 +235,11 @@ def batched(step: Step[Any], *, own_batches: bool = False) -> Step[Any]:
     """
 
     def all_of_them(carry: Tree, batch: Batch, index: Int[Array, ""], constants: Tree) -> Tree:
-        if not own_batches:
-            return jax.vmap(lambda carry, constants: step(carry, batch, index, constants))(carry, constants)
-        slots = len(jax.tree.leaves(carry)[0])
-        own = jax.tree.map(lambda leaf: leaf.reshape(slots, -1, *leaf.shape[1:]), batch)
-        return jax.vmap(lambda carry, batch, constants: step(carry, batch, index, constants))(
-            carry, own, constants
-        )
+        if own_batches:
+            slots = len(jax.tree.leaves(carry)[0])
+            batch = jax.tree.map(lambda leaf: leaf.reshape(slots, -1, *leaf.shape[1:]), batch)
+        each = jax.vmap(step, in_axes=(0, 0 if own_batches else None, None, 0))
+        return each(carry, batch, index, constants)
 
     return all_of_them
 
@@ -291,7 +283,7 @@ def no_metric_sums(measured: Mapping[str, Measured]) -> MetricSums:
 def metric_values(
     measured: Mapping[str, Measured], parts: Sequence[MetricSums]
 ) -> dict[str, dict[str, float]]:
-    """Adds up sums in float64 and makes the metrics of them; waits for the device.
+    """Adds up sums in float64 and makes the metrics of them.
 
     Args:
       measured: What was measured.
@@ -300,8 +292,7 @@ def metric_values(
     Returns:
       The metrics of each target, by name; those of no position are left out.
     """
-    fetched = jax.device_get(list(parts))
-    return {name: _values(target, [part[name] for part in fetched]) for name, target in measured.items()}
+    return {name: _values(target, [part[name] for part in parts]) for name, target in measured.items()}
 
 
 def _values(target: Measured, parts: Sequence[Mapping[str, Sums]]) -> dict[str, float]:
@@ -322,5 +313,5 @@ def _class_counts(logits_BTC: Float[Array, "B T C"], mask_BT: Array) -> Int[Arra
 
 
 def _shares(counts: Sequence[Int[Array, "C"] | Int[np.ndarray, "C"]]) -> Float[np.ndarray, "C"]:
-    total = np.sum(jax.device_get(list(counts)), axis=0, dtype=np.float64)
+    total = np.sum(counts, axis=0, dtype=np.float64)
     return total / max(total.sum(), 1.0)

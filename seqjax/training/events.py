@@ -1,7 +1,7 @@
 """Events of a run, which its hooks are called with: logs, checkpoints, progress bars."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from seqjax.training.evaluate import Evaluation
@@ -84,6 +84,13 @@ class RunState:
     def is_finished(self, *, epochs: int, patience: int | None) -> bool:
         """True if no epoch follows."""
         return self.epoch >= epochs or (patience is not None and self.stale >= patience)
+
+    def after_epoch(self, loss: float, state: TrainState) -> "RunState":
+        """The run after one more epoch, with its score."""
+        epoch, losses = self.epoch + 1, (*self.losses, loss)
+        if loss < self.best_loss:
+            return RunState(epoch, state, state.params, epoch, loss, losses=losses)
+        return replace(self, epoch=epoch, state=state, stale=self.stale + 1, losses=losses, progress=None)
 
 
 @dataclass(frozen=True)

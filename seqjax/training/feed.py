@@ -11,8 +11,8 @@ Training and evaluation are both folds. Two feeds run the same steps with the sa
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple, ParamSpec, TypeAlias, TypeVar
 
@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Array, Int, Num, UInt
 
 from seqjax.training.placement import Placement, Tree
-from seqjax.windows.batches import Batches, Loader
+from seqjax.windows.batches import Loader
 from seqjax.windows.order import Grouping, Order, Updates, windows_at
 from seqjax.windows.windows import Batch, Windows
 
@@ -35,26 +35,37 @@ Fold = Callable[[Carry, Tree, Tree, int, int], Carry]
 """(carry, constants, placed order, first batch, end) -> carry; the carry that is given is consumed."""
 
 _AHEAD = 64
-"""Updates whose windows are found at once. Found one update at a time, they would be fused into the gathers
-that use them, and computed anew for each element."""
+"""Most updates whose windows are found at once, before the loop that gathers them. Found where they are
+used, they would be fused into the gathers, and computed anew for each element."""
+_WINDOWS_AHEAD = 4096
+"""Most windows that are found at once, unless an update has more: those beyond the end of a dispatch are
+found for nothing."""
+
+_MOST_LISTED = 1 << 18
+"""Most windows that are listed though they could be computed."""
 
 # A device counts rows, and the places of an order with what fills it up, in 32 bits.
 _MOST_ROWS = 2**31 - 2**24
 
 
+@dataclass(eq=False)
 class Feed(ABC):
     """A source of batches.
 
     Args:
+      windows: The data.
+      columns: Which columns a batch holds.
       compiler_options: XLA's, for the compiled loops.
-      placement: The devices; None is jax's default device.
+      placement: The devices; jax's default device if none are given.
     """
 
-    def __init__(self, compiler_options: Mapping[str, Any] | None, placement: Placement | None) -> None:
-        self._options = compiler_options
-        self._placement = placement or Placement()
-        self.nbytes = 0
-        """Bytes of data that stay on the device, on each if there are several."""
+    windows: Windows
+    columns: tuple[str, ...]
+    _: KW_ONLY
+    compiler_options: Mapping[str, Any] | None = None
+    placement: Placement = field(default_factory=Placement)
+    nbytes: int = field(init=False, default=0)
+    """Bytes of data that stay on the device, on each if there are several."""
 
     def place(self, order: Order | Sequence[Order], *, accumulation: int = 1, micro_batches: int = 1) -> Tree:
         """Makes the batches of an order ready for folds, which see those of an update as one.
@@ -66,7 +77,7 @@ class Feed(ABC):
           micro_batches: Micro-batches a batch.
         """
         orders = (order,) if isinstance(order, Order) else tuple(order)
-        devices = self._placement.size if isinstance(order, Order) else 1
+        devices = self.placement.size if isinstance(order, Order) else 1
         grouping = Grouping(orders[0].batch_size, accumulation, micro_batches, devices)
         return self._place(Updates(orders, grouping))
 
@@ -87,8 +98,8 @@ class Feed(ABC):
         return jax.jit(
             function,
             donate_argnums=0,
-            out_shardings=self._placement.rows if by_rows else self._placement.everywhere,
-            compiler_options=dict(self._options or {}) or None,
+            out_shardings=self.placement.rows if by_rows else self.placement.everywhere,
+            compiler_options=dict(self.compiler_options or {}) or None,
         )
 
 
@@ -114,16 +125,19 @@ class Rows(NamedTuple):
 def rows_of(windows: Windows, columns: Sequence[str]) -> Rows:
     """The part of a data set that the device needs.
 
-    Windows are listed one by one where that takes no more than the columns themselves (finding their runs is
-    saved then), or where their steps are not all alike.
+    Windows are listed one by one where they are few (finding their runs is saved then), or where their steps
+    are not all alike.
     """
     runs = windows.runs
     values = {name: np.asarray(windows.columns[name]) for name in columns}
-    few = 8 * len(windows) <= sum(column.nbytes for column in values.values())
     has_context = bool(np.any(runs.first_target))
-    if few or not runs.is_even:
-        first_target = windows.first_target() if has_context else None
-        numbers = windows.start(), windows.length(), first_target, None, 1, windows.seq_length + 1
+    if len(windows) <= _MOST_LISTED or not runs.is_even:
+        listed = np.empty((3, len(windows)), np.int32)
+        for begin in range(0, len(windows), _MOST_LISTED):
+            some = np.arange(begin, min(begin + _MOST_LISTED, len(windows)))
+            listed[:, some] = windows.start(some), windows.length(some), windows.first_target(some)
+        start, length, target = listed
+        numbers = start, length, target if has_context else None, None, 1, windows.seq_length + 1
     else:
         first_target = runs.first_target if has_context else None
         numbers = runs.first_row, runs.rows, first_target, runs.first_window, runs.stride, runs.seq_length + 1
@@ -202,28 +216,22 @@ class PlacedOrder:
         return each.reshape(self.ahead, -1)
 
 
+@dataclass(eq=False)
 class ResidentFeed(Feed):
     """Batches that are cut on the device."""
 
-    def __init__(
-        self,
-        windows: Windows,
-        columns: tuple[str, ...],
-        *,
-        compiler_options: Mapping[str, Any] | None = None,
-        placement: Placement | None = None,
-    ) -> None:
-        super().__init__(compiler_options, placement)
-        self._slots = windows.seq_length + 1
-        self._rows = self._placement.replicate(rows_of(windows, columns))
+    def __post_init__(self) -> None:
+        self._slots = self.windows.seq_length + 1
+        self._rows = self.placement.replicate(rows_of(self.windows, self.columns))
         self.nbytes = sum(leaf.nbytes for leaf in jax.tree.leaves(self._rows) if leaf.ndim)
 
     def _place(self, updates: Updates) -> PlacedOrder:
         """The few numbers from which the order is computed on the device."""
         keys = [order.keys for order in updates.orders if order.keys is not None]
         n = np.asarray(updates.orders[0].n, np.int32)
-        n, keys = self._placement.replicate((n, np.stack(keys) if keys else None))
-        ahead = min(_AHEAD, len(updates))
+        n, keys = self.placement.replicate((n, np.stack(keys) if keys else None))
+        width = len(updates.orders) * updates.grouping.width
+        ahead = max(min(_AHEAD, _WINDOWS_AHEAD // width), 2)  # XLA dissolves a loop of one turn.
         return PlacedOrder(n, keys, updates.grouping, len(updates.orders), ahead)
 
     def fold(self, step: Step[Carry], *, by_rows: bool = False) -> Fold[Carry]:
@@ -235,11 +243,12 @@ class ResidentFeed(Feed):
             def some(state: tuple[Index, Carry]) -> tuple[Index, Carry]:
                 begin, carry = state
                 end = jnp.minimum(begin + order.ahead, bounds[1])
-                places = locate(rows, order.batches(begin), self._slots)
+                # A loop of its own, into which the arithmetic of the order is not fused either.
+                places = jax.lax.map(lambda some: locate(rows, some, self._slots), order.batches(begin))
 
                 def body(index: Int[Array, ""], carry: Carry) -> Carry:
                     place = jax.tree.map(lambda leaf: leaf[index - begin], places)
-                    place = jax.lax.with_sharding_constraint(place, self._placement.rows)
+                    place = jax.lax.with_sharding_constraint(place, self.placement.rows)
                     return step(carry, gather(rows, place, self._slots), index, constants)
 
                 return end, jax.lax.fori_loop(begin, end, body, carry)
@@ -250,56 +259,43 @@ class ResidentFeed(Feed):
 
         def fold(carry: Carry, constants: Tree, order: Tree, begin: int, end: int) -> Carry:
             bounds = np.int32(begin), np.int32(end)
-            placed = carry if by_rows else self._placement.ensure_replicated(carry)
+            placed = carry if by_rows else self.placement.ensure_replicated(carry)
             return compiled(placed, constants, self._rows, order, bounds)
 
         return fold
 
 
+@dataclass(eq=False)
 class StreamedFeed(Feed):
     """Batches that are cut on the host.
 
     Args:
-      windows: The data.
-      columns: Which columns a batch holds.
-      compiler_options: XLA's, for the compiled step.
-      placement: The devices.
       loader: What gathers batches; None gathers each when it is needed.
     """
 
-    def __init__(
-        self,
-        windows: Windows,
-        columns: tuple[str, ...],
-        *,
-        compiler_options: Mapping[str, Any] | None = None,
-        placement: Placement | None = None,
-        loader: Loader | None = None,
-    ) -> None:
-        super().__init__(compiler_options, placement)
-        self._loader = loader or Loader(windows, columns)
-        self.waited = 0.0
-        """Seconds that the host has spent on getting batches."""
+    loader: Loader | None = None
+    waited: float = field(init=False, default=0.0)
+    """Seconds that the host has spent on getting batches."""
 
     def _place(self, updates: Updates) -> "Stream":
         """The rows of the updates that this process reads."""
-        own = self._placement.own_rows(updates.batch_size)
-        return Stream(replace(updates, rows=own), self._loader)
+        own = self.placement.own_rows(updates.batch_size)
+        return Stream(replace(updates, rows=own), self.loader or Loader(self.windows, self.columns))
 
     def fold(self, step: Step[Carry], *, by_rows: bool = False) -> Fold[Carry]:
         """A loop on the host over a compiled step."""
         compiled = self._compiled(step, by_rows=by_rows)
 
         def fold(carry: Carry, constants: Tree, stream: "Stream", begin: int, end: int) -> Carry:
-            carry = carry if by_rows else self._placement.ensure_replicated(carry)
+            carry = carry if by_rows else self.placement.ensure_replicated(carry)
             for index in range(begin, end):
                 before = time.perf_counter()
                 own = stream.batch(index)
                 self.waited += time.perf_counter() - before
                 batch = Batch(
-                    {name: self._placement.from_local_rows(column) for name, column in own.columns.items()},
-                    self._placement.from_local_rows(own.padding),
-                    self._placement.from_local_rows(own.first_target),
+                    {name: self.placement.from_local_rows(column) for name, column in own.columns.items()},
+                    self.placement.from_local_rows(own.padding),
+                    self.placement.from_local_rows(own.first_target),
                 )
                 carry = compiled(carry, batch, np.int32(index), constants)
             return carry
@@ -314,23 +310,18 @@ class Stream:
         self._updates = updates
         self._loader = loader
         self._next = 0
-        self._batches: Batches | None = None
+        # A generator that is dropped is closed, and its threads end.
+        self._batches: Iterator[Batch] | None = None
 
     def batch(self, number: int) -> Batch:
         """A batch."""
         if self._batches is None or number != self._next:
-            self._close()
             self._batches = self._loader.batches(self._updates, number)
         batch = next(self._batches)
         self._next = number + 1
         if self._next == len(self._updates):
-            self._close()
-        return batch
-
-    def _close(self) -> None:
-        if self._batches is not None:
-            self._batches.close()
             self._batches = None
+        return batch
 
 
 def fits(windows: Windows, columns: Sequence[str], *, limit: float | None) -> bool:
@@ -342,6 +333,6 @@ def fits(windows: Windows, columns: Sequence[str], *, limit: float | None) -> bo
       limit: Bytes that it may take there; None knows no limit.
     """
     size = sum(windows.columns[name].nbytes for name in columns)
-    size += min(size, 8 * len(windows)) if windows.runs.is_even else 8 * len(windows)
+    size += 8 * (min(_MOST_LISTED, len(windows)) if windows.runs.is_even else len(windows))
     rows = max(len(windows), *(len(windows.columns[name]) for name in columns))
     return rows < _MOST_ROWS and (limit is None or size <= limit)

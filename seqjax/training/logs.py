@@ -10,7 +10,7 @@ import logging
 import math
 import os
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -140,7 +140,12 @@ class LogFiles:
         try:
             yield
         except BaseException as error:
-            _tell_end(error, self._files)
+            # These files alone: the screen will be told by whoever heeds the exception.
+            package.handlers[:] = self._files
+            if isinstance(error, KeyboardInterrupt):
+                logger.info("[INFO] Stopped by %s.", signal.Signals(signal_of(error)).name)
+            else:
+                logger.error("[ERROR] %s", str(error) or type(error).__name__)
             raise
         finally:
             package.setLevel(level)
@@ -153,19 +158,6 @@ class _Forward(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         logging.root.callHandlers(record)
-
-
-def _tell_end(error: BaseException, handlers: Sequence[logging.Handler]) -> None:
-    """Writes to files alone why the block ended: the screen will be told by whoever heeds the exception."""
-    if isinstance(error, KeyboardInterrupt):
-        name = signal.Signals(signal_of(error)).name
-        level, text = logging.INFO, f"[INFO] Stopped by {name}."
-    else:
-        level, text = logging.ERROR, f"[ERROR] {str(error) or type(error).__name__}"
-    record = logging.LogRecord(__name__, level, __file__, 0, text, None, None)
-    for handler in handlers:
-        if level >= handler.level:
-            handler.handle(record)
 
 
 @dataclass(frozen=True)
@@ -226,10 +218,29 @@ class JsonLog:
         """Writes the object of an event."""
         match event:
             case BatchEvent():
-                memory = {} if self.memory is None else {"memory_bytes": self.memory()}
-                self.write("batch", _batch_values(event) | memory)
+                values = {
+                    "epoch": event.epoch,
+                    "batch": event.batch,
+                    "batches": event.batches,
+                    "count": event.count,
+                    **loss_values(event.losses),
+                    "learning_rate": event.learning_rate,
+                    "seconds": event.seconds,
+                    "samples_per_second": event.samples_per_second,
+                    **({"skipped_updates": event.skipped} if event.skipped else {}),
+                    **({} if self.memory is None else {"memory_bytes": self.memory()}),
+                }
+                self.write("batch", values)
             case EpochEvent():
-                self.write("validation", _epoch_values(event))
+                values = {
+                    "epoch": event.epoch,
+                    **evaluation_values(event.evaluation),
+                    **({} if event.training is None else {"training": loss_values(event.training)}),
+                    "learning_rate": event.learning_rate,
+                    "seconds": event.seconds,
+                    "shares": {name: shares.tolist() for name, shares in event.evaluation.shares.items()},
+                }
+                self.write("validation", values)
             case StateEvent(state=state):
                 score = {name: getattr(state, name) for name in ("epoch", "best_epoch", "best_loss")}
                 self.write("standing", {**score, "finished": event.finished})
@@ -268,20 +279,6 @@ def loss_values(losses: Losses) -> dict[str, object]:
     return {"loss": losses.total, "losses": by_target}
 
 
-def _batch_values(event: BatchEvent) -> dict[str, object]:
-    return {
-        "epoch": event.epoch,
-        "batch": event.batch,
-        "batches": event.batches,
-        "count": event.count,
-        **loss_values(event.losses),
-        "learning_rate": event.learning_rate,
-        "seconds": event.seconds,
-        "samples_per_second": event.samples_per_second,
-        **({"skipped_updates": event.skipped} if event.skipped else {}),
-    }
-
-
 def evaluation_values(evaluation: Evaluation) -> dict[str, object]:
     """The result of an evaluation as JSON: the losses, and `metrics` by target."""
     metrics = {target: dict(found) for target, found in evaluation.metrics.items()}
@@ -290,17 +287,6 @@ def evaluation_values(evaluation: Evaluation) -> dict[str, object]:
         **loss_values(evaluation.losses),
         **({} if everywhere is None else {"everywhere": loss_values(everywhere)}),
         "metrics": metrics,
-    }
-
-
-def _epoch_values(event: EpochEvent) -> dict[str, object]:
-    return {
-        "epoch": event.epoch,
-        **evaluation_values(event.evaluation),
-        **({} if event.training is None else {"training": loss_values(event.training)}),
-        "learning_rate": event.learning_rate,
-        "seconds": event.seconds,
-        "shares": {name: shares.tolist() for name, shares in event.evaluation.shares.items()},
     }
 
 

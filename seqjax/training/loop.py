@@ -33,9 +33,9 @@ from seqjax.training.epoch import Epoch
 from seqjax.training.evaluate import Evaluation
 from seqjax.training.events import EpochEvent, Event, Hook, PauseEvent, ResumeEvent, RunState, StateEvent
 from seqjax.training.processes import Agreement, Request
-from seqjax.training.runners import Kind, Loop, Runner, Sent, Stacked, Threads, Work
+from seqjax.training.runners import Kind, Loop, Read, Stacked, Threads
 from seqjax.training.setup import Run
-from seqjax.training.step import TABLE_ROWS, Constants, TrainState, Values
+from seqjax.training.step import TABLE_ROWS, TrainState, Values
 
 logger = logging.getLogger(__name__)
 
@@ -79,25 +79,20 @@ class Member:
     @property
     def batches_done(self) -> int:
         """Batches that the run was trained on, in all epochs."""
-        progress, batches = self.state.progress, len(self.run.order(1))
-        done = 0 if progress is None else progress.updates * self.run.recipe.accumulation
-        return self.state.epoch * batches + min(done, batches)
+        return self.state.epoch * len(self.run.order(1)) + self.run.batches_done(self.state)
 
     def join(self) -> bool:
         """Takes a slot; returns whether the run is new, and to be evaluated before its first epoch."""
         is_new = not (self._has_begun or self.state.epoch or self.state.progress)
         if not is_new:
-            batches, epoch = len(self.run.order(1)), self.state.epoch
-            self.tell(ResumeEvent(epoch + 1, self.batches_done - epoch * batches, batches))
-        self._has_begun = True
+            done, batches = self.run.batches_done(self.state), len(self.run.order(1))
+            self.tell(ResumeEvent(self.state.epoch + 1, done, batches))
         return is_new
 
-    def begin_epoch(self) -> Work:
-        """The work of the next epoch, or of what is left of it."""
-        state = self.state
-        self.epoch = Epoch(self.run, state.epoch + 1, losses=state.losses, progress=state.progress)
-        constants = Constants(self.epoch.rates, self.run.key, self.values, self.epoch.momenta)
-        return Work(self.epoch.order, constants)
+    def begin_epoch(self) -> Epoch:
+        """The next epoch, or what is left of it."""
+        self.epoch = Epoch(self.run, self.state, self.values)
+        return self.epoch
 
     def read(self, rows: Float[np.ndarray, "n columns"], seconds: float) -> None:
         """Takes in what updates found."""
@@ -107,18 +102,14 @@ class Member:
         except TrainingError as error:
             self.error = error
 
-    def evaluated(self, evaluation: Evaluation, seconds: float) -> None:
-        """Takes in the evaluation before training."""
-        self._read_evaluation(EpochEvent(0, evaluation, self.run.learning_rate(0, ()), seconds))
-
     def end_epoch(self, evaluation: Evaluation, state: TrainState, seconds: float) -> None:
         """Takes in an evaluation and the state after an epoch, and keeps the score."""
         epoch, rate = self.epoch, float(self.epoch.rates[-1])
-        self._read_evaluation(
+        self.read_evaluation(
             EpochEvent(epoch.number, evaluation, rate, epoch.seconds + seconds, epoch.losses)
         )
         if self.error is None:
-            self.state = next_state(self.state, evaluation.losses.total, state)
+            self.state = self.state.after_epoch(evaluation.losses.total, state)
             self.tell(StateEvent(self.state, self.is_finished))
 
     def pause(self, state: TrainState, signal: int) -> None:
@@ -131,7 +122,9 @@ class Member:
         for hook in self.hooks:
             hook(event)
 
-    def _read_evaluation(self, event: EpochEvent) -> None:
+    def read_evaluation(self, event: EpochEvent) -> None:
+        """Takes in an evaluation."""
+        self._has_begun = True
         loss = event.evaluation.losses.total
         if math.isfinite(loss):
             self.tell(event)
@@ -143,16 +136,8 @@ class Member:
             )
 
 
-Ended: TypeAlias = Callable[[Member], None]
+Ended: TypeAlias = Callable[[Member], object]
 """Called with each member that leaves its slot: over, or with an `error`."""
-
-
-def next_state(before: RunState, loss: float, state: TrainState) -> RunState:
-    """The run after one more epoch, with its score."""
-    epoch, losses = before.epoch + 1, (*before.losses, loss)
-    if loss < before.best_loss:
-        return RunState(epoch, state, state.params, epoch, loss, losses=losses)
-    return replace(before, epoch=epoch, state=state, stale=before.stale + 1, losses=losses, progress=None)
 
 
 class Population:
@@ -170,7 +155,7 @@ class Population:
         self.kind: Kind = kind
         self.size = slots
         self.micro_batches = micro_batches
-        self.runner: Runner | None = None
+        self.runner: Loop | Stacked | None = None
         self._compiler = Threads(1, "compiler")
         self._compiling: Future[None] | None = None
         self._agreement = Agreement(run.placement)
@@ -182,8 +167,8 @@ class Population:
 
     def compile(self, member: Member) -> None:
         """Begins to compile what such members need, in a thread; training waits for it."""
-        state, work = member.state.state, member.begin_epoch()
-        self._compiling = self._compiler.submit(self._at_work().compile, state, work)
+        compile_ = self._at_work().compile
+        self._compiling = self._compiler.submit(compile_, member.state.state, member.begin_epoch())
 
     def train(self, members: Iterable[Member], ended: Ended, note: Note | None = None) -> None:
         """Trains runs, as many at a time as there are slots.
@@ -217,7 +202,7 @@ class Population:
             self._close()
             raise
 
-    def _at_work(self) -> Runner:
+    def _at_work(self) -> Loop | Stacked:
         if self.runner is None:
             runner = Loop if self.kind == "loop" else Stacked
             self.runner = runner(self.run, self.size, self.micro_batches)
@@ -241,14 +226,15 @@ class Population:
                 new.append(slot)
         begin = time.perf_counter()
         for slot, found in self._evaluate(new).items():
-            self._members[slot].evaluated(found, time.perf_counter() - begin)
+            member, seconds = self._members[slot], time.perf_counter() - begin
+            member.read_evaluation(EpochEvent(0, found, member.run.learning_rate(0, ()), seconds))
 
     def _epoch(self) -> None:
         """Trains all members for an epoch, and evaluates them."""
-        work = {slot: self._members[slot].begin_epoch() for slot in self._going()}
-        if not work:
+        epochs = {slot: self._members[slot].begin_epoch() for slot in self._going()}
+        if not epochs:
             return
-        self._at_work().begin(work)
+        self._at_work().begin(epochs)
         self._updates_of_an_epoch()
         begin, going = time.perf_counter(), self._going()
         if not going:
@@ -280,10 +266,10 @@ class Population:
             bounds = [end, *(at for at in first.values() if at > low)]
             bounds += [going[slot].epoch.next_save(low) for slot in at_work]
             high = min(low + self._updates, *bounds)
-            sent = self._at_work().train(at_work, low, high)
+            read = self._at_work().train(at_work, low, high)
             answer = self._ask()
             request = self._read(under_way)
-            under_way, low = (sent, answer), high
+            under_way, low = (read, high - low, answer), high
             due = [slot for slot in at_work if low < end and self._is_due(going[slot], low, request)]
             if request.signal or due:
                 self._read(under_way)
@@ -310,18 +296,18 @@ class Population:
         asked = request.save and (member.is_due() or self.run.placement.processes > 1)
         return asked or member.epoch.next_save(update - 1) == update
 
-    def _read(self, under_way: tuple[Sent, Any] | None) -> Request:
+    def _read(self, under_way: tuple[Read, int, Any] | None) -> Request:
         """Waits for updates, and hands over what they found; returns what processes have asked for since."""
         if under_way is None:
             return Request()
-        sent, answer = under_way
-        found = self._at_work().read(sent)
+        read, count, answer = under_way
+        found = read()
         request = self._agreement.read(answer)
         now = time.perf_counter()
         seconds, self._clock = now - self._clock, now
         self._updates = request.size
         # At most twice as many as now, since the first are no good guide.
-        fitting = int((sent.high - sent.low) * _SECONDS_PER_DISPATCH / max(seconds, 1e-6))
+        fitting = int(count * _SECONDS_PER_DISPATCH / max(seconds, 1e-6))
         self._fitting = max(1, min(fitting, 2 * request.size, TABLE_ROWS))
         for slot, rows in found.items():
             if self._members[slot].error is None:

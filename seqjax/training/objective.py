@@ -219,15 +219,14 @@ def added(first: Tree, second: Tree) -> Tree:
     return jax.tree.map(jnp.add, first, second)
 
 
-def mean_losses(parts: Iterable[Mapping[str, Sums]], weights: Mapping[str, float]) -> Losses:
-    """Adds up sums in float64 and divides; waits for the device.
+def mean_losses(parts: Sequence[Mapping[str, Sums]], weights: Mapping[str, float]) -> Losses:
+    """Adds up sums in float64 and divides.
 
     Args:
       parts: Sums of each target, from several dispatches.
       weights: Loss weight of each target.
     """
-    fetched = jax.device_get(list(parts))
-    means = {name: mean([part[name] for part in fetched]) for name in weights}
+    means = {name: mean([part[name] for part in parts]) for name in weights}
     by_target = {name: 0.0 if value is None else value for name, value in means.items()}
     return Losses(by_target, dict(weights))
 

@@ -30,36 +30,25 @@ class Placement:
     def __init__(self, devices: Sequence[Any] | None = None) -> None:
         chosen = jnp.zeros(()).devices() if devices is None else devices
         ordered = sorted(chosen, key=lambda device: (device.process_index, device.id))
-        self._mesh = Mesh(np.asarray(ordered), (_ROWS,))
-        self.everywhere = NamedSharding(self._mesh, PartitionSpec())
+        mesh = Mesh(np.asarray(ordered), (_ROWS,))
+        self.everywhere = NamedSharding(mesh, PartitionSpec())
         """The sharding of what is on all devices alike."""
-        self.rows = NamedSharding(self._mesh, PartitionSpec(_ROWS))
+        self.rows = NamedSharding(mesh, PartitionSpec(_ROWS))
         """The sharding of what is cut by its first axis."""
         mine = [place for place, one in enumerate(ordered) if one.process_index == jax.process_index()]
         self._mine = slice(mine[0], mine[-1] + 1)
         self.processes = len({device.process_index for device in ordered})
-
-    @property
-    def is_cpu(self) -> bool:
+        self.size, self.own_size = len(ordered), len(mine)
+        """Number of devices of all processes, and of this one."""
+        self.is_cpu = ordered[0].platform == "cpu"
         """True if the devices are the processor's cores."""
-        return self._mesh.devices.flat[0].platform == "cpu"
-
-    @property
-    def size(self) -> int:
-        """Number of devices of all processes."""
-        return self._mesh.size
-
-    @property
-    def own_size(self) -> int:
-        """Number of devices of this process."""
-        return self._mine.stop - self._mine.start
 
     def replicate(self, tree: Tree) -> Tree:
         """Puts a tree on all devices alike, in buffers of its own; keys of jax.random included."""
         leaves, structure = jax.tree.flatten(tree)
-        words = [np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf) for leaf in leaves]
+        words = [np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf) for leaf in leaves]
         placed = [
-            jax.random.wrap_key_data(new, impl=jax.random.key_impl(old)) if _is_key(old) else new
+            jax.random.wrap_key_data(new, impl=jax.random.key_impl(old)) if is_key(old) else new
             for old, new in zip(leaves, self._put(words), strict=True)
         ]
         return structure.unflatten(placed)
@@ -98,6 +87,6 @@ def to_host(tree: Tree) -> Tree:
     return jax.tree.map(lambda leaf: np.array(leaf, copy=True), tree)
 
 
-def _is_key(leaf: object) -> bool:
+def is_key(leaf: object) -> bool:
     """Tells whether a leaf is a key of jax.random."""
     return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)

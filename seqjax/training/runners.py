@@ -11,27 +11,25 @@ A runner has slots, and each slot holds the state of a run. Runs share compiled 
 """
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any, Literal, NamedTuple, ParamSpec, TypeAlias, TypeVar
+from typing import Any, Literal, ParamSpec, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
-from typing_extensions import override
 
 from seqjax.config.train import TrainConfig
 from seqjax.runtime import available_cores
 from seqjax.training.devices import Device
+from seqjax.training.epoch import Epoch
 from seqjax.training.evaluate import CompiledEvaluator, Found, batched
 from seqjax.training.feed import ResidentFeed
-from seqjax.training.placement import Tree, to_host
+from seqjax.training.placement import Tree, is_key, to_host
 from seqjax.training.setup import Run
 from seqjax.training.step import TABLE_ROWS, Constants, TrainState, Values, build_step, empty_table
-from seqjax.windows.order import Order
 
 Kind: TypeAlias = Literal["vmap", "loop"]
 P = ParamSpec("P")
@@ -78,29 +76,16 @@ class Threads:
             self._pool.shutdown(cancel_futures=True)
 
 
-class Work(NamedTuple):
-    """The batches, learning rates, key and numbers of a run in an epoch."""
-
-    order: Order
-    constants: Constants
+Read: TypeAlias = Callable[[], dict[int, Float[np.ndarray, "n columns"]]]
+"""Waits for updates; returns their rows of the loss tables, by slot."""
 
 
-class Sent(NamedTuple):
-    """Updates from `low` up to `high` that are under way."""
-
-    slots: tuple[int, ...]
-    low: int
-    high: int
-    tables: Tree
-    """Futures or arrays from which the runner reads their loss tables."""
-
-
-class Runner(ABC):
-    """Slots on a device.
+class _Slots:
+    """The programs that the slots of a runner share.
 
     Args:
-      run: One of the runs: its recipe and data are compiled, with its numbers where `Work` brings none.
-      slots: How many runs there is room for.
+      run: One of the runs: its recipe and data are compiled, with its numbers where an epoch brings none.
+      slots: Number of runs that there is room for.
       micro_batches: Into how many parts each batch is cut, for want of memory.
     """
 
@@ -113,49 +98,8 @@ class Runner(ABC):
         self._known = replace(run.validation_order, batch_size=size)
         self._no_table = empty_table(run.recipe.targets)
 
-    @abstractmethod
-    def compile(self, state: TrainState, work: Work) -> None:
-        """Compiles what runs of this kind need, before there are any.
 
-        Args:
-          state: Of the shapes that runs have.
-          work: Likewise.
-        """
-
-    @abstractmethod
-    def put(self, slot: int, state: TrainState) -> None:
-        """Gives a slot a state, which is copied."""
-
-    @abstractmethod
-    def begin(self, work: Mapping[int, Work]) -> None:
-        """Takes the work of the epoch that follows, by slot; other slots are of no interest."""
-
-    @abstractmethod
-    def train(self, slots: Sequence[int], low: int, high: int) -> Sent:
-        """Sends the updates from `low` to `high`, `TABLE_ROWS` at most, of some slots at least."""
-
-    @abstractmethod
-    def read(self, sent: Sent) -> dict[int, Float[np.ndarray, "n columns"]]:
-        """Waits for updates; their rows of the loss tables, by slot."""
-
-    @abstractmethod
-    def evaluate(self, values: Mapping[int, Values]) -> dict[int, list[Found]]:
-        """Evaluates runs; sums by slot, in host memory.
-
-        Args:
-          values: The runs' own numbers, by slot.
-        """
-
-    @abstractmethod
-    def states(self, slots: Sequence[int]) -> dict[int, TrainState]:
-        """Copies of states in host memory."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Drops the states, and what was sent and is not begun; the runner is not used again."""
-
-
-class Loop(Runner):
+class Loop(_Slots):
     """One run after the other, with the programs of one.
 
     On a CPU, threads send the runs, one for each core: the operations of a small model are too short to be
@@ -174,33 +118,40 @@ class Loop(Runner):
         self._work: dict[int, tuple[Tree, Constants]] = {}
         self._sent: dict[int, Future[Any]] = {}
 
-    @override
-    def compile(self, state: TrainState, work: Work) -> None:
+    def compile(self, state: TrainState, epoch: Epoch) -> None:
+        """Compiles what runs of this kind need, before there are any.
+
+        Args:
+          state: Of the shapes that runs have.
+          epoch: Likewise.
+        """
         carry = self._run.placement.replicate((state, self._no_table))
-        params, constants = self._run.placement.replicate((state.params, work.constants))
-        order = self._run.training.place(work.order, **self._sizes)
+        params, constants = self._run.placement.replicate((state.params, epoch.constants))
+        order = self._run.training.place(epoch.order, **self._sizes)
         update = self._threads.submit(self._update, carry, constants, order, 0, 0)
         self._evaluator.compile(params, constants.values)
         update.result()
 
-    @override
     def put(self, slot: int, state: TrainState) -> None:
+        """Gives a slot a state, which is copied."""
         self._states[slot] = self._run.placement.replicate(state)
         self._tables[slot] = [*self._run.placement.replicate((self._no_table, self._no_table))]
 
-    @override
-    def begin(self, work: Mapping[int, Work]) -> None:
+    def begin(self, epochs: Mapping[int, Epoch]) -> None:
+        """Takes the epoch that follows of each slot; other slots are of no interest."""
         place, replicate = self._run.training.place, self._run.placement.replicate
         self._sent = {}
         self._work = {
-            slot: (place(one.order, **self._sizes), replicate(one.constants)) for slot, one in work.items()
+            slot: (place(epoch.order, **self._sizes), replicate(epoch.constants))
+            for slot, epoch in epochs.items()
         }
 
-    @override
-    def train(self, slots: Sequence[int], low: int, high: int) -> Sent:
+    def train(self, slots: Sequence[int], low: int, high: int) -> Read:
+        """Sends the updates from `low` to `high`, `TABLE_ROWS` at most, of some slots at least."""
         for slot in slots:
             self._sent[slot] = self._threads.submit(self._trained, slot, self._sent.get(slot), low, high)
-        return Sent(tuple(slots), low, high, dict(self._sent))
+        sent = {slot: self._sent[slot] for slot in slots}
+        return lambda: {slot: np.asarray(table.result())[_rows(low, high)] for slot, table in sent.items()}
 
     def _trained(self, slot: int, before: "Future[Any] | None", low: int, high: int) -> Array | np.ndarray:
         if before is not None:
@@ -211,12 +162,12 @@ class Loop(Runner):
         self._tables[slot].append(table)
         return to_host(table) if self._threads.count else table
 
-    @override
-    def read(self, sent: Sent) -> dict[int, Float[np.ndarray, "n columns"]]:
-        return {slot: np.asarray(sent.tables[slot].result())[_rows(sent)] for slot in sent.slots}
-
-    @override
     def evaluate(self, values: Mapping[int, Values]) -> dict[int, list[Found]]:
+        """Evaluates runs; sums by slot, in host memory.
+
+        Args:
+          values: The runs' own numbers, by slot.
+        """
         found = {slot: self._threads.submit(self._evaluated, slot, own) for slot, own in values.items()}
         return {slot: to_host(sums.result()) for slot, sums in found.items()}
 
@@ -224,17 +175,17 @@ class Loop(Runner):
         found = self._evaluator(self._states[slot].params, self._run.placement.replicate(values))
         return jax.block_until_ready(found) if self._threads.count else found
 
-    @override
     def states(self, slots: Sequence[int]) -> dict[int, TrainState]:
+        """Copies of states in host memory."""
         return {slot: to_host(self._states[slot]) for slot in slots}
 
-    @override
     def close(self) -> None:
+        """Drops the states, and what was sent and is not begun; the runner is not used again."""
         self._threads.close()
         self._states, self._tables, self._work, self._sent = {}, {}, {}, {}
 
 
-class Stacked(Runner):
+class Stacked(_Slots):
     """All runs in arrays whose first axis is the slot. Several devices share out the slots among them."""
 
     def __init__(self, run: Run, slots: int, micro_batches: int) -> None:
@@ -252,61 +203,61 @@ class Stacked(Runner):
         self._tables: list[Array] = []
         self._work: tuple[Callable[..., Tree], Tree, Tree] | None = None
 
-    @override
-    def compile(self, state: TrainState, work: Work) -> None:
+    def compile(self, state: TrainState, epoch: Epoch) -> None:
+        """Compiles what runs of this kind need, before there are any: see `Loop`."""
         self.put(0, state)
-        self.begin({0: work})
+        self.begin({0: epoch})
         self.train([0], 0, 0)
-        self.evaluate({0: dict(work.constants.values or {})})
+        self.evaluate({0: dict(epoch.constants.values or {})})
 
-    @override
     def put(self, slot: int, state: TrainState) -> None:
+        """Gives a slot a state, which is copied."""
         if self._states is None:
             self._states = self._place(_stacked([state] * self._slots))
             self._tables = [self._place(_stacked([self._no_table] * self._slots)) for _ in range(2)]
         else:
             self._states = self._place(self._insert(self._states, state, np.int32(slot)))
 
-    @override
-    def begin(self, work: Mapping[int, Work]) -> None:
+    def begin(self, epochs: Mapping[int, Epoch]) -> None:
+        """Takes the epoch that follows of each slot."""
         # A slot without a run does what another does; nobody looks at it.
-        first = next(iter(work.values()))
-        filled = [work.get(slot, first) for slot in range(self._slots)]
-        constants = self._place(_stacked([one.constants for one in filled]))
-        orders = [one.order for one in filled]
+        first = next(iter(epochs.values()))
+        filled = [epochs.get(slot, first) for slot in range(self._slots)]
+        constants = self._place(_stacked([epoch.constants for epoch in filled]))
+        orders = [epoch.order for epoch in filled]
         if not self._is_spread and all(order == orders[0] for order in orders):
             self._work = self._shared, self._run.training.place(orders[0], **self._sizes), constants
         else:
             self._work = self._own, self._run.training.place(orders, **self._sizes), constants
 
-    @override
-    def train(self, slots: Sequence[int], low: int, high: int) -> Sent:
+    def train(self, slots: Sequence[int], low: int, high: int) -> Read:
+        """Sends the updates from `low` to `high`, `TABLE_ROWS` at most, of all slots."""
         assert self._work is not None
         fold, order, constants = self._work
         self._states, table = fold((self._states, self._tables.pop(0)), constants, order, low, high)
         self._tables.append(table)
-        return Sent(tuple(slots), low, high, table)
 
-    @override
-    def read(self, sent: Sent) -> dict[int, Float[np.ndarray, "n columns"]]:
-        tables = np.asarray(sent.tables)
-        return {slot: tables[slot, _rows(sent)] for slot in sent.slots}
+        def read() -> dict[int, Float[np.ndarray, "n columns"]]:
+            rows = np.asarray(table)[:, _rows(low, high)]
+            return {slot: rows[slot] for slot in slots}
 
-    @override
+        return read
+
     def evaluate(self, values: Mapping[int, Values]) -> dict[int, list[Found]]:
+        """Evaluates runs with numbers of their own; sums by slot, in host memory."""
         assert self._states is not None
         some = next(iter(values.values()))
         own = self._place(_stacked([values.get(slot, some) for slot in range(self._slots)]))
         fetched = jax.device_get(self._evaluator(self._states.params, own))
         return {slot: [_at(sums, slot) for sums in fetched] for slot in values}
 
-    @override
     def states(self, slots: Sequence[int]) -> dict[int, TrainState]:
+        """Copies of states in host memory."""
         fetched = jax.device_get(self._states)
         return {slot: to_host(_at(fetched, slot)) for slot in slots}  # A view would hold all of it.
 
-    @override
     def close(self) -> None:
+        """Drops the states; the runner is not used again."""
         self._states, self._tables, self._work = None, [], None
 
     def _place(self, tree: Tree) -> Tree:
@@ -353,21 +304,16 @@ def fitting(config: TrainConfig, parameter_bytes: int, device: Device) -> int:
     limit = None if device.platform == "cpu" else (device.memory_stats() or {}).get("bytes_limit")
     if limit is None:
         return _MOST_ON_A_CPU
-    member = _COPIES * parameter_bytes + _activation_bytes(config)
-    return max(1, math.floor(_SHARE * limit / member))
+    # What a backward pass keeps of the forward pass, roughly, in float32.
+    spec, positions = config.model_spec, config.training_spec.batch_size * config.seq_length
+    layer = 16 * spec.dim_model + 4 * spec.dim_feedforward + 3 * spec.n_head * config.seq_length
+    activations = 4 * positions * (spec.num_layers * layer + 8 * spec.dim_model)
+    return max(1, math.floor(_SHARE * limit / (_COPIES * parameter_bytes + activations)))
 
 
 def bytes_of(tree: Tree) -> int:
     """The size of arrays, or of what has their shapes."""
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
-
-
-def _activation_bytes(config: TrainConfig) -> int:
-    """Bytes that a backward pass keeps of the forward pass, roughly, in float32."""
-    spec, training = config.model_spec, config.training_spec
-    positions = training.batch_size * config.seq_length
-    layer = 16 * spec.dim_model + 4 * spec.dim_feedforward + 3 * spec.n_head * config.seq_length
-    return 4 * positions * (spec.num_layers * layer + 8 * spec.dim_model)
 
 
 def _at_once(run: Run) -> int:
@@ -381,21 +327,16 @@ def _at_once(run: Run) -> int:
     return available_cores() if placement.is_cpu and placement.size == 1 and is_resident else 1
 
 
-def _rows(sent: Sent) -> Int[np.ndarray, "n"]:
-    return np.arange(sent.low, sent.high) % TABLE_ROWS
+def _rows(low: int, high: int) -> Int[np.ndarray, "n"]:
+    """The rows of a table in which the updates from `low` to `high` are."""
+    return np.arange(low, high) % TABLE_ROWS
 
 
 def _stacked(trees: Sequence[Tree]) -> Tree:
     """Trees as one with a first axis, in host memory; keys of jax.random are stacked where they are."""
     return jax.tree.map(
-        lambda *leaves: np.stack(leaves) if isinstance(leaves[0], np.ndarray) else jnp.stack(leaves),
-        *jax.tree.map(_on_host, trees),
+        lambda *leaves: jnp.stack(leaves) if is_key(leaves[0]) else np.stack(jax.device_get(leaves)), *trees
     )
-
-
-def _on_host(leaf: Any) -> Any:  # noqa: ANN401
-    is_key = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-    return leaf if is_key else np.asarray(leaf)
 
 
 def _inserted(states: Tree, state: Tree, slot: Int[Array, ""]) -> Tree:

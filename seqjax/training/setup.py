@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import partial
+from types import MappingProxyType
+from typing import TypeAlias
 
 import jax
 import numpy as np
@@ -31,17 +33,10 @@ from seqjax.windows.batches import Loader
 from seqjax.windows.order import Order
 from seqjax.windows.windows import Windows
 
+Splits: TypeAlias = tuple[Windows, Windows]
+"""The training and the validation windows."""
+
 _WINDOWS_TO_NAME = 8
-
-
-@dataclass(frozen=True)
-class Data:
-    """The windows of a run."""
-
-    training: Windows
-    validation: Windows
-    std: Mapping[str, float] = field(default_factory=dict)
-    """Standard deviation of real columns, in whose units metrics are told."""
 
 
 @dataclass(frozen=True)
@@ -83,14 +78,20 @@ class Run:
         state = to_host(self.new_state(params))
         return RunState(0, state, state.params)
 
+    def batches_done(self, state: RunState) -> int:
+        """Batches that are done of the epoch that is under way."""
+        updates = 0 if state.progress is None else state.progress.updates
+        return min(updates * self.recipe.accumulation, len(self.order(1)))
+
 
 def prepare(
     config: TrainConfig,
     schema: Schema,
     graphdef: GraphDef,
-    data: Data,
+    splits: Splits,
     device: Device,
     *,
+    std: Mapping[str, float] = MappingProxyType({}),
     like: Run | None = None,
     placement: Placement | None = None,
 ) -> Run:
@@ -100,8 +101,9 @@ def prepare(
       config: What to train, and how.
       schema: Its columns.
       graphdef: The model.
-      data: The windows.
+      splits: The training and the validation windows.
       device: The device to compute on; must be jax's default device.
+      std: Standard deviation of real columns, in whose units metrics are told.
       like: Another run on the same data, whose copy of it on the device is used.
       placement: All devices to compute on; None is `device` alone.
 
@@ -110,7 +112,7 @@ def prepare(
       ConfigError: The schedule ends before the training.
     """
     spec = config.training_spec
-    order, validation_order = _orders(config, data)
+    order, validation_order = _orders(config, splits)
     n_batches = len(order(1))
     placement = placement or Placement([device])
     layers = layer_types(graphdef)
@@ -119,14 +121,14 @@ def prepare(
     )
     targets, apply = build_targets(schema, spec), forward(graphdef, schema.inputs, precision)
     shares = {name: schema.n_classes[name] for name in spec.class_share_log_columns}
-    judged, measured = without_smoothing(targets), measured_targets(schema, data.std)
+    judged, measured = without_smoothing(targets), measured_targets(schema, std)
     newest = config.model_spec.prediction_length if spec.select_on == "predicted" else None
     steps = spec.epochs * (n_batches if spec.scheduler_step_on == "batch" else 1)
     schedule = build_schedule(spec.scheduler, spec.learning_rate, total_steps=steps)
     optimizer = _optimizer(config, schema, schedule, graphdef)
     accumulation = min(spec.accumulation_steps or 1, n_batches)
     shared = (like.training, like.validation) if like else None
-    training, validation = shared or _feeds(spec, schema, data, device, placement=placement)
+    training, validation = shared or _feeds(spec, schema, splits, device, placement=placement)
     return Run(
         Recipe(apply, targets, optimizer, accumulation, spec.gradient_clip, spec.dropout),
         Evaluator(lambda params, batch: apply(params, batch, None), judged, shares, measured, newest),
@@ -142,13 +144,13 @@ def prepare(
         step_on_batch=spec.scheduler_step_on == "batch",
         save_interval=spec.save_interval_steps,
         placement=placement,
-        describe=partial(_described, data.training),
+        describe=partial(_described, splits[0]),
     )
 
 
-def _orders(config: TrainConfig, data: Data) -> tuple[Callable[[int], Order], Order]:
-    """The training batches of each epoch, and the validation batches."""
-    for name, windows in (("training", data.training), ("validation", data.validation)):
+def _orders(config: TrainConfig, splits: Splits) -> tuple[Callable[[int], Order], Order]:
+    """The training batches of each epoch, and the validation batches; raises what `prepare` does."""
+    for name, windows in zip(("training", "validation"), splits, strict=True):
         if len(windows) == 0:
             raise TrainingError(f"The {name} data has no windows. Run preprocess with another split_ratios.")
         if not windows.has_targets:
@@ -156,12 +158,22 @@ def _orders(config: TrainConfig, data: Data) -> tuple[Callable[[int], Order], Or
                 f"The {name} data has no item to predict: none has {windows.min_history} items before it "
                 "(min_history). Use sequences that are longer, or min_history: 0."
             )
-    count, known, size = len(data.training), len(data.validation), config.training_spec.batch_size
+    (count, known), size = map(len, splits), config.training_spec.batch_size
 
     def order(epoch: int) -> Order:
         return Order(count, min(size, count), seed=config.seed, epoch=epoch)
 
-    _check_schedule(config, len(order(1)))
+    spec, n_batches = config.training_spec, len(order(1))
+    length, needed = schedule_length(spec.scheduler), spec.epochs * n_batches
+    if spec.scheduler_step_on == "batch" and length is not None and length < needed:
+        problem = (
+            f"the schedule has {length} steps, but {spec.epochs} epochs of {n_batches} batches make "
+            f"{needed}; set total_steps: {needed}."
+        )
+        raise ConfigError(
+            f"The training configuration of {config.model_name!r}",
+            [Problem("training_spec.scheduler.total_steps", problem)],
+        )
     return order, Order(known, min(size, known), shuffle=False)
 
 
@@ -207,12 +219,10 @@ def frozen_parameters(patterns: Sequence[str], params: Params, schema: Schema) -
     return frozenset(frozen)
 
 
-def evaluate_baselines(run: Run, schema: Schema, data: Data) -> Mapping[str, Evaluation]:
+def evaluate_baselines(run: Run, schema: Schema, training: Windows) -> Mapping[str, Evaluation]:
     """Evaluates simple predictors, fitted on the training data, on the validation data; by name."""
-    evaluator = replace(
-        run.evaluator, predict=predict_targets, share_columns={}, measured=measured_targets(schema, data.std)
-    )
-    fitted = fit_baselines(data.training, schema)
+    evaluator = replace(run.evaluator, predict=predict_targets, share_columns={})
+    fitted = fit_baselines(training, schema)
     return evaluate_side_by_side(evaluator, run.validation, run.validation_order, fitted)
 
 
@@ -222,7 +232,7 @@ def parameter_count(params: Params) -> int:
 
 
 def _feeds(
-    spec: TrainingSpec, schema: Schema, data: Data, device: Device, *, placement: Placement
+    spec: TrainingSpec, schema: Schema, splits: Splits, device: Device, *, placement: Placement
 ) -> tuple[Feed, Feed]:
     """The feeds of training and validation batches; what stays on the device is within one limit."""
     limit = memory_limit(device, load_in_full=spec.load_full_data_to_ram, max_ram_gb=spec.max_ram_gb)
@@ -241,22 +251,8 @@ def _feeds(
         )
         return StreamedFeed(windows, columns, compiler_options=options, placement=placement, loader=loader)
 
-    training = feed(data.training, 0)
-    return training, feed(data.validation, training.nbytes)
-
-
-def _check_schedule(config: TrainConfig, n_batches: int) -> None:
-    spec = config.training_spec
-    length, needed = schedule_length(spec.scheduler), spec.epochs * n_batches
-    if spec.scheduler_step_on == "batch" and length is not None and length < needed:
-        problem = (
-            f"the schedule has {length} steps, but {spec.epochs} epochs of {n_batches} batches make "
-            f"{needed}; set total_steps: {needed}."
-        )
-        raise ConfigError(
-            f"The training configuration of {config.model_name!r}",
-            [Problem("training_spec.scheduler.total_steps", problem)],
-        )
+    training = feed(splits[0], 0)
+    return training, feed(splits[1], training.nbytes)
 
 
 def _described(windows: Windows, numbers: Int[np.ndarray, "n"]) -> str:

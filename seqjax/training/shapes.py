@@ -15,7 +15,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Float
 
 from seqjax.config.changes import flattened, marked_keys, without
-from seqjax.config.optimization import NamedSpec, cycles_momentum, optimizer_settings
+from seqjax.config.optimization import cycles_momentum, optimizer_settings
 from seqjax.config.schema import Schema
 from seqjax.config.train import TrainConfig, TrainingSpec
 from seqjax.training.objective import Target, build_targets
@@ -31,10 +31,15 @@ _SHAPES_STATE = ("momentum", "dampening", "lr_decay")
 def shape_of(config: TrainConfig) -> str:
     """A text of all that compiled programs depend on; equal for runs that can be trained together."""
     spec = config.training_spec
+    settings = vars(optimizer_settings(spec.optimizer))
     compiled = {
         **without(flattened(config.model_dump(mode="json")), _NOT_COMPILED),
         "momentum moves": cycles_momentum(spec.scheduler),
-        "optimizer": _compiled_settings(spec.optimizer),
+        "optimizer": {
+            "name": spec.optimizer.name,
+            **{key: value for key, value in settings.items() if not _is_traced(value)},
+            **{key: bool(settings[key]) for key in _SHAPES_STATE if key in settings},
+        },
     }
     return json.dumps(compiled, sort_keys=True, default=str)
 
@@ -61,16 +66,6 @@ def values_of(configs: Sequence[TrainConfig], schema: Schema) -> list[Values]:
     first = numbers[0]
     same = {path for path in first if all(np.array_equal(first[path], own[path]) for own in numbers)}
     return [unflatten_dict({path: own[path] for path in sorted(own.keys() - same)}) for own in numbers]
-
-
-def _compiled_settings(optimizer: NamedSpec) -> dict[str, Any]:
-    settings = vars(optimizer_settings(optimizer))
-    shaping = {key: bool(settings[key]) for key in _SHAPES_STATE if key in settings}
-    return {
-        "name": optimizer.name,
-        **{key: value for key, value in settings.items() if not _is_traced(value)},
-        **shaping,
-    }
 
 
 def _numbers(spec: TrainingSpec, schema: Schema) -> dict[str, Any]:

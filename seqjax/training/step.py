@@ -187,7 +187,8 @@ def _gradient(
 
     def loss(moving: Params, part: Batch, key: Key[Array, ""]) -> tuple[Float[Array, ""], dict[str, Sums]]:
         params = optimizer.joined(state.params, moving)
-        outputs = recipe.apply(params, part, _dropout(recipe.dropout, key))
+        dropout = None if is_off(recipe.dropout) else Dropout(recipe.dropout, key)
+        outputs = recipe.apply(params, part, dropout)
         sums = loss_sums(recipe.targets, outputs, part)
         return factor * weighted_loss(recipe.targets, sums, weights), sums
 
@@ -213,10 +214,6 @@ def _gradient(
 def _micro_batches(batch: Batch, count: int) -> Batch:
     """(micro-batch, row, ...) leaves; row i is of micro-batch i modulo `count`, so that a cut cuts each."""
     return jax.tree.map(lambda leaf: leaf.reshape(-1, count, *leaf.shape[1:]).swapaxes(0, 1), batch)
-
-
-def _dropout(rate: Number, key: Key[Array, ""]) -> Dropout | None:
-    return None if is_off(rate) else Dropout(rate, key)
 
 
 def _moved(

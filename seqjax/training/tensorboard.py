@@ -13,14 +13,14 @@ since its checkpoint, in a new file that tells TensorBoard to forget what earlie
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 from seqjax.errors import MissingPackageError
-from seqjax.training.events import BatchEvent, EpochEvent, Event, Hook, ResumeEvent
+from seqjax.training.events import BatchEvent, EpochEvent, Event, ResumeEvent
 from seqjax.training.objective import Losses
 
 
@@ -32,28 +32,23 @@ def require_tensorboard() -> None:
         )
 
 
-@contextmanager
-def tensorboard_log(folder: Path, batches: int, memory: Callable[[], int]) -> Iterator[Hook]:
-    """A hook that writes event files while the block runs.
+_Writer: TypeAlias = Any  # A `tensorboardX.event_file_writer.EventsWriter`.
+
+
+@dataclass
+class TensorBoardLog:
+    """A hook that writes event files, until it is closed.
 
     Args:
       folder: Where they lie; those of earlier processes of the run are there already.
       batches: Batches of an epoch.
       memory: Says how many bytes are in use.
     """
-    with closing(_TensorBoardLog(folder, batches, memory)) as log:
-        yield log
 
-
-_Writer: TypeAlias = Any  # A `tensorboardX.event_file_writer.EventsWriter`.
-
-
-class _TensorBoardLog:
-    def __init__(self, folder: Path, batches: int, memory: Callable[[], int]) -> None:
-        self._folder = folder
-        self._batches = batches
-        self._memory = memory
-        self._writer: _Writer = None
+    folder: Path
+    batches: int
+    memory: Callable[[], int]
+    _writer: _Writer = None
 
     def __call__(self, event: Event) -> None:
         """Writes the scalars of an event."""
@@ -62,19 +57,19 @@ class _TensorBoardLog:
                 scalars = _loss_scalars("train", event.losses) | {
                     "train/learning_rate": event.learning_rate,
                     "train/samples_per_second": event.samples_per_second,
-                    "train/memory_bytes": float(self._memory()),
+                    "train/memory_bytes": float(self.memory()),
                 }
-                self._write(scalars, (event.epoch - 1) * self._batches + event.batch)
+                self._write(scalars, (event.epoch - 1) * self.batches + event.batch)
             case EpochEvent(evaluation=evaluation):
                 scalars = _loss_scalars("validation", evaluation.losses)
                 if evaluation.everywhere is not None:
                     scalars["validation/loss_everywhere"] = evaluation.everywhere.total
                 for target, metrics in evaluation.metrics.items():
                     scalars |= {f"validation/{name}/{target}": value for name, value in metrics.items()}
-                self._write(scalars, event.epoch * self._batches)
+                self._write(scalars, event.epoch * self.batches)
             case ResumeEvent():
                 self.close()
-                self._writer = self._open((event.epoch - 1) * self._batches + event.batch + 1)
+                self._writer = self._open((event.epoch - 1) * self.batches + event.batch + 1)
             case _:
                 pass
 
@@ -95,10 +90,10 @@ class _TensorBoardLog:
         """A new file, whose steps from `first` on stand for those of the files that are there."""
         from tensorboardX.event_file_writer import EventsWriter
 
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         # Two files of one second would have one name, and are read in the order of their names.
-        before = len(list(self._folder.glob("events.out.tfevents.*")))
-        writer = EventsWriter(str(self._folder / "events"), f".{before:04d}")
+        before = len(list(self.folder.glob("events.out.tfevents.*")))
+        writer = EventsWriter(str(self.folder / "events"), f".{before:04d}")
         if before:  # As `SummaryWriter(purge_step=first)`, which writes in a thread that a signal kills.
             writer.write_event(_record(step=first, session_log={"status": "START"}))
         return writer

@@ -11,10 +11,9 @@ alone. Grain runs over whole batches, since its cost is per element.
 
 import logging
 import mmap
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from jaxtyping import Int64
@@ -22,13 +21,7 @@ from jaxtyping import Int64
 from seqjax.windows.order import Order, Updates
 from seqjax.windows.windows import Batch, Windows
 
-if TYPE_CHECKING:
-    from grain import DatasetIterator
-
 logger = logging.getLogger(__name__)
-
-Batches: TypeAlias = "DatasetIterator[Batch]"
-"""An iterator over batches; `close` ends its threads."""
 
 BATCHES_AHEAD = 4
 """Most batches that a thread is ahead."""
@@ -68,8 +61,10 @@ class Loader:
         self._max_ram_gb = max_ram_gb
         self._ahead: int | None = None
 
-    def batches(self, order: Order | Updates, begin: int = 0, end: int | None = None) -> Batches:
-        """Iterates over some batches of an order.
+    def batches(
+        self, order: Order | Updates, begin: int = 0, end: int | None = None
+    ) -> Generator[Batch, None, None]:
+        """Iterates over some batches of an order; closing the generator ends the threads.
 
         Args:
           order: The windows of each batch; -1 gives a row that is all padding.
@@ -85,7 +80,7 @@ class Loader:
         ahead = self._batches_ahead(order.batch_size)
         options = grain.ReadOptions(num_threads=min(self._num_workers, ahead), prefetch_buffer_size=ahead)
         batches = grain.MapDataset.range(begin, end).map(self._gatherer(order, end))
-        return iter(batches.to_iter_dataset(options))
+        yield from batches.to_iter_dataset(options)
 
     def _gatherer(self, order: Order | Updates, end: int) -> Callable[[int], Batch]:
         """Gathers batches by number, which are below `end`; gives back mapped files where memory is short."""

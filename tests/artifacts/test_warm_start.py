@@ -54,18 +54,18 @@ def trained(tmp_path: Path):
 def test_a_torch_file_is_taken_whole(trained) -> None:
     path, params = trained
     _, new = functional.init(SCHEMA, SPEC, seed=2)
-    found = warm_start(new, path, SCHEMA, strict=True)
-    assert equal(found.params, params)
-    assert found.report() == [f"{len(jax.tree.leaves(params))} of {len(jax.tree.leaves(params))} parameters"]
+    found, lines = warm_start(new, path, SCHEMA, strict=True)
+    assert equal(found, params)
+    assert lines == [f"{len(jax.tree.leaves(params))} of {len(jax.tree.leaves(params))} parameters"]
     assert not equal(new, params)
 
 
 def test_a_file_of_sequifier_is_taken(shared: Path) -> None:
     case = reference_case(shared, "B")
     _, new = functional.init(case.schema, case.spec, seed=2)
-    found = warm_start(new, case.weights, case.schema, strict=True)
+    found, _ = warm_start(new, case.weights, case.schema, strict=True)
     content = read_torch_file(case.weights)["model_state_dict"]
-    assert equal(found.params, from_sequifier(content, new, case.schema))
+    assert equal(found, from_sequifier(content, new, case.schema))
 
 
 def test_a_checkpoint_gives_its_best_parameters(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_a_checkpoint_gives_its_best_parameters(tmp_path: Path) -> None:
     tree = jax.tree.map(np.asarray, ({"params": last}, best, {"report": np.zeros(1)}))
     path = save_checkpoint(Layout(tmp_path, "demo"), Place(3), tree, info)
     _, new = functional.init(SCHEMA, SPEC, seed=3)
-    assert equal(warm_start(new, path, SCHEMA, strict=True).params, best)
+    assert equal(warm_start(new, path, SCHEMA, strict=True)[0], best)
 
 
 def test_columns_are_found_by_name_and_what_differs_is_told(trained) -> None:
@@ -95,12 +95,12 @@ def test_columns_are_found_by_name_and_what_differs_is_told(trained) -> None:
         warm_start(new, path, schema, strict=True)
     assert "not in the file: encoder.kind.weight" in str(error.value)
     assert "warm_start_strict: false" in str(error.value)
-    found = warm_start(new, path, schema, strict=False)
-    assert equal(found.params["encoder"]["2"], params["encoder"]["0"])
-    assert equal(found.params["encoder"]["0"], new["encoder"]["0"])
-    assert equal(found.params["layers"]["0"], params["layers"]["0"])
-    assert equal(found.params["layers"]["1"], new["layers"]["1"])
-    text = "\n".join(found.report())
+    found, lines = warm_start(new, path, schema, strict=False)
+    assert equal(found["encoder"]["2"], params["encoder"]["0"])
+    assert equal(found["encoder"]["0"], new["encoder"]["0"])
+    assert equal(found["layers"]["0"], params["layers"]["0"])
+    assert equal(found["layers"]["1"], new["layers"]["1"])
+    text = "\n".join(lines)
     assert "of another shape there: encoder.shop.weight ((4, 2) there, (9, 2) here)" in text
     assert "only in the file: encoder.price.weight" in text
 

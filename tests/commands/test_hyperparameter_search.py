@@ -11,11 +11,10 @@ import pytest
 
 import seqjax.commands.hyperparameter_search as search_command
 import seqjax.commands.search_engines as search_engines
-import seqjax.commands.train_resume as train_resume
 from seqjax.artifacts.layout import Layout, Place
 from seqjax.artifacts.search_files import load_state
 from seqjax.commands.hyperparameter_search import hyperparameter_search
-from seqjax.commands.train_run import TrainingRun, TrainResult
+from seqjax.commands.train_run import Saver, TrainResult
 from seqjax.config.load import load_config
 from seqjax.config.train import TrainConfig
 from seqjax.errors import ArtifactError, ConfigError, DataError, TrainingError
@@ -82,7 +81,7 @@ def test_a_real_search_is_interrupted_and_continued(project, monkeypatch, engine
     rates = {"learning_rate": [0.01, 0.02], "epochs": [2, 2]}
     export = {"export_onnx": False, "export_pt": True}
     config = search({}, rates, engine=engine, project_root=str(project), **export)
-    saved = train_resume.Saver._save
+    saved = Saver._save
     interrupts = iter([False, False, True])
 
     def save_and_interrupt(saver, standing):
@@ -90,7 +89,7 @@ def test_a_real_search_is_interrupted_and_continued(project, monkeypatch, engine
         if next(interrupts, False):
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(train_resume.Saver, "_save", save_and_interrupt)
+    monkeypatch.setattr(Saver, "_save", save_and_interrupt)
     with pytest.raises(KeyboardInterrupt):
         hyperparameter_search(config)
     rows = hyperparameter_search(config)
@@ -277,8 +276,7 @@ def test_it_asks_before_a_grid_and_before_all_of_a_small_space(project, trainer)
 
 def quick(monkeypatch):
     """Leaves out what costs most."""
-    monkeypatch.setattr(TrainingRun, "_export", lambda *_, **__: ())
-    monkeypatch.setattr(TrainingRun, "_copy_as_last", lambda *_: ())
+    monkeypatch.setattr("seqjax.commands.train.export", lambda *_, **__: ((), ()))
 
 
 RATES = {"learning_rate": [0.01, 0.03, 1e30, 1e-12], "epochs": [2, 3, 2, 4], "early_stopping_epochs": 1}

@@ -2,14 +2,13 @@
 
 from pathlib import Path
 
-from seqjax.commands.next_steps import after_training
 from seqjax.commands.train_run import TrainResult
 
 
 def said(*names: str, baselines: dict[str, float] | None = None) -> str:
     best = tuple(Path("models") / name for name in names)
     last = tuple(Path(str(path).replace("best", "last")) for path in best)
-    return "\n".join(after_training(TrainResult(best, last, 3, 0.51234, 5, baselines or {})))
+    return "\n".join(TrainResult(best, last, 3, 0.51234, 5, baselines or {}).next_steps())
 
 
 def test_the_files_and_what_to_do_with_them() -> None:

@@ -8,13 +8,13 @@ import numpy as np
 import polars as pl
 import pytest
 
-import seqjax.commands.train as train_module
 import seqjax.commands.train_run as command
 from seqjax.artifacts.checkpoints import load_info, load_tree
 from seqjax.artifacts.layout import Layout, Place
 from seqjax.commands.train import train
 from seqjax.config.base import validate
 from seqjax.config.metadata import Metadata, Statistics
+from seqjax.config.resolve import load_metadata, resolve_schema
 from seqjax.config.train import TrainConfig
 from seqjax.errors import ArtifactError, ConfigError, DataError, MissingPackageError, TrainingError
 from seqjax.model.functional import abstract
@@ -23,6 +23,7 @@ from seqjax.stopping import Stopped
 from seqjax.training import tensorboard
 from seqjax.training.events import BatchEvent
 from seqjax.training.feed import ResidentFeed
+from seqjax.training.logs import TextLog
 from seqjax.training.step import new_state
 from tests.event_files import scalars
 from tools.run_logs import told_last
@@ -125,7 +126,7 @@ def checkpoint(root, settings, epoch):
     """The state and the best parameters of a checkpoint."""
     path = Layout(root, settings.model_name).checkpoint(epoch)
     info = load_info(path)
-    schema = train_module.resolve_schema(settings, train_module.load_metadata(root / "m.json"))
+    schema = resolve_schema(settings, load_metadata(root / "m.json"))
     _, shapes = abstract(schema, settings.model_spec)
     optimizer = build_optimizer(settings.training_spec.optimizer)
     return load_tree(path, jax.eval_shape(lambda p: (new_state(p, optimizer), p), shapes)), info
@@ -257,7 +258,7 @@ def test_a_signal_saves_in_the_middle_of_an_epoch(project, monkeypatch, epoch, p
     """The run goes on to the same end; of what its log tells twice, the last counts."""
     root, _ = project
     train(config(root, model_name="whole"))
-    text_log = command.TextLog.__call__
+    text_log = TextLog.__call__
 
     def interrupt(self, event):
         text_log(self, event)
@@ -265,7 +266,7 @@ def test_a_signal_saves_in_the_middle_of_an_epoch(project, monkeypatch, epoch, p
             os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patched:
-        patched.setattr(command.TextLog, "__call__", interrupt)
+        patched.setattr(TextLog, "__call__", interrupt)
         with pytest.raises(Stopped):
             train(config(root))
     saved = Layout(root, "demo").saved()[-1]

@@ -6,17 +6,16 @@ import re
 import signal
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any
 
 import jax
 import pytest
 
-import seqjax.commands.train_run as command
 from seqjax.artifacts.checkpoints import load_leaves
 from seqjax.artifacts.layout import Layout, Place
-from seqjax.commands.train import Trainer, train_until
-from seqjax.commands.train_resume import Saver
-from seqjax.commands.train_run import Paused, Task, TrainingRun, TrainResult
+from seqjax.commands import train as command
+from seqjax.commands.train import Trainer, TrainingRun, train_until
+from seqjax.commands.train_group import Group
+from seqjax.commands.train_run import Paused, Saver, Task, TrainResult
 from seqjax.errors import ArtifactError
 from seqjax.sweep.space import plan
 from seqjax.training.events import BatchEvent
@@ -40,8 +39,7 @@ def tasks(root, **training):
 @pytest.fixture
 def no_exports(monkeypatch):
     """Models are not written."""
-    monkeypatch.setattr(command, "export_models", lambda *_, **__: [])
-    monkeypatch.setattr(TrainingRun, "_copy_as_last", lambda *_: ())
+    monkeypatch.setattr(command, "export", lambda *_, **__: ((), ()))
 
 
 def trained(some, runner: Kind = "loop"):
@@ -216,14 +214,14 @@ def test_a_run_that_cannot_be_prepared_does_not_keep_others_of_its_shape_from_it
     assert isinstance(found[1], TrainResult)
 
 
-@pytest.mark.parametrize("method", ["begin", "end"])
-def test_files_are_closed_where_an_error_ends_all(project, monkeypatch, method):
-    def fails(*arguments):
+@pytest.mark.parametrize("step", ["find_checkpoint", "export"])
+def test_files_are_closed_where_an_error_ends_all(project, monkeypatch, step):
+    def fails(*_, **__):
         raise ArtifactError("The disk is full.")
 
     closed = []
     close = TrainingRun.close
-    monkeypatch.setattr(TrainingRun, method, fails)
+    monkeypatch.setattr(command, step, fails)
     monkeypatch.setattr(TrainingRun, "close", lambda run: closed.append(run.task.number) or close(run))
     with pytest.raises(ArtifactError, match="disk is full"):
         Trainer().train(tasks(project, epochs=[1]), lambda task, end, seconds: None)
@@ -260,11 +258,12 @@ def test_windows_are_read_again_where_a_column_is_of_another_kind(monkeypatch):
     trainer, read = Trainer(), []
     for kind in ("categorical", "categorical", "real"):
         monkeypatch.setattr(
-            "seqjax.commands.train.load_splits", lambda *_, kind=kind: read.append(kind) or kind
+            "seqjax.commands.train_group.load_splits", lambda *_, kind=kind: read.append(kind) or kind
         )
         schema = SimpleNamespace(columns={"count": kind})
-        group: Any = SimpleNamespace(config=config, schema=schema, metadata=None)
-        assert trainer.windows(group) == kind
+        group = Group.__new__(Group)
+        vars(group).update(config=config, schema=schema, metadata=None, _trainer=trainer)
+        assert group.splits == kind
     assert read == ["categorical", "real"]
 
 

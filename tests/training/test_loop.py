@@ -275,12 +275,13 @@ def test_sums_are_the_same_to_the_bit_however_rows_are_cut(case):
     run = run_of(case, log_interval=5, order=lambda epoch: Order(4000, 4, epoch=epoch))
     rows = np.random.default_rng(0).normal(size=(1000, 5)).astype(np.float32) * 1e3
     rows[:, -1] = 0
-    found = []
+    begin, found = start(case), []
     for cuts in ([], [1, 2, 64, 65, 128, 999], range(7, 1000, 7)):
-        epoch, events = Epoch(run, 1), []
+        epoch, events = Epoch(run, begin), []
         for block in np.split(rows, cuts):
             events += [(event.batch, event.losses) for event in epoch.read(block, 0.1)]
-            epoch = Epoch(run, 1, progress=epoch.progress)  # Left and taken up again.
+            left = dataclasses.replace(begin, progress=epoch.progress)
+            epoch = Epoch(run, left)  # Taken up again.
         found.append((events, epoch.losses))
     assert found[0] == found[1] == found[2]
     assert [batch for batch, _ in found[0][0]] == list(range(5, 1001, 5))
@@ -340,7 +341,8 @@ def test_a_schedule_moves_momentum(case):
     spec = NamedSpec.of("OneCycleLR", max_lr=0.01, total_steps=12)
     schedule = build_schedule(spec, 0.01)
     by_batch = run_of(case, learning_rate=schedule, momentum=schedule.momentum, step_on_batch=True)
-    found, momentum = Epoch(by_batch, 2).momenta, schedule.momentum
+    second = dataclasses.replace(start(case), epoch=1)
+    found, momentum = Epoch(by_batch, second).constants.momenta, schedule.momentum
     assert found is not None
     assert momentum is not None
     np.testing.assert_allclose(found, [momentum(step) for step in range(6, 12)], rtol=1e-6)

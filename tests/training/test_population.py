@@ -353,7 +353,7 @@ from tests.training.test_population import BASE, distance
 from seqjax.training.loop import Population
 from seqjax.training.placement import Placement
 from seqjax.training.feed import ResidentFeed
-from tests.populations import SCHEMA, data
+from tests.populations import SCHEMA, splits
 from tests.training.conftest import FAST_TO_COMPILE
 from dataclasses import replace
 
@@ -365,7 +365,7 @@ ends = []
 for devices in (1, count):
     run, group = members(some)
     placement = Placement(jax.devices()[:devices])
-    windows, columns = data(some[0]).training, tuple(SCHEMA.columns)
+    windows, columns = splits()[0], tuple(SCHEMA.columns)
     feed = ResidentFeed(windows, columns, compiler_options=FAST_TO_COMPILE, placement=placement)
     run = replace(run, training=feed, validation=feed, placement=placement)
     Population(run, kind=kind, slots=5).train(group, lambda member: None)

@@ -1,5 +1,7 @@
 """Event files, read back record by record: every scalar at its step, and each step once."""
 
+from contextlib import closing
+
 import pytest
 
 from seqjax.errors import MissingPackageError
@@ -7,7 +9,7 @@ from seqjax.training import tensorboard as module
 from seqjax.training.evaluate import Evaluation
 from seqjax.training.events import BatchEvent, EpochEvent, ResumeEvent
 from seqjax.training.objective import Losses
-from seqjax.training.tensorboard import require_tensorboard, tensorboard_log
+from seqjax.training.tensorboard import TensorBoardLog, require_tensorboard
 from tests.event_files import scalars
 
 pytest.importorskip("tensorboardX", reason="the tensorboard extra is not installed")
@@ -27,7 +29,7 @@ def validation(epoch, loss):
 
 
 def write(folder, *events):
-    with tensorboard_log(folder, BATCHES, lambda: 2**20) as hook:
+    with closing(TensorBoardLog(folder, BATCHES, lambda: 2**20)) as hook:
         for event in events:
             hook(event)
 
@@ -67,7 +69,7 @@ def test_a_run_that_is_taken_back_goes_on_without_doubled_steps(tmp_path):
 
 
 def test_what_is_written_is_on_disk_at_once(tmp_path):
-    with tensorboard_log(tmp_path, BATCHES, int) as hook:
+    with closing(TensorBoardLog(tmp_path, BATCHES, int)) as hook:
         hook(batch(1, 2, 2.0))
         assert scalars(tmp_path)["train/loss", 2] == [3.0]
 
