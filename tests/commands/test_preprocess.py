@@ -57,6 +57,7 @@ def _run(**changes: Any) -> Metadata:
         "seq_length": 4,
         "split_ratios": [0.6, 0.2, 0.2],
         "stride_by_split": [2, 1, 1],
+        "history": False,
     }
     return preprocess(validate(PreprocessConfig, {**values, **changes}, "test"))
 
@@ -90,7 +91,7 @@ def golden(request: pytest.FixtureRequest, shared: Path, project: Path) -> tuple
     name, source = request.param, shared / "golden" / "project"
     shutil.copy(source / "data" / f"{name}.csv", project / "data")
     config = yaml.safe_load((source / "configs" / f"preprocess_{name}.yaml").read_text())
-    return name, source, {**config, "fit_on": "all"}
+    return name, source, {**config, "fit_on": "all", "history": False}
 
 
 def test_reference_outputs_are_reproduced(golden: tuple[str, Path, dict[str, Any]]) -> None:

@@ -31,6 +31,7 @@ BASE = {
     "seq_length": 3,
     "split_ratios": [0.6, 0.2, 0.2],
     "stride_by_split": [2, 1, 1],
+    "history": False,
 }
 
 

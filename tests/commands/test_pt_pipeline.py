@@ -45,6 +45,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "seq_length": 4,
         "split_ratios": [0.5, 0.5],
         "stride_by_split": [1, 1],
+        "history": False,
     }
     preprocess(validate(PreprocessConfig, values, "preprocess.yaml"))
     return root
