@@ -82,7 +82,8 @@ def write(path: Path, windows: Windows, *, stem: str, sequences_per_file: int) -
         files.append({"path": name, "samples": len(order)})
         for what, some in listed_counts.items():
             counts[what] |= {name: some} if some else {}
-    index = {"total_samples": len(windows), "batch_files": files, **counts}
+    context = {"context": counts["context"]} if counts["context"] else {}
+    index = {"total_samples": len(windows), "batch_files": files, "padding": counts["padding"], **context}
     (path / METADATA).write_text(json.dumps(index, indent=4), encoding="utf-8")
 
 

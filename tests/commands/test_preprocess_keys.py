@@ -108,8 +108,8 @@ def test_missing_real_is_the_mean() -> None:
     assert metadata.selected_columns_statistics["price"].mean == pytest.approx((0 + 2 + 3 + 4 + 5) / 5)
     assert metadata.missing_real == "mean"
     values = _column(metadata, "price")
-    assert values[1] == 0.0
-    assert np.isfinite(values).all()
+    assert np.isnan(values[1])
+    assert metadata.missing == {"price": 10}
     _table(price=[float("nan") if row % 10 == 1 else float(row) for row in range(100)])
     _run(missing_real="mean")
     _table(price=[float("inf") if row == 7 else float(row) for row in range(100)])
@@ -262,7 +262,7 @@ BY_VALUE = {"split_method": "by_value", "split_ratios": "absent", "stride_by_spl
         ({"column_roles": {"a": "int"}}, "column_roles.a: must be 'categorical' or 'real'"),
         ({"max_categories": {"a": 0}}, "max_categories.a: must be greater than 0"),
         ({"max_categories": {"a": 2}, "column_roles": {"a": "real"}}, "which column_roles makes real"),
-        ({"missing_real": "zero"}, "missing_real: must be 'error' or 'mean'"),
+        ({"missing_real": "zero"}, "missing_real: must be 'error', 'mean' or 'mask'"),
         ({"split_values": [1]}, "split_values: is used by split_method: by_value alone"),
         ({"split_column": "a"}, "split_column: is used by split_method: by_value alone"),
         ({"split_ratios": "absent"}, "split_ratios: is required."),

@@ -128,14 +128,11 @@ def test_what_is_not_scored_is_counted():
     truths = [truth["item"] for *_, truth in items(data, 2)]
     padding = 2 * len(data) - len(truths)
     assert padding > 0
-    expected = {"padding": padding, "unknown": truths.count(0), "other": truths.count(1)}
+    left_out = {"padding": padding, "without_history": 0, "missing": 0}
+    expected = left_out | {"missing": truths.count(0), "other": truths.count(1)}
     assert found.targets["item"].not_scored == expected
-    assert found.targets["price"].not_scored == {"padding": padding}
-    assert run(data, positions=2, score_reserved=True).targets["item"].not_scored == {
-        "padding": padding,
-        "unknown": 0,
-        "other": 0,
-    }
+    assert found.targets["price"].not_scored == left_out
+    assert run(data, positions=2, score_reserved=True).targets["item"].not_scored == {**left_out, "other": 0}
 
 
 def test_baselines_are_scored_on_the_same_items():

@@ -20,7 +20,7 @@ from seqjax.training.objective import (
 from tests.batches import batch_of
 
 RNG = np.random.default_rng(1)
-IDS = RNG.integers(0, 4, (3, 6)).astype(np.int32)
+IDS = RNG.integers(1, 4, (3, 6)).astype(np.int32)
 VALUES = RNG.normal(size=(3, 6)).astype(np.float32)
 PADDING = np.asarray([0, 3, 6])
 REAL = np.arange(6)[None] >= PADDING[:, None]
@@ -127,7 +127,7 @@ def test_the_loss_is_the_weighted_sum_over_targets():
 
 
 def test_an_empty_batch_has_no_loss_and_no_gradient():
-    empty = batch()._replace(padding=jnp.full(3, 6))
+    empty = batch()._replace(padding=jnp.full(3, 6), first_target=jnp.full(3, 6))
     targets = [Target("c", "CrossEntropyLoss"), Target("r", "MSELoss")]
 
     def loss(outputs):
