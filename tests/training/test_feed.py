@@ -59,8 +59,8 @@ def test_windows_of_runs_are_cut_as_on_the_host(lengths, seq_length, stride, sho
 
 
 def test_the_windows_of_a_long_run_take_no_room():
-    rows, zeros = np.arange(100_000, dtype=np.int32), np.zeros(100_000, np.int64)
-    windows = cut(sequences(zeros), {"item": rows}, np.arange(100_000), seq_length=8, stride=1)
+    rows, zeros = np.arange(300_000, dtype=np.int32), np.zeros(300_000, np.int64)
+    windows = cut(sequences(zeros), {"item": rows}, np.arange(300_000), seq_length=8, stride=1)
     assert ResidentFeed(windows, ("item",)).nbytes < rows.nbytes + 100
 
 
