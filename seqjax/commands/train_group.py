@@ -1,4 +1,4 @@
-"""What runs of one shape have in common: windows, baselines, compiled programs."""
+"""Groups: runs of one shape, and their common windows, baselines and compiled programs."""
 
 import json
 import logging

@@ -28,7 +28,7 @@ from seqjax.training.feed import Feed, ResidentFeed, StreamedFeed, fits
 from seqjax.training.objective import build_targets, without_smoothing
 from seqjax.training.placement import Placement, to_host
 from seqjax.training.precision import FLOAT32, Precision, build_precision
-from seqjax.training.step import Params, Recipe, TrainState, forward, new_state
+from seqjax.training.step import Apply, Params, Recipe, TrainState, forward, new_state
 from seqjax.windows.batches import Loader
 from seqjax.windows.order import Order
 from seqjax.windows.windows import Windows
@@ -120,9 +120,6 @@ def prepare(
         spec.layer_type_dtypes, autocast=spec.layer_autocast, device=device, layers=layers
     )
     targets, apply = build_targets(schema, spec), forward(graphdef, schema.inputs, precision)
-    shares = {name: schema.n_classes[name] for name in spec.class_share_log_columns}
-    judged, measured = without_smoothing(targets), measured_targets(schema, std)
-    newest = config.model_spec.prediction_length if spec.select_on == "predicted" else None
     steps = spec.epochs * (n_batches if spec.scheduler_step_on == "batch" else 1)
     schedule = build_schedule(spec.scheduler, spec.learning_rate, total_steps=steps)
     optimizer = _optimizer(config, schema, schedule, graphdef)
@@ -131,7 +128,7 @@ def prepare(
     training, validation = shared or _feeds(spec, schema, splits, device, placement=placement)
     return Run(
         Recipe(apply, targets, optimizer, accumulation, spec.gradient_clip, spec.dropout),
-        Evaluator(lambda params, batch: apply(params, batch, None), judged, shares, measured, newest),
+        _evaluator(config, schema, apply, std),
         training,
         validation,
         order,
@@ -145,6 +142,18 @@ def prepare(
         save_interval=spec.save_interval_steps,
         placement=placement,
         describe=partial(_described, splits[0]),
+    )
+
+
+def _evaluator(config: TrainConfig, schema: Schema, apply: Apply, std: Mapping[str, float]) -> Evaluator:
+    """The evaluation of a run, which goes by the plain losses of its targets."""
+    spec = config.training_spec
+    return Evaluator(
+        lambda params, batch: apply(params, batch, None),
+        without_smoothing(build_targets(schema, spec)),
+        {name: schema.n_classes[name] for name in spec.class_share_log_columns},
+        measured_targets(schema, std),
+        config.model_spec.prediction_length if spec.select_on == "predicted" else None,
     )
 
 

@@ -128,8 +128,8 @@ def test_the_kernel_is_told_how_mapped_files_are_read(
 ) -> None:
     told = []
     monkeypatch.setattr(Windows, "expect", lambda _, *, scattered: told.append(scattered))
-    Loader(windows).batches(order)
-    Loader(windows).batches(Order(len(windows), 5, shuffle=False))
+    next(Loader(windows).batches(order))
+    next(Loader(windows).batches(Order(len(windows), 5, shuffle=False)))
     assert told == [True, False]
 
 
