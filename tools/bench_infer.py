@@ -243,7 +243,7 @@ def write_models(project: Path) -> None:
             config=config,
             which="best",
             epoch=1,
-            sample=Batch(sample, np.zeros(2, np.int32)),
+            sample=Batch(sample, *np.zeros((2, 2), np.int32)),
         )
 
 

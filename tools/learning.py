@@ -174,7 +174,7 @@ def learn(task: Task, seed: int, *, epochs: int | None = None, count: int | None
     best, parts = jax.tree.map(jnp.asarray, member.state.best), []
     for rows in Order(len(test), 250, shuffle=False).batches():
         host = test.gather(rows)
-        batch = Batch(jax.tree.map(jnp.asarray, {**host.columns}), jnp.asarray(host.padding))
+        batch = Batch(*jax.tree.map(jnp.asarray, tuple(host)))
         parts.append(np.asarray(predict(best, batch)))
     found = task.judge(np.concatenate(parts), sets[2], seed)
     seconds = {"cpu_seconds": time.process_time() - begin[0], "seconds": time.perf_counter() - begin[1]}

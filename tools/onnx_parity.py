@@ -231,7 +231,7 @@ def draw_windows(schema: Schema, count: int, rng: np.random.Generator) -> Batch:
         else np.where(real, rng.normal(size=real.shape), 0).astype(np.float32)
         for name, kind in schema.columns.items()
     }
-    return Batch(columns, padding)
+    return Batch(columns, padding, padding)
 
 
 def _feed(schema: Schema, card: ModelCard, windows: Batch) -> dict[str, np.ndarray]:

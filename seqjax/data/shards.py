@@ -344,7 +344,7 @@ def _read_shard(
         kept, position_map = _read_file(path, shard.positions, POSITION_TYPES)
         positions, mapped = kept["itemPosition"], (row_map, position_map)
     by_field = {field: arrays[name] for name, field in RUN_COLUMNS.items()}
-    runs = Runs(**by_field, seq_length=manifest.seq_length, stride=manifest.stride)
+    runs = Runs(**by_field, seq_length=manifest.seq_length, stride=manifest.stride, min_history=None)
     _check_runs(path / shard.runs.path, runs, shard.rows.records, len(positions))
     return Windows(rows, runs, positions, manifest.seq_length, mapped)
 

@@ -40,7 +40,13 @@ class Slices:
 
     def __getitem__(self, some: slice) -> "Slices":
         """Some neighbouring slices."""
-        return Slices(*(None if array is None else array[some] for array in vars(self).values()))
+        return Slices(
+            self.sequence_id[some],
+            self.start[some],
+            self.length[some],
+            None if self.scattered is None else self.scattered[some],
+            None if self.first_target is None else self.first_target[some],
+        )
 
     def rows(self) -> Int64[np.ndarray, "N"]:
         """Indices of all rows in the table, slice after slice."""
