@@ -51,6 +51,8 @@ class Survey(ConfigModel):
     splits: list[SplitSize]
     column_types: dict[str, str]
     """Type of each column as the metadata JSON says it, in the order of the columns."""
+    value_types: dict[str, str]
+    """Type of each categorical column in the table."""
     encoding: Encoding
     missing: dict[str, int]
     """Number of rows without a value, of each column that has any."""
@@ -171,14 +173,15 @@ def survey(
         n_rows += count
         advance(count)
     splits, last = sizes.finish()
+    kinds = first[1].kinds
     summary = Survey(
         rows=n_rows,
         sequences=rows.n_sequences,
         splits=splits,
         column_types={
-            name: "Int64" if kind == "categorical" else str(types[name])
-            for name, kind in first[1].kinds.items()
+            name: "Int64" if kind == "categorical" else str(types[name]) for name, kind in kinds.items()
         },
+        value_types={name: str(types[name]) for name, kind in kinds.items() if kind == "categorical"},
         encoding=learning.encoding(),
         missing={name: count for name, count in missing.items() if count},
     )
