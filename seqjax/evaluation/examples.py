@@ -40,7 +40,7 @@ class RandomRows:
         return dict(self._rows)
 
 
-_DIGITS = 6
+_DIGITS = 7
 """Of a standard deviation: about as many as standardised values hold."""
 
 

@@ -164,7 +164,7 @@ def test_standardising_has_an_exact_inverse_at_any_scale_and_level(
     assert (np.abs(back - values) <= rounding(values, statistics)).all()
     # And the other way round, as exactly as the level lets the table hold it.
     again = normalise(denormalise(np.array(distances), statistics), statistics)
-    assert (np.abs(again - distances) <= rounding(values, statistics) / std + 1e-12).all()
+    assert (np.abs(again - distances) * std <= rounding(values, statistics) + 1e-12 * std).all()
 
 
 @settings(deadline=None, max_examples=200)
