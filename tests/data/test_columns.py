@@ -219,10 +219,10 @@ def test_files_of_sequifier_keep_its_formula(std: float) -> None:
 
 
 def test_a_value_that_cannot_be_stored_is_refused() -> None:
-    encoding = Encoding({}, {"x": Statistics(mean=0.0, std=1e-30)})
-    assert encode(pl.DataFrame({"x": [1e-30, None]}), encoding)["x"].tolist()[0] == 1.0
-    with pytest.raises(DataError, match=r"Column 'x' holds 10\.0, too far from the mean 0 .* of 1e-30"):
-        encode(pl.DataFrame({"x": [1e-30, None, 10.0]}), encoding)
+    encoding = Encoding({}, {"x": Statistics(mean=0.0, std=1e-40)})
+    assert encode(pl.DataFrame({"x": [1e-40, None]}), encoding)["x"].tolist()[0] == 1.0
+    with pytest.raises(DataError, match=r"Column 'x' holds 10\.0, too far from the mean 0 .* of 1e-40"):
+        encode(pl.DataFrame({"x": [1e-40, None, 10.0]}), encoding)
 
 
 def test_encode_covers_the_columns_that_it_knows() -> None:

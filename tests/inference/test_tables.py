@@ -65,7 +65,8 @@ def test_categories_come_back_in_the_types_of_the_table() -> None:
 
 def test_real_values_keep_what_float32_would_round() -> None:
     card = fake_card({}, {"when": Statistics(mean=1.7e9, std=8.0)}, {"when": "real"})
-    forecast = Forecast(np.zeros(2), np.zeros(2), {"when": np.array([0.0, 1.25], np.float32)}, {})
+    keys = np.arange(2)
+    forecast = Forecast(keys, keys, {"when": np.array([0.0, 1.25], np.float32)}, {})
     found = prediction_table(forecast, card, ["when"], map_to_id=True)["when"]
     assert found.dtype == pl.Float64
     assert found.to_list() == [1.7e9, 1.7e9 + 10]
