@@ -60,8 +60,9 @@ class Moments:
 
     @property
     def is_constant(self) -> bool:
-        """True if the values are one, but for rounding."""
-        return self.high - self.low <= _ROUNDING * math.ulp(max(abs(self.low), abs(self.high)))
+        """True if the values are one, but for rounding; whole numbers are never rounded."""
+        reach = self.high - self.low
+        return reach <= _ROUNDING * math.ulp(max(abs(self.low), abs(self.high))) and reach < 1
 
 
 @dataclass
