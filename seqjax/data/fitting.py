@@ -44,19 +44,20 @@ class Moments:
     high: float = -math.inf
 
     def plus(self, other: "Moments") -> "Moments":
-        """The moments of both together (Chan, Golub, LeVeque 1979); no square leaves the range of floats."""
-        if self.n == 0 or other.n == 0:
-            return self if other.n == 0 else other
-        n, gap = self.n + other.n, other.mean - self.mean
-        within = [part.std * math.sqrt((part.n - 1) / (n - 1)) for part in (self, other)]
-        between = gap * math.sqrt(self.n * (other.n / n) / (n - 1))
-        return Moments(
-            n,
-            self.mean + gap * (other.n / n),
-            math.hypot(*within, between),
-            min(self.low, other.low),
-            max(self.high, other.high),
+        """The moments of both together."""
+        n, parts = self.n + other.n, (other, self)
+        if n == 0:
+            return self
+        low, high = min(self.low, other.low), max(self.high, other.high)
+        scale = _power_within(low, high)
+        mean = sum(part.n * (part.mean * scale) for part in parts) / n
+        spread = sum(
+            (part.n - 1) * (part.std * scale) ** 2 + part.n * (part.mean * scale - mean) ** 2
+            for part in parts
+            if part.n
         )
+        std = math.sqrt(spread / (n - 1)) if n > 1 else 0.0
+        return Moments(n, mean / scale, std / scale, low, high)
 
     @property
     def is_constant(self) -> bool:
@@ -174,11 +175,18 @@ def moments(column: pl.Series) -> Moments:
     if n == 0:
         return Moments()
     low, high = _number(column.min()), _number(column.max())
-    # A power of two changes no digit, and squares of very small and very large numbers are within range.
-    scale = 2.0 ** max(-1000, min(1000, -math.frexp(max(abs(low), abs(high)))[1]))
+    scale = _power_within(low, high)
     scaled = column * scale
     std = _number(scaled.std(ddof=1)) if n > 1 else 0.0
     return Moments(n, _number(scaled.mean()) / scale, std / scale, low, high)
+
+
+def _power_within(low: float, high: float) -> float:
+    """The power of two by which numbers from `low` to `high` are about 1.
+
+    It changes no digit of them, and their squares stay within the range of floats.
+    """
+    return 2.0 ** max(-1000, min(1000, -math.frexp(max(abs(low), abs(high)))[1]))
 
 
 def _statistics(name: str, summary: Moments) -> Statistics:

@@ -152,8 +152,7 @@ def survey(
     """
     pieces_and_tables = rows.pieces()
     first = next(pieces_and_tables)
-    learning = learner(first[1])
-    sizes, n_rows, own = _Sizes(config), 0, []
+    learning, sizes, n_rows, own = learner(first[1]), _Sizes(config), 0, []
     missing: Counter[str] = Counter()
 
     def look(item: tuple[Pieces, Table]) -> _Looked:
@@ -168,8 +167,7 @@ def survey(
         complete = sizes.add(pieces, np.diff(cuts))
         if isinstance(splitting, ByValue):
             own.append(complete)
-        count = int(pieces.slices.length.sum())
-        n_rows += count
+        n_rows += (count := int(pieces.slices.length.sum()))
         advance(count)
     splits, last = sizes.finish()
     column_types, value_types = _types_of(first[1])
