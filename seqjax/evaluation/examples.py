@@ -126,4 +126,4 @@ class Examples:
         """Ids or standardised values as users know them."""
         if name in self._labels:
             return [self._labels[name][id_] for id_ in values.tolist()]
-        return in_table(values, self._card.statistics[name])
+        return [*in_table(values, self._card.statistics[name])]

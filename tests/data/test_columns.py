@@ -196,7 +196,7 @@ def test_a_constant_column_has_the_scale_1(value: float, n: int, later: float) -
 
 @pytest.mark.parametrize("std", [0.0, 1e-12, 1e-9, 1e-8, 3.0])
 def test_files_of_sequifier_keep_its_formula(std: float) -> None:
-    row = {"std": std, "mean": 2.0}
+    exact = Statistics(std=std, mean=2.0)
     files = {
         version: Metadata.model_validate(
             {
@@ -204,7 +204,7 @@ def test_files_of_sequifier_keep_its_formula(std: float) -> None:
                 "id_maps": {},
                 "split_paths": [],
                 "column_types": {"x": "Float64"},
-                "selected_columns_statistics": {"x": row},
+                "selected_columns_statistics": {"x": {"std": std, "mean": 2.0}},
                 "seqjax_version": version,
             }
         ).selected_columns_statistics["x"]
@@ -214,7 +214,7 @@ def test_files_of_sequifier_keep_its_formula(std: float) -> None:
     theirs = normalise(values, files[None])
     np.testing.assert_array_equal(theirs, (values - 2.0) / (std + 1e-9))
     np.testing.assert_array_equal(denormalise(theirs, files[None]), theirs * (std - 1e-9) + 2.0)
-    assert files["1"] == Statistics(**row)
+    assert files["1"] == exact
     # The formula stays with the numbers, wherever they are written.
     assert Statistics.model_validate(files[None].model_dump()) == files[None] != files["1"]
 
