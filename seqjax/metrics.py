@@ -80,11 +80,11 @@ class Metric:
     classes: int = 0
     """Training logs it of targets with more classes than this: of fewer it says nothing."""
 
-    def in_units(self, value: Values, std: float) -> Values:
-        """The metric in units of the table, for a target with this standard deviation."""
+    def in_units(self, value: Values, unit: float) -> Values:
+        """The metric in units of the table, for a target with this `Statistics.unit`."""
         if self.unit == "target":
-            return value * std
-        return value + np.log(std) if self.unit == "density" else value
+            return value * unit
+        return value + np.log(unit) if self.unit == "density" else value
 
 
 def _explained(square: Values, value: Values, value_square: Values) -> Values:
@@ -168,8 +168,8 @@ class Scoring:
     """Scores predictions of one target, in numpy and float64."""
 
     head: HeadName
-    std: float = 1.0
-    """Standard deviation of a real target; 1 leaves metrics in such deviations."""
+    unit: float = 1.0
+    """`Statistics.unit` of a real target; 1 leaves metrics in standard deviations."""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -198,7 +198,7 @@ class Scoring:
             means = dict(zip(self.columns, rows, strict=True))
             return {
                 name: np.asarray(
-                    metric.in_units(metric.of(*(means[score] for score in metric.scores)), self.std)
+                    metric.in_units(metric.of(*(means[score] for score in metric.scores)), self.unit)
                 )
                 for name, metric in METRICS[self.head].items()
             }

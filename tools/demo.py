@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from seqjax.config.metadata import Metadata
+from seqjax.data.columns import denormalise
 from seqjax.data.formats import load_windows
 from tools import demo_data
 
@@ -131,12 +132,9 @@ def optimum(project: Path, process: demo_data.Process) -> Score:
     )
     statistics = metadata.selected_columns_statistics["level"]
     losses = demo_data.optimal_losses(
-        process,
-        codes[batch.columns["event"]],
-        batch.columns["level"].astype(np.float64) * statistics.std + statistics.mean,
-        batch.padding,
+        process, codes[batch.columns["event"]], denormalise(batch.columns["level"], statistics), batch.padding
     )
-    level = float(np.nanmean(losses.squared_error)) / statistics.std**2
+    level = float(np.nanmean(losses.squared_error)) / statistics.unit**2
     return Score("best possible", {"event": float(np.nanmean(losses.cross_entropy)), "level": level})
 
 

@@ -5,7 +5,7 @@ architecture, the maps between values and ids, the statistics of real columns, t
 training ended, so that inference needs only the file and data. It knows no jax and no onnx.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Self, TypeVar
 
@@ -23,6 +23,7 @@ from seqjax.model.distributions import distribution_of
 from seqjax.version import __version__
 
 Output = TypeVar("Output")
+Content = TypeVar("Content")
 
 CARD_KEY = "seqjax"
 EMBEDDING = "embedding"
@@ -57,6 +58,8 @@ class ModelCard(ConfigModel):
     statistics: dict[str, Statistics]
     column_types: dict[str, str]
     """Type of each column as preprocessed."""
+    value_types: dict[str, str] = Field(default_factory=dict)
+    """Type of each categorical column's values in the table; text where it is not named."""
     missing_real: MissingReal = "error"
     """Meaning of a missing value in a real column, as `preprocess` was told."""
     train_config: dict[str, Any] = Field(default_factory=dict)
@@ -159,15 +162,17 @@ def describe_run(
       validation_loss: The validation loss of the parameters that the card describes.
     """
     columns, layers, states = schema.columns, config.embedding_layers, config.model_spec.num_layers + 1
-    maps = config.id_maps or metadata.id_maps
-    types = config.column_types or metadata.column_types
-    statistics = metadata.selected_columns_statistics
+
+    def own(by_column: Mapping[str, Content]) -> dict[str, Content]:
+        return {name: content for name, content in by_column.items() if name in columns}
+
     return ModelCard(
         schema=schema,
         model_spec=config.model_spec,
-        id_maps={name: ids for name, ids in maps.items() if name in columns},
-        statistics={name: row for name, row in statistics.items() if name in columns},
-        column_types={name: kind for name, kind in types.items() if name in columns},
+        id_maps=own(config.id_maps or metadata.id_maps),
+        statistics=own(metadata.selected_columns_statistics),
+        column_types=own(config.column_types or metadata.column_types),
+        value_types=own(metadata.value_types),
         missing_real=metadata.missing_real,
         train_config=config.model_dump(mode="json"),
         dropout=config.training_spec.dropout,

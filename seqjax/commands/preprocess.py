@@ -160,7 +160,8 @@ class _Run:
         real = [name for name, type_ in summary.column_types.items() if kind_of(type_) == "real"]
         statistics = {name: self.earlier.selected_columns_statistics[name] for name in real}
         encoding = replace(summary.encoding, statistics=statistics)
-        return summary.model_copy(update={"encoding": encoding, "column_types": types})
+        values = {name: type_ for name, type_ in self.earlier.value_types.items() if name in types}
+        return summary.model_copy(update={"encoding": encoding, "column_types": types, "value_types": values})
 
     def _learner(self, table: Table) -> Learner:
         kinds = table.kinds
@@ -388,6 +389,7 @@ def _metadata(config: PreprocessConfig, name: str, summary: Survey, earlier: Met
         "stride_by_split": config.strides,
         "fit_on": earlier.fit_on if earlier else config.fit_on,
         "missing": summary.missing,
+        "value_types": summary.value_types,
         "padding": "null",
         "seqjax_version": __version__,
     }

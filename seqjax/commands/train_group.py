@@ -16,7 +16,7 @@ from seqjax.config.metadata import Metadata
 from seqjax.config.resolve import load_metadata, resolve_schema
 from seqjax.config.schema import Schema
 from seqjax.config.train import TrainConfig
-from seqjax.data.columns import OTHER, class_labels
+from seqjax.data.columns import OTHER, TEXT, class_labels
 from seqjax.data.formats import load_windows
 from seqjax.errors import ConfigError, Problem, TrainingError
 from seqjax.model.functional import abstract
@@ -60,10 +60,7 @@ class Group:
         )
         self.schema = resolve_schema(config, self.metadata)
         self.graphdef, self.shapes = abstract(self.schema, config.model_spec)
-        self.labels = {
-            column: dict(enumerate(class_labels(ids, max(ids.values(), default=OTHER) + 1)))
-            for column, ids in (config.id_maps or self.metadata.id_maps).items()
-        }
+        self.labels = _labels(config, self.metadata)
         """Values of ids, by column."""
         self.memory = partial(memory_in_use, self.device.platform)
         self.bar: Hook = lambda event: None
@@ -113,7 +110,7 @@ class Group:
 
     def prepare(self, config: TrainConfig) -> Run:
         """Puts a run together, on the data that all share."""
-        std = {name: row.std for name, row in self.metadata.selected_columns_statistics.items()}
+        units = {name: row.unit for name, row in self.metadata.selected_columns_statistics.items()}
         with _explaining_short_memory():
             run = prepare(
                 config,
@@ -121,7 +118,7 @@ class Group:
                 self.graphdef,
                 self.splits,
                 self.device,
-                std=std,
+                units=units,
                 like=self._prepared,
                 placement=self.placement,
             )
@@ -191,6 +188,14 @@ def load_splits(config: TrainConfig, metadata: Metadata, schema: Schema) -> Spli
 
     training = load(config.training_data_path or paths[0])
     return training, load(config.validation_data_path or paths[min(1, len(paths) - 1)])
+
+
+def _labels(config: TrainConfig, metadata: Metadata) -> dict[str, dict[int, str]]:
+    labels = {}
+    for column, ids in (config.id_maps or metadata.id_maps).items():
+        count, type_ = max(ids.values(), default=OTHER) + 1, metadata.value_types.get(column, TEXT)
+        labels[column] = dict(enumerate(class_labels(ids, count, type_)))
+    return labels
 
 
 @contextmanager

@@ -6,14 +6,14 @@ Maps are keyed by text, as the metadata JSON is, so that a map applies to a colu
 it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import polars as pl
-from jaxtyping import Float, Float32, Integer
+from jaxtyping import Float, Float32, Float64, Integer, Real
 
 from seqjax.config.metadata import Statistics
 from seqjax.config.schema import ColumnKind
@@ -23,8 +23,11 @@ UNKNOWN, OTHER, FIRST_ID = 0, 1, 2
 """The ids of a missing value and of an unseen one, and the first id of a known value."""
 
 NAMES_OF_RESERVED_IDS = ("unknown", "other")
-EPSILON = 1e-9
-"""Keeps the division by the standard deviation of a constant column finite."""
+TEXT = "String"
+_INTEGERS = (pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64)
+VALUE_TYPES = {str(dtype): dtype for dtype in (pl.Boolean, pl.Date, pl.Float32, pl.Float64, *_INTEGERS)}
+"""The types besides text that categories have in results as in the table, by polars' names."""
+_BOOLEANS = {"0": False, "1": True}
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ def encode(features: pl.DataFrame, encoding: Encoding) -> dict[str, np.ndarray]:
         if column.name in encoding.id_maps:
             columns[column.name] = encode_ids(column, encoding.id_maps[column.name])
         elif column.name in encoding.statistics:
-            columns[column.name] = _normalised(column, encoding.statistics[column.name])
+            columns[column.name] = _encode_real(column, encoding.statistics[column.name])
     return columns
 
 
@@ -107,7 +110,7 @@ def encode_ids(column: pl.Series, id_map: Mapping[str, int]) -> Integer[np.ndarr
     return encoded.to_numpy().astype(dtype, copy=False)
 
 
-def class_labels(id_map: Mapping[str, int], n_classes: int) -> list[str]:
+def class_labels(id_map: Mapping[str, int], n_classes: int, value_type: str = TEXT) -> list[str]:
     """The label of each class, all different: its value, `unknown` for 0, `other` for 1.
 
     Where a category of the data is itself called `unknown` or `other`, it keeps its name and ours gets
@@ -116,10 +119,12 @@ def class_labels(id_map: Mapping[str, int], n_classes: int) -> list[str]:
     Args:
       id_map: Value to id, from 2 up.
       n_classes: Number of classes; an id without a value is labelled by its number.
+      value_type: The type of the values in the table; booleans are `false` and `true`.
     """
-    by_id = {id_: value for value, id_ in id_map.items()}
+    names = {text: str(value).lower() for text, value in _BOOLEANS.items()} if value_type == "Boolean" else {}
+    by_id = {id_: names.get(value, value) for value, id_ in id_map.items()}
     labels: list[str] = []
-    taken = set(id_map)
+    taken = set(by_id.values())
     for id_ in range(n_classes):
         label = by_id.get(id_)
         if label is None:
@@ -131,29 +136,62 @@ def class_labels(id_map: Mapping[str, int], n_classes: int) -> list[str]:
     return labels
 
 
-def decode_ids(ids: Integer[np.ndarray, "N"], labels: Sequence[str]) -> pl.Series:
-    """The label of each id, as text.
+def class_values(id_map: Mapping[str, int], n_classes: int, value_type: str = TEXT) -> pl.Series:
+    """The value of each class in the type that it has in the table.
+
+    Text stands as `class_labels` has it. In any other type, a class without a value is null.
+
+    Args:
+      id_map: Value to id, from 2 up.
+      n_classes: Number of classes.
+      value_type: The type, by polars' name. Where a value of the map is not of that type, all are text.
+    """
+    labels = pl.Series(class_labels(id_map, n_classes), dtype=pl.String)
+    dtype = VALUE_TYPES.get(value_type)
+    if dtype is None:
+        return labels
+    by_id = {id_: value for value, id_ in id_map.items()}
+    texts = pl.Series([by_id.get(id_) for id_ in range(n_classes)], dtype=pl.String)
+    if dtype == pl.Boolean:
+        values = texts.replace_strict(_BOOLEANS, default=None, return_dtype=pl.Boolean)
+    else:
+        is_date = dtype == pl.Date
+        values = texts.str.to_date("%F", strict=False) if is_date else texts.cast(dtype, strict=False)
+    return labels if values.null_count() > texts.null_count() else values
+
+
+def decode_ids(ids: Integer[np.ndarray, "N"], values: pl.Series) -> pl.Series:
+    """The value of each id.
 
     Args:
       ids: Ids below the number of classes.
-      labels: From `class_labels`.
+      values: From `class_values`.
     """
-    return pl.Series(labels, dtype=pl.String).gather(ids.astype(np.int64))
+    return values.gather(ids.astype(np.int64))
 
 
-def normalise(values: np.ndarray, statistics: Statistics) -> Float32[np.ndarray, "..."]:
-    """Standardised values: (x - mean) / (std + 1e-9), computed in float64."""
-    return ((values.astype(np.float64) - statistics.mean) / (statistics.std + EPSILON)).astype(np.float32)
+def normalise(values: Real[np.ndarray, "..."], statistics: Statistics) -> Float64[np.ndarray, "..."]:
+    """Standardised values of a table's; infinite where float64 holds no number as large."""
+    with np.errstate(over="ignore"):
+        return (values.astype(np.float64) - statistics.mean) / statistics.divisor
 
 
-def _normalised(column: pl.Series, statistics: Statistics) -> Float32[np.ndarray, "N"]:
+def denormalise(values: Float[np.ndarray, "..."], statistics: Statistics) -> Float64[np.ndarray, "..."]:
+    """The table's values of standardised ones: the inverse of `normalise`, but for rounding."""
+    return values.astype(np.float64) * statistics.factor + statistics.mean
+
+
+def _encode_real(column: pl.Series, statistics: Statistics) -> Float32[np.ndarray, "N"]:
     """Standardised values; NaN where there is none."""
-    return normalise(column.to_numpy(), statistics)
-
-
-def denormalise(values: Float[np.ndarray, "..."], statistics: Statistics) -> Float[np.ndarray, "..."]:
-    """Values in the units of the data: v (std - 1e-9) + mean, computed in float64."""
-    return values.astype(np.float64) * (statistics.std - EPSILON) + statistics.mean
+    exact = normalise(column.to_numpy(), statistics)
+    too_far = np.abs(exact) > np.finfo(np.float32).max
+    if too_far.any():
+        raise DataError(
+            f"Column {column.name!r} holds {column[int(np.argmax(too_far))]}, too far from the mean "
+            f"{statistics.mean:g} to be stored in standard deviations of {statistics.divisor:g}, as its rows "
+            "of the training split have them. Fit on all rows (fit_on: all), or leave the column out."
+        )
+    return exact.astype(np.float32)
 
 
 def id_dtype(largest: int) -> np.dtype:

@@ -29,24 +29,41 @@ logger = logging.getLogger(__name__)
 VALUE, COUNT = "value", "count"
 
 
+_ROUNDING = 4
+"""Distances between neighbouring floats by which the values of a constant column may differ."""
+
+
 @dataclass(frozen=True)
 class Moments:
-    """Number, mean and sample standard deviation of some values."""
+    """Number, mean and sample standard deviation of some values, and the smallest and the largest of them."""
 
     n: int = 0
     mean: float = 0.0
     std: float = 0.0
+    low: float = math.inf
+    high: float = -math.inf
 
     def plus(self, other: "Moments") -> "Moments":
         """The moments of both together."""
-        n = self.n + other.n
+        n, parts = self.n + other.n, (other, self)
         if n == 0:
             return self
-        mean = (other.n * other.mean + self.n * self.mean) / n
+        low, high = min(self.low, other.low), max(self.high, other.high)
+        scale = _power_within(low, high)
+        mean = sum(part.n * (part.mean * scale) for part in parts) / n
         spread = sum(
-            (part.n - 1) * part.std**2 + part.n * (part.mean - mean) ** 2 for part in (other, self) if part.n
+            (part.n - 1) * (part.std * scale) ** 2 + part.n * (part.mean * scale - mean) ** 2
+            for part in parts
+            if part.n
         )
-        return Moments(n, mean, math.sqrt(spread / (n - 1)) if n > 1 else 0.0)
+        std = math.sqrt(spread / (n - 1)) if n > 1 else 0.0
+        return Moments(n, mean / scale, std / scale, low, high)
+
+    @property
+    def is_constant(self) -> bool:
+        """True if the values are one, but for rounding; whole numbers are never rounded."""
+        reach = self.high - self.low
+        return reach <= _ROUNDING * math.ulp(max(abs(self.low), abs(self.high))) and reach < 1
 
 
 @dataclass
@@ -153,11 +170,23 @@ class Learner:
 
 def moments(column: pl.Series) -> Moments:
     """The moments of the values of a real column; missing ones are left out."""
-    column = column.drop_nulls().rechunk()
+    column = column.drop_nulls().cast(pl.Float64).rechunk()
     n = len(column)
     if n == 0:
         return Moments()
-    return Moments(n, _number(column.mean()), _number(column.std(ddof=1)) if n > 1 else 0.0)
+    low, high = _number(column.min()), _number(column.max())
+    scale = _power_within(low, high)
+    scaled = column * scale
+    std = _number(scaled.std(ddof=1)) if n > 1 else 0.0
+    return Moments(n, _number(scaled.mean()) / scale, std / scale, low, high)
+
+
+def _power_within(low: float, high: float) -> float:
+    """The power of two by which numbers from `low` to `high` are about 1.
+
+    It changes no digit of them, and their squares stay within the range of floats.
+    """
+    return 2.0 ** max(-1000, min(1000, -math.frexp(max(abs(low), abs(high)))[1]))
 
 
 def _statistics(name: str, summary: Moments) -> Statistics:
@@ -171,6 +200,14 @@ def _statistics(name: str, summary: Moments) -> Statistics:
             f"The values of column {name!r} are too large to standardise (mean {summary.mean}, standard "
             f"deviation {summary.std}). Divide the column by a constant."
         )
+    if summary.is_constant:
+        logger.warning(
+            "Column %r is constant (%.15g) in the rows that its mean is taken from: it is stored as the "
+            "difference from that, on a scale of 1.",
+            name,
+            summary.mean,
+        )
+        return Statistics(std=0.0, mean=summary.low if summary.low == summary.high else summary.mean)
     return Statistics(std=summary.std, mean=summary.mean)
 
 

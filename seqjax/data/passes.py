@@ -26,6 +26,7 @@ from seqjax.windows.index import Slices, check_exact, n_windows
 from seqjax.windows.windows import Windows, cut
 
 _Nulls: TypeAlias = dict[str, int]  # Rows without a value, by column.
+_Looked: TypeAlias = tuple[Pieces, Int64[np.ndarray, "S borders"], ChunkSummary, _Nulls]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -51,6 +52,8 @@ class Survey(ConfigModel):
     splits: list[SplitSize]
     column_types: dict[str, str]
     """Type of each column as the metadata JSON says it, in the order of the columns."""
+    value_types: dict[str, str]
+    """Type of each categorical column in the table."""
     encoding: Encoding
     missing: dict[str, int]
     """Number of rows without a value, of each column that has any."""
@@ -149,13 +152,10 @@ def survey(
     """
     pieces_and_tables = rows.pieces()
     first = next(pieces_and_tables)
-    learning, types = learner(first[1]), first[1].features.schema
-    sizes, n_rows, own = _Sizes(config), 0, []
+    learning, sizes, n_rows, own = learner(first[1]), _Sizes(config), 0, []
     missing: Counter[str] = Counter()
 
-    def look(
-        item: tuple[Pieces, Table],
-    ) -> tuple[Pieces, Int64[np.ndarray, "S borders"], ChunkSummary, _Nulls]:
+    def look(item: tuple[Pieces, Table]) -> _Looked:
         pieces, table = item
         cuts = np.clip(splitting.cuts(pieces), 0, pieces.slices.length[:, None])
         chosen = table.features[parts(pieces, cuts)[0].rows()] if config.fit_on == "train" else table.features
@@ -167,25 +167,33 @@ def survey(
         complete = sizes.add(pieces, np.diff(cuts))
         if isinstance(splitting, ByValue):
             own.append(complete)
-        count = int(pieces.slices.length.sum())
-        n_rows += count
+        n_rows += (count := int(pieces.slices.length.sum()))
         advance(count)
     splits, last = sizes.finish()
+    column_types, value_types = _types_of(first[1])
     summary = Survey(
         rows=n_rows,
         sequences=rows.n_sequences,
         splits=splits,
-        column_types={
-            name: "Int64" if kind == "categorical" else str(types[name])
-            for name, kind in first[1].kinds.items()
-        },
+        column_types=column_types,
+        value_types=value_types,
         encoding=learning.encoding(),
         missing={name: count for name, count in missing.items() if count},
     )
     if not isinstance(splitting, ByValue):
         return summary, None
     ends = np.cumsum(np.concatenate([*own, last]), axis=1)
-    return summary, np.concatenate([np.zeros_like(ends[:, :1]), ends], axis=1)
+    return summary, np.pad(ends, ((0, 0), (1, 0)))
+
+
+def _types_of(table: Table) -> tuple[dict[str, str], dict[str, str]]:
+    """The type of each column as it is stored, and of each categorical one in the table."""
+    stored, values = {}, {}
+    for name, kind in table.kinds.items():
+        stored[name] = type_ = str(table.features.schema[name])
+        if kind == "categorical":
+            stored[name], values[name] = "Int64", type_
+    return stored, values
 
 
 def history_of(config: PreprocessConfig) -> History | None:

@@ -269,11 +269,14 @@ def _checked_feature(piece: Piece, column: pl.Series, chosen: Selection) -> pl.S
     role = chosen.roles.get(column.name)
     if role is not None and isinstance(column.dtype, pl.Null):
         column = column.cast(pl.String if role == "categorical" else pl.Float64)
+    if role == "categorical" and column.dtype == pl.Date:
+        return column
     by_type = column_kind(column)
     if by_type is None:
+        as_dates = f"make it a category ({chosen.roles_from}), " if column.dtype == pl.Date else ""
         raise DataError(
             f"{piece.file}: column {column.name!r} is of type {column.dtype}, which is neither categorical "
-            "(text, booleans, integers) nor real (floats). Convert it, or leave it out of "
+            f"(text, booleans, integers) nor real (floats). Convert it, {as_dates}or leave it out of "
             f"{chosen.columns_from}."
         )
     if (role or by_type) == "categorical":

@@ -1,13 +1,16 @@
 """A few windows, drawn at random, with what was predicted to follow them."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Float32, Int64, Shaped
+from jaxtyping import Float, Float32, Int64, Shaped
 
 from seqjax.artifacts.card import ModelCard
-from seqjax.data.columns import class_labels, denormalise
+from seqjax.config.metadata import Statistics
+from seqjax.data.columns import denormalise
 from seqjax.evaluation.result import Example, Guess, Value
+from seqjax.inference.tables import labels_of
 from seqjax.model.distributions import distribution_of
 from seqjax.windows.windows import Batch, Windows
 
@@ -37,6 +40,19 @@ class RandomRows:
         return dict(self._rows)
 
 
+_DIGITS = 7
+"""Of a standard deviation: about as many as standardised values hold."""
+
+
+def in_table(values: Float[np.ndarray, "n"], statistics: Statistics) -> list[float]:
+    """Standardised values in the units of the table, without the digits that only make a report longer."""
+    exact = denormalise(values, statistics).tolist()
+    if statistics.unit == 0:
+        return exact
+    places = _DIGITS - 1 - math.floor(math.log10(statistics.unit))
+    return [round(value, places) for value in exact]
+
+
 SHOWN_ITEMS = 8
 """Newest items of a window that are shown."""
 SHOWN_CLASSES = 3
@@ -51,9 +67,7 @@ class Examples:
         self._targets = targets
         schema = card.column_schema
         self._labels = {
-            name: class_labels(card.id_maps.get(name, {}), classes)
-            for name, classes in schema.n_classes.items()
-            if name in schema.columns
+            name: labels_of(card, name) for name, kind in schema.columns.items() if kind == "categorical"
         }
 
     def add(
@@ -112,4 +126,4 @@ class Examples:
         """Ids or standardised values as users know them."""
         if name in self._labels:
             return [self._labels[name][id_] for id_ in values.tolist()]
-        return denormalise(values.astype(np.float64), self._card.statistics[name]).tolist()
+        return [*in_table(values, self._card.statistics[name])]

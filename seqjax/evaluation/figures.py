@@ -122,14 +122,14 @@ def residuals(points: Points, rival: str | None) -> list[Figure]:
     predicted = np.asarray(points.predictions[MODEL], np.float64)
     shown = slice(None, None, -(-len(truth) // MOST_POINTS) or 1)
     low, high = float(min(truth.min(), predicted.min())), float(max(truth.max(), predicted.max()))
-    hover = "actual: %{x:.4g}<br>predicted: %{y:.4g}<extra></extra>"
+    hover = "actual: %{x}<br>predicted: %{y}<extra></extra>"
     against_truth = Figure(
         [_line([low, high], [low, high], "perfect prediction"), _dots(truth[shown], predicted[shown], hover)],
         _axes("actual", "predicted"),
         "Items drawn at random: the closer to the dotted line, the better.",
         height=360,
     )
-    hover = "predicted: %{x:.4g}<br>too high by: %{y:.4g}<extra></extra>"
+    hover = "predicted: %{x}<br>too high by: %{y:.4g}<extra></extra>"
     against_prediction = Figure(
         [
             _line([float(predicted.min()), float(predicted.max())], [0.0, 0.0], "no error"),
@@ -216,8 +216,9 @@ def _dots(x: Float64[np.ndarray, "N"], y: Float64[np.ndarray, "N"], hover: str) 
 
 
 def _rounded(values: Float64[np.ndarray, "N"]) -> list[float]:
-    """Values with as many digits as a plot can show, so that the page stays small."""
-    return [float(f"{value:.5g}") for value in values]
+    """Values with as many digits of their range as a plot can show, so that the page stays small."""
+    reach = float(np.ptp(values)) or float(np.abs(values).max(initial=0)) or 1.0
+    return [round(value, 4 - math.floor(math.log10(reach))) for value in values.tolist()]
 
 
 def _short(label: str) -> str:

@@ -16,7 +16,7 @@ from seqjax.artifacts.card import ModelCard
 from seqjax.baselines import Fitted
 from seqjax.config.evaluate import EvaluateConfig
 from seqjax.console import progress
-from seqjax.data.columns import OTHER, class_labels
+from seqjax.data.columns import OTHER
 from seqjax.errors import ArtifactError
 from seqjax.evaluation.examples import Examples
 from seqjax.evaluation.pieces import ENOUGH_SEQUENCES, FEWEST_PIECES, Estimate, Pieces, estimate, resampled
@@ -24,6 +24,7 @@ from seqjax.evaluation.result import MODEL, Example, Rank, TargetResult
 from seqjax.evaluation.targets import CategoricalRun, Items, RealRun, TargetRun, scored_pieces
 from seqjax.inference.engine import Engine
 from seqjax.inference.forecast import chunks
+from seqjax.inference.tables import labels_of
 from seqjax.metrics import JUDGED_BY, Scoring
 from seqjax.model.distributions import DISTRIBUTIONS
 from seqjax.windows.windows import Batch, Windows, filled, inputs_of, present, valid_mask
@@ -181,13 +182,11 @@ class _Scorer:
 def _target_run(
     target: str, card: ModelCard, baselines: Fitted, config: EvaluateConfig, first: Windows
 ) -> TargetRun:
-    schema, count = card.column_schema, card.model_spec.prediction_length
-    head = schema.head(target)
+    head, count = card.column_schema.head(target), card.model_spec.prediction_length
     if not DISTRIBUTIONS[head].has_classes:
         return RealRun(card.statistics[target], baselines, config, head=head, n_positions=count)
-    labels = class_labels(card.id_maps.get(target, {}), schema.n_classes[target])
     likely = first.gather(np.arange(min(len(first), _LIKELY)), (target,)).columns[target][:, -1]
-    return CategoricalRun(labels, baselines, config, n_positions=count, likely=likely)
+    return CategoricalRun(labels_of(card, target), baselines, config, n_positions=count, likely=likely)
 
 
 def compare(models: Mapping[str, ModelScores], config: EvaluateConfig) -> dict[str, list[Rank]]:

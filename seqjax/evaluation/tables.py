@@ -195,4 +195,4 @@ def share(value: float | None) -> str:
 
 def cell(value: Value) -> str:
     """A value of the data."""
-    return f"{value:.5g}" if isinstance(value, float) else str(value)
+    return f"{value:.12g}" if isinstance(value, float) else str(value)

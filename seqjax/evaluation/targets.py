@@ -16,8 +16,7 @@ from seqjax.baselines import Fitted, predict_baseline
 from seqjax.config.evaluate import EvaluateConfig
 from seqjax.config.metadata import Statistics
 from seqjax.config.schema import HEADS, HeadName
-from seqjax.data.columns import EPSILON, denormalise
-from seqjax.evaluation.examples import RandomRows
+from seqjax.evaluation.examples import RandomRows, in_table
 from seqjax.evaluation.pieces import FEWEST_PIECES, Tally, estimate, resampled
 from seqjax.evaluation.result import MODEL, Bin, Calibration, ConfusionTable, Points, Position, TargetResult
 from seqjax.evaluation.verdict import judge
@@ -262,8 +261,7 @@ class RealRun(TargetRun):
           head: What the model predicts of the target.
           n_positions: See `TargetRun`.
         """
-        scoring = Scoring(head, abs(statistics.std - EPSILON))
-        super().__init__(scoring, baselines, config, n_positions=n_positions)
+        super().__init__(Scoring(head, statistics.unit), baselines, config, n_positions=n_positions)
         self._statistics = statistics
         self._points = RandomRows(POINTS, config.seed)
 
@@ -278,14 +276,11 @@ class RealRun(TargetRun):
                 parameters = row.parameters(raw)
             points[f"by {name}"] = row.point(parameters).astype(np.float64)
             tally.add(items.piece, items.position, self.scoring.score(parameters, truth))
-        self._points.add({name: denormalise(values, self._statistics) for name, values in points.items()})
+        self._points.add(points)
 
     def result(self, n_pieces: int, seq_length: int) -> TargetResult:
         """The metrics, and some predictions; see `TargetRun`."""
-        # More digits than a float32 holds only make the report longer.
-        points = {
-            name: [float(f"{value:.7g}") for value in values] for name, values in self._points.rows().items()
-        }
+        points = {name: in_table(values, self._statistics) for name, values in self._points.rows().items()}
         by_predictor = {name: points.get(f"by {name}", []) for name in self.tallies}
         result = super().result(n_pieces, seq_length)
         return replace(result, points=Points(points.get("truth", []), by_predictor))

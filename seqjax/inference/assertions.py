@@ -120,8 +120,9 @@ def _metadata_problems(metadata: Metadata, card: ModelCard) -> Iterator[Problem]
             yield Problem(key, f"the metadata has other ids of {name!r} ({len(other)} differ: {examples}).")
     for name, row in card.statistics.items():
         stated_row = metadata.selected_columns_statistics.get(name, row)
-        pairs = (stated_row.mean, row.mean), (stated_row.std, row.std)
-        if not all(math.isclose(*pair, rel_tol=1e-6) for pair in pairs):
+        same_unit = math.isclose(stated_row.divisor, row.divisor, rel_tol=1e-6)
+        close = 1e-6 * row.divisor
+        if not (same_unit and math.isclose(stated_row.mean, row.mean, rel_tol=1e-6, abs_tol=close)):
             yield Problem(
                 key,
                 f"the metadata standardises {name!r} by mean {stated_row.mean:g} and std {stated_row.std:g}, "

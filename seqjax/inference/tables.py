@@ -1,6 +1,6 @@
 """Result tables: what users read, in their own values and names, and which of them a configuration asks for.
 
-Ids become the original text again, and standardised values become values in original units.
+Ids become the values of the table again, in its types, and standardised values become values in its units.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +14,7 @@ from jaxtyping import Float, Int64
 from seqjax.artifacts.card import ModelCard
 from seqjax.config.infer import InferConfig
 from seqjax.console import progress
-from seqjax.data.columns import class_labels, decode_ids, denormalise
+from seqjax.data.columns import TEXT, class_labels, class_values, decode_ids, denormalise
 from seqjax.inference.engine import Engine
 from seqjax.inference.forecast import Embeddings, Forecast, embed, forecast
 from seqjax.inference.inputs import Source
@@ -25,20 +25,28 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 """Of the samples of real targets."""
 
 
+def labels_of(card: ModelCard, column: str) -> list[str]:
+    """The label of each class of a categorical column."""
+    count = card.column_schema.n_classes[column]
+    return class_labels(card.id_maps.get(column, {}), count, card.value_types.get(column, TEXT))
+
+
 def prediction_table(
     forecast: Forecast, card: ModelCard, targets: Sequence[str], *, map_to_id: bool
 ) -> pl.DataFrame:
     """One row a predicted item: sequenceId, itemPosition, `sample` where there are several, then the targets.
 
-    Where passes with dropout were averaged, `<target>_mean` and `<target>_std` (Float32) follow each target:
+    Where passes with dropout were averaged, `<target>_mean` and `<target>_std` (Float64) follow each target:
     of its value in original units, or of the probability of its class.
 
     Args:
       forecast: What was predicted.
       card: The model's maps and statistics.
       targets: Which targets, in which order.
-      map_to_id: Whether to write original values of categorical targets (String) rather than ids (Int64).
+      map_to_id: Whether to write original values of categorical targets, in the type that they have in the
+        table, rather than ids (Int64).
     """
+    n_classes = card.column_schema.n_classes
     columns = [
         pl.Series("sequenceId", forecast.sequence_id),
         pl.Series("itemPosition", forecast.item_position),
@@ -48,11 +56,10 @@ def prediction_table(
     for name in targets:
         values = forecast.values[name]
         if card.column_schema.targets[name] == "real":
-            numbers = denormalise(values, card.statistics[name])
-            columns.append(pl.Series(name, numbers.astype(np.float32)))
+            columns.append(pl.Series(name, denormalise(values, card.statistics[name])))
         elif map_to_id and name in card.id_maps:
-            labels = class_labels(card.id_maps[name], card.column_schema.n_classes[name])
-            columns.append(decode_ids(values, labels).alias(name))
+            known = class_values(card.id_maps[name], n_classes[name], card.value_types.get(name, TEXT))
+            columns.append(decode_ids(values, known).alias(name))
         else:
             columns.append(pl.Series(name, values, pl.Int64))
         if name in forecast.spread:
@@ -62,19 +69,18 @@ def prediction_table(
 
 def probability_table(forecast: Forecast, card: ModelCard, target: str) -> pl.DataFrame:
     """One row a predicted item: the probability (Float32) of each class of a categorical target, by label."""
-    labels = class_labels(card.id_maps.get(target, {}), card.column_schema.n_classes[target])
     probs = np.exp(forecast.log_probs[target], dtype=np.float64)
     shares = (probs / probs.sum(axis=-1, keepdims=True)).astype(np.float32)
-    return pl.DataFrame(shares, schema=labels, orient="row")
+    return pl.DataFrame(shares, schema=labels_of(card, target), orient="row")
 
 
 def _spread_columns(name: str, moments: Float[np.ndarray, "R moments"], card: ModelCard) -> list[pl.Series]:
     mean, deviation = moments.T
     if card.column_schema.targets[name] == "real":
         mean = denormalise(mean, card.statistics[name])
-        deviation = deviation * card.statistics[name].std
+        deviation = deviation * card.statistics[name].unit
     columns = {f"{name}_mean": mean, f"{name}_std": deviation}
-    return [pl.Series(title, values.astype(np.float32)) for title, values in columns.items()]
+    return [pl.Series(title, values.astype(np.float64)) for title, values in columns.items()]
 
 
 def quantile_table(forecast: Forecast, card: ModelCard, targets: Sequence[str]) -> pl.DataFrame:
@@ -87,15 +93,15 @@ def quantile_table(forecast: Forecast, card: ModelCard, targets: Sequence[str]) 
 
     Returns:
       One row an item: sequenceId, itemPosition, then for each target `<target>_mean` and the quantiles
-      `<target>_q05`, `_q25`, `_q50`, `_q75`, `_q95` (Float32) over the samples, interpolated linearly.
+      `<target>_q05`, `_q25`, `_q50`, `_q75`, `_q95` (Float64) over the samples, interpolated linearly.
     """
     keys, rows = _items(forecast)
     columns = []
     for name in targets:
-        values = denormalise(forecast.values[name][rows], card.statistics[name]).astype(np.float64)
-        columns.append(pl.Series(f"{name}_mean", values.mean(axis=1).astype(np.float32)))
+        values = denormalise(forecast.values[name][rows], card.statistics[name])
+        columns.append(pl.Series(f"{name}_mean", values.mean(axis=1)))
         for share, quantile in zip(QUANTILES, np.quantile(values, QUANTILES, axis=1), strict=True):
-            columns.append(pl.Series(f"{name}_q{share * 100:02.0f}", quantile.astype(np.float32)))
+            columns.append(pl.Series(f"{name}_q{share * 100:02.0f}", quantile))
     return keys.hstack(columns)
 
 
@@ -105,9 +111,8 @@ def frequency_table(forecast: Forecast, card: ModelCard, target: str) -> pl.Data
     classes, (items, samples) = card.column_schema.n_classes[target], rows.shape
     flat = forecast.values[target][rows] + classes * np.arange(items)[:, None]
     counts = np.bincount(flat.reshape(-1), minlength=classes * items).reshape(-1, classes)
-    labels = class_labels(card.id_maps.get(target, {}), classes)
     shares = (counts / samples).astype(np.float32)
-    return keys.hstack(pl.DataFrame(shares, schema=labels, orient="row"))
+    return keys.hstack(pl.DataFrame(shares, schema=labels_of(card, target), orient="row"))
 
 
 def _items(forecast: Forecast) -> tuple[pl.DataFrame, Int64[np.ndarray, "I N"]]:

@@ -50,8 +50,8 @@ class Measured:
     head: HeadName
     metrics: tuple[str, ...]
     """Rows of `seqjax.metrics.METRICS`."""
-    std: float = 1.0
-    """The target's standard deviation, which turns standardised values into those of the table."""
+    unit: float = 1.0
+    """`Statistics.unit` of a real target, which turns metrics of standardised values into the table's."""
 
     @property
     def scores(self) -> tuple[str, ...]:
@@ -63,19 +63,19 @@ class Measured:
 MetricSums: TypeAlias = dict[str, dict[str, Sums]]  # By target and score.
 
 
-def measured_targets(schema: Schema, std: Mapping[str, float]) -> dict[str, Measured]:
+def measured_targets(schema: Schema, units: Mapping[str, float]) -> dict[str, Measured]:
     """All metrics that say something, of each target.
 
     Args:
       schema: The targets, and how many classes they have.
-      std: Standard deviation of real targets; one that is missing is measured in standard deviations.
+      units: `Statistics.unit` of real targets; one that is missing is measured in standard deviations.
     """
     measured = {}
     for name in schema.targets:
         head, classes = schema.head(name), schema.n_classes.get(name, 1)
         rows = {key: row for key, row in METRICS[head].items() if row.in_training and classes > row.classes}
         first = sorted(rows, key=lambda key: rows[key].classes)
-        measured[name] = Measured(head, tuple(first), std.get(name, 1.0))
+        measured[name] = Measured(head, tuple(first), units.get(name, 1.0))
     return measured
 
 
@@ -302,7 +302,7 @@ def _values(target: Measured, parts: Sequence[Mapping[str, Sums]]) -> dict[str, 
     rows, means = METRICS[target.head], {score: np.float64(value) for score, value in means.items()}
     with np.errstate(over="ignore", divide="ignore"):
         return {
-            name: float(rows[name].in_units(rows[name].of(*map(means.get, rows[name].scores)), target.std))
+            name: float(rows[name].in_units(rows[name].of(*map(means.get, rows[name].scores)), target.unit))
             for name in target.metrics
         }
 

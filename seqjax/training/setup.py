@@ -91,7 +91,7 @@ def prepare(
     splits: Splits,
     device: Device,
     *,
-    std: Mapping[str, float] = MappingProxyType({}),
+    units: Mapping[str, float] = MappingProxyType({}),
     like: Run | None = None,
     placement: Placement | None = None,
 ) -> Run:
@@ -103,7 +103,7 @@ def prepare(
       graphdef: The model.
       splits: The training and the validation windows.
       device: The device to compute on; must be jax's default device.
-      std: Standard deviation of real columns, in whose units metrics are told.
+      units: `Statistics.unit` of real columns, in which metrics are told.
       like: Another run on the same data, whose copy of it on the device is used.
       placement: All devices to compute on; None is `device` alone.
 
@@ -128,7 +128,7 @@ def prepare(
     training, validation = shared or _feeds(spec, schema, splits, device, placement=placement)
     return Run(
         Recipe(apply, targets, optimizer, accumulation, spec.gradient_clip, spec.dropout),
-        _evaluator(config, schema, apply, std),
+        _evaluator(config, schema, apply, units),
         training,
         validation,
         order,
@@ -145,14 +145,14 @@ def prepare(
     )
 
 
-def _evaluator(config: TrainConfig, schema: Schema, apply: Apply, std: Mapping[str, float]) -> Evaluator:
+def _evaluator(config: TrainConfig, schema: Schema, apply: Apply, units: Mapping[str, float]) -> Evaluator:
     """The evaluation of a run, which goes by the plain losses of its targets."""
     spec = config.training_spec
     return Evaluator(
         lambda params, batch: apply(params, batch, None),
         without_smoothing(build_targets(schema, spec)),
         {name: schema.n_classes[name] for name in spec.class_share_log_columns},
-        measured_targets(schema, std),
+        measured_targets(schema, units),
         config.model_spec.prediction_length if spec.select_on == "predicted" else None,
     )
 

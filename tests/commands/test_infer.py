@@ -156,7 +156,7 @@ def test_targets_are_bound_by_name_in_the_order_asked_for(project: Project) -> N
         "sequenceId": pl.Int64,
         "itemPosition": pl.Int64,
         "item": pl.String,
-        "price": pl.Float32,
+        "price": pl.Float64,
     }
 
 

@@ -1,5 +1,7 @@
 """Maps, statistics, and the way there and back."""
 
+import math
+from datetime import date
 from typing import Any
 
 import numpy as np
@@ -8,7 +10,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seqjax.data.columns import class_labels, decode_ids, denormalise, encode, encode_ids, id_dtype, normalise
+from seqjax.config.metadata import Metadata, Statistics
+from seqjax.data.columns import (
+    Encoding,
+    class_labels,
+    class_values,
+    decode_ids,
+    denormalise,
+    encode,
+    encode_ids,
+    id_dtype,
+    normalise,
+)
+from seqjax.errors import DataError
 from tests.tables import learn
 
 
@@ -53,22 +67,47 @@ def test_encoding_round_trip(data: st.DataObject, dtype: Any) -> None:
     column = pl.Series("c", values, dtype=dtype)
     id_map = _id_map(column)
     assert list(id_map.values()) == list(range(2, len(id_map) + 2))
-    decoded = decode_ids(encode_ids(column, id_map), class_labels(id_map, len(id_map) + 2)).to_list()
-    texts = [
-        None if value is None else value if isinstance(value, str) else str(int(value)) for value in values
+    known = class_values(id_map, len(id_map) + 2, str(dtype()))
+    decoded = decode_ids(encode_ids(column, id_map), known)
+    if dtype == pl.Int128:
+        assert decoded.to_list() == ["unknown" if value is None else str(value) for value in values]
+        return
+    assert decoded.dtype == dtype
+    assert decoded.to_list() == [
+        "unknown" if value is None and dtype == pl.String else value for value in values
     ]
-    assert decoded == ["unknown" if text is None else text for text in texts]
 
 
 def test_unseen_values_are_other() -> None:
     id_map = _id_map(pl.Series(["a", "b"]))
     assert encode_ids(pl.Series(["b", "c", None, "a"]), id_map).tolist() == [3, 1, 0, 2]
-    assert decode_ids(np.array([1, 0, 2, 3]), class_labels(id_map, 4)).to_list() == [
+    assert decode_ids(np.array([1, 0, 2, 3]), class_values(id_map, 4)).to_list() == [
         "other",
         "unknown",
         "a",
         "b",
     ]
+
+
+@pytest.mark.parametrize(
+    ("value_type", "id_map", "values"),
+    [
+        ("Boolean", {"0": 2, "1": 3}, [None, None, False, True]),
+        ("Int64", {"-3": 2, "10": 3}, [None, None, -3, 10]),
+        ("UInt8", {"3": 2, "10": 4}, [None, None, 3, None, 10]),
+        ("Float64", {"2.5": 2, "10.0": 3}, [None, None, 2.5, 10.0]),
+        ("Date", {"2024-02-28": 2, "2024-02-29": 3}, [None, None, date(2024, 2, 28), date(2024, 2, 29)]),
+        ("String", {"0": 2, "other": 3}, ["unknown", "other_", "0", "other"]),
+        ("Int64", {"7": 2, "x": 3}, ["unknown", "other", "7", "x"]),
+        ("Boolean", {"0": 2, "maybe": 3}, ["unknown", "other", "0", "maybe"]),
+        ("Date", {"2024-02-30": 2}, ["unknown", "other", "2024-02-30"]),
+        ("a type of another version", {"7": 2}, ["unknown", "other", "7"]),
+    ],
+)
+def test_categories_come_back_in_their_type(value_type: str, id_map: dict[str, int], values: list) -> None:
+    found = class_values(id_map, len(values), value_type)
+    assert found.to_list() == values
+    assert str(found.dtype) == (value_type if values[0] is None else "String")
 
 
 @pytest.mark.parametrize(
@@ -86,6 +125,11 @@ def test_labels_are_all_different(id_map: dict[str, int], classes: int, labels: 
     assert class_labels(id_map, classes) == labels
 
 
+def test_booleans_are_labelled_true_and_false() -> None:
+    assert class_labels({"0": 2, "1": 3}, 4, "Boolean") == ["unknown", "other", "false", "true"]
+    assert class_labels({"0": 2, "1": 3}, 4, "Int64") == ["unknown", "other", "0", "1"]
+
+
 def test_a_map_applies_whatever_the_type_of_the_column() -> None:
     id_map = {"1": 2, "2": 3, "x": 4}
     assert encode_ids(pl.Series([2, 1, 7]), id_map).tolist() == [3, 2, 1]
@@ -99,15 +143,87 @@ def test_ids_take_the_smallest_type(largest: int, dtype: str) -> None:
     assert id_dtype(largest) == np.dtype(dtype)
 
 
+MAGNITUDES = st.floats(-300, 300).map(lambda exponent: 10.0**exponent)
+LEVELS = st.just(0.0) | st.tuples(st.sampled_from([-1.0, 1.0]), MAGNITUDES).map(math.prod)
+UNITS = st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=20)
+
+
+def rounding(values: np.ndarray, statistics: Statistics) -> np.ndarray:
+    """A few of the smallest steps that the numbers on the way to standardised values and back can make."""
+    return 8 * np.spacing(np.abs(values) + abs(statistics.mean))
+
+
+@settings(deadline=None, max_examples=300)
+@given(LEVELS, MAGNITUDES, UNITS)
+def test_standardising_has_an_exact_inverse_at_any_scale_and_level(
+    level: float, std: float, distances: list[float]
+) -> None:
+    statistics = Statistics(mean=level, std=std)
+    values = level + std * np.array(distances)
+    back = denormalise(normalise(values, statistics), statistics)
+    assert (np.abs(back - values) <= rounding(values, statistics)).all()
+    # And the other way round, as exactly as the level lets the table hold it.
+    again = normalise(denormalise(np.array(distances), statistics), statistics)
+    assert (np.abs(again - distances) * std <= rounding(values, statistics) + 1e-12 * std).all()
+
+
+@settings(deadline=None, max_examples=200)
+@given(LEVELS, MAGNITUDES, st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=20, unique=True))
+def test_values_are_stored_to_a_float32_of_a_deviation(
+    level: float, scale: float, distances: list[float]
+) -> None:
+    column = level + scale * np.array(distances)
+    encoding = learn(pl.DataFrame({"x": column}), {"x": "real"})
+    statistics = encoding.statistics["x"]
+    stored = encode(pl.DataFrame({"x": column}), encoding)["x"]
+    assert stored.dtype == np.float32
+    error = np.abs(denormalise(stored, statistics) - column)
+    exact = np.abs(normalise(column, statistics)) * statistics.unit
+    smallest = 2.0**-149 * statistics.unit
+    assert (error <= 1e-7 * exact + smallest + rounding(column, statistics)).all()
+
+
 @settings(deadline=None, max_examples=100)
-@given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=20))
-def test_normalising_round_trip(values: list[float]) -> None:
-    column = np.array(values)
-    statistics = learn(pl.DataFrame({"x": column}), {"x": "real"}).statistics["x"]
-    scaled = normalise(column, statistics)
-    assert scaled.dtype == np.float32
-    back = denormalise(scaled, statistics)
-    assert np.abs(back - column).max() <= 1e-6 * max(np.abs(column).max(), statistics.std, 1e-2)
+@given(LEVELS, st.integers(1, 9), LEVELS)
+def test_a_constant_column_has_the_scale_1(value: float, n: int, later: float) -> None:
+    statistics = learn(pl.DataFrame({"x": [value] * n}), {"x": "real"}).statistics["x"]
+    assert (statistics.mean, statistics.std, statistics.unit) == (value, 0.0, 1.0)
+    assert normalise(np.array([value]), statistics).tolist() == [0.0]
+    values = np.array([later])
+    back = denormalise(normalise(values, statistics), statistics)
+    assert (np.abs(back - values) <= rounding(values, statistics)).all()
+
+
+@pytest.mark.parametrize("std", [0.0, 1e-12, 1e-9, 1e-8, 3.0])
+def test_files_of_sequifier_keep_its_formula(std: float) -> None:
+    exact = Statistics(std=std, mean=2.0)
+    files = {
+        version: Metadata.model_validate(
+            {
+                "n_classes": {},
+                "id_maps": {},
+                "split_paths": [],
+                "column_types": {"x": "Float64"},
+                "selected_columns_statistics": {"x": {"std": std, "mean": 2.0}},
+                "seqjax_version": version,
+            }
+        ).selected_columns_statistics["x"]
+        for version in (None, "1")
+    }
+    values = np.array([2.0, 2.5, -1.0])
+    theirs = normalise(values, files[None])
+    np.testing.assert_array_equal(theirs, (values - 2.0) / (std + 1e-9))
+    np.testing.assert_array_equal(denormalise(theirs, files[None]), theirs * (std - 1e-9) + 2.0)
+    assert files["1"] == exact
+    # The formula stays with the numbers, wherever they are written.
+    assert Statistics.model_validate(files[None].model_dump()) == files[None] != files["1"]
+
+
+def test_a_value_that_cannot_be_stored_is_refused() -> None:
+    encoding = Encoding({}, {"x": Statistics(mean=0.0, std=1e-40)})
+    assert encode(pl.DataFrame({"x": [1e-40, None]}), encoding)["x"].tolist()[0] == 1.0
+    with pytest.raises(DataError, match=r"Column 'x' holds 10\.0, too far from the mean 0 .* of 1e-40"):
+        encode(pl.DataFrame({"x": [1e-40, None, 10.0]}), encoding)
 
 
 def test_encode_covers_the_columns_that_it_knows() -> None:

@@ -42,9 +42,27 @@ def test_a_single_row_and_a_constant_have_no_deviation() -> None:
     assert normalise(np.array([3.5]), constant).tolist() == [0.0]
 
 
+def test_a_constant_column_is_told_and_rounding_makes_no_scale(caplog: pytest.LogCaptureFixture) -> None:
+    assert _statistics(pl.Series([0.3, 0.1 + 0.2, 0.3])).std == 0.0
+    assert "Column 'x' is constant (0.3) in the rows" in caplog.text
+    caplog.clear()
+    assert _statistics(pl.Series([0.3, 0.3 + 1e-14])).std > 0
+    assert _statistics(pl.Series([1e16, 1e16 + 2])).std > 0
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("borders", [[], [1], [2, 3]])
+@pytest.mark.parametrize("size", [1e-310, 1e-200, 1e-12, 1.0, 1.7e9, 1e200, 1e307])
+def test_statistics_of_numbers_of_any_size(size: float, borders: list[int]) -> None:
+    column = pl.Series("x", [size, -size, 2 * size, size])
+    found = _in_chunks(Learner({"x": "real"}), column, borders).encoding().statistics["x"]
+    assert found.mean / size == pytest.approx(0.75)
+    assert found.std / size == pytest.approx(np.std([1, -1, 2, 1], ddof=1))
+
+
 def test_a_sum_that_overflows_is_refused() -> None:
     with pytest.raises(DataError, match="column 'x' are too large"):
-        _statistics(pl.Series([1.7e308, 1.7e308]))
+        _statistics(pl.Series([1.7e308, -1.7e308]))
 
 
 @settings(deadline=None, max_examples=100)
@@ -89,12 +107,12 @@ def test_numbers_as_categories_are_in_the_order_of_numbers() -> None:
     assert encode(pl.DataFrame({"c": [2.5, 7.0, None]}), found)["c"].tolist() == [3, 1, 0]
 
 
-def test_missing_numbers_become_the_mean() -> None:
+def test_missing_numbers_count_for_no_mean_and_stay_missing() -> None:
     features = pl.DataFrame({"x": [1.0, None, 5.0]})
     found = learn(features, {"x": "real"})
     assert found.statistics["x"].mean == 3.0
     values = encode(features, found)["x"]
-    assert values[1] == 0.0
+    assert np.isnan(values[1])
     assert values[0] == -values[2] != 0
 
 

@@ -170,7 +170,7 @@ OTHER_ERRORS: dict[str, tuple[Callable[[Path], object], str]] = {
     "no parquet": (lambda folder: read_table(_csv(folder, HEADER), "parquet"), "cannot be read as parquet"),
     "date": (
         lambda folder: read_table(_parquet(folder, d=[datetime.date(2024, 1, 1)] * 2), "parquet"),
-        "column 'd' is of type Date, which is neither categorical",
+        r"column 'd' is of type Date, which is neither categorical .* make it a category \(column_roles\)",
     ),
     "list": (
         lambda folder: read_table(_parquet(folder, d=[[1], [2]]), "parquet"),

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from seqjax.config.metadata import Statistics
-from seqjax.evaluation.examples import Examples
+from seqjax.data.columns import denormalise
+from seqjax.evaluation.examples import Examples, in_table
 from tests.engines import fake_card, windows_of
 
 CARD = fake_card(
@@ -52,3 +53,12 @@ def test_as_many_as_asked_for():
     found = added(4, rows, {number: [0, 1, 2, 3] for number in rows})
     assert len(found) == 4
     assert added(0, rows, {number: [0, 1, 2, 3] for number in rows}) == []
+
+
+@pytest.mark.parametrize("mean", [0.0, 1.7e9, -3e-9])
+@pytest.mark.parametrize("std", [0.0, 1e-307, 1e-12, 3.0, 1e7, 1e300])
+def test_values_keep_the_digits_that_are_within_a_deviation(mean, std):
+    statistics, values = Statistics(mean=mean, std=std), np.array([0.0, 1.25, -1 / 3, np.nan])
+    found, exact = np.array(in_table(values, statistics)), denormalise(values, statistics)
+    np.testing.assert_allclose(found, exact, rtol=1e-15, atol=1e-6 * statistics.unit)
+    assert in_table(values[1:2].astype(np.float32), Statistics(mean=0.5, std=8.0)) == [10.5]

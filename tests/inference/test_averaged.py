@@ -63,7 +63,7 @@ def test_columns_in_original_units(steps: int) -> None:
         "item_std": [PROBABILITIES[:, 3].std()] * rows,
     }
     keys = {"sequenceId": [7] * rows, "itemPosition": [3, 4, 5][:rows]}
-    expected = pl.DataFrame({**keys, **values}).with_columns(pl.col(pl.Float64).cast(pl.Float32))
+    expected = pl.DataFrame({**keys, **values})
     assert_frame_equal(table, expected)
 
 

@@ -48,8 +48,7 @@ def model() -> Model:
 
 def test_predictions_of_a_frame(model: Model) -> None:
     expected = pl.DataFrame(
-        {"sequenceId": [5, 8], "itemPosition": [14, 2], "price": [101.25, 110.0], "item": ["fig", "fig"]},
-        schema_overrides={"price": pl.Float32},
+        {"sequenceId": [5, 8], "itemPosition": [14, 2], "price": [101.25, 110.0], "item": ["fig", "fig"]}
     )
     assert_frame_equal(model.predict(TABLE), expected)
     latest = model.predict(TABLE, forecast_from="latest", target_columns=["item"], map_to_id=False)

@@ -5,6 +5,7 @@ import polars as pl
 from polars.testing import assert_frame_equal
 
 from seqjax.config.metadata import Statistics
+from seqjax.config.schema import ColumnKind
 from seqjax.inference.forecast import Embeddings, Forecast
 from seqjax.inference.tables import (
     embedding_table,
@@ -41,12 +42,34 @@ def test_predictions_in_the_users_own_values() -> None:
             "sequenceId": [4, 4, 9],
             "itemPosition": [7, 8, 3],
             "item": ["other", "fig", "apple"],
-            "price": pl.Series([100.0, 85.0, 102.5], dtype=pl.Float32),
+            "price": [100.0, 85.0, 102.5],
             "shop": ["10", "-3", "unknown"],
         }
     )
     found = prediction_table(FORECAST, CARD, ["item", "price", "shop"], map_to_id=True)
     assert_frame_equal(found, expected)
+
+
+def test_categories_come_back_in_the_types_of_the_table() -> None:
+    kinds: dict[str, ColumnKind] = {"flag": "categorical", "shop": "categorical"}
+    card = fake_card({"flag": {"0": 2, "1": 3}, "shop": {"10": 2, "-3": 3}}, {}, kinds)
+    card = card.model_copy(update={"value_types": {"flag": "Boolean", "shop": "Int64"}})
+    ids = np.arange(4)
+    log_probs = {"flag": np.log(np.full((4, 4), 0.25, np.float32))}
+    forecast = Forecast(ids, ids, {"flag": ids, "shop": ids}, log_probs)
+    found = prediction_table(forecast, card, ["flag", "shop"], map_to_id=True)
+    typed = {"flag": [None, None, False, True], "shop": [None, None, 10, -3]}
+    assert_frame_equal(found, pl.DataFrame({"sequenceId": ids, "itemPosition": ids, **typed}))
+    assert probability_table(forecast, card, "flag").columns == ["unknown", "other", "false", "true"]
+
+
+def test_real_values_keep_what_float32_would_round() -> None:
+    card = fake_card({}, {"when": Statistics(mean=1.7e9, std=8.0)}, {"when": "real"})
+    keys = np.arange(2)
+    forecast = Forecast(keys, keys, {"when": np.array([0.0, 1.25], np.float32)}, {})
+    found = prediction_table(forecast, card, ["when"], map_to_id=True)["when"]
+    assert found.dtype == pl.Float64
+    assert found.to_list() == [1.7e9, 1.7e9 + 10]
 
 
 def test_predictions_as_ids() -> None:
@@ -104,7 +127,7 @@ def test_quantiles_of_samples_in_original_units() -> None:
     expected = {"mean": [110, 140, 100, 110], "q05": [101, 131, 100, 100], "q50": [110, 140, 100, 100]}
     expected |= {"q25": [105, 135, 100, 100], "q75": [115, 145, 100, 115], "q95": [119, 149, 100, 127]}
     names = ["mean", "q05", "q25", "q50", "q75", "q95"]
-    columns = {f"price_{name}": pl.Series(expected[name], dtype=pl.Float32) for name in names}
+    columns = {f"price_{name}": pl.Series(expected[name], dtype=pl.Float64) for name in names}
     assert_frame_equal(found, pl.DataFrame({**KEYS, **columns}))
 
 

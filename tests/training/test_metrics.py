@@ -14,7 +14,8 @@ RNG = np.random.default_rng(2)
 PADDING = np.asarray([0, 3, 7, 6])
 REAL = np.arange(1, 7)[None] >= PADDING[:, None]
 STD = 12.5
-IDS = RNG.integers(0, 9, (4, 7))
+# Without the id 0, a missing value, which is measured nowhere.
+IDS = RNG.integers(1, 9, (4, 7))
 VALUES = RNG.normal(size=(4, 7)).astype(np.float32)
 # A coarse grid, so that some classes are equally likely.
 LOGITS = np.round(RNG.normal(size=(4, 6, 9)) * 3).astype(np.float32)
