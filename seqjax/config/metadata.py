@@ -8,7 +8,15 @@ from typing import Literal
 from pydantic import Field, NonNegativeFloat
 
 from seqjax.config.base import ConfigModel
-from seqjax.config.schema import ColumnKind, MissingReal, SeqLength, WindowFormat, kind_of
+from seqjax.config.schema import (
+    ColumnKind,
+    ColumnRole,
+    DecimalMark,
+    MissingReal,
+    SeqLength,
+    WindowFormat,
+    kind_of,
+)
 
 
 class Statistics(ConfigModel):
@@ -44,6 +52,9 @@ class Metadata(ConfigModel):
     missing_real: MissingReal = "error"
     missing: dict[str, int] = Field(default_factory=dict)
     """Number of rows without a value, of each column that has any."""
+    column_roles: dict[str, ColumnRole] | None = None
+    missing_values: list[str] | None = None
+    decimal: DecimalMark | None = None
     write_format: WindowFormat | None = None
     padding: Literal["null", "zero"] = "zero"
     """The form of padding in the long format; sequifier's own files hold zeros."""

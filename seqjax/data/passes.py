@@ -158,8 +158,9 @@ def survey(
     ) -> tuple[Pieces, Int64[np.ndarray, "S borders"], ChunkSummary, _Nulls]:
         pieces, table = item
         cuts = np.clip(splitting.cuts(pieces), 0, pieces.slices.length[:, None])
-        chosen = table.features[parts(pieces, cuts)[0].rows()] if config.fit_on == "train" else table.features
-        return pieces, cuts, learning.look(chosen), table.features.null_count().row(0, named=True)
+        rows = parts(pieces, cuts)[0].rows() if config.fit_on == "train" else slice(None)
+        seen = learning.look(table.features[rows], table.sequence_id[rows])
+        return pieces, cuts, seen, table.features.null_count().row(0, named=True)
 
     for pieces, cuts, chunk, nulls in in_threads(look, chain([first], pieces_and_tables), threads):
         learning.add(chunk)

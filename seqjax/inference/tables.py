@@ -3,6 +3,7 @@
 Ids become the original text again, and standardised values become values in original units.
 """
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Literal, NamedTuple
@@ -13,6 +14,7 @@ from jaxtyping import Float, Int64
 
 from seqjax.artifacts.card import ModelCard
 from seqjax.config.infer import InferConfig
+from seqjax.config.names import Names
 from seqjax.console import progress
 from seqjax.data.columns import class_labels, decode_ids, denormalise
 from seqjax.inference.engine import Engine
@@ -20,6 +22,8 @@ from seqjax.inference.forecast import Embeddings, Forecast, embed, forecast
 from seqjax.inference.inputs import Source
 from seqjax.inference.sample import Reader
 from seqjax.model.distributions import DISTRIBUTIONS, SamplingRule, distribution_of
+
+logger = logging.getLogger(__name__)
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 """Of the samples of real targets."""
@@ -30,6 +34,7 @@ def prediction_table(
 ) -> pl.DataFrame:
     """One row a predicted item: sequenceId, itemPosition, `sample` where there are several, then the targets.
 
+    A column that is no target is called otherwise, with an underscore behind, where a target has its name.
     Where passes with dropout were averaged, `<target>_mean` and `<target>_std` (Float32) follow each target:
     of its value in original units, or of the probability of its class.
 
@@ -43,8 +48,9 @@ def prediction_table(
         pl.Series("sequenceId", forecast.sequence_id),
         pl.Series("itemPosition", forecast.item_position),
     ]
+    names = Names([*(column.name for column in columns), *card.column_schema.targets])
     if forecast.sample is not None:
-        columns.append(pl.Series("sample", forecast.sample).replace(-1, None))
+        columns.append(pl.Series(names.free("sample"), forecast.sample).replace(-1, None))
     for name in targets:
         values = forecast.values[name]
         if card.column_schema.targets[name] == "real":
@@ -56,7 +62,7 @@ def prediction_table(
         else:
             columns.append(pl.Series(name, values, pl.Int64))
         if name in forecast.spread:
-            columns += _spread_columns(name, forecast.spread[name], card)
+            columns += _spread_columns(name, forecast.spread[name], card, names)
     return pl.DataFrame(columns)
 
 
@@ -68,12 +74,14 @@ def probability_table(forecast: Forecast, card: ModelCard, target: str) -> pl.Da
     return pl.DataFrame(shares, schema=labels, orient="row")
 
 
-def _spread_columns(name: str, moments: Float[np.ndarray, "R moments"], card: ModelCard) -> list[pl.Series]:
+def _spread_columns(
+    name: str, moments: Float[np.ndarray, "R moments"], card: ModelCard, names: Names
+) -> list[pl.Series]:
     mean, deviation = moments.T
     if card.column_schema.targets[name] == "real":
         mean = denormalise(mean, card.statistics[name])
         deviation = deviation * card.statistics[name].std
-    columns = {f"{name}_mean": mean, f"{name}_std": deviation}
+    columns = {names.free(f"{name}_mean"): mean, names.free(f"{name}_std"): deviation}
     return [pl.Series(title, values.astype(np.float32)) for title, values in columns.items()]
 
 
@@ -90,12 +98,13 @@ def quantile_table(forecast: Forecast, card: ModelCard, targets: Sequence[str]) 
       `<target>_q05`, `_q25`, `_q50`, `_q75`, `_q95` (Float32) over the samples, interpolated linearly.
     """
     keys, rows = _items(forecast)
-    columns = []
+    names, columns = Names(keys.columns), []
     for name in targets:
         values = denormalise(forecast.values[name][rows], card.statistics[name]).astype(np.float64)
-        columns.append(pl.Series(f"{name}_mean", values.mean(axis=1).astype(np.float32)))
+        columns.append(pl.Series(names.free(f"{name}_mean"), values.mean(axis=1).astype(np.float32)))
         for share, quantile in zip(QUANTILES, np.quantile(values, QUANTILES, axis=1), strict=True):
-            columns.append(pl.Series(f"{name}_q{share * 100:02.0f}", quantile.astype(np.float32)))
+            title = names.free(f"{name}_q{share * 100:02.0f}")
+            columns.append(pl.Series(title, quantile.astype(np.float32)))
     return keys.hstack(columns)
 
 
@@ -105,7 +114,8 @@ def frequency_table(forecast: Forecast, card: ModelCard, target: str) -> pl.Data
     classes, (items, samples) = card.column_schema.n_classes[target], rows.shape
     flat = forecast.values[target][rows] + classes * np.arange(items)[:, None]
     counts = np.bincount(flat.reshape(-1), minlength=classes * items).reshape(-1, classes)
-    labels = class_labels(card.id_maps.get(target, {}), classes)
+    names = Names(keys.columns)
+    labels = [names.free(label) for label in class_labels(card.id_maps.get(target, {}), classes)]
     shares = (counts / samples).astype(np.float32)
     return keys.hstack(pl.DataFrame(shares, schema=labels, orient="row"))
 
@@ -180,6 +190,10 @@ def _forecasts(config: InferConfig, engine: Engine, source: Source) -> Iterator[
     card = engine.card
     heads = card.column_schema.target_heads
     targets = config.target_columns or list(heads)
+    further = [f"{name}_{what}" for name in targets for what in ("mean", "std") if config.dropout_samples]
+    for title in ["sample", *further] if config.autoregression_samples else further:
+        if title in heads:
+            logger.info("A target is called %r, so the column of that name gets an underscore.", title)
     with_classes = [name for name in targets if DISTRIBUTIONS[heads[name]].has_classes]
     shown = with_classes if config.output_probabilities else []
     # All targets are read, whichever are asked for: they may have to be fed back, and draws stay the same.

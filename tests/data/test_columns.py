@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seqjax.data.columns import class_labels, decode_ids, denormalise, encode, encode_ids, id_dtype, normalise
+from seqjax.data.lookup import Lookup
 from tests.tables import learn
 
 
@@ -31,7 +32,7 @@ def _id_map(column: pl.Series) -> dict[str, int]:
 def test_id_map_is_ascending(column: pl.Series, expected: dict[str, int]) -> None:
     id_map = _id_map(column)
     assert list(id_map.items()) == list(expected.items())
-    ids = encode_ids(column, id_map)
+    ids = encode_ids(column, Lookup(id_map))
     assert ids.dtype == np.int8
     assert (ids == 0).tolist() == column.is_null().to_list()
 
@@ -53,7 +54,7 @@ def test_encoding_round_trip(data: st.DataObject, dtype: Any) -> None:
     column = pl.Series("c", values, dtype=dtype)
     id_map = _id_map(column)
     assert list(id_map.values()) == list(range(2, len(id_map) + 2))
-    decoded = decode_ids(encode_ids(column, id_map), class_labels(id_map, len(id_map) + 2)).to_list()
+    decoded = decode_ids(encode_ids(column, Lookup(id_map)), class_labels(id_map, len(id_map) + 2)).to_list()
     texts = [
         None if value is None else value if isinstance(value, str) else str(int(value)) for value in values
     ]
@@ -62,7 +63,7 @@ def test_encoding_round_trip(data: st.DataObject, dtype: Any) -> None:
 
 def test_unseen_values_are_other() -> None:
     id_map = _id_map(pl.Series(["a", "b"]))
-    assert encode_ids(pl.Series(["b", "c", None, "a"]), id_map).tolist() == [3, 1, 0, 2]
+    assert encode_ids(pl.Series(["b", "c", None, "a"]), Lookup(id_map)).tolist() == [3, 1, 0, 2]
     assert decode_ids(np.array([1, 0, 2, 3]), class_labels(id_map, 4)).to_list() == [
         "other",
         "unknown",
@@ -88,8 +89,8 @@ def test_labels_are_all_different(id_map: dict[str, int], classes: int, labels: 
 
 def test_a_map_applies_whatever_the_type_of_the_column() -> None:
     id_map = {"1": 2, "2": 3, "x": 4}
-    assert encode_ids(pl.Series([2, 1, 7]), id_map).tolist() == [3, 2, 1]
-    assert encode_ids(pl.Series(["2", "1", "x"]), id_map).tolist() == [3, 2, 4]
+    assert encode_ids(pl.Series([2, 1, 7]), Lookup(id_map)).tolist() == [3, 2, 1]
+    assert encode_ids(pl.Series(["2", "1", "x"]), Lookup(id_map)).tolist() == [3, 2, 4]
 
 
 @pytest.mark.parametrize(
