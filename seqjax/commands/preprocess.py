@@ -34,6 +34,7 @@ from seqjax.artifacts.workspace import Workspace, workspace
 from seqjax.config.base import suggestion
 from seqjax.config.load import resolve_path
 from seqjax.config.metadata import Metadata
+from seqjax.config.names import checked_name
 from seqjax.config.preprocess import PreprocessConfig
 from seqjax.config.resolve import load_metadata
 from seqjax.config.schema import ColumnKind, ColumnRole, kind_of
@@ -47,7 +48,7 @@ from seqjax.data.sorting import OrderedRows
 from seqjax.data.splits import Between, ByValue, Given, Splitting, Within
 from seqjax.data.table_files import TableFiles
 from seqjax.data.tables import CutOffs, Selection, Table, TableReader, open_files
-from seqjax.errors import DataError
+from seqjax.errors import ConfigError, DataError, Problem
 from seqjax.runtime import available_cores
 from seqjax.version import __version__
 
@@ -75,7 +76,11 @@ def preprocess(config: PreprocessConfig) -> Metadata:
       ConfigError: An interrupted run cannot be continued, since something has changed.
     """
     source = resolve_path(config.project_root, config.data_path, or_here=True)
-    name = data_name(config.data_path)
+    try:
+        name = checked_name(data_name(config.data_path))
+    except ValueError as error:
+        problem = Problem("data_path", f"the last part of the path names the results, and {error}")
+        raise ConfigError("The configuration of preprocess", [problem]) from None
     _check_places(config, source, name)
     earlier = _earlier_metadata(config)
     files = open_files(source, config.read_format)

@@ -149,29 +149,25 @@ def look(cells: pl.Series, how: Reading) -> "Looked":
       cells: (N,) text; empty cells are null.
       how: What is known of their column.
     """
-    texts = [_NO_TEXTS]
+    texts = _NO_TEXTS
     narrow = _narrow(cells, how)
-    if narrow is None:
-        missing = cells.alias("text").to_frame().select(_is_missing(how)).to_series()
-        if missing.any():
-            texts.append(_counted(cells.filter(missing)).with_columns(cell=pl.lit(Cell.MISSING)))
-            cells = _null_where(missing, cells)
-            narrow = _narrow(cells, how)
+    if narrow is None and (missing := _means_missing(cells, how)).any():
+        texts = _counted(cells.filter(missing)).with_columns(cell=pl.lit(Cell.MISSING))
+        cells = _null_where(missing, cells)
+        narrow = _narrow(cells, how)
+    counts = Counter({Cell.MISSING: int(texts["count"].sum())})
     if narrow is not None:
         cells = without(narrow, how)
-        kind = Cell.WHOLE if narrow.dtype.is_integer() else Cell.DECIMAL
-        counts = Counter({kind: cells.count(), Cell.MISSING: narrow.count() - cells.count()})
+        counts[Cell.WHOLE if narrow.dtype.is_integer() else Cell.DECIMAL] = cells.count()
+        counts[Cell.MISSING] += narrow.count() - cells.count()
     elif _all_decimal(cells, how):
-        counts = Counter({Cell.DECIMAL: cells.count()})
+        counts[Cell.DECIMAL] = cells.count()
     else:
-        counts = Counter[Cell]()
-        texts.append(_classified(_counted(cells.drop_nulls()), how).select(_NO_TEXTS.columns))
-        missing = texts[-1].filter(pl.col("cell") == Cell.MISSING)["text"]
-        cells = _null_where(cells.is_in(missing.implode()), cells) if len(missing) else cells
-    together = pl.concat([some.select(_NO_TEXTS.columns) for some in texts])
-    for cell, count in together.group_by("cell").agg(pl.col("count").sum()).rows():
-        counts[Cell(cell)] += count
-    return Looked(+counts, cells, together)
+        others = _classified(_counted(cells.drop_nulls()), how)
+        for cell, count in others.group_by("cell").agg(pl.col("count").sum()).rows():
+            counts[Cell(cell)] += count
+        texts = pl.concat([some.select(_NO_TEXTS.columns) for some in (texts, others)])
+    return Looked(+counts, cells, texts)
 
 
 class Looked(NamedTuple):
@@ -202,30 +198,27 @@ def _null_where(condition: pl.Series, cells: pl.Series) -> pl.Series:
 
 def _all_decimal(cells: pl.Series, how: Reading) -> bool:
     """Tells whether all cells are decimal numbers, if that is seen at once."""
-    if how.missing_numbers or how.decimal != ".":
-        return False
-    return all(some.str.contains(f"^(?:{_DECIMAL})$").all() for some in (cells.head(FEW), cells))
+    some = (cells.head(FEW), cells)
+    return how.decimal == "." and all(part.str.contains(f"^(?:{_DECIMAL})$").all() for part in some)
 
 
-def _is_missing(how: Reading) -> pl.Expr:
-    text, missing = pl.col("text"), sorted(how.missing)
-    listed = text.is_in(missing) | text.str.strip_chars(BLANKS).is_in(missing)
-    return (listed & ~_is_known(how)).fill_null(value=False)
-
-
-def _is_known(how: Reading) -> pl.Expr:
-    return pl.col("text").is_in(sorted(how.known or ()))
+def _means_missing(texts: pl.Series, how: Reading) -> pl.Series:
+    """Tells of each text if it means a missing value."""
+    missing, plain = sorted(how.missing), texts.str.strip_chars(BLANKS)
+    listed = texts.is_in(missing) | plain.is_in(missing)
+    if how.missing_numbers:
+        value = texts.alias("text").to_frame().select(_plain(how).cast(pl.Float64, strict=False))
+        listed |= value.to_series().is_in(how.missing_numbers)
+    listed = listed.fill_null(value=False)
+    return listed & ~texts.is_in(sorted(how.known)) if how.known and listed.any() else listed
 
 
 def _classified(texts: pl.DataFrame, how: Reading) -> pl.DataFrame:
     """Adds `plain` and the `cell` of each `text`."""
     plain, number = pl.col("plain"), pl.col("number")
-    value = plain.cast(pl.Float64, strict=False)
     # Most texts are no numbers, and are not compared with what numbers are like.
-    like_a_number = value.is_not_null() | _is(plain, _LIKE_A_NUMBER)
-    cell = pl.when(_is_missing(how) | (value.is_in(how.missing_numbers) & ~_is_known(how))).then(
-        pl.lit(Cell.MISSING)
-    )
+    like_a_number = plain.cast(pl.Float64, strict=False).is_not_null() | _is(plain, _LIKE_A_NUMBER)
+    cell = pl.when(_means_missing(texts["text"], how)).then(pl.lit(Cell.MISSING))
     cell = cell.when(number.is_null() & _is(plain, "(?i)true|false")).then(pl.lit(Cell.BOOLEAN))
     cell = cell.when(number.is_null()).then(pl.lit(Cell.TEXT))
     whole = _is(number, _WHOLE)
@@ -233,10 +226,9 @@ def _classified(texts: pl.DataFrame, how: Reading) -> pl.DataFrame:
         cell = cell.when(whole & number.cast(dtype, strict=False).is_not_null()).then(pl.lit(kind))
     for pattern, kind in _PATTERNS:
         cell = cell.when(_is(number, pattern)).then(pl.lit(kind))
-    with_number = texts.with_columns(plain=_plain(how)).with_columns(
-        number=pl.when(like_a_number).then(plain)
-    )
-    return with_number.with_columns(cell=cell.otherwise(pl.lit(Cell.TEXT)))
+    texts = texts.with_columns(plain=_plain(how))
+    texts = texts.with_columns(number=pl.when(like_a_number).then(plain))
+    return texts.with_columns(cell=cell.otherwise(pl.lit(Cell.TEXT)))
 
 
 def _is(texts: pl.Expr, pattern: str) -> pl.Expr:
@@ -311,11 +303,9 @@ def typed(cells: pl.Series, dtype: Dtype, how: Reading) -> pl.Series:
         # The keys of maps have points.
         return cells if how.known is None or how.decimal == "." else _with_points(cells, how)
     plain = cells.alias("text").to_frame().select(_plain(how)).to_series().alias(cells.name)
-    return (
-        plain.str.to_lowercase() == "true"
-        if isinstance(dtype, pl.Boolean)
-        else plain.cast(dtype, strict=False)
-    )
+    if isinstance(dtype, pl.Boolean):
+        return plain.str.to_lowercase() == "true"
+    return plain.cast(dtype, strict=False)
 
 
 def numbers_in(cells: pl.Series, how: Reading) -> tuple[pl.Series, pl.Series]:
@@ -330,6 +320,6 @@ def numbers_in(cells: pl.Series, how: Reading) -> tuple[pl.Series, pl.Series]:
 def _with_points(cells: pl.Series, how: Reading) -> pl.Series:
     """Cells in which decimal numbers have a point, except those that the map knows as they are."""
     texts = _classified(cells.alias("text").to_frame(), how)
-    is_number = (pl.col("cell") == Cell.DECIMAL) & ~_is_known(how)
+    is_number = (pl.col("cell") == Cell.DECIMAL) & ~pl.col("text").is_in(sorted(how.known or ()))
     value = pl.when(is_number).then(pl.col("plain")).otherwise(pl.col("text"))
     return texts.select(value.alias(cells.name)).to_series()

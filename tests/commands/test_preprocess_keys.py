@@ -259,7 +259,7 @@ BY_VALUE = {"split_method": "by_value", "split_ratios": "absent", "stride_by_spl
             {"metadata_config_path": "m.json", "use_precomputed_maps": ["a"]},
             "use_precomputed_maps: must be left",
         ),
-        ({"column_roles": {"a": "int"}}, "column_roles.a: must be 'categorical' or 'real'"),
+        ({"column_roles": {"a": "int"}}, "column_roles.a: must be 'categorical', 'real' or 'text'"),
         ({"max_categories": {"a": 0}}, "max_categories.a: must be greater than 0"),
         ({"max_categories": {"a": 2}, "column_roles": {"a": "real"}}, "which column_roles makes real"),
         ({"missing_real": "zero"}, "missing_real: must be 'error', 'mean' or 'mask'"),
