@@ -127,6 +127,7 @@ class TableReader:
         self._features = _feature_columns(self.files, self.chosen)
         cut_offs = [] if self.chosen.cut_offs is None else [self.chosen.cut_offs.column]
         self._columns = list(dict.fromkeys([*KEYS, *self._features, *cut_offs]))
+        self._readings = {name: self._reading(name) for name in self._columns}
 
     @property
     def features(self) -> list[str]:
@@ -137,8 +138,7 @@ class TableReader:
         """The same table with types; csv gets them in a folder (see `staged`)."""
         if not isinstance(self.files, CsvFiles):
             return self
-        columns = {name: self._reading(name) for name in self._columns}
-        files = staged(self.files, columns, folder, max_rows=self.chosen.max_rows or None)
+        files = staged(self.files, self._readings, folder, max_rows=self.chosen.max_rows or None)
         return TableReader(files, self.chosen)
 
     def _reading(self, name: str) -> Reading:
@@ -187,7 +187,7 @@ class TableReader:
             if self.chosen.cut_offs is not None:
                 columns.append(_splits(piece, self.chosen.cut_offs))
             columns += [
-                _checked_feature(piece, piece.frame[name], self.chosen, self._reading(name))
+                _checked_feature(piece, piece.frame[name], self.chosen, self._readings[name])
                 for name in self._features
             ]
         return Piece(piece.file, piece.first_row, pl.DataFrame(columns))
