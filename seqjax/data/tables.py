@@ -144,7 +144,7 @@ class TableReader:
     def _reading(self, name: str) -> Reading:
         """What is known of a column."""
         if name not in self._features:
-            return reading("key" if name in KEYS else "categorical")
+            return reading("key" if name in KEYS else "categorical", decimal=self.chosen.decimal)
         chosen = self.chosen
         return reading(
             chosen.roles.get(name, "guess"),
