@@ -108,7 +108,7 @@ def results_path(root: Path, kind: Results, model_id: str, extension: str, targe
 
 
 def target_names(model_id: str, targets: Iterable[str]) -> dict[str, str]:
-    """What stands for each target of a model in the names of its results."""
+    """The name that stands for each target of a model in those of its results."""
     # Of 255 bytes; the numbers of input files and underscores need some.
     longest = 255 - len(f"{model_id}--probabilities.parquet".encode()) - 16
     return file_names(targets, max(longest, 16))

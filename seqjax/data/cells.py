@@ -33,12 +33,12 @@ TYPES: dict[str, Dtype] = {
 }
 """The types that a csv column can have, by name."""
 Role: TypeAlias = Literal["guess", "key", "label", "categorical", "real", "text"]
-"""What is known of a column: nothing; that it holds whole numbers (key), or whole numbers or else texts as
-they are (label); a role. `text` takes cells as they are."""
+"""The use of a column, where it is known: whole numbers (key), whole numbers or else texts as they are
+(label), or a role that the user gives it, of which `text` takes cells as they are; guess knows nothing."""
 
 
 class Cell(StrEnum):
-    """What a cell is."""
+    """The kinds of cells."""
 
     MISSING = "missing"
     BOOLEAN = "boolean"
@@ -83,7 +83,7 @@ _SPELLED = (
 )
 _DIGITS_AND_MARKS = r"[\p{Nd}eE\s.,'’_٫+−%‰$€£¥₹()-]"
 _LIKE_A_NUMBER = rf"{_DIGITS_AND_MARKS}*\p{{Nd}}{_DIGITS_AND_MARKS}*"
-"""What numbers of any kind match, and few texts."""
+"""Numbers of any kind match this, and few texts do."""
 _PATTERNS = (
     (_WHOLE, Cell.LONG),
     (_DECIMAL, Cell.DECIMAL),
@@ -96,13 +96,13 @@ _PATTERNS = (
 
 @dataclass(frozen=True)
 class Reading:
-    """What is known of a column before its cells are read."""
+    """The knowledge of a column before its cells are read."""
 
     role: Role = "guess"
     missing: frozenset[str] = frozenset(MISSING_VALUES)
     """The cells that mean a missing value."""
     decimal: Literal[".", ","] = "."
-    """What stands before the decimals of a number."""
+    """The mark before the decimals of a number."""
     known: frozenset[str] | None = None
     """The values that a map of the column knows."""
 
@@ -124,7 +124,7 @@ def reading(
     Args:
       role: What is known of the column; where it has a map, whether it is `text`.
       further: Texts that the user says mean a missing value.
-      decimal: What stands before the decimals of a number.
+      decimal: The mark before the decimals of a number.
       known: The values that a map of the column knows; it is read as text then.
     """
     missing = frozenset(further).union([""] if role == "text" else MISSING_VALUES)

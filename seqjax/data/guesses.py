@@ -44,7 +44,7 @@ class Guess:
     how: Reading
     counts: Counts = field(default_factory=Counter)
     missing: Counter[str] = field(default_factory=Counter)
-    """How often each text means a missing value."""
+    """The number of cells of each text that means a missing value."""
     examples: dict[Cell, list[Example]] = field(default_factory=dict)
     """The first cells of each kind that may need a word."""
 

@@ -142,7 +142,7 @@ class TableReader:
         return TableReader(files, self.chosen)
 
     def _reading(self, name: str) -> Reading:
-        """What is known of a column."""
+        """The knowledge of a column before its cells are read."""
         if name not in self._features:
             return reading("key" if name in KEYS else "categorical", decimal=self.chosen.decimal)
         chosen = self.chosen
