@@ -34,18 +34,19 @@ def checked_name(name: str, longest: int = MAX_NAME_BYTES) -> str:
 def file_names(names: Iterable[str], longest: int = MAX_NAME_BYTES) -> dict[str, str]:
     """By name, what stands for it in the names of files: all different, on any file system.
 
-    A slash and what else no file is called becomes `_`, a long name is cut, and where two would be called
-    alike (small and capital letters are alike on some systems), the later one gets underscores.
+    A slash and what else no file is called becomes `_`, and a long name is cut. Where two would be called alike
+    (small and capital letters are alike on some systems), one that stays as it is has its own name, and others
+    get underscores.
 
     Args:
       names: The names.
       longest: How many bytes each may have in UTF-8.
     """
-    taken, parts = Names(ignore_case=True), {}
-    for name in names:
-        part = "".join(c if _is_plain(c) and c not in "/\\" else "_" for c in name)
-        parts[name] = taken.free(_shortened(part, longest))
-    return parts
+    plain = {name: "".join(c if _is_plain(c) and c not in "/\\" else "_" for c in name) for name in names}
+    parts = {name: _shortened(part, longest) for name, part in plain.items()}
+    taken = Names(ignore_case=True)
+    free = {name: taken.free(parts[name]) for name in sorted(parts, key=lambda name: parts[name] != name)}
+    return {name: free[name] for name in parts}
 
 
 def _is_plain(character: str) -> bool:

@@ -141,7 +141,7 @@ def test_files_of_results_are_kept_apart(case: Path) -> None:
         for file in _infer()
         if file.name.endswith(end)
     }
-    assert classes == {"a_b": ["left", "right"], "a_b_": ["p", "q", "r"], "sample": ["s1", "s2"]}
+    assert classes == {"a_b_": ["left", "right"], "a_b": ["p", "q", "r"], "sample": ["s1", "s2"]}
     samples = {
         "autoregression": True,
         "autoregression_extra_steps": 2,

@@ -40,11 +40,11 @@ def test_a_name_of_a_file(name: str, tmp_path: Path) -> None:
 
 
 def test_targets_keep_their_names_where_they_can() -> None:
-    assert file_names(["a/b", "a_b", "sample"]) == {"a/b": "a_b", "a_b": "a_b_", "sample": "sample"}
+    assert file_names(["a/b", "a_b", "sample"]) == {"a/b": "a_b_", "a_b": "a_b", "sample": "sample"}
     assert file_names(["a\\b", "a/b", "A_B", "x\ny"]) == {
-        "a\\b": "a_b",
-        "a/b": "a_b_",
-        "A_B": "A_B__",
+        "a\\b": "a_b_",
+        "a/b": "a_b__",
+        "A_B": "A_B",
         "x\ny": "x_y",
     }
 
