@@ -34,9 +34,9 @@ def checked_name(name: str, longest: int = MAX_NAME_BYTES) -> str:
 def file_names(names: Iterable[str], longest: int = MAX_NAME_BYTES) -> dict[str, str]:
     """By name, what stands for it in the names of files: all different, on any file system.
 
-    A slash and what else no file is called becomes `_`, and a long name is cut. Where two would be called alike
-    (small and capital letters are alike on some systems), one that stays as it is has its own name, and others
-    get underscores.
+    A slash and what else no file is called becomes `_`, and a long name is cut. Where two would be called
+    alike (small and capital letters are alike on some systems), one that stays as it is has its own name, and
+    others get underscores.
 
     Args:
       names: The names.
