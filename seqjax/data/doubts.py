@@ -35,7 +35,8 @@ class Steps(NamedTuple):
 
     def plus(self, other: "Steps") -> "Steps":
         """The steps of both together."""
-        return Steps(*map(sum, zip(self, other, strict=True)))
+        counts = (one + more for one, more in zip(self[:4], other[:4], strict=True))
+        return Steps(*counts, squares=self.squares + other.squares)
 
 
 def steps(column: pl.Series, sequence_id: Int64[np.ndarray, "N"]) -> Steps:

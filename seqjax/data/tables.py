@@ -121,8 +121,8 @@ class TableReader:
 
     def __init__(self, files: TableFiles, chosen: Selection | None = None) -> None:
         self.chosen = chosen or Selection()
-        roles = {name: kind_of_role(role) for name, role in self.chosen.roles.items()}
-        self.roles: Mapping[str, ColumnKind] = dict.fromkeys(self.chosen.id_maps, "categorical") | roles
+        self.roles: dict[str, ColumnKind] = dict.fromkeys(self.chosen.id_maps, "categorical")
+        self.roles |= {name: kind_of_role(role) for name, role in self.chosen.roles.items()}
         self.files = files
         self._features = _feature_columns(self.files, self.chosen)
         cut_offs = [] if self.chosen.cut_offs is None else [self.chosen.cut_offs.column]

@@ -67,7 +67,7 @@ def test_cells_of_two_kinds(one: Cell, other: Cell) -> None:
     pair = {one, other} - {Cell.MISSING}
     expected = "String"
     if len(pair) == 1:
-        expected = TYPES.get(*pair, "String")
+        expected = TYPES.get(pair.pop(), "String")
     elif pair <= {Cell.WHOLE, Cell.WIDE}:
         expected = "Int128"
     elif Cell.DECIMAL in pair and pair <= {Cell.DECIMAL, Cell.WHOLE, Cell.WIDE, Cell.LONG, Cell.SIGNED}:

@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,13 +13,13 @@ from seqjax.errors import DataError
 from tests.tables import read_table
 
 
-def _read(folder: Path, cells: list[str], **chosen: object) -> Table:
+def _read(folder: Path, cells: list[str], **chosen: Any) -> Table:
     rows = "".join(f'1,{row},"{cell}"\n' for row, cell in enumerate(cells))
     (folder / "t.csv").write_text("sequenceId,itemPosition,x\n" + rows, encoding="utf-8")
     return read_table(folder / "t.csv", "csv", **chosen)
 
 
-def _values(folder: Path, cells: list[str], **chosen: object) -> list:
+def _values(folder: Path, cells: list[str], **chosen: Any) -> list:
     return _read(folder, cells, **chosen).features["x"].to_list()
 
 
