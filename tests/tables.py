@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -16,16 +17,12 @@ from seqjax.windows.windows import Windows
 
 
 def read_table(
-    path: Path,
-    read_format: TableFormat,
-    *,
-    selected_columns: Sequence[str] | None = None,
-    max_rows: int | None = None,
+    path: Path, read_format: TableFormat, *, selected_columns: Sequence[str] | None = None, **chosen: Any
 ) -> Table:
     """All rows of a table, in order: what the steps see as a stream."""
-    reader = TableReader(open_files(path, read_format), Selection(selected_columns, max_rows=max_rows))
+    reader = TableReader(open_files(path, read_format), Selection(selected_columns, **chosen))
     with TemporaryDirectory() as folder:
-        rows = OrderedRows(reader.typed(Path(folder) / "table", {}), Path(folder) / "sorted")
+        rows = OrderedRows(reader.typed(Path(folder) / "table"), Path(folder) / "sorted")
         chunks = list(rows.chunks())
         return Table(pl.concat([chunk.frame for chunk in chunks]), chunks[0].roles)
 

@@ -309,7 +309,7 @@ def _read_raw(rng: random.Random, path: Path, read_format: Any) -> None:  # noqa
     chosen = Selection(max_rows=most, roles=roles, missing_real=missing)
     reader = TableReader(open_files(path, read_format), chosen)
     with tempfile.TemporaryDirectory() as folder:
-        rows = OrderedRows(reader.typed(Path(folder) / "table", {}), Path(folder) / "sorted")
+        rows = OrderedRows(reader.typed(Path(folder) / "table"), Path(folder) / "sorted")
         deque(rows.chunks(), maxlen=0)
 
 

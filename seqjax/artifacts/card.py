@@ -15,10 +15,10 @@ from seqjax.artifacts.layout import ModelKind
 from seqjax.config.base import ConfigModel
 from seqjax.config.metadata import Metadata, Statistics
 from seqjax.config.model import ModelSpec
-from seqjax.config.schema import MissingReal, Schema
+from seqjax.config.names import Names
+from seqjax.config.schema import ColumnRole, DecimalMark, MissingReal, Schema
 from seqjax.config.train import TrainConfig
 from seqjax.errors import ArtifactError
-from seqjax.interop.onnx_export import Names
 from seqjax.model.distributions import distribution_of
 from seqjax.version import __version__
 
@@ -62,6 +62,11 @@ class ModelCard(ConfigModel):
     """Type of each categorical column's values in the table; text where it is not named."""
     missing_real: MissingReal = "error"
     """Meaning of a missing value in a real column, as `preprocess` was told."""
+    column_roles: dict[str, ColumnRole] = Field(default_factory=dict)
+    missing_values: list[str] = Field(default_factory=list)
+    """Values that mean a missing one, besides the usual ones."""
+    decimal: DecimalMark = "."
+    """Of csv: what stands before the decimals of a number."""
     train_config: dict[str, Any] = Field(default_factory=dict)
     """The resolved configuration of the run."""
     versions: dict[str, str] = Field(default_factory=installed_versions)
@@ -174,6 +179,9 @@ def describe_run(
         column_types=own(config.column_types or metadata.column_types),
         value_types=own(metadata.value_types),
         missing_real=metadata.missing_real,
+        column_roles={n: role for n, role in (metadata.column_roles or {}).items() if n in columns},
+        missing_values=metadata.missing_values or [],
+        decimal=metadata.decimal or ".",
         train_config=config.model_dump(mode="json"),
         dropout=config.training_spec.dropout,
         embedding_layers=None if layers is None else tuple(layer % states for layer in layers),

@@ -15,9 +15,12 @@ Preprocessed data: data/<name>-split<k>[.<ext>]            configs/metadata_conf
 
 import re
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
+
+from seqjax.config.names import file_names
 
 Which = Literal["best", "last"]
 ModelKind = Literal["generative", "embedding"]
@@ -98,10 +101,17 @@ def results_path(root: Path, kind: Results, model_id: str, extension: str, targe
       kind: What the results are.
       model_id: The model's id.
       extension: The format.
-      target: The target that they are of, if each has a file; a slash in its name becomes `_`.
+      target: The target that they are of, if each has a file, as `target_names` calls it.
     """
-    name = f"-{target.replace('/', '_')}".replace("\\", "_") if target else ""
+    name = f"-{target}" if target else ""
     return root / "outputs" / kind / f"{model_id}{name}-{kind}.{extension}"
+
+
+def target_names(model_id: str, targets: Iterable[str]) -> dict[str, str]:
+    """The name that stands for each target of a model in those of its results."""
+    # Of 255 bytes; the numbers of input files and underscores need some.
+    longest = 255 - len(f"{model_id}--probabilities.parquet".encode()) - 16
+    return file_names(targets, max(longest, 16))
 
 
 def evaluation_path(root: Path, name: str, extension: str) -> Path:
@@ -154,7 +164,8 @@ def part_of(whole: Path, model_id: str, number: int) -> Path:
 
 def data_name(data_path: str) -> str:
     """The name of a data set: the last part of its path, without its last extension."""
-    return Path(data_path).stem or Path(data_path).resolve().stem
+    name = Path(data_path).stem
+    return Path(data_path).resolve().stem if name in ("", "..") else name
 
 
 def results_folder(project_root: str) -> Path:

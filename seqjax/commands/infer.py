@@ -5,16 +5,19 @@ configuration repeats of that is an assertion; every contradiction is reported, 
 and all that it will read is checked before the first one runs.
 """
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
-from seqjax.artifacts.layout import results_path
+from seqjax.artifacts.layout import results_path, target_names
 from seqjax.config.infer import InferConfig
 from seqjax.errors import ConfigError, Problem
 from seqjax.inference.inputs import Source, data_path_of, metadata_of, source_of
 from seqjax.inference.model import Model, model_paths
 from seqjax.inference.results import write_files, write_whole
+
+logger = logging.getLogger(__name__)
 
 
 def infer(config: InferConfig) -> list[Path]:
@@ -32,10 +35,10 @@ def infer(config: InferConfig) -> list[Path]:
       DataError: The data is missing, damaged or of other columns.
     """
     paths = model_paths(config)
-    _check_names(paths)
     metadata = metadata_of(config)
     data_path = data_path_of(config, metadata)
     models = {path: Model.opened(path, config) for path in paths}
+    _check_names(models)
     for model in models.values():
         model.check(config, metadata)
     written = []
@@ -49,29 +52,29 @@ def infer(config: InferConfig) -> list[Path]:
     return written
 
 
-def _check_names(paths: Sequence[Path]) -> None:
-    """Raises a `ConfigError` where models have one name: results are named after it."""
-    by_name: dict[str, set[Path]] = {}
-    for path in paths:
-        by_name.setdefault(path.stem, set()).add(path)
-    problems = [
-        Problem(
-            "model_path",
-            f"{' and '.join(map(str, sorted(alike)))} would write the same files, which are named after "
-            f"{name!r}. Rename one of them.",
-        )
-        for name, alike in by_name.items()
-        if len(alike) > 1
-    ]
-    if problems:
+def _check_names(models: Mapping[Path, Model]) -> None:
+    """Raises a `ConfigError` where two models write one file: results are named after models and targets."""
+    by_file: dict[str, list[str]] = {}
+    for path, model in models.items():
+        targets = target_names(path.stem, model.card.column_schema.targets).values()
+        for file in (path.stem, *(f"{path.stem}-{target}-" for target in targets)):
+            by_file.setdefault(file.casefold(), []).append(str(path))
+    clashes = dict.fromkeys(tuple(sorted(alike)) for alike in by_file.values() if len(alike) > 1)
+    if clashes:
+        message = "would write the same files, which are named after models and targets. Rename one of them."
+        problems = [Problem("model_path", f"{' and '.join(alike)} {message}") for alike in clashes]
         raise ConfigError("The configuration of inference", problems)
 
 
 def _write(config: InferConfig, model_id: str, model: Model, source: Source) -> list[Path]:
     root, extension = Path(config.project_root), config.write_format
+    names = {"": "", **target_names(model_id, model.card.column_schema.targets)}
+    for target, name in names.items():
+        if name != target:
+            logger.info("Files of the target %r have %r in their names.", target, name)
     parts = (
         {
-            results_path(root, output.kind, model_id, extension, target=output.target): table
+            results_path(root, output.kind, model_id, extension, target=names[output.target]): table
             for output, table in outputs.items()
         }
         for outputs in model.outputs(config, source)

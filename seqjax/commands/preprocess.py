@@ -34,9 +34,10 @@ from seqjax.artifacts.workspace import Workspace, workspace
 from seqjax.config.base import suggestion
 from seqjax.config.load import resolve_path
 from seqjax.config.metadata import Metadata
+from seqjax.config.names import checked_name
 from seqjax.config.preprocess import PreprocessConfig
 from seqjax.config.resolve import load_metadata
-from seqjax.config.schema import ColumnKind, kind_of
+from seqjax.config.schema import ColumnKind, ColumnRole, kind_of
 from seqjax.console import Advance, progress
 from seqjax.data import shards
 from seqjax.data.columns import OTHER, id_dtype
@@ -45,8 +46,9 @@ from seqjax.data.formats import FORMATS, Files
 from seqjax.data.passes import SplitSize, Survey, encoded, survey
 from seqjax.data.sorting import OrderedRows
 from seqjax.data.splits import Between, ByValue, Given, Splitting, Within
+from seqjax.data.table_files import TableFiles
 from seqjax.data.tables import CutOffs, Selection, Table, TableReader, open_files
-from seqjax.errors import DataError
+from seqjax.errors import ConfigError, DataError, Problem
 from seqjax.runtime import available_cores
 from seqjax.version import __version__
 
@@ -74,21 +76,26 @@ def preprocess(config: PreprocessConfig) -> Metadata:
       ConfigError: An interrupted run cannot be continued, since something has changed.
     """
     source = resolve_path(config.project_root, config.data_path, or_here=True)
-    name = data_name(config.data_path)
+    try:
+        name = checked_name(data_name(config.data_path))
+    except ValueError as error:
+        problem = Problem("data_path", f"the last part of the path names the results, and {error}")
+        raise ConfigError("The configuration of preprocess", [problem]) from None
     _check_places(config, source, name)
     earlier = _earlier_metadata(config)
     files = open_files(source, config.read_format)
-    reader = TableReader(files, _selection(config, earlier))
+    reader = _reader(files, config, earlier)
     fingerprint = _fingerprint(config, reader)
     folder = work_path(config.project_root, name)
     try:
         with workspace(folder, fingerprint, resume=config.continue_preprocessing) as work:
             if work.resumed:
                 logger.info("Continuing the run that was interrupted.")
-            typed = reader.typed(work.folder / "table", earlier.id_maps if earlier else {})
+            typed = reader.typed(work.folder / "table")
             threads = config.n_cores or available_cores()
             rows = OrderedRows(typed, work.folder / "sorted")
-            return _Run(config, name, source, rows, earlier=earlier, work=work, threads=threads).result()
+            run = _Run(config, name, source, rows, reader.chosen, earlier=earlier, work=work, threads=threads)
+            return run.result()
     except OSError as error:
         reason = error.strerror or str(error)
         raise DataError(f"The result cannot be written to {error.filename or folder}: {reason}.") from error
@@ -100,6 +107,7 @@ class _Run:
     name: str
     source: Path
     rows: OrderedRows
+    chosen: Selection
     earlier: Metadata | None
     work: Workspace
     threads: int
@@ -108,7 +116,7 @@ class _Run:
         splitting = self._splitting()
         summary = self._surveyed(splitting)
         _check_splits(summary.splits, self.config)
-        metadata = _metadata(self.config, self.name, summary, self.earlier)
+        metadata = _metadata(self.config, self.name, summary, self.chosen, self.earlier)
         self._write_shards(splitting, summary)
         places = [Path(path) for path in metadata.split_paths]
         staged = [
@@ -166,20 +174,17 @@ class _Run:
     def _learner(self, table: Table) -> Learner:
         kinds = table.kinds
         if self.earlier is not None:
-            given = {name: self.earlier.id_maps[name] for name, kind in kinds.items() if kind != "real"}
-            return Learner(dict.fromkeys(given, "categorical"), given=given)
-        config = self.config
-        folder = resolve_path(config.project_root, "configs/id_maps")
-        given = precomputed_maps(folder, kinds, config.use_precomputed_maps)
-        for name in config.max_categories or ():
+            return Learner(dict.fromkeys(self.chosen.id_maps, "categorical"), given=self.chosen.id_maps)
+        most = self.config.max_categories
+        for name in most or ():
             if name not in kinds:
                 raise DataError(
                     f"max_categories: no column {name!r} is read. {suggestion(name, list(kinds))}"
                 )
-            if kinds[name] == "real" or name in given:
-                what = "is real" if kinds[name] == "real" else f"has an id map of its own in {folder}"
+            if kinds[name] == "real" or name in self.chosen.id_maps:
+                what = "is real" if kinds[name] == "real" else "has an id map of its own in configs/id_maps"
                 raise DataError(f"max_categories names {name!r}, which {what}. Take it out.")
-        return Learner(kinds, given=given, max_categories=config.max_categories)
+        return Learner(kinds, given=self.chosen.id_maps, max_categories=most, decided=self.chosen.roles)
 
     def _splitting(self) -> Splitting:
         config = self.config
@@ -310,19 +315,37 @@ def _earlier_metadata(config: PreprocessConfig) -> Metadata | None:
     return metadata
 
 
-def _selection(config: PreprocessConfig, earlier: Metadata | None) -> Selection:
-    columns = config.selected_columns
-    roles: dict[str, ColumnKind] = config.column_roles or {}
-    if earlier is not None:
-        columns = columns or list(earlier.column_types)
-        roles = {name: earlier.kind(name) for name in columns}
-    return Selection(
-        columns,
+def _reader(files: TableFiles, config: PreprocessConfig, earlier: Metadata | None) -> TableReader:
+    """The table, and all that is known of its columns beforehand."""
+    chosen = Selection(
+        config.selected_columns,
         max_rows=config.max_rows,
-        roles=roles,
-        roles_from="column_roles" if earlier is None else "metadata_config_path",
+        roles=config.column_roles or {},
         missing_real=config.missing_real,
+        missing_values=config.missing_values or [],
+        decimal=config.decimal or ".",
         cut_offs=CutOffs(config.split_column, config.split_values or []) if config.split_column else None,
+    )
+    if earlier is None:
+        folder = resolve_path(config.project_root, "configs/id_maps")
+        columns = TableReader(files, chosen).features
+        maps = precomputed_maps(folder, columns, chosen.roles, config.use_precomputed_maps)
+        return TableReader(files, replace(chosen, id_maps=maps))
+    names = config.selected_columns or list(earlier.column_types)
+    roles: dict[str, ColumnRole] = {name: earlier.kind(name) for name in names}
+    roles |= {name: role for name, role in (earlier.column_roles or {}).items() if name in names}
+    further = earlier.missing_values if config.missing_values is None else config.missing_values
+    return TableReader(
+        files,
+        replace(
+            chosen,
+            selected_columns=names,
+            roles=roles,
+            roles_from="metadata_config_path",
+            id_maps={name: earlier.id_maps[name] for name in names if earlier.kind(name) == "categorical"},
+            missing_values=further or [],
+            decimal=config.decimal or earlier.decimal or ".",
+        ),
     )
 
 
@@ -379,7 +402,9 @@ def _check_splits(splits: list[SplitSize], config: PreprocessConfig) -> None:
         raise DataError(f"Split {number} gets no rows: {why}.")
 
 
-def _metadata(config: PreprocessConfig, name: str, summary: Survey, earlier: Metadata | None) -> Metadata:
+def _metadata(
+    config: PreprocessConfig, name: str, summary: Survey, chosen: Selection, earlier: Metadata | None
+) -> Metadata:
     results = {
         "n_classes": summary.encoding.n_classes,
         "id_maps": summary.encoding.id_maps,
@@ -390,6 +415,9 @@ def _metadata(config: PreprocessConfig, name: str, summary: Survey, earlier: Met
         "fit_on": earlier.fit_on if earlier else config.fit_on,
         "missing": summary.missing,
         "value_types": summary.value_types,
+        "column_roles": earlier.column_roles if earlier else config.column_roles,
+        "missing_values": list(chosen.missing_values) or None,
+        "decimal": chosen.decimal if chosen.decimal != "." else None,
         "padding": "null",
         "seqjax_version": __version__,
     }

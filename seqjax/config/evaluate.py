@@ -5,13 +5,8 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt
 
 from seqjax.config.infer import ModelOnData
+from seqjax.config.names import checked_name
 from seqjax.config.schema import Stride
-
-
-def _file_name(name: str) -> str:
-    if not name or "/" in name or "\\" in name:
-        raise ValueError(f"must be part of file names, without a slash (found {name!r}).")
-    return name
 
 
 class EvaluateConfig(ModelOnData):
@@ -46,7 +41,7 @@ class EvaluateConfig(ModelOnData):
     """Windows, drawn at random, that are shown with their predictions."""
     html: bool = True
     """Write the HTML page too (its plots need plotly: the extra 'plots')."""
-    report_name: Annotated[str, AfterValidator(_file_name)] | None = None
+    report_name: Annotated[str, AfterValidator(checked_name)] | None = None
     """Name of the report's files; null takes the model's, and 'comparison' for several."""
     seed: NonNegativeInt = 1010
     """Random seed of the resamples, and of the points and windows that are shown."""

@@ -26,10 +26,11 @@ from pydantic import (
 from seqjax.config.base import ConfigModel, ShareBelowOne, refuse
 from seqjax.config.changes import FREE, LOCAL
 from seqjax.config.model import Activation, AttentionType, FixedModel, Normalization, PositionalEncoding
+from seqjax.config.names import MAX_NAME_BYTES
 from seqjax.config.optimization import NamedSpec, OptimizerSpec, SchedulerSpec
 from seqjax.config.sampling import Range, Values, WholeRange, check_key, check_range
 from seqjax.config.schema import ColumnType
-from seqjax.config.train import MAX_NAME_BYTES, FixedRun, FixedTraining, TrainingDevice, checked_name
+from seqjax.config.train import FixedRun, FixedTraining, TrainingDevice, run_name
 from seqjax.errors import Problem
 
 Some = Field(min_length=1)
@@ -81,7 +82,7 @@ def _linked(anchor: str, values: Any, info: ValidationInfo) -> Any:  # noqa: ANN
 WITH_WIDTHS = BeforeValidator(partial(_linked, "dim_model"))
 WITH_RATES = BeforeValidator(partial(_linked, "learning_rate"))
 WITH_INPUTS = BeforeValidator(partial(_linked, "input_columns"))
-RUNS_NAME = AfterValidator(partial(checked_name, longest=MAX_NAME_BYTES - len(f"-run-{10**9}")))
+RUNS_NAME = AfterValidator(partial(run_name, longest=MAX_NAME_BYTES - len(f"-run-{10**9}")))
 
 
 class ModelSampling(FixedModel):

@@ -5,7 +5,15 @@ from typing import Literal
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, ValidationInfo, field_validator
 
 from seqjax.config.base import ConfigModel, PositiveShare
-from seqjax.config.schema import ColumnKind, ColumnType, MissingReal, Stride, TableFormat, WindowFormat
+from seqjax.config.schema import (
+    ColumnKind,
+    ColumnType,
+    DecimalMark,
+    MissingReal,
+    Stride,
+    TableFormat,
+    WindowFormat,
+)
 
 
 class ModelOnData(ConfigModel):
@@ -20,6 +28,11 @@ class ModelOnData(ConfigModel):
     missing_real: MissingReal | None = None
     """Of a raw table: refuse empty cells of real columns (error), or let the model see the mean there (mean),
     and that they are empty if it was trained to (mask); null does as the model's own data was read."""
+    missing_values: list[str] | None = None
+    """Of a raw table: values that mean a missing one, besides the usual ones (empty, NaN, NA, null,
+    ...); null takes those of the model's own data."""
+    decimal: DecimalMark | None = None
+    """Of raw csv: what stands before the decimals of a number; null is as in the model's own data."""
     inference_batch_size: PositiveInt = 128
     """Windows per batch."""
     device: str = "cpu"

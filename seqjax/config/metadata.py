@@ -9,7 +9,15 @@ from typing import Any, Literal
 from pydantic import Field, NonNegativeFloat, model_validator
 
 from seqjax.config.base import ConfigModel
-from seqjax.config.schema import ColumnKind, MissingReal, SeqLength, WindowFormat, kind_of
+from seqjax.config.schema import (
+    ColumnKind,
+    ColumnRole,
+    DecimalMark,
+    MissingReal,
+    SeqLength,
+    WindowFormat,
+    kind_of,
+)
 
 SEQUIFIERS_EPSILON = 1e-9
 
@@ -69,6 +77,9 @@ class Metadata(ConfigModel):
     missing_real: MissingReal = "error"
     missing: dict[str, int] = Field(default_factory=dict)
     """Number of rows without a value, of each column that has any."""
+    column_roles: dict[str, ColumnRole] | None = None
+    missing_values: list[str] | None = None
+    decimal: DecimalMark | None = None
     write_format: WindowFormat | None = None
     padding: Literal["null", "zero"] = "zero"
     """The form of padding in the long format; sequifier's own files hold zeros."""

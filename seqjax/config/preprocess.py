@@ -6,7 +6,15 @@ from typing import Annotated, ClassVar, Literal, TypeVar
 from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, ValidationInfo, field_validator
 
 from seqjax.config.base import ConfigModel, PositiveShare
-from seqjax.config.schema import ColumnKind, MissingReal, SeqLength, Stride, TableFormat, WindowFormat
+from seqjax.config.schema import (
+    ColumnRole,
+    DecimalMark,
+    MissingReal,
+    SeqLength,
+    Stride,
+    TableFormat,
+    WindowFormat,
+)
 
 CutOff = int | float | str
 Value = TypeVar("Value")
@@ -49,13 +57,20 @@ class PreprocessConfig(ConfigModel):
     use_precomputed_maps: list[str] | None = None
     """Columns that must have an id map in configs/id_maps/[COLUMN].json; maps that are there are used
     anyway."""
-    column_roles: dict[str, ColumnKind] | None = None
-    """Columns that have another kind than their type gives, such as {year: real, grade: categorical}."""
+    column_roles: dict[str, ColumnRole] | None = None
+    """Columns that have another kind than their type gives, such as {year: real, grade: categorical}; text is
+    a category that is taken as it is written (007, NA)."""
     max_categories: dict[str, PositiveInt] | None = None
     """Number of values of a column that get an id, the most frequent ones; the rest become other."""
     missing_real: MissingReal = "error"
     """Meaning of an empty cell or NaN in a real column: an error, or no value, so that it is neither
     predicted nor scored and the model sees the mean (mean), or the mean and that it is missing (mask)."""
+    missing_values: list[str] | None = None
+    """Values that mean a missing one, such as ["-999", "?"], besides an empty cell of csv, NaN, nan, NA, N/A,
+    null, None and #N/A."""
+    decimal: DecimalMark | None = None
+    """Of csv: what stands before the decimals of a number, "." or ","; null is a point, or as
+    metadata_config_path says."""
     seq_length: SeqLength
     """Length of the context window."""
     split_method: Literal["within_sequence", "between_sequences", "by_value"] = "within_sequence"

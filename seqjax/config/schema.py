@@ -26,6 +26,10 @@ def _stored_type(name: str) -> str:
 ColumnType = Annotated[str, AfterValidator(_stored_type)]
 """Polars' name of a stored column's type: whole numbers are ids of categories, floats real values."""
 ColumnKind = Literal["categorical", "real"]
+ColumnRole = Literal[ColumnKind, "text"]
+"""The kind of a column, or categories that are taken as they are written."""
+DecimalMark = Literal[".", ","]
+"""Of csv: what stands before the decimals of a number."""
 TableFormat = Literal["csv", "parquet"]
 """Of tables: raw ones, and results."""
 WindowFormat = Literal[TableFormat, "pt", "arrow"]
@@ -61,6 +65,11 @@ HEADS: Mapping[HeadName, HeadShape] = {
 def usual_head(kind: ColumnKind) -> HeadName:
     """The head of a target of a kind, unless its criterion asks for another."""
     return next(name for name, shape in HEADS.items() if shape.kind == kind)
+
+
+def kind_of_role(role: ColumnRole) -> ColumnKind:
+    """The kind of a column of a role."""
+    return "categorical" if role == "text" else role
 
 
 def kind_of(column_type: str) -> ColumnKind:

@@ -17,6 +17,7 @@ from pydantic import (
 from seqjax.config.base import ConfigModel, ShareBelowOne, refuse, suggestion
 from seqjax.config.changes import FREE, LOCAL, RESUMABLE, TRACED
 from seqjax.config.model import DTypeName, LayerType, ModelSpec
+from seqjax.config.names import MAX_NAME_BYTES, checked_name
 from seqjax.config.optimization import (
     NamedSpec,
     OptimizerSpec,
@@ -36,22 +37,14 @@ def _known_device(device: str) -> str:
     return device
 
 
-MAX_NAME_BYTES = 200
-"""Of the name of a run: file systems take 255, and the names of its files add to it."""
-
-
-def checked_name(name: str, longest: int = MAX_NAME_BYTES) -> str:
+def run_name(name: str, longest: int = MAX_NAME_BYTES) -> str:
     """The name of a run, if files can be called after it; raises `ValueError` otherwise.
 
     Args:
       name: The name.
       longest: How many bytes it may have in UTF-8.
     """
-    size = len(name.encode())
-    if size > longest:
-        raise ValueError(f"must have at most {longest} bytes: it becomes part of file names (found {size}).")
-    if "/" in name or "\\" in name:
-        raise ValueError(f"must not contain a slash: it becomes part of file names (found {name!r}).")
+    checked_name(name, longest)
     if "embedding" in name:
         raise ValueError(
             f"must not contain 'embedding', which marks exported embedding models (found {name!r})."
@@ -230,7 +223,7 @@ class FixedRun(ConfigModel):
 class TrainConfig(FixedRun):
     """Trains a causal transformer on preprocessed data and exports it."""
 
-    model_name: Annotated[str, Field(min_length=1), AfterValidator(checked_name), FREE]
+    model_name: Annotated[str, Field(min_length=1), AfterValidator(run_name), FREE]
     """Name of this run: the models, checkpoints and logs carry it."""
     input_columns: list[str] | None = None
     """Columns that the model sees; null takes all of the metadata."""

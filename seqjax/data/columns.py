@@ -8,8 +8,8 @@ it.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -17,10 +17,11 @@ from jaxtyping import Float, Float32, Float64, Integer, Real
 
 from seqjax.config.metadata import Statistics
 from seqjax.config.schema import ColumnKind
+from seqjax.data.lookup import OTHER, Lookup
 from seqjax.errors import DataError
 
-UNKNOWN, OTHER, FIRST_ID = 0, 1, 2
-"""The ids of a missing value and of an unseen one, and the first id of a known value."""
+UNKNOWN, FIRST_ID = 0, 2
+"""The id of a missing value, and the first one of a known value; that of an unseen one is `OTHER`."""
 
 NAMES_OF_RESERVED_IDS = ("unknown", "other")
 TEXT = "String"
@@ -42,6 +43,11 @@ class Encoding:
         """Number of classes of each categorical column, ids 0 and 1 included."""
         return {name: max(id_map.values(), default=OTHER) + 1 for name, id_map in self.id_maps.items()}
 
+    @cached_property
+    def lookups(self) -> dict[str, Lookup]:
+        """The id map of each categorical column, as values are looked up in it."""
+        return {name: Lookup(id_map) for name, id_map in self.id_maps.items()}
+
 
 def column_kind(column: pl.Series) -> ColumnKind | None:
     """The kind that a column's type gives it; None where it has none."""
@@ -49,19 +55,6 @@ def column_kind(column: pl.Series) -> ColumnKind | None:
     if dtype.is_integer() or isinstance(dtype, (pl.String, pl.Boolean, pl.Categorical, pl.Enum)):
         return "categorical"
     return "real" if isinstance(dtype, (pl.Float32, pl.Float64)) else None
-
-
-def numbers_of(id_map: Mapping[str, int]) -> Literal["whole", "decimal"] | None:
-    """The way the keys of a map are written: `whole` or `decimal` numbers; None if some are text."""
-    try:
-        if all(str(int(key)) == key for key in id_map):
-            return "whole"
-    except ValueError:
-        pass
-    try:
-        return "decimal" if all(str(float(key)) == key for key in id_map) else None
-    except ValueError:
-        return None
 
 
 def check_columns(path: Path, types: Mapping[str, str | None], kinds: Mapping[str, ColumnKind]) -> None:
@@ -94,19 +87,20 @@ def encode(features: pl.DataFrame, encoding: Encoding) -> dict[str, np.ndarray]:
     columns = {}
     for column in features:
         if column.name in encoding.id_maps:
-            columns[column.name] = encode_ids(column, encoding.id_maps[column.name])
+            columns[column.name] = encode_ids(column, encoding.lookups[column.name])
         elif column.name in encoding.statistics:
             columns[column.name] = _encode_real(column, encoding.statistics[column.name])
     return columns
 
 
-def encode_ids(column: pl.Series, id_map: Mapping[str, int]) -> Integer[np.ndarray, "N"]:
+def encode_ids(column: pl.Series, lookup: Lookup) -> Integer[np.ndarray, "N"]:
     """The id of each value: 0 for a missing one, 1 for one that the map lacks."""
-    column = plain(column)
-    dtype = id_dtype(max(id_map.values(), default=OTHER))
+    if not isinstance(column.dtype, pl.Boolean):
+        column = plain(column)
+    dtype = id_dtype(max(lookup.id_map.values(), default=OTHER))
     known = column.unique().drop_nulls()
-    ids = np.array([id_map.get(text, OTHER) for text in known.cast(pl.String).to_list()], dtype)
-    encoded = column.replace_strict(known, pl.Series(ids), default=UNKNOWN, return_dtype=pl.Series(ids).dtype)
+    ids = pl.Series(np.array(lookup.ids(known.cast(pl.String).to_list()), dtype))
+    encoded = column.replace_strict(known, ids, default=UNKNOWN, return_dtype=ids.dtype)
     return encoded.to_numpy().astype(dtype, copy=False)
 
 

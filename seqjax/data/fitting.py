@@ -12,16 +12,20 @@ from there alone; values that the file lacks become `other`. Ids may leave gaps,
 import json
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import polars as pl
+from jaxtyping import Int64
 
 from seqjax.config.base import suggestion
 from seqjax.config.metadata import Statistics
-from seqjax.config.schema import ColumnKind
+from seqjax.config.names import file_names
+from seqjax.config.schema import ColumnKind, ColumnRole
 from seqjax.data.columns import FIRST_ID, Encoding, plain
+from seqjax.data.doubts import Steps, steps, tell
 from seqjax.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -99,6 +103,7 @@ class ChunkSummary:
 
     values: dict[str, pl.DataFrame]
     moments: dict[str, Moments]
+    steps: dict[str, Steps] = field(default_factory=dict)
 
 
 class Learner:
@@ -108,8 +113,9 @@ class Learner:
         self,
         kinds: Mapping[str, ColumnKind],
         *,
-        given: Mapping[str, dict[str, int]] | None = None,
+        given: Mapping[str, Mapping[str, int]] | None = None,
         max_categories: Mapping[str, int] | None = None,
+        decided: Collection[str] = (),
     ) -> None:
         """Nothing learnt yet.
 
@@ -117,6 +123,7 @@ class Learner:
           kinds: The columns.
           given: Maps of columns about which nothing is to be learnt.
           max_categories: How many values of a column get an id of their own; the rest become `other`.
+          decided: Columns that the user says are categorical.
         """
         self._kinds = dict(kinds)
         self._given = dict(given or {})
@@ -127,21 +134,39 @@ class Learner:
             if kind == "categorical" and name not in self._given
         }
         self._moments = {name: Moments() for name, kind in self._kinds.items() if kind == "real"}
+        self._doubted = [name for name in self._values if name not in {*self._most, *decided}]
+        self._steps: dict[str, Steps] = {}
 
-    def look(self, features: pl.DataFrame) -> ChunkSummary:
-        """Summarises a chunk; changes nothing, so that several may run at once."""
+    def look(self, features: pl.DataFrame, sequence_id: Int64[np.ndarray, "N"] | None = None) -> ChunkSummary:
+        """Summarises a chunk; changes nothing, so that several may run at once.
+
+        Args:
+          features: The rows.
+          sequence_id: The sequence of each, where doubts about categories are wanted.
+        """
         values = {}
         for name, known in self._values.items():
             column = plain(features[name]).drop_nulls().alias(VALUE)
             values[name] = column.value_counts(name=COUNT) if known.counted else column.unique().to_frame()
-        return ChunkSummary(values, {name: moments(features[name]) for name in self._moments})
+        real = {name: moments(features[name]) for name, kind in self._kinds.items() if kind == "real"}
+        if sequence_id is None:
+            return ChunkSummary(values, real)
+        doubted = [features[name] for name in self._doubted]
+        whole = {
+            column.name: moments(column.cast(pl.Float64)) for column in doubted if column.dtype.is_integer()
+        }
+        return ChunkSummary(
+            values, real | whole, {column.name: steps(column, sequence_id) for column in doubted}
+        )
 
     def add(self, summary: ChunkSummary) -> None:
         """Learns from a chunk."""
         for name, values in summary.values.items():
             self._values[name].add(values)
         for name, further in summary.moments.items():
-            self._moments[name] = self._moments[name].plus(further)
+            self._moments[name] = self._moments.get(name, Moments()).plus(further)
+        for name, more in summary.steps.items():
+            self._steps[name] = self._steps.get(name, Steps()).plus(more)
 
     def encoding(self) -> Encoding:
         """The result, columns in the order in which they were named."""
@@ -150,9 +175,12 @@ class Learner:
             if kind == "real":
                 statistics[name] = _statistics(name, self._moments[name])
             elif name in self._given:
-                id_maps[name] = self._given[name]
+                id_maps[name] = dict(self._given[name])
             else:
                 id_maps[name] = self._id_map(name)
+                if name in self._steps:
+                    std = self._moments[name].std if name in self._moments else None
+                    tell(name, len(id_maps[name]), self._steps[name], std)
         return Encoding(id_maps, statistics)
 
     def _id_map(self, name: str) -> dict[str, int]:
@@ -220,36 +248,39 @@ def _number(statistic: object) -> float:
 
 
 def precomputed_maps(
-    folder: Path, kinds: Mapping[str, ColumnKind], required: Sequence[str] | None
+    folder: Path, columns: Sequence[str], roles: Mapping[str, ColumnRole], required: Sequence[str] | None
 ) -> dict[str, dict[str, int]]:
     """Reads the id maps of a folder that belong to a column.
 
     Args:
       folder: Holds [COLUMN].json; need not exist.
-      kinds: The feature columns.
+      columns: The feature columns.
+      roles: What the user says of columns.
       required: Columns that must have a map.
 
     Raises:
       DataError: A file is no id map, a required one is missing, or a map belongs to a real column.
     """
-    files = {file.stem: file for file in sorted(folder.glob("*.json"))}
+    column_of = {part: name for name, part in file_names(columns).items()}
+    files = {column_of.get(file.stem, file.stem): file for file in sorted(folder.glob("*.json"))}
     for name in required or ():
-        if name not in kinds:
-            known = suggestion(name, list(kinds))
+        if name not in columns:
+            known = suggestion(name, list(columns))
             raise DataError(f"use_precomputed_maps: no column {name!r} is read. {known}")
         if name not in files:
+            place = folder / f"{file_names(columns)[name]}.json"
             raise DataError(
-                f"use_precomputed_maps names {name!r}, but {folder / name}.json does not exist. "
+                f"use_precomputed_maps names {name!r}, but {place} does not exist. "
                 'Create it, as {"value": 2, ...}, or take the column out of the list.'
             )
     maps = {}
     for name, file in files.items():
-        if name not in kinds:
+        if name not in columns:
             logger.info("%s is not used: no column %r is read.", file, name)
             continue
-        if kinds[name] == "real":
+        if roles.get(name) == "real":
             raise DataError(
-                f"{file} maps {name!r}, a real column. Remove the file, or write the column as text."
+                f"{file} maps {name!r}, a real column (column_roles). Remove the file, or the role."
             )
         maps[name] = read_id_map(file)
         logger.info("Column %r takes its ids from %s.", name, file)

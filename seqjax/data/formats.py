@@ -148,8 +148,10 @@ def _grouped(blocks: Iterable[Windows]) -> Iterator[Windows]:
 
 def format_of(path: Path) -> str | None:
     """The format of preprocessed data, as far as its name or its folder shows it."""
+    suffix = Path(path.name.lower().removesuffix(".gz")).suffix
+    suffix = ".csv" if suffix in (".tsv", ".txt") else suffix
     for name, row in FORMATS.items():
-        if (row.suffix and path.suffix == row.suffix) or (row.marker and (path / row.marker).is_file()):
+        if (row.suffix and suffix == row.suffix) or (row.marker and (path / row.marker).is_file()):
             return name
     return None
 

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Bool, Float64, Int64
 
 from seqjax.config.schema import ColumnKind, TableFormat
+from seqjax.data.cells import Reading
 from seqjax.data.columns import check_columns
 from seqjax.data.sorting import bucket_begins, chunks, into_buckets, stored
 from seqjax.data.staging import staged
@@ -139,7 +140,11 @@ def _typed_files(path: Path, table_format: TableFormat, folder: Path) -> TableFi
             )
     if len(set(header)) < len(header):
         _slots(path, header)
-    return staged(files, header, folder, texts=["inputCol"]) if isinstance(files, CsvFiles) else files
+    if not isinstance(files, CsvFiles):
+        return files
+    # NaN is a missing value of a column, and an empty cell is padding.
+    numbers, names = Reading("key", missing=frozenset([""])), Reading("text", missing=frozenset())
+    return staged(files, dict.fromkeys(header, numbers) | {"inputCol": names}, folder)
 
 
 def _parquet_files(path: Path) -> list[Path]:

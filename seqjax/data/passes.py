@@ -9,6 +9,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, islice
 from typing import TypeAlias, TypeVar
 
@@ -155,12 +156,7 @@ def survey(
     learning, sizes, n_rows, own = learner(first[1]), _Sizes(config), 0, []
     missing: Counter[str] = Counter()
 
-    def look(item: tuple[Pieces, Table]) -> _Looked:
-        pieces, table = item
-        cuts = np.clip(splitting.cuts(pieces), 0, pieces.slices.length[:, None])
-        chosen = table.features[parts(pieces, cuts)[0].rows()] if config.fit_on == "train" else table.features
-        return pieces, cuts, learning.look(chosen), table.features.null_count().row(0, named=True)
-
+    look = partial(_look, config=config, splitting=splitting, learning=learning)
     for pieces, cuts, chunk, nulls in in_threads(look, chain([first], pieces_and_tables), threads):
         learning.add(chunk)
         missing.update(nulls)
@@ -194,6 +190,17 @@ def _types_of(table: Table) -> tuple[dict[str, str], dict[str, str]]:
         if kind == "categorical":
             stored[name], values[name] = "Int64", type_
     return stored, values
+
+
+def _look(
+    item: tuple[Pieces, Table], *, config: PreprocessConfig, splitting: Splitting, learning: Learner
+) -> tuple[Pieces, Int64[np.ndarray, "S borders"], ChunkSummary, _Nulls]:
+    """Cuts some rows into splits, and summarises those that are learnt from."""
+    pieces, table = item
+    cuts = np.clip(splitting.cuts(pieces), 0, pieces.slices.length[:, None])
+    rows = parts(pieces, cuts)[0].rows() if config.fit_on == "train" else slice(None)
+    chunk = learning.look(table.features[rows], table.sequence_id[rows])
+    return pieces, cuts, chunk, table.features.null_count().row(0, named=True)
 
 
 def history_of(config: PreprocessConfig) -> History | None:

@@ -5,8 +5,8 @@ is read (see `staging.py`), so that they never depend on how a table is cut into
 """
 
 import csv
-import gzip
 import io
+import logging
 import re
 import zlib
 from abc import ABC, abstractmethod
@@ -19,19 +19,20 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jaxtyping import Bool
 
+from seqjax.data.csv_dialect import NEWLINE, QUOTE, Dialect, decoded, dialect_of, outside_quotes
 from seqjax.errors import DataError
+
+logger = logging.getLogger(__name__)
 
 ROWS_PER_PIECE = 1 << 17
 BYTES_PER_BLOCK = 1 << 23
 """The amount of a parquet or csv file that is held at a time."""
 
-NEWLINE, QUOTE, COMMA = b"\n", b'"', b","
-STRAY_QUOTE = re.compile(rb'[^,"\r\n]"[^,"\r\n]')
-BYTE_ORDER_MARK, GZIP = b"\xef\xbb\xbf", b"\x1f\x8b"
-DAMAGED = (OSError, EOFError, zlib.error)
-"""Errors of reading a csv file; the latter two, if it is gzipped."""
+DAMAGED = (OSError, EOFError, zlib.error, UnicodeError)
+"""Errors of reading a csv file: if it is gzipped, and if it is no UTF-8, too."""
+PANDAS_INDEX = re.compile(r"__index_level_[0-9]+__")
+"""The names under which pandas writes an index without a name."""
 REFUSED = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
 """Errors of polars over csv that it cannot parse; it panics over some ends of files."""
 LONGEST_RECORD = 1 << 26
@@ -57,7 +58,14 @@ class TableFiles(ABC):
 
     def __init__(self, files: Sequence[Path], headers: Iterable[list[str]]) -> None:
         self.files = list(files)
-        self.headers = list(headers)
+        self.headers: list[list[str]] = []
+        passed_over: dict[str, None] = {}
+        for header in headers:
+            indices = dict.fromkeys(filter(PANDAS_INDEX.fullmatch, header))
+            self.headers.append([name for name in header if name not in indices])
+            passed_over |= indices
+        if passed_over:
+            logger.info("Passed over %s: an index that pandas wrote.", ", ".join(passed_over))
 
     @abstractmethod
     def pieces(self, columns: Sequence[str]) -> Iterator[Piece]:
@@ -130,21 +138,22 @@ class ParquetFiles(TableFiles):
 
 
 class CsvFiles(TableFiles):
-    """Comma-separated values with a header, as text; an empty cell is missing, and "" a text."""
+    """csv with a header, as text."""
 
     def __init__(self, files: Sequence[Path]) -> None:
-        super().__init__(files, map(_csv_header, files))
+        self._forms = [_form(file) for file in files]
+        super().__init__(files, [header for header, _ in self._forms])
 
     def pieces(self, columns: Sequence[str]) -> Iterator[Piece]:
         """Reads the rows; as `TableFiles.pieces`."""
-        for file, header in zip(self.files, self.headers, strict=True):
+        for file, (header, dialect) in zip(self.files, self._forms, strict=True):
             row = 0
             try:
-                for number, block in enumerate(_blocks(file)):
+                for number, block in enumerate(_blocks(file, dialect)):
                     rows = block[_end_of_first_record(block) :] if number == 0 else block
                     if not rows:
                         continue
-                    piece = Piece(file, row, _parsed(rows, header, columns, (file, row)))
+                    piece = Piece(file, row, _parsed(rows, header, columns, dialect.separator, (file, row)))
                     yield piece
                     row += len(piece.frame)
             except DAMAGED as error:
@@ -158,25 +167,32 @@ def _parquet_header(file: Path) -> list[str]:
         raise unreadable(file, "parquet", error) from error
 
 
-def _csv_header(file: Path) -> list[str]:
+def _form(file: Path) -> tuple[list[str], Dialect]:
+    """The header of a csv file, and its dialect."""
     try:
-        block = next(_blocks(file), b"")
+        dialect = dialect_of(file)
+        block = next(_blocks(file, dialect), b"")
         line = block[: _end_of_first_record(block)]
-        names = pl.read_csv(line, has_header=False, infer_schema=False).row(0)
+        names = pl.read_csv(line, has_header=False, infer_schema=False, separator=dialect.separator).row(0)
     except (*DAMAGED, *REFUSED) as error:
         raise unreadable(file, "csv", error) from error
     if b"\0" in line:  # Arrow cannot name a column so.
         raise unreadable(file, "csv", ValueError("the header holds a zero byte"))
-    return [name or "" for name in names]
+    if dialect not in (Dialect(), Dialect("utf-8-sig")):
+        logger.info("%s is read as %s.", file, dialect)
+    return [name or "" for name in names], dialect
 
 
-def _parsed(block: bytes, header: list[str], columns: Sequence[str], place: tuple[Path, int]) -> pl.DataFrame:
+def _parsed(
+    block: bytes, header: list[str], columns: Sequence[str], separator: str, place: tuple[Path, int]
+) -> pl.DataFrame:
     """The cells of whole records, as text.
 
     Args:
       block: The records, without a header.
       header: The names of all columns.
       columns: The columns to return.
+      separator: What separates cells.
       place: The file, and how many of its rows come before.
     """
     # Columns are known by number, since names may be missing, and a row of more cells is a mistake.
@@ -184,33 +200,26 @@ def _parsed(block: bytes, header: list[str], columns: Sequence[str], place: tupl
     chosen = [str(header.index(name)) for name in columns]
     try:
         frame = pl.read_csv(
-            ",".join(numbers).encode() + NEWLINE + block,
+            separator.join(numbers).encode() + NEWLINE + block,
             columns=chosen,
             schema=dict.fromkeys(numbers, pl.String()),
+            separator=separator,
         ).select(chosen)
     except REFUSED as refused:
-        _check_quotes(block, *place)
-        _check_cells(block, header, *place)
+        _check_quotes(block, separator, *place)
+        _check_cells(block, header, separator, *place)
         raise unreadable(place[0], "csv", refused) from refused
     # Polars fills up rows that are too short, which a file that was cut off ends with.
-    if np.count_nonzero(_outside_quotes(block, COMMA)) != len(frame) * (len(header) - 1):
-        _check_cells(block, header, *place)
+    if np.count_nonzero(outside_quotes(block, separator.encode())) != len(frame) * (len(header) - 1):
+        _check_cells(block, header, separator, *place)
     frame.columns = list(columns)
     return frame
 
 
-def _outside_quotes(data: bytes, character: bytes) -> Bool[np.ndarray, "N"]:
-    """Tells of each byte if it is a character outside quotes, which has an even number of them before it."""
-    characters = np.frombuffer(data, np.uint8)
-    hits = characters == ord(character)
-    if QUOTE in data:
-        hits &= ~np.logical_xor.accumulate(characters == ord(QUOTE))
-    return hits
-
-
-def _check_quotes(block: bytes, file: Path, first_row: int) -> None:
+def _check_quotes(block: bytes, separator: str, file: Path, first_row: int) -> None:
     """Raises a `DataError` for the first quote inside a text, neither at an end of it nor doubled."""
-    quote = STRAY_QUOTE.search(block)
+    other = rb'[^%b"\r\n]' % re.escape(separator).encode()
+    quote = re.search(other + QUOTE + other, block)
     if quote:
         row = first_row + 1 + block.count(NEWLINE, 0, quote.start())
         around = block[max(quote.start() - 20, 0) : quote.end() + 20].decode(errors="replace")
@@ -220,11 +229,11 @@ def _check_quotes(block: bytes, file: Path, first_row: int) -> None:
         )
 
 
-def _check_cells(block: bytes, header: list[str], file: Path, first_row: int) -> None:
+def _check_cells(block: bytes, header: list[str], separator: str, file: Path, first_row: int) -> None:
     """Raises a `DataError` for the first row that has more or fewer cells than the header, if one has."""
     text = io.TextIOWrapper(io.BytesIO(block), encoding="utf-8", errors="replace", newline="")
     try:
-        rows = enumerate(csv.reader(text), start=first_row + 1)
+        rows = enumerate(csv.reader(text, delimiter=separator), start=first_row + 1)
         row, cells = next((item for item in rows if len(item[1]) != len(header)), (0, header))
     except csv.Error:
         return  # Its reader knows limits that polars does not; then polars decides.
@@ -233,49 +242,38 @@ def _check_cells(block: bytes, header: list[str], file: Path, first_row: int) ->
     if cells is not header:
         raise DataError(
             f"{file}: row {row} has {len(cells)} cells, and the header has {len(header)}. It begins with "
-            f"{','.join(cells)[:60]!r}. Correct the row: a text with a comma needs quotes around it, and "
-            "quotes must be closed."
+            f"{separator.join(cells)[:60]!r}. Correct the row: a text with {separator!r} in it needs quotes "
+            "around it, and quotes must be closed."
         )
 
 
-def _blocks(file: Path) -> Iterator[bytes]:
+def _blocks(file: Path, dialect: Dialect) -> Iterator[bytes]:
     """The content of a csv file in blocks of whole records, without blank lines at its end."""
-    with _opened(file) as source:
-        rest = b""
-        while data := source.read(BYTES_PER_BLOCK):
-            rest += data
-            newline = rest.rfind(NEWLINE)
-            if rest.count(QUOTE, 0, max(newline, 0)) % 2:  # It is part of a text.
-                newline = int(np.flatnonzero(_outside_quotes(rest, NEWLINE)).max(initial=-1))
-            records = rest[: newline + 1].rstrip(b"\r\n")
-            if records:
-                # Blank lines wait for what follows them: at the end of the file, nothing does.
-                end = rest.index(NEWLINE, len(records)) + 1
-                yield rest[:end]
-                rest = rest[end:]
-            if len(rest) > LONGEST_RECORD:
-                raise DataError(
-                    f"{file} cannot be read as csv: a row does not end within {LONGEST_RECORD >> 20} MB, so "
-                    f"probably a quote is opened and not closed. It begins with {rest[:60]!r}. Close the "
-                    'quote, or write quotes within a text twice ("").'
-                )
-        if records := rest.rstrip(b"\r\n"):
-            yield records + NEWLINE
-
-
-def _opened(file: Path) -> io.BufferedIOBase:
-    source = file.open("rb")
-    start = source.read(3)
-    if start[:2] == GZIP:
-        source.close()
-        return gzip.open(file, "rb")
-    source.seek(3 if start == BYTE_ORDER_MARK else 0)
-    return source
+    rest = b""
+    for data in decoded(file, dialect, BYTES_PER_BLOCK):
+        rest += data
+        newline = rest.rfind(NEWLINE)
+        if rest.count(QUOTE, 0, max(newline, 0)) % 2:  # It is part of a text.
+            newline = int(np.flatnonzero(outside_quotes(rest, NEWLINE)).max(initial=-1))
+        records = rest[: newline + 1].rstrip(b"\r\n")
+        if records:
+            # Blank lines wait for what follows them: at the end of the file, nothing does.
+            end = rest.index(NEWLINE, len(records)) + 1
+            yield rest[:end]
+            rest = rest[end:]
+        if len(rest) > LONGEST_RECORD:
+            raise DataError(
+                f"{file} cannot be read as csv: a row does not end within {LONGEST_RECORD >> 20} MB, so "
+                f"probably a quote is opened and not closed. It begins with {rest[:60]!r}. Close the "
+                'quote, or write quotes within a text twice ("").'
+            )
+    if records := rest.rstrip(b"\r\n"):
+        yield records + NEWLINE
 
 
 def _end_of_first_record(data: bytes) -> int:
     """The end of the first record, or of the data where it holds no whole one."""
-    newlines = np.flatnonzero(_outside_quotes(data, NEWLINE))
+    newlines = np.flatnonzero(outside_quotes(data, NEWLINE))
     return int(newlines[0]) + 1 if len(newlines) else len(data)
 
 

@@ -6,8 +6,10 @@ from 1, the header not counted. `TableReader` streams a table in file order; `so
 order of (sequenceId, itemPosition), on which every later step relies.
 """
 
+import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,14 +17,19 @@ import polars as pl
 from jaxtyping import Int16, Int64
 
 from seqjax.config.base import suggestion
-from seqjax.config.schema import ColumnKind, MissingReal, TableFormat
-from seqjax.data.columns import column_kind, numbers_of
+from seqjax.config.schema import ColumnKind, ColumnRole, DecimalMark, MissingReal, TableFormat, kind_of_role
+from seqjax.data.cells import Reading, numbers_in, reading, without
+from seqjax.data.columns import column_kind
 from seqjax.data.staging import staged
 from seqjax.data.table_files import CsvFiles, ParquetFiles, Piece, TableFiles, first_rows
 from seqjax.errors import DataError
 
+logger = logging.getLogger(__name__)
+
 SEQUENCE_ID, ITEM_POSITION = "sequenceId", "itemPosition"
 KEYS = (SEQUENCE_ID, ITEM_POSITION)
+MOST_NAMED = 8
+"""Files that a message names."""
 SPLIT = "split of the sequenceId and itemPosition"
 """The name of the column of splits, which no feature has."""
 
@@ -89,10 +96,16 @@ class Selection:
     """The key that chooses them, for messages."""
     max_rows: int | None = None
     """Use only so many rows, the first in file order; None or 0 uses all."""
-    roles: Mapping[str, ColumnKind] = field(default_factory=dict)
-    """Columns to take as another kind than their type gives."""
+    roles: Mapping[str, ColumnRole] = field(default_factory=dict)
+    """Columns to take as another kind than their type gives, or as text."""
     roles_from: str = "column_roles"
     """The key that says `roles`, for messages."""
+    id_maps: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """Maps that are known beforehand: their columns are categorical, whatever the cells are like."""
+    missing_values: Sequence[str] = ()
+    """Values that mean a missing one, besides the usual ones."""
+    decimal: DecimalMark = "."
+    """Of csv: what stands before the decimals of a number."""
     missing_real: MissingReal = "error"
     """The treatment of empty cells and NaN in real columns: refused, or missing in the result."""
     cut_offs: CutOffs | None = None
@@ -107,26 +120,38 @@ class TableReader:
     """A table as a stream of checked pieces."""
 
     def __init__(self, files: TableFiles, chosen: Selection | None = None) -> None:
-        self._chosen = chosen or Selection()
-        self.roles = self._chosen.roles
+        self.chosen = chosen or Selection()
+        self.roles: dict[str, ColumnKind] = dict.fromkeys(self.chosen.id_maps, "categorical")
+        self.roles |= {name: kind_of_role(role) for name, role in self.chosen.roles.items()}
         self.files = files
-        self._features = _feature_columns(self.files, self._chosen)
-        cut_offs = [] if self._chosen.cut_offs is None else [self._chosen.cut_offs.column]
+        self._features = _feature_columns(self.files, self.chosen)
+        cut_offs = [] if self.chosen.cut_offs is None else [self.chosen.cut_offs.column]
         self._columns = list(dict.fromkeys([*KEYS, *self._features, *cut_offs]))
+        self._readings = {name: self._reading(name) for name in self._columns}
 
-    def typed(self, folder: Path, id_maps: Mapping[str, Mapping[str, int]]) -> "TableReader":
-        """The same table with types.
+    @property
+    def features(self) -> list[str]:
+        """The names of the feature columns."""
+        return list(self._features)
 
-        Args:
-          folder: Where csv gets them (see `staged`).
-          id_maps: The known maps of columns; those of text make their columns text.
-        """
+    def typed(self, folder: Path) -> "TableReader":
+        """The same table with types; csv gets them in a folder (see `staged`)."""
         if not isinstance(self.files, CsvFiles):
             return self
-        # By its cells alone, "01" would be a number.
-        texts = [name for name, id_map in id_maps.items() if numbers_of(id_map) is None]
-        files = staged(self.files, self._columns, folder, texts=texts, max_rows=self._chosen.max_rows or None)
-        return TableReader(files, self._chosen)
+        files = staged(self.files, self._readings, folder, max_rows=self.chosen.max_rows or None)
+        return TableReader(files, self.chosen)
+
+    def _reading(self, name: str) -> Reading:
+        """The knowledge of a column before its cells are read."""
+        if name not in self._features:
+            return reading("key" if name in KEYS else "categorical", decimal=self.chosen.decimal)
+        chosen = self.chosen
+        return reading(
+            chosen.roles.get(name, "guess"),
+            further=chosen.missing_values,
+            decimal=chosen.decimal,
+            known=chosen.id_maps.get(name),
+        )
 
     def pieces(self, *, keys_only: bool = False) -> Iterator[Piece]:
         """Reads the rows in the order of the files, checked, as `Table.frame` has them; csv must be `typed`.
@@ -140,7 +165,7 @@ class TableReader:
         pieces = self.files.pieces(KEYS if keys_only else self._columns)
         n_rows = 0
         wrong_type: _WrongType | None = None
-        for piece in first_rows(pieces, self._chosen.max_rows or None):
+        for piece in first_rows(pieces, self.chosen.max_rows or None):
             n_rows += len(piece.frame)
             try:
                 checked = self._checked(piece, keys_only=keys_only)
@@ -159,28 +184,64 @@ class TableReader:
     def _checked(self, piece: Piece, *, keys_only: bool) -> Piece:
         columns = [_checked_key(piece, piece.frame[name]) for name in KEYS]
         if not keys_only:
-            if self._chosen.cut_offs is not None:
-                columns.append(_splits(piece, self._chosen.cut_offs))
-            columns += [_checked_feature(piece, piece.frame[name], self._chosen) for name in self._features]
+            if self.chosen.cut_offs is not None:
+                columns.append(_splits(piece, self.chosen.cut_offs))
+            columns += [
+                _checked_feature(piece, piece.frame[name], self.chosen, self._readings[name])
+                for name in self._features
+            ]
         return Piece(piece.file, piece.first_row, pl.DataFrame(columns))
 
 
 def open_files(path: Path, read_format: TableFormat) -> TableFiles:
-    """The files of a table: `path` itself, or those of that format in the folder `path`, nested ones too.
-
-    Hidden files and folders, such as those that editors leave, are passed over.
-    """
+    """The files of a table: `path` itself, or those of that format in the folder `path`, nested ones too."""
     if not path.exists():
         raise DataError(
             f"{path} does not exist. data_path must be a {read_format} file, or a folder of them."
         )
-    files = [path]
-    if not path.is_file():
-        files = sorted(file for file in path.rglob(f"*.{read_format}") if file.is_file())
-        files = [file for file in files if not any(part[0] == "." for part in file.relative_to(path).parts)]
-    if not files:
-        raise DataError(f"{path} holds no .{read_format} file. Check data_path and read_format.")
+    files = [path] if path.is_file() else _members(path, read_format)
     return CsvFiles(files) if read_format == "csv" else ParquetFiles(files)
+
+
+def _members(folder: Path, read_format: TableFormat) -> list[Path]:
+    """The files of a format in a folder, those in linked folders too, in the order of their paths.
+
+    Each is taken once, however many links lead to it. Hidden files and folders, such as those that editors
+    leave, are passed over; what else is left out is logged.
+    """
+    endings = (".csv", ".csv.gz") if read_format == "csv" else (".parquet",)
+    files, others, known = [], [], set()
+    for file in sorted(_walk(folder)):
+        if file.name.lower().endswith(endings) and file.is_file() and file.resolve() not in known:
+            known.add(file.resolve())
+            files.append(file)
+        else:
+            others.append(str(file.relative_to(folder)))
+    if not files:
+        found = f" (found: {', '.join(others[:MOST_NAMED])})" if others else ""
+        raise DataError(f"{folder} holds no {endings[0]} file{found}. Check data_path and read_format.")
+    if others:
+        more = "" if len(others) <= MOST_NAMED else f" and {len(others) - MOST_NAMED} more"
+        logger.warning(
+            "%s: left out, since they are no %s files or were read before: %s%s.",
+            folder,
+            " or ".join(endings),
+            ", ".join(others[:MOST_NAMED]),
+            more,
+        )
+    return files
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """The files in a folder and the folders in it, each folder once."""
+    known: set[Path] = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        if Path(place).resolve() in known:
+            folders.clear()
+            continue
+        known.add(Path(place).resolve())
+        folders[:] = sorted(name for name in folders if name[0] != ".")
+        yield from (Path(place, name) for name in names if name[0] != ".")
 
 
 def _feature_columns(table: TableFiles, chosen: Selection) -> list[str]:
@@ -228,11 +289,11 @@ def _feature_columns(table: TableFiles, chosen: Selection) -> list[str]:
 def _check_names(file: Path, header: list[str]) -> None:
     for name in KEYS:
         if name not in header:
-            separator = next((mark for mark in ";\t|" if len(header) == 1 and mark in header[0]), None)
-            remedy = f"Its cells seem to be separated by {separator!r}; write them with commas."
+            blanks = name in map(str.strip, header)
+            remedy = "remove the blanks around names" if blanks else "rename your columns"
             raise DataError(
                 f"{file} has no column {name!r} (columns: {', '.join(header)}). A table needs {SEQUENCE_ID} "
-                f"and {ITEM_POSITION}{': rename your columns.' if separator is None else f'. {remedy}'}"
+                f"and {ITEM_POSITION}: {remedy}."
             )
     twice = [name for name in header if name and header.count(name) == max(map(header.count, header)) > 1]
     if twice:
@@ -264,11 +325,11 @@ def _checked_key(piece: Piece, column: pl.Series) -> pl.Series:
     return numbers
 
 
-def _checked_feature(piece: Piece, column: pl.Series, chosen: Selection) -> pl.Series:
+def _checked_feature(piece: Piece, column: pl.Series, chosen: Selection, how: Reading) -> pl.Series:
     """A feature column as its kind needs it: real columns are floats, missing only where they may be."""
-    role = chosen.roles.get(column.name)
+    role = chosen.roles.get(column.name) or ("categorical" if column.name in chosen.id_maps else None)
     if role is not None and isinstance(column.dtype, pl.Null):
-        column = column.cast(pl.String if role == "categorical" else pl.Float64)
+        column = column.cast(pl.Float64 if role == "real" else pl.String)
     if role == "categorical" and column.dtype == pl.Date:
         return column
     by_type = column_kind(column)
@@ -279,17 +340,34 @@ def _checked_feature(piece: Piece, column: pl.Series, chosen: Selection) -> pl.S
             f"(text, booleans, integers) nor real (floats). Convert it, {as_dates}or leave it out of "
             f"{chosen.columns_from}."
         )
-    if (role or by_type) == "categorical":
-        if by_type == "real":
-            # Zero has one sign as a category, and NaN is no value.
-            return column.set(column == 0, 0.0).fill_nan(None)
-        return column.cast(pl.String) if isinstance(column.dtype, (pl.Categorical, pl.Enum)) else column
-    if not (column.dtype.is_numeric() or isinstance(column.dtype, pl.Boolean)):
-        raise DataError(
-            f"{piece.file}: column {column.name!r} is of type {column.dtype}{_no_number(piece, column)}, but "
-            f"{chosen.roles_from} says real. Only numbers can be real."
+    if isinstance(column.dtype, (pl.Categorical, pl.Enum)):
+        column = column.cast(pl.String)
+    if chosen.missing_values:
+        column = without(
+            column, replace(how, missing=frozenset(chosen.missing_values).difference(how.known or ()))
         )
-    column = column if by_type == "real" else column.cast(pl.Float64)
+    if (role or by_type) == "real":
+        return _checked_real(piece, column, chosen, how)
+    if by_type == "real":
+        # Zero has one sign as a category, and NaN is no value.
+        column = column.set(column == 0, 0.0).fill_nan(None)
+    return column.cast(pl.String) if role == "text" else column
+
+
+def _checked_real(piece: Piece, column: pl.Series, chosen: Selection, how: Reading) -> pl.Series:
+    """A real column, in the float type that it has if it has one."""
+    if isinstance(column.dtype, pl.String):
+        numbers, others = numbers_in(column, how)
+        if others.any():
+            row = _first(others)
+            raise DataError(
+                f"{piece.file}: column {column.name!r} is of type String (row {piece.first_row + row + 1} "
+                f"holds {column[row]!r}), but {chosen.roles_from} says real. Only numbers can be real, "
+                f"written like {'-1234.5' if how.decimal == '.' else '-1234,5'}. If such a cell means a "
+                f"missing value, say missing_values: [{column[row]!r}]."
+            )
+        column = numbers
+    column = column if column.dtype.is_float() else column.cast(pl.Float64)
     fine = column.is_finite().fill_null(value=False)
     if chosen.missing_real != "error":
         column = column.fill_nan(None)
@@ -299,19 +377,10 @@ def _checked_feature(piece: Piece, column: pl.Series, chosen: Selection) -> pl.S
         content = "is empty" if column[row] is None else f"holds {column[row]}"
         raise DataError(
             f"{_place(piece, column, row)} {content}; a real column needs a finite number in every row. Fill "
-            f"or drop these rows, leave the column out of {chosen.columns_from}, or (for empty cells and "
-            "NaN) set missing_real: mean (or mask)."
+            f"or drop these rows, leave the column out of {chosen.columns_from}, or (for empty cells, NaN "
+            "and whatever else means a missing value) set missing_real: mean (or mask)."
         )
     return column
-
-
-def _no_number(piece: Piece, column: pl.Series) -> str:
-    """The first cell of text that is no number, to go on in a message."""
-    if not isinstance(column.dtype, pl.String):
-        return ""
-    other = column.is_not_null() & column.cast(pl.Float64, strict=False).is_null()
-    row = _first(other) if other.any() else None
-    return "" if row is None else f" (row {piece.first_row + row + 1} holds {column[row]!r})"
 
 
 def _splits(piece: Piece, cut_offs: CutOffs) -> pl.Series:

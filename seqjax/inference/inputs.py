@@ -20,7 +20,6 @@ from tempfile import TemporaryDirectory
 from typing import TypeAlias, cast, get_args
 
 import numpy as np
-import polars as pl
 from jaxtyping import Int64
 
 from seqjax.artifacts.card import ModelCard
@@ -30,8 +29,8 @@ from seqjax.config.infer import InferConfig
 from seqjax.config.load import resolve_path, resolve_split
 from seqjax.config.metadata import Metadata
 from seqjax.config.resolve import load_metadata
-from seqjax.config.schema import ColumnKind, MissingReal, TableFormat
-from seqjax.data.columns import OTHER, Encoding, encode, numbers_of
+from seqjax.config.schema import ColumnKind, ColumnRole, DecimalMark, MissingReal, TableFormat
+from seqjax.data.columns import OTHER, Encoding, encode
 from seqjax.data.formats import FORMATS, format_of, window_blocks
 from seqjax.data.long_format import Padding
 from seqjax.data.sorting import OrderedRows
@@ -120,9 +119,15 @@ def source_of(
     if read_format in get_args(TableFormat) and path.exists():
         files = open_files(path, cast(TableFormat, read_format))
         if is_raw(files.headers[0]):
-            stride = config.stride or default_stride
-            missing = config.missing_real
-            with raw_source(files, card, columns=columns, stride=stride, missing_real=missing) as source:
+            with raw_source(
+                files,
+                card,
+                columns=columns,
+                stride=config.stride or default_stride,
+                missing_real=config.missing_real,
+                missing_values=config.missing_values,
+                decimal=config.decimal,
+            ) as source:
                 yield source
             return
         _check_preprocessed(path, files.headers[0])
@@ -141,11 +146,10 @@ def _check_preprocessed(path: Path, header: Sequence[str]) -> None:
     if LONG_FORMAT in header:
         return
     missing = [f"{key!r} ({suggestion(key, header)})" for key in KEYS if key not in header]
-    separated = len(header) == 1 and any(mark in header[0] for mark in ";\t|")
     raise DataError(
         f"{path} is neither a raw table, which has the columns {' and '.join(KEYS)}, nor one that preprocess "
         f"wrote, which has {LONG_FORMAT}. "
-        + ("Separate its columns by commas." if separated else f"It lacks {' and '.join(missing)}")
+        f"It lacks {' and '.join(missing)}"
     )
 
 
@@ -254,6 +258,8 @@ def raw_source(
     columns: Sequence[str] | None = None,
     stride: int | None = None,
     missing_real: MissingReal | None = None,
+    missing_values: Sequence[str] | None = None,
+    decimal: DecimalMark | None = None,
 ) -> Iterator[Source]:
     """The windows of a raw table, which is checked as a whole.
 
@@ -263,6 +269,8 @@ def raw_source(
       columns: The columns to read; None reads the model's inputs.
       stride: The step between the ends of the windows of a sequence; None gives its newest window alone.
       missing_real: Meaning of an empty cell of a real column; None is that of the model's own data.
+      missing_values: Values that mean a missing one, besides the usual ones; None are those of that data.
+      decimal: Of csv: what stands before the decimals of a number; None is that of the model's own data.
 
     Yields:
       The windows, in the order of sequenceId and itemPosition; readable until the block ends.
@@ -271,17 +279,21 @@ def raw_source(
       DataError: The table cannot be used; the message names file, column, row and value, and what to do.
     """
     names = list(columns or card.column_schema.inputs)
-    kinds = card.column_schema.columns
+    encoding = _encoding(card, names)
+    roles: dict[str, ColumnRole] = {name: card.column_schema.columns[name] for name in names}
+    roles |= {name: "text" for name, role in card.column_roles.items() if role == "text" and name in roles}
     chosen = Selection(
         names,
         columns_from="the model's columns",
-        roles={name: kinds[name] for name in names},
+        roles=roles,
         roles_from="the model",
+        id_maps=encoding.id_maps,
         missing_real=missing_real or card.missing_real,
+        missing_values=card.missing_values if missing_values is None else missing_values,
+        decimal=decimal or card.decimal,
     )
     with TemporaryDirectory(prefix="seqjax-") as folder:
-        encoding = _encoding(card, names)
-        reader = TableReader(files, chosen).typed(Path(folder) / "table", encoding.id_maps)
+        reader = TableReader(files, chosen).typed(Path(folder) / "table")
         table = _RawTable(OrderedRows(reader, Path(folder) / "sorted"), card, encoding, stride)
         yield Source(table.parts, total=table.survey())
 
@@ -308,7 +320,7 @@ class _RawTable:
         """The windows of some whole sequences at a time."""
         unseen = dict.fromkeys(self.encoding.id_maps, 0)
         for table in self._held or self.rows.chunks():
-            encoded = encode(_matched(table.features, self.encoding), self.encoding)
+            encoded = encode(table.features, self.encoding)
             for name in unseen:
                 unseen[name] += int(np.count_nonzero(encoded[name] == OTHER))
             windows = cut(
@@ -354,29 +366,3 @@ def _encoding(card: ModelCard, names: Sequence[str]) -> Encoding:
         {name: card.id_maps[name] for name in names if kinds[name] == "categorical"},
         {name: card.statistics[name] for name in names if kinds[name] == "real"},
     )
-
-
-def _matched(features: pl.DataFrame, encoding: Encoding) -> pl.DataFrame:
-    """Features whose categorical numbers are written as the maps have them; real columns stay as they are.
-
-    Integers become floats where a program writes a column with an empty cell, and the other way round.
-    """
-    columns = []
-    for column in features:
-        ids = encoding.id_maps.get(column.name)
-        kind = None if ids is None else numbers_of(ids)
-        if kind == "whole" and column.dtype.is_float():
-            column = _as_whole(column)
-        elif kind == "decimal" and column.dtype.is_integer():
-            column = column.cast(pl.Float64)
-        columns.append(column)
-    return pl.DataFrame(columns)
-
-
-def _as_whole(column: pl.Series) -> pl.Series:
-    """The text of floats, of whole ones as integers have it."""
-    value = pl.col(column.name)
-    # Null where no integer of 64 bits is near.
-    integer = value.cast(pl.Int64, strict=False)
-    text = pl.when(integer == value).then(integer.cast(pl.String)).otherwise(value.cast(pl.String))
-    return column.to_frame().select(text).to_series()

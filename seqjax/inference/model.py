@@ -22,7 +22,7 @@ from seqjax.artifacts.model_files import resolve_model_path
 from seqjax.config.base import validate
 from seqjax.config.infer import InferConfig
 from seqjax.config.metadata import Metadata
-from seqjax.config.schema import MissingReal, WindowFormat
+from seqjax.config.schema import DecimalMark, MissingReal, WindowFormat
 from seqjax.data.table_files import FrameFile
 from seqjax.errors import ConfigError, Problem
 from seqjax.inference.assertions import contradictions
@@ -45,6 +45,8 @@ class DataOptions(TypedDict, total=False):
     forecast_from: Literal["held_out", "latest"]
     stride: int | None
     missing_real: MissingReal | None
+    missing_values: list[str] | None
+    decimal: DecimalMark | None
     inference_batch_size: int
 
 
@@ -203,8 +205,14 @@ class Model:
 
     def _source(self, table: Table, config: InferConfig) -> AbstractContextManager[Source]:
         if isinstance(table, pl.DataFrame):
-            missing = config.missing_real
-            return raw_source(FrameFile(table), self.card, stride=config.stride, missing_real=missing)
+            return raw_source(
+                FrameFile(table),
+                self.card,
+                stride=config.stride,
+                missing_real=config.missing_real,
+                missing_values=config.missing_values,
+                decimal=config.decimal,
+            )
         if isinstance(table, str | PathLike):
             return source_of(config, metadata_of(config), Path(table), self.card)
         message = (

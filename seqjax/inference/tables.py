@@ -3,6 +3,7 @@
 Ids become the values of the table again, in its types, and standardised values become values in its units.
 """
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Literal, NamedTuple
@@ -13,6 +14,7 @@ from jaxtyping import Float, Int64
 
 from seqjax.artifacts.card import ModelCard
 from seqjax.config.infer import InferConfig
+from seqjax.config.names import Names
 from seqjax.console import progress
 from seqjax.data.columns import TEXT, class_labels, class_values, decode_ids, denormalise
 from seqjax.inference.engine import Engine
@@ -20,6 +22,8 @@ from seqjax.inference.forecast import Embeddings, Forecast, embed, forecast
 from seqjax.inference.inputs import Source
 from seqjax.inference.sample import Reader
 from seqjax.model.distributions import DISTRIBUTIONS, SamplingRule, distribution_of
+
+logger = logging.getLogger(__name__)
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 """Of the samples of real targets."""
@@ -36,6 +40,7 @@ def prediction_table(
 ) -> pl.DataFrame:
     """One row a predicted item: sequenceId, itemPosition, `sample` where there are several, then the targets.
 
+    A column that is no target is called otherwise, with an underscore behind, where a target has its name.
     Where passes with dropout were averaged, `<target>_mean` and `<target>_std` (Float64) follow each target:
     of its value in original units, or of the probability of its class.
 
@@ -51,8 +56,9 @@ def prediction_table(
         pl.Series("sequenceId", forecast.sequence_id),
         pl.Series("itemPosition", forecast.item_position),
     ]
+    names = Names([*(column.name for column in columns), *card.column_schema.targets])
     if forecast.sample is not None:
-        columns.append(pl.Series("sample", forecast.sample).replace(-1, None))
+        columns.append(pl.Series(names.free("sample"), forecast.sample).replace(-1, None))
     for name in targets:
         values = forecast.values[name]
         if card.column_schema.targets[name] == "real":
@@ -63,7 +69,7 @@ def prediction_table(
         else:
             columns.append(pl.Series(name, values, pl.Int64))
         if name in forecast.spread:
-            columns += _spread_columns(name, forecast.spread[name], card)
+            columns += _spread_columns(name, forecast.spread[name], card, names)
     return pl.DataFrame(columns)
 
 
@@ -74,12 +80,14 @@ def probability_table(forecast: Forecast, card: ModelCard, target: str) -> pl.Da
     return pl.DataFrame(shares, schema=labels_of(card, target), orient="row")
 
 
-def _spread_columns(name: str, moments: Float[np.ndarray, "R moments"], card: ModelCard) -> list[pl.Series]:
+def _spread_columns(
+    name: str, moments: Float[np.ndarray, "R moments"], card: ModelCard, names: Names
+) -> list[pl.Series]:
     mean, deviation = moments.T
     if card.column_schema.targets[name] == "real":
         mean = denormalise(mean, card.statistics[name])
         deviation = deviation * card.statistics[name].unit
-    columns = {f"{name}_mean": mean, f"{name}_std": deviation}
+    columns = {names.free(f"{name}_mean"): mean, names.free(f"{name}_std"): deviation}
     return [pl.Series(title, values.astype(np.float64)) for title, values in columns.items()]
 
 
@@ -96,12 +104,12 @@ def quantile_table(forecast: Forecast, card: ModelCard, targets: Sequence[str]) 
       `<target>_q05`, `_q25`, `_q50`, `_q75`, `_q95` (Float64) over the samples, interpolated linearly.
     """
     keys, rows = _items(forecast)
-    columns = []
+    names, columns = Names(keys.columns), []
     for name in targets:
         values = denormalise(forecast.values[name][rows], card.statistics[name])
-        columns.append(pl.Series(f"{name}_mean", values.mean(axis=1)))
+        columns.append(pl.Series(names.free(f"{name}_mean"), values.mean(axis=1)))
         for share, quantile in zip(QUANTILES, np.quantile(values, QUANTILES, axis=1), strict=True):
-            columns.append(pl.Series(f"{name}_q{share * 100:02.0f}", quantile))
+            columns.append(pl.Series(names.free(f"{name}_q{share * 100:02.0f}"), quantile))
     return keys.hstack(columns)
 
 
@@ -111,8 +119,10 @@ def frequency_table(forecast: Forecast, card: ModelCard, target: str) -> pl.Data
     classes, (items, samples) = card.column_schema.n_classes[target], rows.shape
     flat = forecast.values[target][rows] + classes * np.arange(items)[:, None]
     counts = np.bincount(flat.reshape(-1), minlength=classes * items).reshape(-1, classes)
+    names = Names(keys.columns)
+    labels = [names.free(label) for label in labels_of(card, target)]
     shares = (counts / samples).astype(np.float32)
-    return keys.hstack(pl.DataFrame(shares, schema=labels_of(card, target), orient="row"))
+    return keys.hstack(pl.DataFrame(shares, schema=labels, orient="row"))
 
 
 def _items(forecast: Forecast) -> tuple[pl.DataFrame, Int64[np.ndarray, "I N"]]:
@@ -185,6 +195,10 @@ def _forecasts(config: InferConfig, engine: Engine, source: Source) -> Iterator[
     card = engine.card
     heads = card.column_schema.target_heads
     targets = config.target_columns or list(heads)
+    further = [f"{name}_{what}" for name in targets for what in ("mean", "std") if config.dropout_samples]
+    for title in ["sample", *further] if config.autoregression_samples else further:
+        if title in heads:
+            logger.info("A target is called %r, so the column of that name gets an underscore.", title)
     with_classes = [name for name in targets if DISTRIBUTIONS[heads[name]].has_classes]
     shown = with_classes if config.output_probabilities else []
     # All targets are read, whichever are asked for: they may have to be fed back, and draws stay the same.

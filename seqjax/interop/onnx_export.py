@@ -12,10 +12,12 @@ itself, and the model keeps one axis for each of the activation's. Neither chang
 import logging
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from seqjax.config.names import Names
 
 if TYPE_CHECKING:
     import jax
@@ -256,20 +258,6 @@ def _flatten_factors(graph: "onnx.GraphProto") -> None:
         scaled.update(node.output)
         for value in [value for value in graph.value_info if value.name == tensor.name]:
             graph.value_info.remove(value)
-
-
-class Names:
-    """Names that differ from each other and from those that are taken."""
-
-    def __init__(self, taken: Iterable[str]) -> None:
-        self._taken = set(taken)
-
-    def free(self, name: str) -> str:
-        """The name, with as many underscores behind it as make it differ from the others."""
-        while name in self._taken:
-            name += "_"
-        self._taken.add(name)
-        return name
 
 
 def _unused_names(graph: "onnx.GraphProto") -> Names:

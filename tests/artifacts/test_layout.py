@@ -1,6 +1,13 @@
 from pathlib import Path
 
-from seqjax.artifacts.layout import Layout, Place, logged_models, results_path, visualization_path
+from seqjax.artifacts.layout import (
+    Layout,
+    Place,
+    logged_models,
+    results_path,
+    target_names,
+    visualization_path,
+)
 
 
 def test_files_have_their_documented_names():
@@ -22,8 +29,18 @@ def test_files_have_their_documented_names():
 
 
 def test_a_target_s_name_cannot_leave_its_folder():
-    path = results_path(Path("root"), "probabilities", "m", "csv", "../price/unit")
+    (name,) = target_names("m", ["../price/unit"]).values()
+    path = results_path(Path("root"), "probabilities", "m", "csv", name)
     assert path == Path("root/outputs/probabilities/m-.._price_unit-probabilities.csv")
+
+
+def test_long_names_fit_into_file_names(tmp_path):
+    targets = ["x" * 250, "x" * 251, "é" * 200]
+    for name in target_names("m" * 100, targets).values():
+        path = results_path(tmp_path, "probabilities", "m" * 100, "parquet", name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert len(list(path.parent.iterdir())) == 3
 
 
 def test_only_checkpoints_of_this_very_run_are_found(tmp_path):

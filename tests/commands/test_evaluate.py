@@ -321,7 +321,7 @@ def test_mistakes_are_explained(project: Path) -> None:
         run(project, target_columns=["itm"])
     with pytest.raises(ConfigError, match="stride: is of raw tables"):
         run(project, data_path="data/new-split0", stride=2)
-    with pytest.raises(ConfigError, match=r"report_name: must be part of file names.*'\.\./x'"):
+    with pytest.raises(ConfigError, match=r"report_name: must not contain a slash.*'\.\./x'"):
         run(project, report_name="../x")
     with pytest.raises(DataError, match="nowhere"):
         run(project, training_data_path="data/nowhere.csv")

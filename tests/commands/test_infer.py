@@ -360,7 +360,7 @@ def test_autoregression_needs_inputs_that_are_the_targets(project: Project) -> N
             lambda _: RAW.replace("sequenceId", "sequenceID"),
             r"neither a raw table.*It lacks 'sequenceId' \(Did you mean 'sequenceID'\?\)",
         ),
-        (lambda _: RAW.replace(",", ";"), "neither a raw table.*Separate its columns by commas"),
+        (lambda _: RAW.replace(",", "^"), "neither a raw table.*It lacks 'sequenceId'"),
         (lambda _: RAW.replace("102.5", "dear"), r"'price' is of type String \(row 1 holds 'dear'\), but"),
     ],
     ids=["empty", "no such column", "unknown id", "misspelt key", "separator", "no number"],

@@ -1,5 +1,6 @@
 """What each key of preprocess does, and which combinations are refused."""
 
+import io
 import itertools
 import json
 import logging
@@ -98,6 +99,78 @@ def test_column_roles() -> None:
     assert metadata.selected_columns_statistics["year"].mean == pytest.approx(2004.5)
     assert metadata.selected_columns_statistics["flag"].mean == pytest.approx(0.5)
     assert metadata.id_maps == {"grade": {"0.0": 2, "1.0": 3, "2.5": 4, "10.0": 5}}
+
+
+def _write(*rows: str, header: str = "sequenceId,itemPosition,item,price") -> None:
+    Path("data/t.csv").write_text("\n".join([header, *rows]) + "\n")
+
+
+ODD = ["1,0,NA,-999", "1,1,007,1.5", "1,2,7,?", "1,3,nan,-999.0", "1,4,007,2.5", "1,5,7,"]
+
+
+def test_text_and_missing_values_and_where_they_are_kept() -> None:
+    _write(*ODD)
+    changes = {"split_ratios": [1.0], "stride_by_split": [1], "missing_real": "mean"}
+    first = _run(**changes, column_roles={"item": "text"}, missing_values=[-999, "?"])
+    assert first.id_maps == {"item": {"007": 2, "7": 3, "NA": 4, "nan": 5}}
+    assert first.missing == {"price": 4}
+    assert (first.column_roles, first.missing_values) == ({"item": "text"}, ["-999", "?"])
+    values = _column(first, "item")
+    Path("configs/metadata_configs/t.json").rename("first.json")
+    again = _run(**changes, metadata_config_path="first.json")
+    assert _column(again, "item").tolist() == values.tolist() == [4, 2, 3, 5, 2, 3]
+    assert again.missing == first.missing
+    assert (again.column_roles, again.missing_values) == (first.column_roles, first.missing_values)
+    with pytest.raises(DataError, match=r"'price' .*row 3 holds '\?'.*missing_values: .'\?'."):
+        _run(**changes, metadata_config_path="first.json", missing_values=[])
+    assert _run(**changes, missing_values=["-999", "?"]).id_maps == {"item": {"007": 2, "7": 3}}
+
+
+def test_missing_values_of_parquet() -> None:
+    frame = pl.read_csv(io.StringIO("sequenceId,itemPosition,item,price,n\n1,0,?,-999,1\n1,1,a,1.5,-999\n"))
+    frame.write_parquet("data/t.parquet")
+    files = {"data_path": "data/t.parquet", "read_format": "parquet", "split_ratios": [1.0]}
+    metadata = _run(
+        **files,
+        stride_by_split=[1],
+        missing_real="mean",
+        missing_values=["?", "-999"],
+        column_roles={"n": "text"},
+    )
+    assert metadata.id_maps == {"item": {"a": 2}, "n": {"1": 2}}
+    assert metadata.missing == {"item": 1, "price": 1, "n": 1}
+
+
+def test_decimal_commas_are_kept_too() -> None:
+    header = "sequenceId;itemPosition;item;price;grade"
+    _write("1;0;a;1,5;2,5", "1;1;b;-2;3", "1;2;a;0,25;2,5", "1;3;a;4;10", header=header)
+    changes = {"split_ratios": [1.0], "stride_by_split": [1]}
+    first = _run(**changes, decimal=",", column_roles={"grade": "categorical"})
+    assert first.selected_columns_statistics["price"].mean == pytest.approx(0.9375)
+    assert first.id_maps["grade"] == {"2.5": 2, "3.0": 3, "10.0": 4}
+    Path("configs/metadata_configs/t.json").rename("first.json")
+    again = _run(**changes, metadata_config_path="first.json")
+    assert again.decimal == ","
+    assert _column(again, "grade").tolist() == _column(first, "grade").tolist() == [2, 3, 2, 4]
+
+
+def test_a_map_rules_over_what_cells_look_like(project: Path) -> None:
+    (project / "configs" / "id_maps").mkdir(parents=True)
+    maps = {"item": '{"true": 2, "NA": 3}', "price": '{"1.5": 2, "2.0": 3}', "a_b": '{"007": 2, "7": 3}'}
+    for name, text in maps.items():
+        (project / "configs" / "id_maps" / f"{name}.json").write_text(text)
+    header = "sequenceId,itemPosition,item,price,a/b"
+    _write("1,0,true,1.50,007", "1,1,NA,2,7", "1,2,True,3.5,7.0", "1,3,nan,,0007", header=header)
+    metadata = _run(split_ratios=[1.0], stride_by_split=[1])
+    assert _column(metadata, "item").tolist() == [2, 3, 2, 0]
+    assert _column(metadata, "price").tolist() == [2, 3, 1, 0]
+    assert _column(metadata, "a/b").tolist() == [2, 3, 3, 1]
+
+
+@pytest.mark.parametrize("path", ["data/a\nb.csv", "data/..", "data/" + "n" * 230 + ".csv"])
+def test_a_path_that_names_no_files(path: str) -> None:
+    with pytest.raises(SeqjaxError):
+        _run(data_path=path)
 
 
 def test_missing_real_is_the_mean() -> None:
@@ -259,7 +332,7 @@ BY_VALUE = {"split_method": "by_value", "split_ratios": "absent", "stride_by_spl
             {"metadata_config_path": "m.json", "use_precomputed_maps": ["a"]},
             "use_precomputed_maps: must be left",
         ),
-        ({"column_roles": {"a": "int"}}, "column_roles.a: must be 'categorical' or 'real'"),
+        ({"column_roles": {"a": "int"}}, "column_roles.a: must be 'categorical', 'real' or 'text'"),
         ({"max_categories": {"a": 0}}, "max_categories.a: must be greater than 0"),
         ({"max_categories": {"a": 2}, "column_roles": {"a": "real"}}, "which column_roles makes real"),
         ({"missing_real": "zero"}, "missing_real: must be 'error', 'mean' or 'mask'"),

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from seqjax.config.metadata import Metadata, Statistics
 from seqjax.data.columns import (
-    Encoding,
     class_labels,
     class_values,
     decode_ids,
@@ -22,6 +21,7 @@ from seqjax.data.columns import (
     id_dtype,
     normalise,
 )
+from seqjax.data.lookup import Lookup
 from seqjax.errors import DataError
 from tests.tables import learn
 
@@ -45,7 +45,7 @@ def _id_map(column: pl.Series) -> dict[str, int]:
 def test_id_map_is_ascending(column: pl.Series, expected: dict[str, int]) -> None:
     id_map = _id_map(column)
     assert list(id_map.items()) == list(expected.items())
-    ids = encode_ids(column, id_map)
+    ids = encode_ids(column, Lookup(id_map))
     assert ids.dtype == np.int8
     assert (ids == 0).tolist() == column.is_null().to_list()
 
@@ -68,7 +68,7 @@ def test_encoding_round_trip(data: st.DataObject, dtype: Any) -> None:
     id_map = _id_map(column)
     assert list(id_map.values()) == list(range(2, len(id_map) + 2))
     known = class_values(id_map, len(id_map) + 2, str(dtype()))
-    decoded = decode_ids(encode_ids(column, id_map), known)
+    decoded = decode_ids(encode_ids(column, Lookup(id_map)), known)
     if dtype == pl.Int128:
         assert decoded.to_list() == ["unknown" if value is None else str(value) for value in values]
         return
@@ -80,7 +80,7 @@ def test_encoding_round_trip(data: st.DataObject, dtype: Any) -> None:
 
 def test_unseen_values_are_other() -> None:
     id_map = _id_map(pl.Series(["a", "b"]))
-    assert encode_ids(pl.Series(["b", "c", None, "a"]), id_map).tolist() == [3, 1, 0, 2]
+    assert encode_ids(pl.Series(["b", "c", None, "a"]), Lookup(id_map)).tolist() == [3, 1, 0, 2]
     assert decode_ids(np.array([1, 0, 2, 3]), class_values(id_map, 4)).to_list() == [
         "other",
         "unknown",
@@ -132,8 +132,8 @@ def test_booleans_are_labelled_true_and_false() -> None:
 
 def test_a_map_applies_whatever_the_type_of_the_column() -> None:
     id_map = {"1": 2, "2": 3, "x": 4}
-    assert encode_ids(pl.Series([2, 1, 7]), id_map).tolist() == [3, 2, 1]
-    assert encode_ids(pl.Series(["2", "1", "x"]), id_map).tolist() == [3, 2, 4]
+    assert encode_ids(pl.Series([2, 1, 7]), Lookup(id_map)).tolist() == [3, 2, 1]
+    assert encode_ids(pl.Series(["2", "1", "x"]), Lookup(id_map)).tolist() == [3, 2, 4]
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from seqjax.config.schema import ColumnKind
 from seqjax.data.fitting import precomputed_maps
 from seqjax.errors import DataError
 
-KINDS: dict[str, ColumnKind] = {"item": "categorical", "price": "real"}
+COLUMNS = ["item", "price"]
 
 
 def _folder(folder: Path, **files: str) -> Path:
@@ -19,8 +18,8 @@ def _folder(folder: Path, **files: str) -> Path:
 
 def test_maps_of_the_columns_are_read_and_others_left(tmp_path: Path) -> None:
     folder = _folder(tmp_path, item='{"é": 2, "b": 9}', other="not even JSON")
-    assert precomputed_maps(folder, KINDS, ["item"]) == {"item": {"é": 2, "b": 9}}
-    assert precomputed_maps(tmp_path / "none", KINDS, None) == {}
+    assert precomputed_maps(folder, COLUMNS, {}, ["item"]) == {"item": {"é": 2, "b": 9}}
+    assert precomputed_maps(tmp_path / "none", COLUMNS, {}, None) == {}
 
 
 @pytest.mark.parametrize(
@@ -39,17 +38,17 @@ def test_maps_of_the_columns_are_read_and_others_left(tmp_path: Path) -> None:
 )
 def test_no_id_map(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(DataError, match=message) as error:
-        precomputed_maps(_folder(tmp_path, item=text), KINDS, None)
+        precomputed_maps(_folder(tmp_path, item=text), COLUMNS, {}, None)
     assert "item.json" in str(error.value)
 
 
 def test_required_maps_must_be_there(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"item\.json does not exist"):
-        precomputed_maps(tmp_path, KINDS, ["item"])
+        precomputed_maps(tmp_path, COLUMNS, {}, ["item"])
     with pytest.raises(DataError, match=r"no column 'itm' is read\. Did you mean 'item'"):
-        precomputed_maps(tmp_path, KINDS, ["itm"])
+        precomputed_maps(tmp_path, COLUMNS, {}, ["itm"])
 
 
 def test_a_real_column_has_no_map(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="'price', a real column"):
-        precomputed_maps(_folder(tmp_path, price='{"1.0": 2}'), KINDS, None)
+        precomputed_maps(_folder(tmp_path, price='{"1.0": 2}'), COLUMNS, {"price": "real"}, None)

@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 from seqjax.data import table_files
+from seqjax.data.cells import Reading
 from seqjax.data.staging import staged
 from seqjax.data.table_files import CsvFiles, FrameFile, ParquetFiles
 from seqjax.errors import DataError
@@ -19,7 +20,7 @@ TEXT = 'n,item,x\n1,"a\nb",0.5\n2,"say ""hi"", x",1\n3,,\n4,"",-2e3\n5,é,7\n'
 
 def _read(files: CsvFiles, columns: list[str], max_rows: int | None = None) -> pl.DataFrame:
     with TemporaryDirectory() as folder:
-        table = staged(files, columns, Path(folder) / "table", max_rows=max_rows)
+        table = staged(files, dict.fromkeys(columns, Reading()), Path(folder) / "table", max_rows=max_rows)
         pieces = list(table.pieces(columns))
     for piece, after in itertools.pairwise(pieces):
         assert after.first_row == piece.first_row + len(piece.frame) or after.file != piece.file
@@ -38,7 +39,7 @@ def test_blocks_are_whole_records(
     monkeypatch.setattr(table_files, "BYTES_PER_BLOCK", size)
     frame = _read(CsvFiles([path]), COLUMNS)
     line = "a\r\nb" if ending == "\r\n" else "a\nb"
-    assert frame["item"].to_list() == [line, 'say "hi", x', None, "", "é"]
+    assert frame["item"].to_list() == [line, 'say "hi", x', None, None, "é"]
     assert frame["x"].to_list() == [0.5, 1.0, None, -2000.0, 7.0]
     assert frame["n"].to_list() == [1, 2, 3, 4, 5]
 

@@ -126,15 +126,18 @@ CSV_ERRORS = {
         HEADER + "3,4,a,1\n1,0,a,1\n3,4,b,1\n",
         "sequenceId 3 has itemPosition 4 twice: in row 1 of .*row 3",
     ),
-    "NaN": (HEADER + "1,0,a,1\n1,1,a,NaN\n", "column 'price', row 2 holds nan"),
+    "NaN": (HEADER + "1,0,a,1.5\n1,1,a,NaN\n", "column 'price', row 2 is empty; .* NaN and whatever else"),
     "infinity": (HEADER + "1,0,a,-inf\n1,1,a,1\n", "column 'price', row 1 holds -inf"),
     "empty real": (HEADER + "1,0,a,1.5\n1,1,a,\n", "column 'price', row 2 is empty"),
     "too many cells": (HEADER + "1,0,a,1\n1,1,a,1,7\n", "row 2 has 5 cells, and the header has 4. It begins"),
     "too few cells": (HEADER + '1,0,"a,b",1\n1,1\n', "row 2 has 2 cells, and the header has 4. .* '1,1'"),
     "cut off": (HEADER + "1,0,a,1\n1,1,a", "row 2 has 3 cells"),
     "blank line": (HEADER + "1,0,a,1\n\n1,1,a,1\n", "row 2 is a blank line"),
-    "semicolons": (HEADER.replace(",", ";") + "1;0;a;1\n", "separated by ';'; write them with commas"),
-    "tabs": (HEADER.replace(",", "\t") + "1\t0\ta\t1\n", "seem to be separated by '.t'"),
+    "semicolons": (HEADER.replace(",", ";") + "1;0;a;1\n1;1;a\n", "row 2 has 3 cells, and the header has 4"),
+    "blanks": (
+        HEADER.replace(",", ", ") + "1, 0, a, 1\n",
+        "no column 'itemPosition' .* the blanks around names",
+    ),
 }
 
 
@@ -146,6 +149,25 @@ def test_csv_errors(tmp_path: Path, case: str) -> None:
         read_table(path, "csv")
     assert str(path) in str(error.value)
     assert str(error.value).endswith(".")
+
+
+SEPARATORS = {"semicolon": ";", "tab": "\t", "bar": "|"}
+
+
+@pytest.mark.parametrize("mark", SEPARATORS)
+def test_cells_may_be_separated_by_other_marks(tmp_path: Path, mark: str) -> None:
+    rows = [HEADER.strip().split(","), ["1", "0", '"a,b"', "1.5"], ["1", "1", '"c;d|e\tf"', "2.5"]]
+    path = _csv(tmp_path, "".join(SEPARATORS[mark].join(row) + "\n" for row in rows))
+    features = read_table(path, "csv").features
+    assert features.rows() == [("a,b", 1.5), ("c;d|e\tf", 2.5)]
+
+
+def test_decimal_commas_between_semicolons(tmp_path: Path) -> None:
+    path = _csv(tmp_path, "sequenceId;itemPosition;item;price\n1;0;a;1,5\n1;1;b;-2\n1;2;b;NA\n")
+    with pytest.raises(DataError, match=r"'price', row 1 holds '1,5'.*say decimal: \",\""):
+        read_table(path, "csv")
+    table = read_table(path, "csv", decimal=",", missing_real="mean")
+    assert table.features["price"].to_list() == [1.5, -2.0, None]
 
 
 def test_hidden_files_are_passed_over(tmp_path: Path) -> None:
