@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float, Float64, Num
 
 from seqjax.config.schema import HeadName
-from seqjax.model.distributions import DISTRIBUTIONS, Distribution
+from seqjax.model.distributions import DISTRIBUTIONS, Distribution, without_unknown
 
 Outputs: TypeAlias = Float[Any, "*batch W"]
 Truth: TypeAlias = Num[Any, "*batch"]
@@ -151,6 +151,9 @@ _DENSITIES = {
     **_REALS,
 }
 
+PREDICTED = ("top_1", "top_3", "top_5", "confidence")
+"""Scores of the classes that are predicted, of which `unknown` may not be one."""
+
 METRICS: Mapping[HeadName, Mapping[str, Metric]] = {
     name: _CLASSES if row.has_classes else _DENSITIES if row.is_density else _REALS
     for name, row in DISTRIBUTIONS.items()
@@ -161,6 +164,13 @@ JUDGED_BY: Mapping[HeadName, str] = {
     name: "nll" if row.has_classes or row.is_density else "rmse" for name, row in DISTRIBUTIONS.items()
 }
 """The metric that a verdict is about; lower is better."""
+SECOND: Mapping[HeadName, str] = {
+    name: "top_1_accuracy" if row.has_classes else "rmse"
+    for name, row in DISTRIBUTIONS.items()
+    if row.has_classes or row.is_density
+}
+"""Of heads that state probabilities: the metric of what is predicted, which a verdict mentions where it says
+something else."""
 
 
 @dataclass(frozen=True)
@@ -170,6 +180,8 @@ class Scoring:
     head: HeadName
     unit: float = 1.0
     """`Statistics.unit` of a real target; 1 leaves metrics in standard deviations."""
+    unknown: bool = True
+    """True if `unknown` may be the class that is predicted."""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -188,7 +200,10 @@ class Scoring:
         """
         row, wide = DISTRIBUTIONS[self.head], parameters.astype(np.float64)
         wide = row.stated(wide) if row.has_classes else wide
-        columns = [SCORES[name](row, wide, truth) for name in self.columns[1:]]
+        ranked = wide if self.unknown or not row.has_classes else without_unknown(wide)
+        columns = [
+            SCORES[name](row, ranked if name in PREDICTED else wide, truth) for name in self.columns[1:]
+        ]
         return np.stack([np.ones(len(truth)), *columns], axis=1).astype(np.float64)
 
     def values(self, sums: Float64[np.ndarray, "... scores"]) -> dict[str, Values]:

@@ -57,7 +57,7 @@ OWN_SEARCH_KEYS = {
     *("keep_checkpoints", "halving_factor", "halving_min_epochs", "population_size"),
     *("population_runner", "ray_address", "ray_resources", "ray_retries", "label_smoothing", "freeze"),
     *("huber_delta", "smooth_l1_beta", "warm_start", "warm_start_strict", "save_interval_minutes"),
-    "save_interval_steps",
+    *("save_interval_steps", "min_history", "baseline_period", "select_on"),
 }
 
 

@@ -50,6 +50,16 @@ def test_a_tie_goes_to_the_lower_id_as_argmax_has_it():
     assert [one([0, 0, 0, 0], truth)["top_3"] for truth in range(4)] == [1, 1, 1, 0]
 
 
+def test_unknown_is_ahead_of_nothing_where_it_is_not_predicted():
+    scoring = Scoring("categorical", unknown=False)
+    exact = np.log([[0.6, 0.1, 0.3], [0.6, 0.1, 0.3]])
+    found = dict(zip(scoring.columns, scoring.score(exact, np.array([2, 1])).T.tolist(), strict=True))
+    assert found["top_1"] == [1, 0]
+    # The probabilities are those that the model states.
+    np.testing.assert_allclose(found["confidence"], 0.3)
+    np.testing.assert_allclose(found["nll"], -np.log([0.3, 0.1]))
+
+
 def test_fewer_classes_than_ranks_are_always_among_the_first():
     scores = one([0, -1, -2], 2)
     assert (scores["top_1"], scores["top_3"], scores["top_5"]) == (0, 1, 1)

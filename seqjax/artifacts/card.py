@@ -93,6 +93,11 @@ class ModelCard(ConfigModel):
     prediction_length, W)."""
 
     @property
+    def is_sequifiers(self) -> bool:
+        """True if sequifier trained the model, and its file does not describe itself."""
+        return not self.versions
+
+    @property
     def min_history(self) -> int:
         """Number of items that come before each item that is scored; see `TrainConfig.min_history`."""
         return self.train_config.get("min_history", 1)

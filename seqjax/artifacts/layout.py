@@ -131,8 +131,10 @@ def logged_models(root: Path) -> list[str]:
     return sorted({match[1] for match in matches if match})
 
 
-def newest_model(folder: Path, which: Which, kind: ModelKind, model_name: str | None = None) -> Path | None:
-    """The newest model file of its sort, a graph rather than parameters; None if there is none.
+def model_files(
+    folder: Path, which: Which, kind: ModelKind, model_name: str | None = None
+) -> dict[str, Path]:
+    """The newest model file of each run, a graph rather than parameters, by run; the newest run first.
 
     Args:
       folder: The folder of model files.
@@ -142,13 +144,22 @@ def newest_model(folder: Path, which: Which, kind: ModelKind, model_name: str | 
     """
     run = ".+" if model_name is None else re.escape(model_name)
     middle = f"{which}-embedding" if kind == "embedding" else which
-    name = re.compile(rf"sequifier-{run}-{middle}-\d+\.(onnx|pt)")
-    files = [path for path in folder.glob("sequifier-*") if name.fullmatch(path.name)]
-    if not files:
-        return None
-    newest = max(files, key=lambda path: path.stat().st_mtime_ns)
-    graph = newest.with_suffix(".onnx")
-    return graph if graph in files else newest
+    name = re.compile(rf"sequifier-({run})-{middle}-\d+\.(onnx|pt)")
+    files: dict[Path, str] = {}
+    for path in folder.glob("sequifier-*"):
+        if match := name.fullmatch(path.name):
+            files[path] = match[1]
+    newest: dict[str, Path] = {}
+    for path in sorted(files, key=lambda path: path.stat().st_mtime_ns, reverse=True):
+        graph = path.with_suffix(".onnx")
+        newest.setdefault(files[path], graph if graph in files else path)
+    return newest
+
+
+def search_summaries(root: Path) -> list[Path]:
+    """The JSON summaries of hyperparameter searches, the newest first."""
+    files = (root / "outputs" / "hyperparameter_search").glob("*.json")
+    return sorted(files, key=lambda path: path.stat().st_mtime_ns, reverse=True)
 
 
 def part_of(whole: Path, model_id: str, number: int) -> Path:

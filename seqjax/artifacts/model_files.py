@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast, get_args
 import numpy as np
 
 from seqjax.artifacts.atomic import move_over, replacing, sync
+from seqjax.artifacts.best_model import chosen_model
 from seqjax.artifacts.card import CARD_KEY, ModelCard
-from seqjax.artifacts.layout import Layout, ModelKind, Which, newest_model
+from seqjax.artifacts.layout import Layout, ModelKind, Which, model_files
 from seqjax.config.base import suggestion
 from seqjax.config.load import resolve_path
 from seqjax.config.train import TrainConfig
@@ -261,16 +262,18 @@ def resolve_model_path(
     *,
     kind: ModelKind = "generative",
     model_name: str | None = None,
+    metadata: str | None = None,
     key: str = "model_path",
 ) -> Path:
     """The model file that a configuration names.
 
     Args:
       root: `project_root`.
-      text: A path, or the name of a file in models/; its suffix may be left out. `best` or `last` is the
-        newest of such files there.
+      text: A path, or the name of a file in models/; its suffix may be left out. `best` is the one of the
+        lowest validation loss there, `last` that of the newest run; see `chosen_model`.
       kind: What the model does, where `text` is `best` or `last`.
       model_name: The run that it is of, there; None is any.
+      metadata: The metadata of the data that it is to run on, if it is known.
       key: Where the configuration names it.
 
     Raises:
@@ -278,11 +281,11 @@ def resolve_model_path(
     """
     folder = resolve_path(root, MODELS)
     if text in get_args(Which):
-        newest = newest_model(folder, cast(Which, text), kind, model_name)
-        if newest is not None:
-            logger.info("model_path: %s is %s", text, newest)
-            return newest
-        if model_name is not None and newest_model(folder, cast(Which, text), kind):
+        which = cast(Which, text)
+        chosen = chosen_model(root, which, kind, model_name=model_name, metadata=metadata)
+        if chosen is not None:
+            return chosen
+        if model_name is not None and model_files(folder, which, kind):
             raise ArtifactError(
                 f"{folder} holds no {kind} model that is the {text} one of the run "
                 f"{model_name!r} (model_name)."

@@ -59,6 +59,8 @@ class Outcome(ConfigModel):
     reason: str | None = None
     """The message of the error, where it failed."""
     best_validation_loss: float | None = None
+    best_score: float | None = None
+    """The number by which runs are ranked whose losses cannot be compared."""
     best_epoch: int | None = None
     last_epoch: int | None = None
     seconds: float
@@ -72,6 +74,7 @@ class Waiting(ConfigModel):
 
     loss: float
     """The lowest validation loss until then, that of `best_epoch`."""
+    score: float | None = None
     best_epoch: int
     seconds: float
     """Time since it last waited."""

@@ -17,7 +17,7 @@ from seqjax.artifacts.atomic import write_text
 from seqjax.artifacts.card import ModelCard
 from seqjax.artifacts.layout import evaluation_path
 from seqjax.artifacts.model_files import resolve_model_path
-from seqjax.baselines import Fitted, fit_baselines
+from seqjax.baselines import Fitted, fit_baselines, periods_of
 from seqjax.config.evaluate import EvaluateConfig
 from seqjax.config.infer import InferConfig
 from seqjax.config.load import resolve_path, resolve_split
@@ -62,7 +62,8 @@ def evaluate(config: EvaluateConfig) -> Report:
     metadata = metadata_of(config)
     data_path = data_path_of(config, metadata)
     names = [config.model_path] if isinstance(config.model_path, str) else config.model_path
-    paths = [resolve_model_path(config.project_root, name) for name in names]
+    data = config.metadata_config_path
+    paths = [resolve_model_path(config.project_root, name, metadata=data) for name in names]
     engines = {_unique(path, paths): (path, _open(config, path, metadata)) for path in dict.fromkeys(paths)}
     models = {
         name: _evaluate_one(config, engine, metadata, data_path, path=path, name=name)
@@ -130,8 +131,11 @@ def _evaluate_one(
         if _is_same(training_path, data_path):
             notes.append("The baselines are fitted on this very data: their figures are too optimistic.")
         windows = _training_windows(config, training_path, training_metadata, card, targets)
-        fitted = _fitted(windows, card, targets)
-        baselines = Baselines(str(training_path), len(windows))
+        kinds = {name: card.column_schema.targets[name] for name in targets}
+        schema = card.column_schema.model_copy(update={"targets": kinds})
+        periods = config.baseline_period or card.train_config.get("baseline_period")
+        fitted = fit_baselines(windows, schema, periods)
+        baselines = Baselines(str(training_path), len(windows), periods_of(fitted))
     for note in notes:
         logger.warning(note)
     columns = tuple(dict.fromkeys((*card.column_schema.inputs, *targets)))
@@ -244,20 +248,10 @@ def _training_windows(
     with source_of(settings, metadata, path, card, columns=tuple(targets), default_stride=stride) as source:
         for part in source.parts():
             parts.append(part)
-            rows += int(part.length().sum())
+            rows += int(part.runs.rows.sum())
             if rows > _FITTED_ROWS:
                 break
     return parts[0] if len(parts) == 1 else joined(parts)
-
-
-def _fitted(windows: Windows, card: ModelCard, targets: Sequence[str]) -> dict[str, Fitted]:
-    """The baselines of each target; by itself, since one target may be too large for a baseline of others."""
-    schema, fitted = card.column_schema, {}
-    for target in targets:
-        alone = schema.model_copy(update={"targets": {target: schema.targets[target]}})
-        for name, parameters in fit_baselines(windows, alone).items():
-            fitted.setdefault(name, {}).update(parameters)
-    return fitted
 
 
 def _unique(path: Path, paths: Sequence[Path]) -> str:

@@ -1,4 +1,4 @@
-"""`seqjax hyperparameter-search`: many training runs from one configuration, ranked by validation loss.
+"""`seqjax hyperparameter-search`: many training runs from one configuration, ranked by validation.
 
 Plan the runs; have an engine train them; write down what came of each as soon as it is known; rank them at
 the end. A search that was interrupted goes on where it was, within a run too. A run that fails is recorded
@@ -17,6 +17,7 @@ from seqjax.artifacts.layout import Layout
 from seqjax.artifacts.search_files import SearchFiles, SearchState, load_state
 from seqjax.commands.search_engines import Engine, Record, sequential, together
 from seqjax.commands.search_page import search_page
+from seqjax.commands.search_ranking import Ranking, ranking_of
 from seqjax.commands.search_study import Study
 from seqjax.config.changes import changed_keys, marked_keys
 from seqjax.config.hyperparameter_search import HyperparameterSearchConfig
@@ -27,7 +28,7 @@ from seqjax.config.sampling import short_name
 from seqjax.config.train import TrainConfig
 from seqjax.errors import ArtifactError, ConfigError, MissingPackageError, Problem, TrainingError
 from seqjax.sweep.space import Candidate, Plan, Skipped, plan, space_of, trainable
-from seqjax.sweep.summary import LOSS, budgets, csv_text, kept, ranked, table_lines
+from seqjax.sweep.summary import LOSS, SCORE, budgets, csv_text, kept, ranked, table_lines
 from seqjax.training.logs import log_files
 from seqjax.training.processes import find_devices
 from seqjax.training.shapes import shape_of
@@ -68,7 +69,8 @@ def hyperparameter_search(config: HyperparameterSearchConfig, confirm: Confirm |
     files = SearchFiles(Path(root), config.hp_search_name, resolve_path(root, config.model_config_write_path))
     metadata = load_metadata(resolve_path(root, config.metadata_config_path, or_here=True))
     runs = plan(config, metadata)
-    record = Record(files, _state(files, config, metadata))
+    ranking = ranking_of(config)
+    record = Record(files, _state(files, config, metadata), ranking.shared)
     layout = Layout(Path(root), config.hp_search_name)
     with log_files(layout.debug_log(), layout.info_log()):
         _announce(config, runs, record.state)
@@ -85,8 +87,8 @@ def hyperparameter_search(config: HyperparameterSearchConfig, confirm: Confirm |
         else:
             engine(record.tasks(runs.candidates))
         _warn_of_few(config, runs)
-        rows = _summary(config, runs, record.state)
-        _write_summary(files, config, runs, rows)
+        rows = _summary(config, runs, record.state, ranking)
+        _write_summary(files, config, runs, rows, ranking)
     if all(row[LOSS] is None for row in rows):
         raise TrainingError(
             f"All {len(rows)} runs of {config.hp_search_name!r} failed; {files.summary('csv')} says why. The "
@@ -261,35 +263,44 @@ def _question(config: HyperparameterSearchConfig, runs: Plan, state: SearchState
     return None
 
 
-def _summary(config: HyperparameterSearchConfig, runs: Plan, state: SearchState) -> list[Row]:
+def _summary(
+    config: HyperparameterSearchConfig, runs: Plan, state: SearchState, ranking: Ranking
+) -> list[Row]:
     rows = []
+    scores = (LOSS,) if ranking.shared is None else (SCORE, LOSS)
     for candidate in runs.candidates:
         if candidate.run not in state.outcomes:
             continue
         outcome = state.outcomes[candidate.run].model_dump(mode="json")
-        first = ("status", LOSS, "best_epoch", "last_epoch", "seconds")
+        first = ("status", *scores, "best_epoch", "last_epoch", "seconds")
         last = ("combination", "models", "reason")
         row = {"run": candidate.config.model_name} | {name: outcome[name] for name in first}
         row |= {short_name(key): value for key, value in candidate.settings.items()}
         rows.append(row | {name: outcome[name] for name in last})
     best_first: list[Row] = [*ranked(rows)]
-    shown = ["rank", "run", LOSS, "best_epoch", "seconds", *map(short_name, space_of(config).varied)]
+    shown = ["rank", "run", *scores, "best_epoch", "seconds", *map(short_name, space_of(config).varied)]
+    logger.info("[INFO] %s", ranking)
     for line in table_lines(best_first, shown):
         logger.info("[INFO] %s", line)
     return best_first
 
 
 def _write_summary(
-    files: SearchFiles, config: HyperparameterSearchConfig, runs: Plan, rows: list[Row]
+    files: SearchFiles, config: HyperparameterSearchConfig, runs: Plan, rows: list[Row], ranking: Ranking
 ) -> None:
     skipped = [{"combination": row.combination, "reason": row.reason} for row in runs.skipped]
-    report = {"config": config.model_dump(mode="json"), "runs": rows, "skipped": skipped}
+    report = {
+        "config": config.model_dump(mode="json"),
+        "ranked_by": str(ranking),
+        "runs": rows,
+        "skipped": skipped,
+    }
     write_text(files.summary("csv"), csv_text(rows))
     write_text(files.summary("json"), json.dumps(report, indent=1))
     logger.info("[INFO] Wrote %s and %s.", files.summary("csv"), files.summary("json").name)
     varied = [short_name(key) for key in space_of(config).varied]
     try:
-        write_text(files.summary("html"), search_page(config.hp_search_name, rows, varied))
+        write_text(files.summary("html"), search_page(config.hp_search_name, rows, varied, str(ranking)))
     except MissingPackageError as error:
         logger.info("[INFO] No page was written: %s", error)
     else:

@@ -22,6 +22,7 @@ from seqjax.config.train import TrainConfig
 from seqjax.config.yaml_text import to_yaml
 from seqjax.errors import SeqjaxError
 from seqjax.sweep.space import Candidate
+from seqjax.training.evaluate import Shared
 
 logger = logging.getLogger(__name__)
 
@@ -35,10 +36,12 @@ class Record:
     Args:
       files: Of the search.
       state: What is known so far.
+      shared: By what the runs are compared; None is their loss.
     """
 
-    def __init__(self, files: SearchFiles, state: SearchState) -> None:
+    def __init__(self, files: SearchFiles, state: SearchState, shared: Shared | None = None) -> None:
         self._files = files
+        self._shared = shared
         self._candidates: dict[int, Candidate] = {}
         self.state = state
 
@@ -54,13 +57,17 @@ class Record:
             paused = self.state.paused.get(run, {})
             stop = until if until is not None and until < config.training_spec.epochs else None
             if run not in self.state.outcomes and stop not in paused:
-                tasks.append(Task(run, config, stop, has_paused=run in self.state.paused))
+                has_paused = run in self.state.paused
+                tasks.append(Task(run, config, stop, has_paused=has_paused, shared=self._shared))
         return tasks
 
     def loss(self, run: int, epoch: int) -> float | None:
-        """The lowest validation loss of a run, until an epoch where it waited there; None where it failed."""
+        """The number by which a run is compared, until an epoch where it waited; None where it failed."""
         outcome = self.state.outcomes.get(run)
-        return self.state.paused[run][epoch].loss if outcome is None else outcome.best_validation_loss
+        if outcome is not None:
+            return outcome.best_validation_loss if self._shared is None else outcome.best_score
+        waits = self.state.paused[run][epoch]
+        return waits.loss if self._shared is None else waits.score
 
     def begin(self, task: Task) -> None:
         """Writes the configuration of a run, and logs what distinguishes it."""
@@ -81,12 +88,17 @@ class Record:
         _log_end(task.config.model_name, end, left)
         paused = self.state.paused.get(task.number, {})
         if isinstance(end, Paused):
-            waits = Waiting(loss=end.best_validation_loss, best_epoch=end.best_epoch, seconds=seconds)
+            waits = Waiting(
+                loss=end.best_validation_loss,
+                score=end.best_score,
+                best_epoch=end.best_epoch,
+                seconds=seconds,
+            )
             self._update("paused", task.number, {**paused, end.epoch: waits})
             return
         result: dict[str, Any] = {"status": "failed", "reason": str(end)}
         if isinstance(end, TrainResult):
-            scores = ("best_validation_loss", "best_epoch", "last_epoch")
+            scores = ("best_validation_loss", "best_score", "best_epoch", "last_epoch")
             result = {name: getattr(end, name) for name in scores}
             result |= {"status": "complete", "models": [str(path) for path in end.best]}
         self._finish(task.number, result, seconds)
@@ -95,7 +107,8 @@ class Record:
         """Notes that a run that waits is not trained on."""
         paused = self.state.paused[run]
         epoch = max(paused)
-        best = {"best_validation_loss": paused[epoch].loss, "best_epoch": paused[epoch].best_epoch}
+        last = paused[epoch]
+        best = {"best_validation_loss": last.loss, "best_score": last.score, "best_epoch": last.best_epoch}
         self._finish(run, {"status": "stopped", "last_epoch": epoch, **best})
 
     def _finish(self, run: int, result: Mapping[str, Any], seconds: float = 0.0) -> None:
@@ -159,10 +172,12 @@ def _log_end(name: str, end: End, left: int) -> None:
         logger.warning("[WARNING] %s failed: %s In training or waiting: %d.", name, end, left)
         return
     epoch = end.epoch if isinstance(end, Paused) else end.last_epoch
+    score = "" if end.best_score is None else f", score {end.best_score:.6g}"
     logger.info(
-        "[INFO] %s: best validation loss %.6g (epoch %d of %d); in training or waiting: %d.",
+        "[INFO] %s: best validation loss %.6g%s (epoch %d of %d); in training or waiting: %d.",
         name,
         end.best_validation_loss,
+        score,
         end.best_epoch,
         epoch,
         left,

@@ -7,41 +7,45 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from seqjax.reports.page import Block, Cell, Figure, Section, Table, Text, page, plain
-from seqjax.sweep.summary import LOSS, cell, importance
+from seqjax.sweep.summary import LOSS, SCORE, cell, importance, ranked_by
 
 _MOST_LINES = 2000
+_TITLES = {LOSS: "validation loss", SCORE: "score"}
 _COLOURS = [[0.0, "#1d6ff2"], [0.3, "#a855f7"], [0.65, "#f59e0b"], [1.0, "#a8adb7"]]
 """From the lowest loss up: the best runs catch the eye, on a light page and on a dark one."""
 _MOST_MARKS = 8
 
 
-def search_page(name: str, rows: Sequence[Mapping[str, Any]], settings: Sequence[str]) -> str:
+def search_page(name: str, rows: Sequence[Mapping[str, Any]], settings: Sequence[str], lead: str = "") -> str:
     """The text of an HTML file.
 
     Args:
       name: Name of the search.
       rows: The ranked runs.
       settings: The columns of what was varied.
+      lead: By what runs are ranked.
 
     Raises:
       MissingPackageError: Plotly is not installed.
     """
-    done = [row for row in rows if row[LOSS] is not None]
+    key = ranked_by(rows)
+    done = [row for row in rows if row[key] is not None]
     facts: dict[str, Cell] = {"runs": len(rows), "without a loss": len(rows) - len(done)}
     if done:
-        facts |= {"best run": done[0]["run"], "lowest validation loss": done[0][LOSS]}
+        facts |= {"best run": done[0]["run"], f"lowest {_TITLES[key]}": done[0][key]}
     sections = [Section("Runs", [_table(rows, settings)])]
     if len(done) > 1 and settings:
         figures: list[Block] = [_coordinates(done[:_MOST_LINES], settings)]
         sections = [Section("Settings and loss", figures), *_importance(done, settings), *sections]
-    return page(f"Search {name}", sections, facts=facts)
+    return page(f"Search {name}", sections, lead=lead, facts=facts)
 
 
 def _coordinates(rows: Sequence[Mapping[str, Any]], settings: Sequence[str]) -> Figure:
     """A line for each run, through its settings to its loss."""
-    losses = [row[LOSS] for row in rows]
+    key = ranked_by(rows)
+    losses = [row[key] for row in rows]
     dimensions = [_dimension(name, [row[name] for row in rows]) for name in settings]
-    dimensions.append({"label": "validation loss", "values": losses})
+    dimensions.append({"label": _TITLES[key], "values": losses})
     # A few runs that went astray would leave all others one colour.
     top = sorted(losses)[math.ceil(0.9 * len(losses)) - 1]
     line = {
@@ -107,9 +111,10 @@ def _importance(rows: Sequence[Mapping[str, Any]], settings: Sequence[str]) -> l
 
 
 def _table(rows: Sequence[Mapping[str, Any]], settings: Sequence[str]) -> Block:
-    columns = ["rank", "run", "status", LOSS, "best_epoch", "last_epoch", "seconds", *settings, "reason"]
     if not rows:
         return Text("No run was trained.")
+    scores = [key for key in (SCORE, LOSS) if key in rows[0]]
+    columns = ["rank", "run", "status", *scores, "best_epoch", "last_epoch", "seconds", *settings, "reason"]
     return Table(
         [name.replace("_", " ") for name in columns], [[cell(row[name]) for name in columns] for row in rows]
     )

@@ -39,12 +39,13 @@ from seqjax.config.train import TrainConfig
 from seqjax.console import Advance, configure_logging, progress
 from seqjax.errors import ConfigError, TrainingError
 from seqjax.stopping import noted
+from seqjax.training.ending import Ending, best_baseline, totals
 from seqjax.training.events import Event, Hook
 from seqjax.training.logs import (
     LogFiles,
     TextLog,
     baseline_lines,
-    evaluation_values,
+    baseline_values,
     json_log,
     live_view,
     log_files,
@@ -227,13 +228,14 @@ class TrainingRun:
             return
         log = self._open.enter_context(json_log(layout.json_log(jax.process_index()), group.memory))
         announce(config, group, checkpoint, log)
-        run = group.prepare(config)
+        run = group.prepare(config, task.shared)
         if not finished:
             group.compile(run, self._values, checkpoint.info.get("micro_batches", 1))
         baselines = group.baselines(run)
         for line in baseline_lines(baselines):
             logger.info(line)
-        log.write("baselines", {name: evaluation_values(found) for name, found in baselines.items()})
+        log.write("baselines", baseline_values(baselines))
+        ending = Ending(baselines)
         member = Member(
             run,
             start(checkpoint, config, group, run),
@@ -243,7 +245,7 @@ class TrainingRun:
             values=self._values,
         )
         if not finished:
-            saver = self._watch(member, [TextLog(baselines["last value"].losses.total, group.labels), log])
+            saver = self._watch(member, [TextLog(best_baseline(baselines), group.labels), log, ending])
             yield member
             if member.error is not None:
                 self._fail(member.error)
@@ -256,9 +258,10 @@ class TrainingRun:
                 return
         state = member.state
         best, last = export(config, layout, group, state, missing_only=finished)
-        totals = {name: found.losses.total for name, found in baselines.items()}
-        self.end = TrainResult(best, last, state.best_epoch, state.best_loss, state.epoch, totals)
+        score = (state.best_epoch, state.best_loss, state.epoch)
+        self.end = TrainResult(best, last, *score, totals(baselines), state.best_score)
         wait_for_all("exported")
+        ending.tell(state, spec)
         logger.info("--- Training Complete ---")
         score = ("best_epoch", "best_validation_loss", "last_epoch")
         log.write("end", {name: getattr(self.end, name) for name in score})
@@ -313,4 +316,4 @@ def _progress(group: Group, tasks: Sequence[Task], first: Member) -> Iterator[No
 
 
 def _paused(state: Mapping[str, Any]) -> Paused:
-    return Paused(state["epoch"], state["best_epoch"], state["best_loss"])
+    return Paused(state["epoch"], state["best_epoch"], state["best_loss"], state["best_score"])

@@ -21,7 +21,7 @@ from seqjax.data.formats import load_windows
 from seqjax.errors import ConfigError, Problem, TrainingError
 from seqjax.model.functional import abstract
 from seqjax.training.devices import find_device, is_out_of_memory, memory_in_use
-from seqjax.training.evaluate import Evaluation
+from seqjax.training.evaluate import Evaluation, Shared
 from seqjax.training.events import Hook
 from seqjax.training.feed import ResidentFeed
 from seqjax.training.loop import Member, Population
@@ -108,7 +108,7 @@ class Group:
         self._names, self._runs = names, len(configs)
         return values
 
-    def prepare(self, config: TrainConfig) -> Run:
+    def prepare(self, config: TrainConfig, shared: Shared | None = None) -> Run:
         """Puts a run together, on the data that all share."""
         units = {name: row.unit for name, row in self.metadata.selected_columns_statistics.items()}
         with _explaining_short_memory():
@@ -121,6 +121,7 @@ class Group:
                 units=units,
                 like=self._prepared,
                 placement=self.placement,
+                shared=shared,
             )
         self._prepared = self._prepared or run
         logger.info("[INFO] Number formats: %s", run.precision.describe())
@@ -131,7 +132,9 @@ class Group:
         key = weighing(run.evaluator.targets)
         if key not in self._baselines:
             with _explaining_short_memory():
-                self._baselines[key] = evaluate_baselines(run, self.schema, self.splits[0])
+                self._baselines[key] = evaluate_baselines(
+                    run, self.schema, self.splits[0], self.config.baseline_period
+                )
         return self._baselines[key]
 
     def compile(self, run: Run, values: Values, micro_batches: int) -> None:

@@ -28,6 +28,7 @@ from seqjax.config.schema import Schema
 from seqjax.config.train import TrainConfig, TrainingSpec
 from seqjax.errors import ArtifactError, ConfigError, TrainingError
 from seqjax.model.functional import init
+from seqjax.training.evaluate import Shared
 from seqjax.training.events import Event, PauseEvent, Progress, RunState, StateEvent
 from seqjax.training.logs import JsonLog, number
 from seqjax.training.loop import Member
@@ -37,7 +38,7 @@ from seqjax.training.step import Params
 
 logger = logging.getLogger(__name__)
 
-_COUNTED = ("epoch", "best_epoch", "best_loss", "stale", "losses")
+_COUNTED = ("epoch", "best_epoch", "best_loss", "best_score", "stale", "losses")
 # Keys that may change between a checkpoint and the run that goes on from it; `epochs` is looked at by itself.
 _MAY_CHANGE = marked_keys(TrainConfig, lambda mark: mark.may_change or not mark.has_influence)
 
@@ -53,6 +54,8 @@ class Task:
     """The epoch after which it pauses; None goes on to its end."""
     has_paused: bool = False
     """True for the next part of a run, which goes on whatever `continue_training` says."""
+    shared: Shared | None = None
+    """The items and metrics by which it is compared with others."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,8 @@ class TrainResult:
     last_epoch: int
     baselines: Mapping[str, float]
     """Validation loss of simple predictors, by name."""
+    best_score: float | None = None
+    """By what a search compares the best parameters, where losses cannot be compared."""
 
     def next_steps(self) -> Iterator[str]:
         """Lines about the model files of a run, how good they are, and which commands use them."""
@@ -98,6 +103,7 @@ class Paused:
     epoch: int
     best_epoch: int
     best_validation_loss: float
+    best_score: float | None = None
 
 
 End: TypeAlias = TrainResult | Paused | TrainingError | ConfigError

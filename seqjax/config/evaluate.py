@@ -16,11 +16,15 @@ class EvaluateConfig(ModelOnData):
     """
 
     model_path: str | Annotated[list[str], Field(min_length=1)]
-    """Model file, or a list of them to compare; best and last are the newest of their kind in models/."""
+    """Model file, or a list of them to compare; best is the one of the lowest validation loss in models/ (a
+    search's winner first), last that of the newest run."""
     data_path: str | None = None
     """Held-out data, preprocessed or a raw table; null is the last of the metadata's first three splits."""
     training_data_path: str | None = None
     """Training data of the baselines, of either sort; null is the metadata's first split, or the model's."""
+    baseline_period: PositiveInt | dict[str, PositiveInt] | None = None
+    """Items after which real targets repeat themselves, for the seasonal baseline: of all, or of each; null
+    takes the model's, or else looks for it in the training data."""
     training_config_path: str = "configs/train.yaml"
     """The configuration that a model of sequifier was trained with."""
     stride: Stride | None = None

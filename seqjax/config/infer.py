@@ -47,11 +47,12 @@ class InferConfig(ModelOnData):
     """
 
     model_path: str | list[str]
-    """Model file, or a list of them; best and last are the newest of model_type in models/."""
+    """Model file, or a list of them; best is the one of the lowest validation loss in models/ (a search's
+    winner first), last that of the newest run."""
     model_type: Literal["generative", "embedding"]
     """Predict the next item, or return the hidden state."""
     model_name: str | None = None
-    """Of best and last: the run that the model is of; null takes the newest of any."""
+    """Of best and last: the run that the model is of; null is any."""
     data_path: str | None = None
     """Preprocessed data, or a raw table; null is the last of the metadata's first three splits."""
     training_config_path: str = "configs/train.yaml"
@@ -76,6 +77,8 @@ class InferConfig(ModelOnData):
     """Of a raw table: the largest step between the windows of a sequence; null takes its newest alone."""
     output_probabilities: bool = False
     """Write the probability of every class too."""
+    predict_unknown: bool = False
+    """Let unknown, which stands for a missing category, be predicted and drawn, as models of sequifier do."""
     map_to_id: bool = True
     """Write the original values of categorical columns rather than their ids."""
     sample_from_distribution_columns: list[str] | None = None

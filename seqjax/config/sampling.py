@@ -22,7 +22,8 @@ _OWN_ARGUMENTS: Mapping[str, tuple[type[ConfigModel], ...]] = {
     "training_spec.optimizer": tuple(OPTIMIZERS.values()),
     "training_spec.scheduler": tuple(SCHEDULERS.values()),
 }
-_DECIDED_BY_THE_SEARCH = ("model_name", "project_root", "metadata_config_path")
+# Runs that are judged on other data cannot be compared.
+_DECIDED_BY_THE_SEARCH = ("model_name", "project_root", "metadata_config_path", "validation_data_path")
 
 
 class Range(ConfigModel):

@@ -196,6 +196,9 @@ class FixedRun(ConfigModel):
     min_history: NonNegativeInt = 1
     """Items that must come before an item in its window for it to be trained on and scored; 0 predicts the
     first item of a sequence from padding alone."""
+    baseline_period: Annotated[PositiveInt | dict[str, PositiveInt] | None, FREE] = None
+    """Items after which real targets repeat themselves, for the seasonal baseline: of all, or of each; null
+    looks for it in the training data."""
     export_generative_model: Annotated[bool, FREE]
     """Export the model that predicts the next item."""
     export_embedding_model: Annotated[bool, FREE]

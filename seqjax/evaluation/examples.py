@@ -11,7 +11,7 @@ from seqjax.config.metadata import Statistics
 from seqjax.data.columns import denormalise
 from seqjax.evaluation.result import Example, Guess, Value
 from seqjax.inference.tables import labels_of
-from seqjax.model.distributions import distribution_of
+from seqjax.model.distributions import distribution_of, without_unknown
 from seqjax.windows.windows import Batch, Windows
 
 
@@ -90,7 +90,8 @@ class Examples:
             newest, row = outputs[name][:, -1], distribution_of(self._card.column_schema, name)
             if name in self._labels:
                 probs = np.exp(row.stated(newest.astype(np.float64)))
-                likely = np.argsort(-newest, axis=1, kind="stable")[:, :SHOWN_CLASSES]
+                ranked = newest if self._card.is_sequifiers else without_unknown(newest)
+                likely = np.argsort(-ranked, axis=1, kind="stable")[:, :SHOWN_CLASSES]
                 rows[f"likely {name}"] = likely
                 rows[f"probability {name}"] = np.take_along_axis(probs, likely, axis=1)
             else:

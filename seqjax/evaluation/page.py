@@ -86,8 +86,13 @@ def _reading(report: Report) -> Section:
     baselines = (
         "Baselines are counted, not trained. Last value: the same again (a category at the rate at which one "
         "repeats). Marginal: the share of each class, or the mean. First-order Markov: what follows the last "
-        "class how often, or a straight line through the last value."
+        "class how often, or a straight line of the last value. Second-order Markov: what follows the last "
+        "two classes. Velocity: the line through the last two values. Seasonal last value: that of one "
+        "period before. Drift: the line through the first and the last value of the window."
     )
+    if model.baselines.periods:
+        periods = (f"{count} items of {name}" for name, count in model.baselines.periods.items())
+        baselines += f" Periods: {', '.join(periods)}."
     level = f"{settings.confidence_level:.0%}"
     intervals = (
         f"Brackets are {level} intervals: {settings.bootstrap_samples:,} times, {model.resampled} were drawn "

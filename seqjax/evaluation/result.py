@@ -5,7 +5,7 @@ A field is a key. Whatever is not defined (the R² of equal values, an interval 
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Literal, TypeAlias
 
 from seqjax.config.schema import ColumnKind, HeadName
@@ -31,7 +31,9 @@ class Verdict:
     difference: Estimate | None
     """The baseline's figure less the model's; above 0 the model is better."""
     relative: float | None
-    """The difference as a share of the baseline's figure."""
+    """The difference as a share of the baseline's figure; None where that is nearly 0."""
+    also: "Verdict | None" = None
+    """The verdict by a second metric, where that is another: against the baseline that is best by it."""
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,8 @@ class Baselines:
     fitted_on: str | None
     """Null if there is no training data, and then there are no baselines."""
     windows: int
+    periods: Mapping[str, int] = field(default_factory=dict)
+    """Items after which the seasonal last value comes again, by target."""
 
 
 @dataclass(frozen=True)

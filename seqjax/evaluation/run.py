@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Int64
+from jaxtyping import Float32, Float64, Int64
 
 from seqjax.artifacts.card import ModelCard
-from seqjax.baselines import Fitted
+from seqjax.baselines import Fitted, past_of
 from seqjax.config.evaluate import EvaluateConfig
 from seqjax.console import progress
 from seqjax.data.columns import OTHER
@@ -27,7 +27,7 @@ from seqjax.inference.forecast import chunks
 from seqjax.inference.tables import labels_of
 from seqjax.metrics import JUDGED_BY, Scoring
 from seqjax.model.distributions import DISTRIBUTIONS
-from seqjax.windows.windows import Batch, Windows, filled, inputs_of, present, valid_mask
+from seqjax.windows.windows import Batch, Windows, inputs_of, present, valid_mask
 
 _LIKELY = 100_000
 """Windows that are looked at to find the commonest of very many classes."""
@@ -62,7 +62,7 @@ def run_model(
     Args:
       engine: A generative model.
       parts: Held-out windows of its seq_length, whole sequences at a time; at least one window.
-      baselines: Fitted baselines by name, for the targets to score.
+      baselines: Fitted baselines of each target to score; may be empty.
       config: Sizes and seeds.
       name: What to call the model while it works.
       total: Number of windows, where it is known.
@@ -111,8 +111,7 @@ class _Scorer:
         self._examples = Examples(config.examples, config.seed, engine.card, targets)
         self._runs: dict[str, TargetRun] = {}
         for target in targets:
-            fitted = {name: rows[target] for name, rows in baselines.items() if target in rows}
-            self._runs[target] = _target_run(target, engine.card, fitted, config, first[0])
+            self._runs[target] = _target_run(target, engine.card, baselines.get(target, {}), config, first[0])
         self.windows = self.sequences = 0
 
     def add(self, windows: Windows, indices: Int64[np.ndarray, "B"]) -> None:
@@ -123,8 +122,8 @@ class _Scorer:
         outputs = self._engine.predict(inputs, valid_mask(batch))
         pieces = self._pieces.numbers(windows.sequence_id(indices), windows.subsequence_id(indices))
         for target, run in self._runs.items():
-            items, scored = self._items(target, batch, pieces)
-            run.add(items, self._checked(target, outputs[target])[scored])
+            items = self._items(target, batch, pieces)
+            run.add(items, self._checked(target, outputs[target])[items.scored])
         if self._config.examples:
             self._examples.add(windows, indices, batch, outputs)
 
@@ -158,12 +157,11 @@ class _Scorer:
             )
         return output
 
-    def _items(
-        self, target: str, batch: Batch, pieces: Int64[np.ndarray, "B"]
-    ) -> tuple[Items, Bool[np.ndarray, "B P"]]:
-        """The items to score of a target, and their places in the prediction windows."""
-        newest = slice(-self._engine.card.model_spec.prediction_length, None)
-        truth, last = (batch.columns[target][:, slots][:, newest] for slots in (slice(1, None), slice(0, -1)))
+    def _items(self, target: str, batch: Batch, pieces: Int64[np.ndarray, "B"]) -> Items:
+        """The items to score of a target."""
+        count = self._engine.card.model_spec.prediction_length
+        newest = slice(-count, None)
+        truth = batch.columns[target][:, newest]
         slots = np.arange(1, self._seq_length + 1)[newest]
         scored, left_out = slots >= batch.first_target[:, None], self._runs[target].not_scored
         left_out["padding"] += int((slots < batch.padding[:, None]).sum())
@@ -174,9 +172,8 @@ class _Scorer:
         if "other" in left_out and not score_reserved:
             left_out["other"] += int((scored & (truth == OTHER)).sum())
             scored &= truth != OTHER
-        known, last = (slots > batch.padding[:, None]) & present(last), filled(last)
         window, position = np.nonzero(scored)
-        return Items(truth[scored], last[scored], known[scored], pieces[window], position), scored
+        return Items(truth[scored], past_of(batch, target, count), scored, pieces[window], position)
 
 
 def _target_run(
@@ -186,7 +183,8 @@ def _target_run(
     if not DISTRIBUTIONS[head].has_classes:
         return RealRun(card.statistics[target], baselines, config, head=head, n_positions=count)
     likely = first.gather(np.arange(min(len(first), _LIKELY)), (target,)).columns[target][:, -1]
-    return CategoricalRun(labels_of(card, target), baselines, config, n_positions=count, likely=likely)
+    unknown, labels = card.is_sequifiers, labels_of(card, target)
+    return CategoricalRun(labels, baselines, config, n_positions=count, likely=likely, unknown=unknown)
 
 
 def compare(models: Mapping[str, ModelScores], config: EvaluateConfig) -> dict[str, list[Rank]]:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int64, Integer, Num
 
-from seqjax.baselines import Fitted, predict_baseline
+from seqjax.baselines import Fitted, Past, predict_baseline
 from seqjax.config.evaluate import EvaluateConfig
 from seqjax.config.metadata import Statistics
 from seqjax.config.schema import HEADS, HeadName
@@ -20,8 +20,8 @@ from seqjax.evaluation.examples import RandomRows, in_table
 from seqjax.evaluation.pieces import FEWEST_PIECES, Tally, estimate, resampled
 from seqjax.evaluation.result import MODEL, Bin, Calibration, ConfusionTable, Points, Position, TargetResult
 from seqjax.evaluation.verdict import judge
-from seqjax.metrics import JUDGED_BY, Scoring
-from seqjax.model.distributions import DISTRIBUTIONS
+from seqjax.metrics import Scoring
+from seqjax.model.distributions import DISTRIBUTIONS, without_unknown
 
 
 def bin_sums(
@@ -103,13 +103,14 @@ POINTS = 3000
 
 
 class Items(NamedTuple):
-    """N items to score."""
+    """N items to score, of the newest P positions of windows."""
 
     truth: Num[np.ndarray, "N"]
     """Ids or standardised values."""
-    last: Num[np.ndarray, "N"]
-    """The target's value one item earlier, where there is such an item (`known`)."""
-    known: Bool[np.ndarray, "N"]
+    past: Past
+    """The target's values before each of the P positions."""
+    scored: Bool[np.ndarray, "B P"]
+    """True at the positions of the N items."""
     piece: Int64[np.ndarray, "N"]
     position: Int64[np.ndarray, "N"]
     """The place in the prediction window, from 0."""
@@ -136,6 +137,10 @@ class TargetRun(ABC):
         self._baselines = baselines
         self._config = config
 
+    def baseline(self, name: str, items: Items) -> Float[np.ndarray, "N _"]:
+        """Log-probabilities or raw outputs of a baseline."""
+        return predict_baseline(name, self._baselines[name], items.past)[items.scored]
+
     @abstractmethod
     def add(self, items: Items, output: Float[np.ndarray, "N _"]) -> None:
         """Scores items.
@@ -157,7 +162,6 @@ class TargetRun(ABC):
         if len(sums) >= FEWEST_PIECES:
             samples, seed = self._config.bootstrap_samples, self._config.seed
             draws = self.scoring.values(resampled(sums, samples=samples, seed=seed))
-        judged = JUDGED_BY[self.scoring.head]
         return TargetResult(
             kind=HEADS[self.scoring.head].kind,
             head=self.scoring.head,
@@ -166,9 +170,10 @@ class TargetRun(ABC):
             pieces=len(sums),
             verdict=judge(
                 self.scoring.head,
-                dict(zip(self.tallies, values[judged].tolist(), strict=True)),
-                None if draws is None else dict(zip(self.tallies, draws[judged].T, strict=True)),
+                {key: dict(zip(self.tallies, row.tolist(), strict=True)) for key, row in values.items()},
+                draws and {key: dict(zip(self.tallies, row.T, strict=True)) for key, row in draws.items()},
                 level=level,
+                unit=self.scoring.unit,
             ),
             metrics={
                 name: {
@@ -192,6 +197,7 @@ class CategoricalRun(TargetRun):
         *,
         n_positions: int,
         likely: Integer[np.ndarray, "n"],
+        unknown: bool = False,
     ) -> None:
         """Starts at zero.
 
@@ -201,8 +207,10 @@ class CategoricalRun(TargetRun):
           config: See `TargetRun`.
           n_positions: See `TargetRun`.
           likely: Some true ids: of very many classes, the commonest of these are distinguished.
+          unknown: Whether the model may predict `unknown`.
         """
-        super().__init__(Scoring("categorical"), baselines, config, n_positions=n_positions)
+        scoring = Scoring("categorical", unknown=unknown)
+        super().__init__(scoring, baselines, config, n_positions=n_positions)
         self.not_scored |= {"other": 0}
         self._labels = labels
         self._bins = {name: np.zeros((config.calibration_bins, 3)) for name in self.tallies}
@@ -212,10 +220,9 @@ class CategoricalRun(TargetRun):
         """Scores items; see `TargetRun`."""
         truth = items.truth.astype(np.int64)
         for name, tally in self.tallies.items():
-            log_probs = output
-            if name != MODEL:
-                log_probs = predict_baseline(self._baselines[name], items.last, items.known)
-            scores, chosen = self.scoring.score(log_probs, truth), log_probs.argmax(axis=1)
+            log_probs = output if name == MODEL else self.baseline(name, items)
+            ranked = log_probs if self.scoring.unknown else without_unknown(log_probs)
+            scores, chosen = self.scoring.score(log_probs, truth), ranked.argmax(axis=1)
             tally.add(items.piece, items.position, scores)
             confidence = scores[:, self.scoring.columns.index("confidence")]
             self._bins[name] += bin_sums(confidence, chosen == truth, self._config.calibration_bins)
@@ -270,10 +277,7 @@ class RealRun(TargetRun):
         row, truth = DISTRIBUTIONS[self.scoring.head], items.truth.astype(np.float64)
         points = {"truth": truth}
         for name, tally in self.tallies.items():
-            parameters = output
-            if name != MODEL:
-                raw = predict_baseline(self._baselines[name], items.last, items.known)
-                parameters = row.parameters(raw)
+            parameters = output if name == MODEL else row.parameters(self.baseline(name, items))
             points[f"by {name}"] = row.point(parameters).astype(np.float64)
             tally.add(items.piece, items.position, self.scoring.score(parameters, truth))
         self._points.add(points)

@@ -54,6 +54,7 @@ class PredictOptions(DataOptions, total=False):
     """Keys of `InferConfig` that say what is predicted, too."""
 
     target_columns: list[str] | None
+    predict_unknown: bool
     map_to_id: bool
     sample_from_distribution_columns: list[str] | None
     temperature: float
@@ -244,7 +245,13 @@ def model_paths(config: InferConfig) -> list[Path]:
     """
     names = [config.model_path] if isinstance(config.model_path, str) else config.model_path
     return [
-        resolve_model_path(config.project_root, name, kind=config.model_type, model_name=config.model_name)
+        resolve_model_path(
+            config.project_root,
+            name,
+            kind=config.model_type,
+            model_name=config.model_name,
+            metadata=config.metadata_config_path,
+        )
         for name in names
     ]
 

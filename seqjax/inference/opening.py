@@ -62,7 +62,8 @@ def card_from_training(config: InferConfig | EvaluateConfig, model: Path, kind: 
     if not place.is_file() and config.metadata_config_path is not None:
         place = resolve_path(config.project_root, config.metadata_config_path, or_here=True)
     metadata = load_metadata(place)
-    return describe_run(training, resolve_schema(training, metadata), metadata).of_kind(kind)
+    card = describe_run(training, resolve_schema(training, metadata), metadata).of_kind(kind)
+    return card.model_copy(update={"versions": {}})
 
 
 class SequifierOnnxEngine:

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Shaped
 
 from seqjax.config.schema import HeadName
-from seqjax.model.distributions import AS_PREDICTED, DISTRIBUTIONS, SamplingRule
+from seqjax.model.distributions import AS_PREDICTED, DISTRIBUTIONS, SamplingRule, without_unknown
 
 SPREAD = "standard deviation of "
 """Begins the name of the output for the spread of another over passes with dropout; see `AveragingEngine`."""
@@ -47,6 +47,8 @@ class Reading:
     rule: SamplingRule = AS_PREDICTED
     kept: tuple[str, ...] = ()
     """Categorical targets whose distribution is returned too."""
+    unknown: bool = True
+    """True if `unknown` may be the value of a category."""
 
     def values(
         self, outputs: Mapping[str, Float[Any, "N P _"]], uniforms: Mapping[str, Float[Any, "N P"]]
@@ -59,11 +61,13 @@ class Reading:
         """
         read = {}
         for name, head in self.targets:
-            row = DISTRIBUTIONS[head]
+            row, stated = DISTRIBUTIONS[head], outputs[name]
+            if row.has_classes and not self.unknown:
+                stated = without_unknown(stated)
             if name in self.sampled:
-                read[name] = row.draw(outputs[name], uniforms[name], self.rule)
+                read[name] = row.draw(stated, uniforms[name], self.rule)
             else:
-                read[name] = row.point(outputs[name])
+                read[name] = row.point(stated)
         return read
 
 
@@ -78,6 +82,7 @@ class Reader:
         seed: int = 0,
         rule: SamplingRule = AS_PREDICTED,
         keep_log_probs: Collection[str] = (),
+        unknown: bool = True,
     ) -> None:
         """Starts the streams of random numbers.
 
@@ -87,9 +92,10 @@ class Reader:
           seed: Seed of the draws.
           rule: How the distribution is changed before.
           keep_log_probs: Categorical targets whose distribution is returned too.
+          unknown: Whether `unknown` may be the value of a category.
         """
         chosen = tuple(name for name in targets if name in sampled)
-        self.reading = Reading(tuple(targets.items()), chosen, rule, tuple(keep_log_probs))
+        self.reading = Reading(tuple(targets.items()), chosen, rule, tuple(keep_log_probs), unknown)
         numbers = {name: number for number, name in enumerate(targets) if name in sampled}
         self._windows = {name: np.random.default_rng((seed, number)) for name, number in numbers.items()}
         self._further = {name: np.random.default_rng((seed, number, 1)) for name, number in numbers.items()}

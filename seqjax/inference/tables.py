@@ -208,6 +208,7 @@ def _forecasts(config: InferConfig, engine: Engine, source: Source) -> Iterator[
         seed=config.seed,
         rule=SamplingRule(config.temperature, config.top_k, config.top_p),
         keep_log_probs=shown,
+        unknown=config.predict_unknown or card.is_sequifiers,
     )
     steps = (config.autoregression_extra_steps or 0) if config.autoregression else 0
     # Autoregression has a bar of its own, and a terminal shows one at a time.

@@ -229,6 +229,12 @@ DISTRIBUTIONS: Mapping[HeadName, Distribution] = {
 }
 
 
+def without_unknown(log_probs: Float[Any, "*batch C"]) -> Float[Any, "*batch C"]:
+    """Log-probabilities by which class 0, which stands for a missing value, is never predicted."""
+    xp = log_probs.__array_namespace__()
+    return xp.where(xp.arange(log_probs.shape[-1]) == 0, -np.inf, log_probs)
+
+
 def distribution_of(schema: Schema, target: str) -> Distribution:
     """The distribution that a model predicts of a target."""
     return DISTRIBUTIONS[schema.head(target)]

@@ -20,6 +20,7 @@ from typing import Any
 from seqjax.errors import ArtifactError
 
 _TEXT_BASELINE = "last value"
+"""The baseline of sequifier's logs; those of seqjax name it."""
 _place_of, _epoch_of = attrgetter("place"), attrgetter("epoch")
 
 
@@ -230,6 +231,7 @@ _VALIDATION = re.compile(
 )
 _RESUMED = re.compile(r"\[INFO\] Resumed at epoch\s+(\d+), batch\s+(\d+) of\s+(\d+)")
 _CUT_SHORT = re.compile(r"\[INFO\] (Epoch\s+\d|Validation \|)")
+_BASELINE = re.compile(r"\[INFO\]  - the baseline is the best one: (.*)")
 _TARGETS = re.compile(r"\[INFO\]  - (.*)")
 _TARGET = re.compile(rf"(.+?)_loss:{_NUMBER}(?:, |$)")
 _SHARES = re.compile(r"\[INFO\] (.+?): (.+: \d+\.\d{5}(?: \| .+: \d+\.\d{5})*)$")
@@ -247,6 +249,8 @@ def _read_text(run: RunLog, line: str) -> None:
         run.resume(_place(epoch, batch, batches))
     elif _CUT_SHORT.search(line):
         raise ValueError("the line is not whole")
+    elif match := _BASELINE.search(line):
+        run.baselines = dict(zip([match[1]], run.baselines.values(), strict=True))
     elif "--- Training Complete ---" in line:
         run.finished = True
     elif run.validations:

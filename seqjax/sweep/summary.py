@@ -1,7 +1,7 @@
 """The results of a search: which runs go on, which are best, and which settings matter.
 
 A row of the summary is a mapping of column to value. All rows have the same columns; a failed run has no
-loss, and is last.
+loss, and is last. Runs are compared by their loss, or by a score where losses are of different things.
 
 Successive halving goes by rounds. In a round every run that is left is trained until the round's epoch; then
 the best of so many are kept, and their training is continued, not repeated.
@@ -24,17 +24,25 @@ import numpy as np
 from jaxtyping import Float, Int
 
 LOSS = "best_validation_loss"
+SCORE = "best_score"
+"""Of runs whose losses are of different things; all rows have it then, and are ranked by it."""
 
 _CLASSES = 4
 _MANY = 6
 
 
 def ranked(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The rows from the lowest loss up, those without one last, each with its rank from 1 (or None) first."""
-    best_first = sorted(rows, key=lambda row: (row[LOSS] is None, row[LOSS]))
+    """The rows from the best up, those without a loss last, each with its rank from 1 (or None) first."""
+    key = ranked_by(rows)
+    best_first = sorted(rows, key=lambda row: (row[key] is None, row[key]))
     return [
-        {"rank": None if row[LOSS] is None else rank, **row} for rank, row in enumerate(best_first, start=1)
+        {"rank": None if row[key] is None else rank, **row} for rank, row in enumerate(best_first, start=1)
     ]
+
+
+def ranked_by(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The column that says how good runs are: the less the better."""
+    return SCORE if rows and SCORE in rows[0] else LOSS
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -116,10 +124,11 @@ def importance(rows: Sequence[Mapping[str, Any]], settings: Sequence[str]) -> di
     Returns:
       Shares from 0 to 1; empty if there are too few runs to say anything.
     """
-    finished = [row for row in rows if row[LOSS] is not None]
+    key = ranked_by(rows)
+    finished = [row for row in rows if row[key] is not None]
     if len(finished) < 3:
         return {}
-    ranks = _ranks(np.asarray([row[LOSS] for row in finished], np.float64))
+    ranks = _ranks(np.asarray([row[key] for row in finished], np.float64))
     shares = {name: _explained(_classes([row[name] for row in finished]), ranks) for name in settings}
     return dict(sorted(shares.items(), key=lambda item: -item[1]))
 

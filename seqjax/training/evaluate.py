@@ -5,7 +5,7 @@ the same: those that inference uses, the newest of each window, or all. The mean
 that of the newest, since what a model says in the middle of a window nobody reads.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
@@ -16,8 +16,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from seqjax.config.schema import HeadName, Schema
-from seqjax.metrics import METRICS, SCORES
-from seqjax.model.distributions import DISTRIBUTIONS
+from seqjax.metrics import JUDGED_BY, METRICS, PREDICTED, SCORES
+from seqjax.model.distributions import DISTRIBUTIONS, without_unknown
 from seqjax.training.feed import Feed, Step
 from seqjax.training.objective import (
     Losses,
@@ -40,6 +40,8 @@ from seqjax.windows.windows import Batch, newest, target_mask, targets_of
 Predict = Callable[[Tree, Batch], Outputs]
 """(parameters, batch) -> logits (B, L, C) or values (B, L, 1) of each target."""
 
+BEST_OF_EACH = "best of each target"
+"""Name of what the baselines that are best for each target come to together."""
 _BATCHES_PER_DISPATCH = 64
 
 
@@ -79,6 +81,45 @@ def measured_targets(schema: Schema, units: Mapping[str, float]) -> dict[str, Me
     return measured
 
 
+@dataclass(frozen=True)
+class Shared:
+    """Items that all runs of a search predict, and the metric of each target that compares them."""
+
+    newest: int
+    """Number of the newest positions of a window."""
+    min_history: int
+    """Items that come before such an item in its window."""
+    metrics: Mapping[str, tuple[HeadName, str]]
+    """Of each target: a head, and a row of its metrics that those of all runs have."""
+
+    @property
+    def measured(self) -> dict[str, Measured]:
+        """The metrics, in standard deviations of real targets."""
+        return {name: Measured(head, (metric,)) for name, (head, metric) in self.metrics.items()}
+
+    def __str__(self) -> str:
+        names = (f"the {METRICS[head][key].label} of {name}" for name, (head, key) in self.metrics.items())
+        real = any(head != "categorical" for head, _ in self.metrics.values())
+        unit = " (in standard deviations)" if real else ""
+        places = "item" if self.newest == 1 else f"{self.newest} items"
+        return f"{' + '.join(names)}{unit}, over the newest {places} of each validation window"
+
+    def items(self, batch: Batch) -> Batch:
+        """The same windows, with these items alone as targets."""
+        xp = batch.first_target.__array_namespace__()
+        first = xp.maximum(batch.first_target, batch.padding + self.min_history)
+        return newest(batch._replace(first_target=first), self.newest)
+
+
+def metric_of_all(heads: Collection[HeadName]) -> tuple[HeadName, str]:
+    """A metric that models with any of these heads have, and one of the heads.
+
+    Values and densities are compared as values, as `evaluate` compares them.
+    """
+    head = min(heads)
+    return head, JUDGED_BY[head] if len(heads) == 1 else "rmse"
+
+
 class Evaluation(NamedTuple):
     """Sums over a data set."""
 
@@ -90,6 +131,8 @@ class Evaluation(NamedTuple):
     """Metrics of predictions, by target and row of `seqjax.metrics.METRICS`."""
     everywhere: Losses | None = None
     """Mean losses over all positions, where others are judged."""
+    score: float | None = None
+    """Of a run that is compared with others: the sum of one metric of each target over `Shared` items."""
 
 
 class Found(NamedTuple):
@@ -100,6 +143,8 @@ class Found(NamedTuple):
     counts: dict[str, Int[Array, "C"]]
     everywhere: dict[str, Sums]
     """Sums of losses over all positions; empty where all are judged."""
+    shared: MetricSums
+    """Sums over items that others predict too; empty where the run is compared with none."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +158,14 @@ class Evaluator:
     measured: Mapping[str, Measured] = field(default_factory=dict)
     newest: int | None = None
     """Number of the newest positions of a window that are judged; None judges all."""
+    shared: Shared | None = None
+    """By what the run is compared with others; None is its loss."""
+
+    def of_target(self, name: str) -> "Evaluator":
+        """That of one target alone."""
+        targets = tuple(target for target in self.targets if target.name == name)
+        measured = {name: self.measured[name]} if name in self.measured else {}
+        return replace(self, targets=targets, share_columns={}, measured=measured, shared=None)
 
     def empty(self) -> Found:
         """Sums over no batch."""
@@ -121,7 +174,12 @@ class Evaluator:
             no_metric_sums(self.measured),
             {name: jnp.zeros(width, jnp.int32) for name, width in self.share_columns.items()},
             no_sums(target.name for target in self.targets if self.newest is not None),
+            no_metric_sums(self._compared),
         )
+
+    @property
+    def _compared(self) -> Mapping[str, Measured]:
+        return {} if self.shared is None else self.shared.measured
 
     def counted(self, found: Found, outputs: Outputs, batch: Batch) -> Found:
         """The sums with those of what was predicted for one more batch."""
@@ -136,16 +194,22 @@ class Evaluator:
             added(found.metrics, metric_sums(self.measured, outputs, judged)),
             counts,
             added(found.everywhere, everywhere),
+            found.shared
+            if self.shared is None
+            else added(found.shared, metric_sums(self._compared, outputs, self.shared.items(batch))),
         )
 
     def result(self, parts: Sequence[Found]) -> Evaluation:
         """The result of the sums of all batches; waits for the device."""
         parts, weights = jax.device_get(list(parts)), loss_weights(self.targets)
+        shared = metric_values(self._compared, [part.shared for part in parts])
+        scores = [value for row in shared.values() for value in row.values()]
         return Evaluation(
             mean_losses([part.sums for part in parts], weights),
             {name: _shares([part.counts[name] for part in parts]) for name in self.share_columns},
             metric_values(self.measured, [part.metrics for part in parts]),
             None if self.newest is None else mean_losses([part.everywhere for part in parts], weights),
+            sum(scores) if scores else None,
         )
 
 
@@ -203,27 +267,67 @@ class CompiledEvaluator:
 
 
 def evaluate_side_by_side(
-    evaluator: Evaluator, feed: Feed, order: Order, params: Mapping[str, Tree]
-) -> dict[str, Evaluation]:
-    """Evaluates several sets of parameters with one program and in one pass over the data, by name.
+    evaluator: Evaluator,
+    feed: Feed,
+    order: Order,
+    params: Mapping[str, Mapping[str, Tree]],
+    predict: Callable[[Tree, Batch], Mapping[str, Outputs]],
+) -> dict[str, dict[str, Evaluation]]:
+    """Evaluates several predictors of each target with one program and in one pass over the data.
 
-    What they predict is judged by one computation, which takes as long to compile as that of one set.
+    What they predict of a target is judged by one computation, which compiles as fast as that of one.
+
+    Args:
+      evaluator: What evaluates; its own predictor is left aside.
+      feed: The data.
+      order: Its batches.
+      params: Parameters of the predictors, by target and name.
+      predict: Their outputs, by target and name.
+
+    Returns:
+      The evaluation of each target alone, by target and name.
     """
+    alone = {name: evaluator.of_target(name) for name in params}
+    names = {target: list(rows) for target, rows in params.items()}  # Compiled programs sort them.
 
-    def step(found: Found, batch: Batch, index: Int[Array, ""], params: Sequence[Tree]) -> Found:
+    def step(found: Tree, batch: Batch, index: Int[Array, ""], params: Tree) -> Tree:
         del index
-        outputs = [evaluator.predict(own, batch) for own in params]
-        stacked = jax.tree.map(lambda *arrays: jnp.stack(arrays), *outputs)
-        return jax.vmap(lambda sums, own: evaluator.counted(sums, own, batch))(found, stacked)
+        outputs = predict(params, batch)
+        return {
+            target: jax.vmap(
+                lambda sums, own, one=one, target=target: one.counted(sums, {target: own}, batch)
+            )(found[target], jnp.stack([outputs[target][name] for name in names[target]]))
+            for target, one in alone.items()
+        }
 
-    nothing = jax.tree.map(lambda sums: np.stack([sums] * len(params)), evaluator.empty())
-    fold, placed = feed.fold(step), feed.place(order)
-    parts = [fold(nothing, list(params.values()), placed, *bounds) for bounds in dispatches(len(order))]
-    fetched = jax.device_get(parts)
-    return {
-        name: evaluator.result([jax.tree.map(lambda sums, at=at: sums[at], part) for part in fetched])
-        for at, name in enumerate(params)
+    nothing = {
+        target: jax.tree.map(lambda sums, rows=rows: np.stack([sums] * len(rows)), alone[target].empty())
+        for target, rows in params.items()
     }
+    fold, placed = feed.fold(step), feed.place(order)
+    fetched = jax.device_get([fold(nothing, params, placed, *bounds) for bounds in dispatches(len(order))])
+    return {
+        target: {
+            name: alone[target].result(
+                [jax.tree.map(lambda sums, at=at: sums[at], part[target]) for part in fetched]
+            )
+            for at, name in enumerate(rows)
+        }
+        for target, rows in params.items()
+    }
+
+
+def combined(parts: Sequence[Evaluation]) -> Evaluation:
+    """The evaluation of several targets, each evaluated alone."""
+
+    def losses(parts: Sequence[Losses]) -> Losses:
+        both = zip(*((part.by_target, part.weights) for part in parts), strict=True)
+        return Losses(*({name: value for values in rows for name, value in values.items()} for rows in both))
+
+    everywhere = [part.everywhere for part in parts if part.everywhere is not None]
+    metrics = {target: rows for part in parts for target, rows in part.metrics.items()}
+    found = losses([part.losses for part in parts])
+    return Evaluation(found, {}, metrics, losses(everywhere) if everywhere else None)
 
 
 def batched(step: Step[Any], *, own_batches: bool = False) -> Step[Any]:
@@ -268,7 +372,11 @@ def metric_sums(
         count = mask_BT.sum().astype(jnp.float32)
         row, truth_BT = DISTRIBUTIONS[target.head], targets_of(batch, name)
         parameters = row.parameters(outputs[name].astype(jnp.float32))
-        values = {score: SCORES[score](row, parameters, truth_BT) for score in target.scores}
+        ranked = without_unknown(parameters) if row.has_classes else parameters
+        values = {
+            score: SCORES[score](row, ranked if score in PREDICTED else parameters, truth_BT)
+            for score in target.scores
+        }
         sums[name] = {
             score: Sums(jnp.where(mask_BT, value, 0.0).sum(), count) for score, value in values.items()
         }
@@ -308,7 +416,7 @@ def _values(target: Measured, parts: Sequence[Mapping[str, Sums]]) -> dict[str, 
 
 
 def _class_counts(logits_BTC: Float[Array, "B T C"], mask_BT: Array) -> Int[Array, "C"]:
-    chosen_BT = jnp.argmax(logits_BTC, axis=-1)
+    chosen_BT = jnp.argmax(without_unknown(logits_BTC), axis=-1)
     return jnp.zeros(logits_BTC.shape[-1], jnp.int32).at[chosen_BT].add(mask_BT.astype(jnp.int32))
 
 

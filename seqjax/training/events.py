@@ -74,6 +74,8 @@ class RunState:
     best: Params
     best_epoch: int = 0
     best_loss: float = float("inf")
+    best_score: float | None = None
+    """By what a search compares the best parameters, where losses cannot be compared."""
     stale: int = 0
     """Epochs since the best."""
     losses: tuple[float, ...] = ()
@@ -85,11 +87,12 @@ class RunState:
         """True if no epoch follows."""
         return self.epoch >= epochs or (patience is not None and self.stale >= patience)
 
-    def after_epoch(self, loss: float, state: TrainState) -> "RunState":
+    def after_epoch(self, evaluation: Evaluation, state: TrainState) -> "RunState":
         """The run after one more epoch, with its score."""
+        loss = evaluation.losses.total
         epoch, losses = self.epoch + 1, (*self.losses, loss)
         if loss < self.best_loss:
-            return RunState(epoch, state, state.params, epoch, loss, losses=losses)
+            return RunState(epoch, state, state.params, epoch, loss, evaluation.score, losses=losses)
         return replace(self, epoch=epoch, state=state, stale=self.stale + 1, losses=losses, progress=None)
 
 

@@ -19,7 +19,8 @@ from typing import IO
 
 from seqjax.console import Advance
 from seqjax.stopping import signal_of
-from seqjax.training.evaluate import Evaluation
+from seqjax.training.ending import Rival, totals
+from seqjax.training.evaluate import BEST_OF_EACH, Evaluation
 from seqjax.training.events import BatchEvent, EpochEvent, Event, Hook, ResumeEvent, StateEvent
 from seqjax.training.objective import Losses
 
@@ -52,22 +53,21 @@ def batch_line(event: BatchEvent) -> str:
     )
 
 
-def validation_lines(
-    event: EpochEvent, baseline_loss: float, labels: Mapping[str, Mapping[int, str]]
-) -> list[str]:
+def validation_lines(event: EpochEvent, rival: Rival, labels: Mapping[str, Mapping[int, str]]) -> list[str]:
     """The lines of an evaluation.
 
     Args:
       event: What was found.
-      baseline_loss: Total loss of repeating the last value.
+      rival: The best baseline.
       labels: Values of ids, by column.
     """
     losses = event.evaluation.losses
     lines = [
         RULE,
         f"[INFO] Validation | Epoch: {event.epoch:3d} | Loss: {number(losses.total)} "
-        f"| Baseline Loss: {number(baseline_loss)} | Time: {event.seconds:5.2f}s "
+        f"| Baseline Loss: {number(rival.loss)} | Time: {event.seconds:5.2f}s "
         f"| LR {number(event.learning_rate)}",
+        f"[INFO]  - the baseline is the best one: {rival.name}",
     ]
     if event.evaluation.everywhere is not None:
         lines.append(f"[INFO]  - mean over all positions: {number(event.evaluation.everywhere.total)}")
@@ -85,19 +85,25 @@ def validation_lines(
 
 def baseline_lines(baselines: Mapping[str, Evaluation]) -> list[str]:
     """The lines that compare baselines: in sum, by target where there are several, and by metric."""
-    totals = " | ".join(f"{name}: {number(found.losses.total)}" for name, found in baselines.items())
-    lines = [f"[INFO] Baselines | {totals}"]
-    targets = list(next(iter(baselines.values())).losses.by_target) if baselines else []
+    sums = " | ".join(f"{name}: {number(loss)}" for name, loss in totals(baselines).items())
+    lines = [f"[INFO] Baselines | {sums}"]
+    single = {name: found for name, found in baselines.items() if name != BEST_OF_EACH}
+    targets = dict.fromkeys(target for found in single.values() for target in found.losses.by_target)
     for target in targets if len(targets) > 1 else []:
-        parts = " | ".join(
-            f"{name}: {number(found.losses.weighted[target])}" for name, found in baselines.items()
-        )
-        lines.append(f"[INFO] Baselines of {target} | {parts}")
+        losses = {name: found.losses.weighted for name, found in single.items()}
+        parts = (f"{name}: {number(row[target])}" for name, row in losses.items() if target in row)
+        lines.append(f"[INFO] Baselines of {target} | {' | '.join(parts)}")
     for target in targets:
-        found = {name: baseline.metrics.get(target, {}) for name, baseline in baselines.items()}
+        found = {name: baseline.metrics.get(target, {}) for name, baseline in single.items()}
         words = [f"{name}: {', '.join(_metric_words(metrics))}" for name, metrics in found.items() if metrics]
         lines += [f"[INFO] Baseline metrics of {target} | {' | '.join(words)}"] if words else []
     return lines
+
+
+def baseline_values(baselines: Mapping[str, Evaluation]) -> dict[str, object]:
+    """Evaluations of baselines as JSON; without a total where they predict only some of the targets."""
+    known = totals(baselines)
+    return {name: evaluation_values(found) | {"loss": known.get(name)} for name, found in baselines.items()}
 
 
 @contextmanager
@@ -165,11 +171,11 @@ class TextLog:
     """A hook that writes text lines.
 
     Args:
-      baseline_loss: Total loss of repeating the last value.
+      rival: The best baseline.
       labels: Values of ids, by column.
     """
 
-    baseline_loss: float
+    rival: Rival
     labels: Mapping[str, Mapping[int, str]]
 
     def __call__(self, event: Event) -> None:
@@ -182,7 +188,7 @@ class TextLog:
                     why = "A float16 gradient overflowed; the loss scale was halved each time."
                     logger.info("[INFO] %s | %s", skipped, why)
             case EpochEvent():
-                for line in validation_lines(event, self.baseline_loss, self.labels):
+                for line in validation_lines(event, self.rival, self.labels):
                     logger.info(line)
             case StateEvent(state=state):
                 logger.debug("best epoch %d, %d epochs since", state.best_epoch, state.stale)

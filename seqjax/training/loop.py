@@ -109,7 +109,7 @@ class Member:
             EpochEvent(epoch.number, evaluation, rate, epoch.seconds + seconds, epoch.losses)
         )
         if self.error is None:
-            self.state = self.state.after_epoch(evaluation.losses.total, state)
+            self.state = self.state.after_epoch(evaluation, state)
             self.tell(StateEvent(self.state, self.is_finished))
 
     def pause(self, state: TrainState, signal: int) -> None:

@@ -1,7 +1,8 @@
 """From a configuration and windows to a run: feeds, the update, the schedule, the order."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import partial
 from types import MappingProxyType
@@ -11,7 +12,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Int, Key
 
-from seqjax.baselines import fit_baselines, predict_targets
+from seqjax.baselines import Periods, fit_baselines, periods_of, predict_targets
 from seqjax.config.base import suggestion
 from seqjax.config.optimization import schedule_length
 from seqjax.config.schema import Schema
@@ -22,7 +23,15 @@ from seqjax.optim.optimizers import Optimizer, build_optimizer
 from seqjax.optim.rule import Path
 from seqjax.optim.schedules import Schedule, build_schedule
 from seqjax.training.devices import Device, compiler_options, memory_limit
-from seqjax.training.evaluate import Evaluation, Evaluator, evaluate_side_by_side, measured_targets
+from seqjax.training.evaluate import (
+    BEST_OF_EACH,
+    Evaluation,
+    Evaluator,
+    Shared,
+    combined,
+    evaluate_side_by_side,
+    measured_targets,
+)
 from seqjax.training.events import RunState
 from seqjax.training.feed import Feed, ResidentFeed, StreamedFeed, fits
 from seqjax.training.objective import build_targets, without_smoothing
@@ -35,6 +44,8 @@ from seqjax.windows.windows import Windows
 
 Splits: TypeAlias = tuple[Windows, Windows]
 """The training and the validation windows."""
+
+logger = logging.getLogger(__name__)
 
 _WINDOWS_TO_NAME = 8
 
@@ -94,6 +105,7 @@ def prepare(
     units: Mapping[str, float] = MappingProxyType({}),
     like: Run | None = None,
     placement: Placement | None = None,
+    shared: Shared | None = None,
 ) -> Run:
     """Puts a run together; nothing is compiled yet.
 
@@ -106,6 +118,7 @@ def prepare(
       units: `Statistics.unit` of real columns, in which metrics are told.
       like: Another run on the same data, whose copy of it on the device is used.
       placement: All devices to compute on; None is `device` alone.
+      shared: By what the run is compared with others; None is its loss.
 
     Raises:
       TrainingError: A split is empty.
@@ -115,20 +128,18 @@ def prepare(
     order, validation_order = _orders(config, splits)
     n_batches = len(order(1))
     placement = placement or Placement([device])
-    layers = layer_types(graphdef)
     precision = build_precision(
-        spec.layer_type_dtypes, autocast=spec.layer_autocast, device=device, layers=layers
+        spec.layer_type_dtypes, autocast=spec.layer_autocast, device=device, layers=layer_types(graphdef)
     )
     targets, apply = build_targets(schema, spec), forward(graphdef, schema.inputs, precision)
     steps = spec.epochs * (n_batches if spec.scheduler_step_on == "batch" else 1)
     schedule = build_schedule(spec.scheduler, spec.learning_rate, total_steps=steps)
-    optimizer = _optimizer(config, schema, schedule, graphdef)
-    accumulation = min(spec.accumulation_steps or 1, n_batches)
-    shared = (like.training, like.validation) if like else None
-    training, validation = shared or _feeds(spec, schema, splits, device, placement=placement)
+    optimizer, accumulation = _optimizer(config, schema, schedule, graphdef), spec.accumulation_steps or 1
+    known = (like.training, like.validation) if like else None
+    training, validation = known or _feeds(spec, schema, splits, device, placement=placement)
     return Run(
-        Recipe(apply, targets, optimizer, accumulation, spec.gradient_clip, spec.dropout),
-        _evaluator(config, schema, apply, units),
+        Recipe(apply, targets, optimizer, min(accumulation, n_batches), spec.gradient_clip, spec.dropout),
+        _evaluator(config, schema, apply, units, shared),
         training,
         validation,
         order,
@@ -145,15 +156,18 @@ def prepare(
     )
 
 
-def _evaluator(config: TrainConfig, schema: Schema, apply: Apply, units: Mapping[str, float]) -> Evaluator:
+def _evaluator(
+    config: TrainConfig, schema: Schema, apply: Apply, units: Mapping[str, float], shared: Shared | None
+) -> Evaluator:
     """The evaluation of a run, which goes by the plain losses of its targets."""
     spec = config.training_spec
     return Evaluator(
         lambda params, batch: apply(params, batch, None),
         without_smoothing(build_targets(schema, spec)),
-        {name: schema.n_classes[name] for name in spec.class_share_log_columns},
-        measured_targets(schema, units),
-        config.model_spec.prediction_length if spec.select_on == "predicted" else None,
+        share_columns={name: schema.n_classes[name] for name in spec.class_share_log_columns},
+        measured=measured_targets(schema, units),
+        newest=config.model_spec.prediction_length if spec.select_on == "predicted" else None,
+        shared=shared,
     )
 
 
@@ -228,11 +242,28 @@ def frozen_parameters(patterns: Sequence[str], params: Params, schema: Schema) -
     return frozenset(frozen)
 
 
-def evaluate_baselines(run: Run, schema: Schema, training: Windows) -> Mapping[str, Evaluation]:
-    """Evaluates simple predictors, fitted on the training data, on the validation data; by name."""
-    evaluator = replace(run.evaluator, predict=predict_targets, share_columns={})
-    fitted = fit_baselines(training, schema)
-    return evaluate_side_by_side(evaluator, run.validation, run.validation_order, fitted)
+def evaluate_baselines(
+    run: Run, schema: Schema, training: Windows, periods: Periods = None
+) -> Mapping[str, Evaluation]:
+    """Evaluates simple predictors, fitted on the training data, on the validation data; by name.
+
+    Some predict only targets of one kind. The last of several targets' is made of the best for each.
+    """
+    fitted = fit_baselines(training, schema, periods)
+    found = evaluate_side_by_side(
+        run.evaluator, run.validation, run.validation_order, fitted, predict=predict_targets
+    )
+    for target, period in periods_of(fitted).items():
+        logger.info("[INFO] The seasonal last value of %s is that of %d items before.", target, period)
+    names = dict.fromkeys(name for rows in found.values() for name in rows)
+    baselines = {name: combined([rows[name] for rows in found.values() if name in rows]) for name in names}
+    if len(found) > 1:
+        best = [
+            min(rows.values(), key=lambda row, target=target: row.losses.by_target[target])
+            for target, rows in found.items()
+        ]
+        baselines[BEST_OF_EACH] = combined(best)
+    return baselines
 
 
 def parameter_count(params: Params) -> int:

@@ -370,7 +370,7 @@ def _equal_rows(
     differ = np.zeros(int(count.sum()), np.bool_)
     for column in windows.columns.values():
         one, other = (column.take(place)[:, 0] for place in places)
-        differ |= one != other
+        differ |= (one != other) & ((one == one) | (other == other))  # Missing values are alike.
     ends = np.cumsum(count)
     total = np.concatenate([[0], np.cumsum(differ)])
     return total[ends] == total[ends - count]

@@ -233,7 +233,7 @@ def test_files_that_are_no_models_of_ours_are_refused(tmp_path: Path) -> None:
         read_card(path)
 
 
-def test_best_and_last_are_the_newest_of_their_kind(tmp_path: Path) -> None:
+def test_best_and_last_are_the_newest_where_no_file_says_its_loss(tmp_path: Path) -> None:
     (tmp_path / "models").mkdir()
     names = [
         "sequifier-a-best-2.onnx",

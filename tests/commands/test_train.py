@@ -141,7 +141,10 @@ def test_a_run_leaves_models_checkpoints_and_logs(project):
     root, exported = project
     result = train(config(root))
     assert result.last_epoch == 4
-    assert list(result.baselines) == ["last value", "marginal", "first-order Markov"]
+    assert list(result.baselines) == [
+        *("last value", "marginal", "first-order Markov", "best of each target")
+    ]
+    assert min(result.baselines.values()) == result.baselines["best of each target"]
     assert Layout(root, "demo").saved() == [Place(2), Place(4)]
     validations = [event["loss"] for event in events(root, "validation")]
     assert len(validations) == 5
@@ -168,7 +171,11 @@ def test_metrics_are_logged_in_the_units_of_the_table(project):
         assert metrics["item"]["perplexity"] == pytest.approx(np.exp(losses["item"]["loss"]), rel=1e-5)
         assert metrics["price"]["rmse"] == pytest.approx(2.5 * losses["price"]["loss"] ** 0.5, rel=1e-5)
         assert list(metrics["item"]) == ["perplexity", "top_1_accuracy", "top_3_accuracy"]
+    assert list(baselines["velocity"]["losses"]) == ["price"]
+    assert baselines["velocity"]["loss"] is None
+    assert list(baselines["second-order Markov"]["losses"]) == ["item"]
     text = (root / "logs/sequifier-demo-rank0-3.txt").read_text()
+    assert text.count("[INFO]  - the baseline is the best one: ") == 2
     assert text.count("[INFO] Metrics of price | mae ") == 2
     assert "[INFO] Baseline metrics of item | last value: perplexity " in text
 

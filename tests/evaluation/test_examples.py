@@ -34,7 +34,7 @@ def test_windows_labels_and_units():
     assert found.window["item"] == ["apple", "fig", "apple"]
     assert found.window["price"] == pytest.approx([100, 110, 90])
     assert (found.targets["item"].truth, found.targets["item"].prediction) == ("other", "fig")
-    assert found.targets["item"].likely == pytest.approx({"fig": 0.6, "other": 0.2, "unknown": 0.1})
+    assert found.targets["item"].likely == pytest.approx({"fig": 0.6, "other": 0.2, "apple": 0.1})
     assert found.targets["price"].truth == pytest.approx(120)
     assert found.targets["price"].prediction == pytest.approx(105)
     assert found.targets["price"].likely is None

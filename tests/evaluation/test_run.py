@@ -142,16 +142,11 @@ def test_baselines_are_scored_on_the_same_items():
     known = data.length() >= 2
     assert known.sum() < len(data)
     price = found.targets["price"].metrics
-    assert list(price) == ["model", "last value", "marginal", "first-order Markov"]
-    training = windows(seed=9)
-    mean = np.mean(
-        np.concatenate(
-            [
-                training.gather(np.array([at])).columns["price"][0, LENGTH + 1 - length :]
-                for at, length in enumerate(training.length())
-            ]
-        )
-    )
+    assert list(price) == [
+        *("model", "last value", "marginal", "first-order Markov"),
+        *("velocity", "seasonal last value", "drift"),
+    ]
+    mean = np.mean([price for columns in sequences(30, 9).values() for price in columns["price"]])
     first = [10 * float(mean - truth["price"]) for _, _, _, truth in items(data, 1)]
     errors = np.where(known, last_value, first)
     assert price["last value"]["mae"].value == pytest.approx(np.abs(errors).mean(), rel=1e-5)
@@ -232,20 +227,20 @@ def test_a_class_may_be_impossible_but_if_it_comes_nothing_is_judged():
 
 
 def chain(seed, count=60, length=30):
-    """Sequences of a Markov chain of second order: baselines see only the last item."""
+    """Sequences of a Markov chain of third order: baselines see only the last two items."""
     rng = np.random.default_rng(seed)
     rows = {}
     for number in range(count):
-        ids = [2, 3]
+        ids = [2, 3, 2]
         for _ in range(length):
-            ids.append(2 + (ids[-1] + ids[-2]) % 3 if rng.random() < 0.8 else int(rng.integers(2, 5)))
+            ids.append(2 + (ids[-1] + ids[-3]) % 3 if rng.random() < 0.8 else int(rng.integers(2, 5)))
         rows[number] = {"item": ids, "price": rng.normal(size=len(ids)).astype(np.float32).tolist()}
-    return windows_of(rows, {number: list(range(length + 2)) for number in rows}, seq_length=LENGTH)
+    return windows_of(rows, {number: list(range(length + 3)) for number in rows}, seq_length=LENGTH)
 
 
 def rule(inputs, valid_mask, positions):
     """The law of `chain` itself; of the price, the mean."""
-    likely = 2 + (inputs["item"][:, -1] + inputs["item"][:, -2]) % 3
+    likely = 2 + (inputs["item"][:, -1] + inputs["item"][:, -3]) % 3
     probs = np.full((len(likely), 1, CLASSES), 1e-9)
     probs[:, 0, 2:] = 0.2 / 3
     probs[np.arange(len(likely)), 0, likely] += 0.8
@@ -280,14 +275,15 @@ def test_noise_is_worse():
 
 
 def test_a_model_that_is_a_baseline_is_no_better():
-    marginal = fit_baselines(chain(seed=1), engine().card.column_schema)["marginal"]
+    fitted = fit_baselines(chain(seed=1), engine().card.column_schema)
+    marginal = {name: rows["marginal"] for name, rows in fitted.items()}
 
     def same(inputs, valid_mask, positions):
         count = len(valid_mask)
         return {name: np.tile(row["marginal"], (count, 1, 1)) for name, row in marginal.items()}
 
-    found = verdicts(same)
-    for target in found.values():
+    for target in verdicts(same).values():
         assert target.verdict.outcome in {"no better", "worse"}
-        figures = target.metrics["model"], target.metrics["marginal"]
-        assert figures[0] == figures[1]
+        for metric, found in target.metrics["model"].items():
+            same = target.metrics["marginal"][metric]
+            assert (found.value, found.low) == pytest.approx((same.value, same.low), rel=1e-5, abs=1e-6)

@@ -57,6 +57,20 @@ def test_predictions_of_a_frame(model: Model) -> None:
     assert repr(model) == "<Model fake.onnx: 3 items of item, price -> price, item>"
 
 
+def test_unknown_is_predicted_if_it_is_asked_for() -> None:
+    def at_a_loss(inputs, valid_mask):
+        logs = np.log(np.full((len(valid_mask), 1, 4), [0.7, 0.1, 0.1, 0.1]))
+        return repeat(inputs, valid_mask) | {"item": logs}
+
+    unsure = Model(FakeEngine(CARD, at_a_loss), "fake.onnx")
+    assert set(unsure.predict(TABLE, stride=1)["item"]) == {"other"}
+    drawn = unsure.predict(TABLE, stride=1, sample_from_distribution_columns=["item"])
+    assert "unknown" not in set(drawn["item"])
+    assert set(unsure.predict(TABLE, stride=1, predict_unknown=True)["item"]) == {"unknown"}
+    foreign = Model(FakeEngine(CARD.model_copy(update={"versions": {}}), at_a_loss), "sequifiers.onnx")
+    assert set(foreign.predict(TABLE, stride=1)["item"]) == {"unknown"}
+
+
 @pytest.mark.parametrize("write_format", ["csv", "parquet"])
 def test_a_path_gives_what_a_frame_gives(model: Model, tmp_path: Path, write_format: str) -> None:
     path = tmp_path / f"table.{write_format}"
@@ -67,7 +81,7 @@ def test_a_path_gives_what_a_frame_gives(model: Model, tmp_path: Path, write_for
 def test_probabilities_have_the_rows_of_predictions(model: Model) -> None:
     (table,) = model.probabilities(TABLE, stride=1).values()
     assert table.columns == ["unknown", "other", "apple", "fig"]
-    assert table["fig"].to_list() == pytest.approx([0.1, 0.7, 0.7])
+    assert table["fig"].to_list() == pytest.approx([0.1, 0.7, 0.1, 0.7, 0.7])
 
 
 def test_sequences_go_on(model: Model) -> None:

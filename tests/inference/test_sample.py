@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from seqjax.config.schema import HeadName
-from seqjax.inference.sample import Reader
+from seqjax.inference.sample import Reader, Reading
 from seqjax.model.distributions import DISTRIBUTIONS, SamplingRule
 
 draw = DISTRIBUTIONS["categorical"].draw
@@ -103,3 +103,30 @@ def test_mode_real_values_and_kept_distributions() -> None:
     assert readout.values["price"].tolist() == [[1.5], [-2.0]]
     assert list(readout.log_probs) == ["item"]
     assert not Reader({"item": "categorical"})(outputs).log_probs
+
+
+@pytest.mark.parametrize("rule", [rule for rule, _ in RULES.values()], ids=RULES)
+@pytest.mark.parametrize("on_device", [False, True])
+def test_unknown_is_neither_predicted_nor_drawn(rule: SamplingRule, *, on_device: bool) -> None:
+    """However probable it is, and whatever is cut off."""
+    probabilities = np.array([0.9, 0.01, 0.03, 0.06])
+    logs = log_probs(2000, probabilities)
+    uniform = np.linspace(0, 1, 2000, endpoint=False, dtype=np.float32)[:, None]
+    targets: tuple[tuple[str, HeadName], ...] = (("drawn", "categorical"), ("mode", "categorical"))
+    reading = Reading(targets, ("drawn",), rule, unknown=False)
+
+    def read(logs: np.ndarray) -> dict[str, np.ndarray]:
+        return reading.values({"drawn": logs, "mode": logs}, {"drawn": uniform})
+
+    found = jax.jit(read)(jnp.asarray(logs)) if on_device else read(logs)
+    assert set(np.asarray(found["mode"])[:, 0].tolist()) == {3}
+    drawn = np.bincount(np.asarray(found["drawn"])[:, 0], minlength=4)
+    assert drawn[0] == 0
+    without = np.array([0, *probabilities[1:]])
+    order = np.argsort(-without, kind="stable")[: rule.top_k]
+    expected = np.zeros(4)
+    expected[order] = without[order] ** (1 / rule.temperature)
+    if rule.top_p is None:
+        np.testing.assert_allclose(drawn / 2000, expected / expected.sum(), atol=2e-3)
+    else:
+        assert drawn[3] > 0

@@ -7,6 +7,7 @@ import pytest
 
 from seqjax.errors import ArtifactError
 from seqjax.reports.run_log import Measures, read_log
+from seqjax.training.ending import Rival
 from seqjax.training.logs import TextLog, evaluation_values, json_log, log_files
 from tests.training.test_logs import BATCH, VALIDATION
 
@@ -131,8 +132,9 @@ def test_what_training_writes_is_read_back(tmp_path, name, precision):
     with json_log(tmp_path / "r.jsonl") as log, log_files(tmp_path / "r-2.txt", tmp_path / "r-3.txt"):
         names = {column: list(ids.values()) for column, ids in labels.items()}
         log.write("start", {"model": "r", "config": {"seed": 1}, "labels": names})
-        log.write("baselines", {"last value": evaluation_values(VALIDATION.evaluation)})
-        for hook in (log, TextLog(VALIDATION.evaluation.losses.total, labels)):
+        log.write("baselines", {"velocity": evaluation_values(VALIDATION.evaluation)})
+        rival = Rival("velocity", VALIDATION.evaluation.losses.total)
+        for hook in (log, TextLog(rival, labels)):
             hook(VALIDATION)
             hook(BATCH)
     run = read_log("r", tmp_path / name)
@@ -145,7 +147,7 @@ def test_what_training_writes_is_read_back(tmp_path, name, precision):
     # Text tells losses after their weights.
     by_target = losses.by_target if name.endswith("jsonl") else losses.weighted
     assert found.measures.by_target == pytest.approx(by_target, rel=precision)
-    assert run.baselines["last value"].loss == pytest.approx(losses.total, rel=precision)
+    assert run.baselines["velocity"].loss == pytest.approx(losses.total, rel=precision)
 
 
 def test_lines_of_sequifier_have_no_level(tmp_path):

@@ -32,10 +32,10 @@ def entropy_rate(transitions):
 def losses(windows, schema, targets):
     order = Order(len(windows), 50, shuffle=False)
     feed = ResidentFeed(windows, tuple(schema.columns))
-    found = evaluate_side_by_side(
-        Evaluator(predict_targets, tuple(targets)), feed, order, fit_baselines(windows, schema)
-    )
-    return {name: one.losses.by_target for name, one in found.items()}
+    evaluator = Evaluator(lambda *_: {}, tuple(targets))
+    fitted = fit_baselines(windows, schema)
+    found = evaluate_side_by_side(evaluator, feed, order, fitted, predict=predict_targets)
+    return {name: one.losses.by_target for rows in found.values() for name, one in rows.items()}
 
 
 def one_column(name, kind, n_classes=None):
@@ -53,7 +53,8 @@ def test_markov_reaches_the_entropy_rate_of_a_chain():
     transitions = np.random.default_rng(1).dirichlet(np.ones(4), size=4)
     windows = make_windows({"item": chain(transitions, 20_000)}, 9)
     found = losses(windows, one_column("item", "categorical", 6), [Target("item", "CrossEntropyLoss")])
-    assert list(found) == ["last value", "marginal", "first-order Markov"]
+    assert list(found) == ["last value", "marginal", "first-order Markov", "second-order Markov"]
+    assert found["second-order Markov"]["item"] == pytest.approx(entropy_rate(transitions), rel=0.01)
     assert found["first-order Markov"]["item"] == pytest.approx(entropy_rate(transitions), rel=0.01)
     assert found["marginal"]["item"] > found["first-order Markov"]["item"]
 
@@ -84,38 +85,22 @@ def test_outputs_are_probabilities_and_padding_gives_the_marginal():
     windows = make_windows({"item": chain(np.full((4, 4), 0.25), 200)}, 9, starts=[0, 50], lengths=[3, 10])
     host = windows.gather(np.arange(2))
     batch = batch_of(jax.tree.map(jnp.asarray, host.columns), jnp.asarray(host.padding))
-    for fitted in fit_baselines(windows, schema).values():
-        logits = np.asarray(predict_targets(jax.tree.map(jnp.asarray, fitted), batch)["item"])
+    fitted = fit_baselines(windows, schema)
+    for name, logits in predict_targets(jax.tree.map(jnp.asarray, fitted), batch)["item"].items():
         np.testing.assert_allclose(np.exp(logits).sum(-1), 1, rtol=1e-5)
-        np.testing.assert_allclose(
-            logits[0, :7], np.broadcast_to(fitted["item"]["marginal"], (7, 6)), rtol=1e-6
-        )
+        marginal = np.broadcast_to(fitted["item"][name]["marginal"], (7, 6))
+        np.testing.assert_allclose(logits[0, :7], marginal, rtol=1e-6)
 
 
 def test_too_many_classes_leave_markov_out():
     windows = make_windows({"item": np.arange(2, 60, dtype=np.int16)}, 9)
-    assert list(fit_baselines(windows, one_column("item", "categorical", 5000))) == ["last value", "marginal"]
-
-
-def test_a_baseline_is_of_all_targets_or_left_out():
-    columns = {"item": np.arange(2, 40, dtype=np.int16), "price": np.arange(38, dtype=np.float32)}
-    schema = Schema(
-        n_classes={"item": 5000},
-        categorical_inputs=("item",),
-        real_inputs=("price",),
-        targets={"item": "categorical", "price": "real"},
-        seq_length=9,
-    )
-    found = fit_baselines(make_windows(columns, 9), schema)
-    assert {name: list(fitted) for name, fitted in found.items()} == {
-        "last value": ["item", "price"],
-        "marginal": ["item", "price"],
-    }
+    found = fit_baselines(windows, one_column("item", "categorical", 5000))
+    assert list(found["item"]) == ["last value", "marginal"]
 
 
 def test_a_column_with_very_many_classes_has_no_transition_table(caplog):
     windows = make_windows({"item": np.arange(2, 40, dtype=np.int16)}, 9)
     with caplog.at_level("INFO", logger="seqjax"):
         found = fit_baselines(windows, one_column("item", "categorical", 5000))
-    assert list(found) == ["last value", "marginal"]
-    assert "No first-order Markov baseline: item has more than 4096 classes." in caplog.text
+    assert list(found["item"]) == ["last value", "marginal"]
+    assert "No Markov baselines: item has more than 4096 classes." in caplog.text

@@ -53,7 +53,7 @@ def test_a_streamed_feed_finds_the_same(case):
 def test_shares_are_of_real_positions_only(case, by_hand):
     outputs, _, batch = by_hand
     real = np.arange(1, 7)[None] >= np.asarray(batch.padding)[:, None]
-    chosen = np.asarray(outputs["item"]).argmax(-1)[real]
+    chosen = 1 + np.asarray(outputs["item"])[..., 1:].argmax(-1)[real]  # Class 0 is never predicted.
     np.testing.assert_allclose(
         evaluated(case, 4).shares["item"], np.bincount(chosen, minlength=5) / len(chosen)
     )
@@ -66,7 +66,8 @@ def test_metrics_are_of_all_real_positions(case, by_hand, size):
     logits, ids = np.asarray(outputs["item"])[real], np.asarray(batch.columns["item"])[:, 1:][real]
     error = (np.asarray(outputs["value"])[..., 0] - np.asarray(batch.columns["value"])[:, 1:])[real] * 3.0
     entropy = np.log(np.exp(logits).sum(-1)) - logits[np.arange(len(ids)), ids]
-    ranks = (-logits).argsort(-1).argsort(-1)[np.arange(len(ids)), ids]
+    # Class 0 is never predicted.
+    ranks = (-logits[:, 1:]).argsort(-1).argsort(-1)[np.arange(len(ids)), ids - 1]
     found = evaluated(case, size).metrics
     assert found["item"] == pytest.approx(
         {

@@ -11,6 +11,7 @@ import pytest
 from seqjax.console import Advance
 from seqjax.errors import TrainingError
 from seqjax.stopping import Stopped
+from seqjax.training.ending import Rival
 from seqjax.training.evaluate import Evaluation
 from seqjax.training.events import BatchEvent, EpochEvent, ResumeEvent
 from seqjax.training.logs import (
@@ -32,6 +33,7 @@ BATCH = BatchEvent(
     epoch=1, batch=5, batches=15, count=5, losses=LOSSES, learning_rate=3e-3, seconds=0.615, samples=80
 )
 METRICS = {"cat1": {"perplexity": 6.0496475, "top_1_accuracy": 0.5}, "val": {"mae": 0.25, "rmse": 1e-7}}
+RIVAL = Rival("velocity", 4.11)
 VALIDATION = EpochEvent(0, Evaluation(LOSSES, {"cat1": np.asarray([0.0, 0.25, 0.75])}, METRICS), 3e-3, 0.004)
 
 
@@ -61,10 +63,11 @@ def test_batch_line():
 
 
 def test_validation_lines():
-    assert validation_lines(VALIDATION, 4.11, {"cat1": {0: "unknown", 1: "other", 2: "d"}}) == [
+    assert validation_lines(VALIDATION, RIVAL, {"cat1": {0: "unknown", 1: "other", 2: "d"}}) == [
         "-" * 89,
         "[INFO] Validation | Epoch:   0 | Loss:  4.61e0 | Baseline Loss:  4.11e0 | Time:  0.00s "
         "| LR  3.00e-3",
+        "[INFO]  - the baseline is the best one: velocity",
         "[INFO]  - cat1_loss:  1.80e0, cat2_loss:  1.59e0, val_loss:  1.22e0",
         "[INFO] cat1: other: 0.25000 | d: 0.75000",
         "[INFO] Metrics of cat1 | perplexity 6.0496 | top_1_accuracy 0.5",
@@ -75,9 +78,9 @@ def test_validation_lines():
 
 def test_one_target_needs_no_line_of_its_own():
     single = Evaluation(Losses({"a": 1.0}, {"a": 1.0}), {})
-    lines = validation_lines(EpochEvent(2, single, 0.1, 12.5), 1.0, {})
+    lines = validation_lines(EpochEvent(2, single, 0.1, 12.5), RIVAL, {})
     assert lines[1].endswith("| Time: 12.50s | LR  1.00e-1")
-    assert len(lines) == 3
+    assert len(lines) == 4
     assert baseline_lines({"last value": single, "marginal": single}) == [
         "[INFO] Baselines | last value:  1.00e0 | marginal:  1.00e0"
     ]
@@ -99,7 +102,7 @@ def test_files_hold_their_levels_and_go_on(tmp_path):
     level, handlers = package.level, list(package.handlers)
     for _ in range(2):
         with log_files(debug, info):
-            TextLog(4.11, {})(BATCH)
+            TextLog(RIVAL, {})(BATCH)
             logging.getLogger("seqjax.training").debug("detail")
     package.warning("outside")
     assert (package.level, package.handlers) == (level, handlers)
@@ -243,7 +246,7 @@ def test_sizes():
 def test_a_run_that_goes_on_says_from_where(tmp_path, caplog):
     event = ResumeEvent(3, 4, 8)
     with caplog.at_level(logging.INFO):
-        TextLog(1.0, {})(event)
+        TextLog(RIVAL, {})(event)
     assert "[INFO] Resumed at epoch 3, batch 4 of 8 |" in caplog.text
     with json_log(tmp_path / "log.jsonl") as log:
         log(event)
