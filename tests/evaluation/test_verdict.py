@@ -136,7 +136,7 @@ def test_no_share_of_a_figure_that_is_nearly_zero_is_told(rival, share):
 def test_errors_are_nearly_zero_beside_the_deviation_of_the_target(std, share):
     values, spread = {"model": 1.0, "last value": 2.0}, np.linspace(0.9, 1.1, 50)
     draws = {name: value * spread for name, value in values.items()}
-    found = judge("point", by_both("point", values), by_both("point", draws), level=0.95, std=std)
+    found = judge("point", by_both("point", values), by_both("point", draws), level=0.95, unit=std)
     assert (found.relative is not None) == share
 
 
