@@ -52,6 +52,7 @@ _LAUNCH = {
     "num_processes": ("SEQJAX_NUM_PROCESSES", "Number of processes of such a run."),
     "process_id": ("SEQJAX_PROCESS_ID", "Number of this process, from 0."),
 }
+_KEYS = {"id_column": ["--id"], "time_column": ["--time"]}
 _RANDOMIZE = ("-r", "Draw the seed at random, whatever it is set to, and log it.")
 
 _COMMANDS = (
@@ -63,7 +64,7 @@ _COMMANDS = (
     Command(
         "preprocess",
         summary="Turn a table of event sequences into windows to train on.",
-        short={"data_path": ["-dp"], "selected_columns": ["-sc"], "seed": ["-s"]},
+        short={"data_path": ["-dp"], "selected_columns": ["-sc"], "seed": ["-s"], **_KEYS},
         switches={"randomize": _RANDOMIZE},
     ),
     Command(
@@ -94,6 +95,7 @@ _COMMANDS = (
             "metadata_config_path": ["-mc"],
             "model_path": ["-mp"],
             "seed": ["-s"],
+            **_KEYS,
         },
         switches={
             "randomize": _RANDOMIZE,
@@ -107,7 +109,13 @@ _COMMANDS = (
     Command(
         "evaluate",
         summary="Measure how well models predict held-out data, beside simple baselines.",
-        short={"data_path": ["-dp"], "metadata_config_path": ["-mc"], "model_path": ["-mp"], "seed": ["-s"]},
+        short={
+            "data_path": ["-dp"],
+            "metadata_config_path": ["-mc"],
+            "model_path": ["-mp"],
+            "seed": ["-s"],
+            **_KEYS,
+        },
         shows="seqjax.evaluation.tables:titled_tables",
         compiles=True,
     ),

@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from seqjax.artifacts.layout import ModelKind
 from seqjax.config.base import ConfigModel
+from seqjax.config.keys import KeyColumns, key_columns
 from seqjax.config.metadata import Metadata, Statistics
 from seqjax.config.model import ModelSpec
 from seqjax.config.names import Names
@@ -67,6 +68,8 @@ class ModelCard(ConfigModel):
     """Values that mean a missing one, besides the usual ones."""
     decimal: DecimalMark = "."
     """Of csv: what stands before the decimals of a number."""
+    keys: KeyColumns = Field(default_factory=KeyColumns)
+    """The table's own columns of ids and times, as `preprocess` was told."""
     train_config: dict[str, Any] = Field(default_factory=dict)
     """The resolved configuration of the run."""
     versions: dict[str, str] = Field(default_factory=installed_versions)
@@ -187,6 +190,7 @@ def describe_run(
         column_roles={n: role for n, role in (metadata.column_roles or {}).items() if n in columns},
         missing_values=metadata.missing_values or [],
         decimal=metadata.decimal or ".",
+        keys=key_columns(metadata),
         train_config=config.model_dump(mode="json"),
         dropout=config.training_spec.dropout,
         embedding_layers=None if layers is None else tuple(layer % states for layer in layers),

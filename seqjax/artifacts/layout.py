@@ -11,6 +11,7 @@ Results of data that is read file by file (pt) have a folder in place of each fi
 <id>-<k>-predictions.<ext>, <id>-<k>-probabilities.<ext> or <id>-<k>-embeddings.<ext> for input file k.
 
 Preprocessed data: data/<name>-split<k>[.<ext>]            configs/metadata_configs/<name>.json
+Its own ids and times: data/<name>-keys/
 """
 
 import re
@@ -28,6 +29,7 @@ Results = Literal["predictions", "probabilities", "embeddings", "quantiles", "fr
 
 _OWN_FILES = re.compile(
     r"manifest\.json|metadata\.json|(rows|runs|positions|windows)-\d+\.arrow|.*-\d+\.(pt|parquet)"
+    r"|keys\.json|(sequences|times)\.arrow"
 )
 
 
@@ -197,13 +199,23 @@ def split_path(project_root: str, name: str, split: int, suffix: str) -> str:
     return f"{root}data/{name}-split{split}{suffix}"
 
 
-def foreign_file(split: Path) -> Path | None:
-    """A file in the place of a split that preprocess did not write; None if there is none.
+def keys_path(project_root: str, name: str) -> Path:
+    """The folder of a data set's own ids and times."""
+    return results_folder(project_root) / f"{name}-keys"
+
+
+def keys_beside(split: Path) -> Path:
+    """The folder of own ids and times that belongs to a split, which need not exist."""
+    return split.with_name(re.sub(r"-split\d+(\.\w+)?$", "", split.name) + "-keys")
+
+
+def foreign_file(place: Path) -> Path | None:
+    """A file in the place of a result that preprocess did not write; None if there is none.
 
     Args:
-      split: Where a split is to be, in whatever format; need not exist.
+      place: Where a split or the keys are to be, in whatever format; need not exist.
     """
-    entries = sorted(split.iterdir()) if split.is_dir() else []
+    entries = sorted(place.iterdir()) if place.is_dir() else []
     return next((entry for entry in entries if not _OWN_FILES.fullmatch(entry.name)), None)
 
 

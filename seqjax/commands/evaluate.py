@@ -20,6 +20,7 @@ from seqjax.artifacts.model_files import resolve_model_path
 from seqjax.baselines import Fitted, fit_baselines, periods_of
 from seqjax.config.evaluate import EvaluateConfig
 from seqjax.config.infer import InferConfig
+from seqjax.config.keys import KeyColumns
 from seqjax.config.load import resolve_path, resolve_split
 from seqjax.config.metadata import Metadata
 from seqjax.config.resolve import load_metadata
@@ -30,7 +31,7 @@ from seqjax.evaluation.run import ModelScores, compare, run_model
 from seqjax.evaluation.verdict import summary
 from seqjax.inference.assertions import contradictions
 from seqjax.inference.engine import Engine
-from seqjax.inference.inputs import data_path_of, metadata_of, read_format_of, source_of
+from seqjax.inference.inputs import data_path_of, metadata_of, raw_files, read_format_of, source_of
 from seqjax.inference.opening import card_from_training, open_engine
 from seqjax.version import __version__
 from seqjax.windows.windows import Windows, joined
@@ -143,7 +144,9 @@ def _evaluate_one(
     with source_of(
         config, metadata, data_path, card, columns=columns, default_stride=stride, each_target=True
     ) as source:
-        scores = run_model(engine, source.parts(), fitted, config, name=name, total=source.total)
+        scores = run_model(
+            engine, source.parts(), fitted, config, name=name, total=source.total, keys=source.keys
+        )
     result = ModelResult(
         name=name,
         path=str(path),
@@ -243,7 +246,11 @@ def _training_windows(
     """The windows that baselines are fitted on: all, or of a raw table about its first million rows."""
     # Windows that do not overlap show each row of a raw table once.
     stride = card.column_schema.seq_length + 1
-    settings = config.model_copy(update={"read_format": read_format_of(path, metadata), "stride": None})
+    read_format = read_format_of(path, metadata)
+    settings = config.model_copy(update={"read_format": read_format, "stride": None})
+    if raw_files(config, path, read_format, card) is None:
+        # What the configuration says of these is said of the held-out data.
+        settings = settings.model_copy(update=dict.fromkeys(KeyColumns.model_fields))
     parts, rows = [], 0
     with source_of(settings, metadata, path, card, columns=tuple(targets), default_stride=stride) as source:
         for part in source.parts():

@@ -48,8 +48,15 @@ def infer(config: InferConfig) -> list[Path]:
             for model in models.values()
         ]
         for (path, model), source in zip(models.items(), sources, strict=True):
-            written += _write(config, path.stem, model, source)
+            written += _write(config, _results_name(config, path, len(models)), model, source)
     return written
+
+
+def _results_name(config: InferConfig, model: Path, models: int) -> str:
+    """The name of the results of one of several models."""
+    if config.output_name is None:
+        return model.stem
+    return config.output_name if models == 1 else f"{config.output_name}-{model.stem}"
 
 
 def _check_names(models: Mapping[Path, Model]) -> None:
@@ -66,19 +73,19 @@ def _check_names(models: Mapping[Path, Model]) -> None:
         raise ConfigError("The configuration of inference", problems)
 
 
-def _write(config: InferConfig, model_id: str, model: Model, source: Source) -> list[Path]:
+def _write(config: InferConfig, name: str, model: Model, source: Source) -> list[Path]:
     root, extension = Path(config.project_root), config.write_format
-    names = {"": "", **target_names(model_id, model.card.column_schema.targets)}
-    for target, name in names.items():
-        if name != target:
-            logger.info("Files of the target %r have %r in their names.", target, name)
+    names = {"": "", **target_names(name, model.card.column_schema.targets)}
+    for target, part in names.items():
+        if part != target:
+            logger.info("Files of the target %r have %r in their names.", target, part)
     parts = (
         {
-            results_path(root, output.kind, model_id, extension, target=names[output.target]): table
+            results_path(root, output.kind, name, extension, target=names[output.target]): table
             for output, table in outputs.items()
         }
         for outputs in model.outputs(config, source)
     )
     if source.by_file:
-        return write_files(parts, extension, model_id)
+        return write_files(parts, extension, name)
     return write_whole(parts, extension)

@@ -25,6 +25,7 @@ from seqjax.artifacts.atomic import remove
 from seqjax.artifacts.layout import (
     data_name,
     foreign_file,
+    keys_path,
     metadata_path,
     results_folder,
     split_path,
@@ -32,6 +33,7 @@ from seqjax.artifacts.layout import (
 )
 from seqjax.artifacts.workspace import Workspace, workspace
 from seqjax.config.base import suggestion
+from seqjax.config.keys import KeyColumns, key_columns
 from seqjax.config.load import resolve_path
 from seqjax.config.metadata import Metadata
 from seqjax.config.names import checked_name
@@ -138,7 +140,12 @@ class _Run:
         text = self.work.folder / "metadata.json"
         text.write_text(json.dumps(metadata.model_dump(exclude_none=True)), encoding="utf-8")
         place = metadata_path(self.config.project_root, self.name)
-        self.work.publish({**dict(zip(staged, places, strict=True)), text: place})
+        keys, keys_place = self.rows.keys_folder, keys_path(self.config.project_root, self.name)
+        if keys is None:
+            # What an earlier run left there is not of this data.
+            remove(keys_place)
+        results = {keys: keys_place} if keys is not None else {}
+        self.work.publish({**results, **dict(zip(staged, places, strict=True)), text: place})
         logger.info("Wrote %s.", place)
         return metadata
 
@@ -151,6 +158,8 @@ class _Run:
         summary = Survey.model_validate(note) if note else self._survey(splitting)
         self.work.write_note(SURVEY, summary.model_dump())
         logger.info("Read %s: %d rows of %d sequences.", self.source, summary.rows, summary.sequences)
+        if self.rows.keys.columns.are_own:
+            logger.info("Sequences are those of %s, in the order of %s.", *self.rows.keys.columns.names)
         kinds = ((name, kind_of(type_)) for name, type_ in summary.column_types.items())
         logger.info("Columns: %s.", ", ".join(f"{name} ({kind})" for name, kind in kinds))
         return summary
@@ -189,7 +198,7 @@ class _Run:
     def _splitting(self) -> Splitting:
         config = self.config
         if config.split_method == "by_value":
-            return ByValue(config.n_splits, config.split_column or "")
+            return ByValue(config.n_splits, config.split_column or "", self.rows.keys.name)
         ratios = config.split_ratios or []
         if config.split_method == "within_sequence":
             return Within(ratios)
@@ -325,6 +334,7 @@ def _reader(files: TableFiles, config: PreprocessConfig, earlier: Metadata | Non
         missing_values=config.missing_values or [],
         decimal=config.decimal or ".",
         cut_offs=CutOffs(config.split_column, config.split_values or []) if config.split_column else None,
+        keys=_keys(config, earlier),
     )
     if earlier is None:
         folder = resolve_path(config.project_root, "configs/id_maps")
@@ -349,6 +359,11 @@ def _reader(files: TableFiles, config: PreprocessConfig, earlier: Metadata | Non
     )
 
 
+def _keys(config: PreprocessConfig, earlier: Metadata | None) -> KeyColumns:
+    """The columns of ids and times: the configuration's, else those of the metadata that is applied."""
+    return key_columns(config) if earlier is None else key_columns(config, earlier)
+
+
 def _fingerprint(config: PreprocessConfig, reader: TableReader) -> dict[str, Any]:
     """All that the result depends on."""
     files = [*reader.files.files, *resolve_path(config.project_root, "configs/id_maps").glob("*.json")]
@@ -370,7 +385,7 @@ def _check_places(config: PreprocessConfig, source: Path, name: str) -> None:
             f"{source} (data_path) holds {results}, where results are written: a later run would take them "
             f"for input. Put the tables into a folder of their own, such as {results / 'events'}."
         )
-    for place in map(Path, _split_paths(config, name)):
+    for place in [*map(Path, _split_paths(config, name)), keys_path(config.project_root, name)]:
         other = foreign_file(place)
         if other is not None:
             raise DataError(
@@ -421,4 +436,5 @@ def _metadata(
         "padding": "null",
         "seqjax_version": __version__,
     }
-    return Metadata.model_validate(config.model_dump(include=set(Metadata.model_fields)) | results)
+    keys = _keys(config, earlier).model_dump()
+    return Metadata.model_validate(config.model_dump(include=set(Metadata.model_fields)) | results | keys)

@@ -2,11 +2,10 @@
 
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from seqjax.config.infer import ModelOnData
-from seqjax.config.names import checked_name
-from seqjax.config.schema import Stride
+from seqjax.config.schema import FileName, Stride
 
 
 class EvaluateConfig(ModelOnData):
@@ -45,7 +44,7 @@ class EvaluateConfig(ModelOnData):
     """Windows, drawn at random, that are shown with their predictions."""
     html: bool = True
     """Write the HTML page too (its plots need plotly: the extra 'plots')."""
-    report_name: Annotated[str, AfterValidator(checked_name)] | None = None
+    report_name: FileName | None = None
     """Name of the report's files; null takes the model's, and 'comparison' for several."""
     seed: NonNegativeInt = 1010
     """Random seed of the resamples, and of the points and windows that are shown."""

@@ -4,11 +4,13 @@ from typing import Literal
 
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, ValidationInfo, field_validator
 
-from seqjax.config.base import ConfigModel, PositiveShare
+from seqjax.config.base import PositiveShare
+from seqjax.config.keys import KeyColumns
 from seqjax.config.schema import (
     ColumnKind,
     ColumnType,
     DecimalMark,
+    FileName,
     MissingReal,
     Stride,
     TableFormat,
@@ -16,7 +18,7 @@ from seqjax.config.schema import (
 )
 
 
-class ModelOnData(ConfigModel):
+class ModelOnData(KeyColumns):
     """A trained model and data to run it on: the keys that infer and evaluate share."""
 
     project_root: str
@@ -79,6 +81,11 @@ class InferConfig(ModelOnData):
     """Write the probability of every class too."""
     predict_unknown: bool = False
     """Let unknown, which stands for a missing category, be predicted and drawn, as models of sequifier do."""
+    result_ids: bool | None = None
+    """Let the rows of probabilities begin with id and time; null does so where the table names its own
+    columns of these."""
+    output_name: FileName | None = None
+    """Name of the results' files; null takes the model file's. Of several models, it comes before theirs."""
     map_to_id: bool = True
     """Write the original values of categorical columns rather than their ids."""
     sample_from_distribution_columns: list[str] | None = None
@@ -127,6 +134,13 @@ class InferConfig(ModelOnData):
         if autoregression and (info.data.get("prediction_length") or 1) > 1:
             raise ValueError("needs prediction_length: 1.")
         return autoregression
+
+    @field_validator("result_ids")
+    @classmethod
+    def _probabilities_are_written(cls, value: bool | None, info: ValidationInfo) -> bool | None:
+        if value and info.data.get("output_probabilities") is False:
+            raise ValueError("needs output_probabilities: true; all other results have ids anyway.")
+        return value
 
     @field_validator("autoregression_extra_steps", "autoregression_samples")
     @classmethod

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, NonNegativeFloat, model_validator
 
 from seqjax.config.base import ConfigModel
+from seqjax.config.keys import KeyColumns
 from seqjax.config.schema import (
     ColumnKind,
     ColumnRole,
@@ -50,7 +51,7 @@ class Statistics(ConfigModel):
         return abs(self.factor)
 
 
-class Metadata(ConfigModel):
+class Metadata(KeyColumns):
     """A preprocessed data set: columns, id maps, statistics, where the splits lie."""
 
     n_classes: dict[str, int]

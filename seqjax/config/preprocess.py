@@ -5,7 +5,8 @@ from typing import Annotated, ClassVar, Literal, TypeVar
 
 from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, ValidationInfo, field_validator
 
-from seqjax.config.base import ConfigModel, PositiveShare
+from seqjax.config.base import PositiveShare
+from seqjax.config.keys import KeyColumns
 from seqjax.config.schema import (
     ColumnRole,
     DecimalMark,
@@ -30,7 +31,7 @@ def _ascending(values: list[CutOff]) -> list[CutOff]:
     return values
 
 
-class PreprocessConfig(ConfigModel):
+class PreprocessConfig(KeyColumns):
     """Turns a table of event sequences into windows of fixed length."""
 
     makes_project: ClassVar[bool] = True
@@ -49,7 +50,7 @@ class PreprocessConfig(ConfigModel):
     continue_preprocessing: bool = False
     """Take up a run that was interrupted, if there is one; the config and the input must be the same."""
     selected_columns: list[str] | None = None
-    """Feature columns to use; null takes every column but sequenceId and itemPosition."""
+    """Feature columns to use; null takes every column but those of ids and times."""
     max_rows: NonNegativeInt | None = None
     """Use only the first rows of the input, for a quick try; null or 0 uses all."""
     metadata_config_path: str | None = None

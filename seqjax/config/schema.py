@@ -10,6 +10,7 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import AfterValidator, Field
 
 from seqjax.config.base import ConfigModel, suggestion
+from seqjax.config.names import checked_name
 
 _STORED_TYPES = (
     *(f"{sign}Int{bits}" for bits in (8, 16, 32, 64) for sign in ("", "U")),
@@ -23,6 +24,8 @@ def _stored_type(name: str) -> str:
     return name
 
 
+FileName = Annotated[str, AfterValidator(checked_name)]
+"""A name that users give to files."""
 ColumnType = Annotated[str, AfterValidator(_stored_type)]
 """Polars' name of a stored column's type: whole numbers are ids of categories, floats real values."""
 ColumnKind = Literal["categorical", "real"]

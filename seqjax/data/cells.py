@@ -127,7 +127,7 @@ def reading(
       decimal: The mark before the decimals of a number.
       known: The values that a map of the column knows; it is read as text then.
     """
-    missing = frozenset(further).union([""] if role == "text" else MISSING_VALUES)
+    missing = frozenset(further).union([""] if role in ("text", "label") else MISSING_VALUES)
     if known is None:
         return Reading(role, missing, decimal)
     return Reading("text", missing - frozenset(known), decimal, frozenset(known))

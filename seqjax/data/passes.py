@@ -74,8 +74,9 @@ class Encoded:
 class _Sizes:
     """The sizes of splits, from their sequences as they come; the last one may go on."""
 
-    def __init__(self, config: PreprocessConfig) -> None:
+    def __init__(self, config: PreprocessConfig, name: Callable[[int], str]) -> None:
         self._config = config
+        self._name = name
         self._history = history_of(config)
         self._counts = [Counter[str]() for _ in range(config.n_splits)]
         self._open: tuple[Slices, Int64[np.ndarray, "1 splits"]] | None = None
@@ -115,7 +116,10 @@ class _Sizes:
             length = rows + context
             if self._config.subsequence_start_mode == "exact":
                 check_exact(
-                    Slices(slices.sequence_id[some], earlier[some], length[some]), split=split, **shape
+                    Slices(slices.sequence_id[some], earlier[some], length[some]),
+                    split=split,
+                    name=self._name,
+                    **shape,
                 )
             self._counts[split].update(
                 rows=int(rows.sum()),
@@ -153,7 +157,8 @@ def survey(
     """
     pieces_and_tables = rows.pieces()
     first = next(pieces_and_tables)
-    learning, sizes, n_rows, own = learner(first[1]), _Sizes(config), 0, []
+    learning, n_rows, own = learner(first[1]), 0, []
+    sizes = _Sizes(config, rows.keys.name)
     missing: Counter[str] = Counter()
 
     look = partial(_look, config=config, splitting=splitting, learning=learning)

@@ -1,8 +1,9 @@
-"""Rows in the order that every step relies on: ascending (sequenceId, itemPosition), and no pair twice.
+"""Rows in the order that every step relies on: by sequence, and in it by time; and no time twice.
 
 `OrderedRows` gives the rows of a table in order, as often as asked. Rows that are not are sorted on disk
-first, in bounded memory: they go to buckets by ranges of sequenceId, and each bucket is sorted alone (so that
-the longest sequence bounds the memory of sorting).
+first, in bounded memory: they go to buckets by ranges of ids, and each bucket is sorted alone (so that the
+longest sequence bounds the memory of sorting). Ids and times of own columns become numbers then, which
+`keys.py` keeps the way back of.
 
 `chunks` cuts them between sequences, or within one where it is very long. Where chunks end depends on the
 sorted rows only, hence never on files or on the order of the input.
@@ -15,14 +16,16 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool
 
+from seqjax.data.keys import NUMBERS, Keys, KeyTable, KeyWriter
 from seqjax.data.splits import Pieces, sequences
-from seqjax.data.tables import ITEM_POSITION, KEYS, SEQUENCE_ID, Table, TableReader
+from seqjax.data.tables import ITEM, SEQUENCE, TIME, Table, TableReader
 from seqjax.errors import DataError
 from seqjax.windows.index import scattered_positions
 
@@ -34,11 +37,15 @@ MOST_ROWS_PER_CHUNK = 1 << 20
 ROWS_PER_BUCKET = 1 << 20
 MOST_BUCKETS = 256
 """Buckets are larger rather than more, since each is an open file."""
+MOST_DRAWN = 1 << 17
+"""Ids that are held to find out where buckets begin."""
 
 ORDER = "order.json"
 """Says, when the order is known, whether rows are in it as they come."""
 LENGTH, SCATTERED = "length.npy", "scattered.npy"
 """The number of rows of each sequence, and whether its positions are other than consecutive."""
+KEYS = "keys"
+"""The folder of own ids and times."""
 
 
 class OrderedRows:
@@ -52,7 +59,7 @@ class OrderedRows:
           folder: Where to keep the rows that must be sorted, and what is known of their order.
 
         Raises:
-          DataError: The table cannot be used, or two rows have the same sequenceId and itemPosition.
+          DataError: The table cannot be used, or two rows of a sequence are of the same time.
         """
         self._reader = reader
         self._folder = folder
@@ -66,6 +73,16 @@ class OrderedRows:
         self._length = np.load(folder / LENGTH, mmap_mode="r")
         self._scattered = np.load(folder / SCATTERED, mmap_mode="r")
         self.n_sequences = len(self._length)
+
+    @property
+    def keys(self) -> Keys:
+        """The ids and times that the numbers of sequences and items stand for."""
+        return NUMBERS if self.keys_folder is None else KeyTable(self.keys_folder)
+
+    @property
+    def keys_folder(self) -> Path | None:
+        """The folder that holds them; None where they are the numbers themselves."""
+        return self._folder / KEYS if self._reader.keys.are_own else None
 
     def chunks(self) -> Iterator[Table]:
         """The rows in order, some whole sequences at a time.
@@ -98,25 +115,29 @@ class OrderedRows:
 
     def _frames(self) -> Iterator[pl.DataFrame]:
         if not self._in_order:
-            schema = next(self._reader.pieces()).frame.schema
+            types = next(self._reader.pieces()).frame.drop(SEQUENCE, ITEM, TIME, strict=False).schema
             for file in sorted(self._folder.glob("*.sorted")):
                 for frame in stored(file):
-                    yield frame.cast(schema)
+                    yield frame.cast(dict(types))
             return
-        order = _Order()
+        order = _Order(self._reader)
         for piece in self._reader.pieces():
-            if not order.continues(piece.frame):
+            frame = order.numbered(piece.frame)
+            if frame is None:
                 raise DataError(f"{piece.file} changed while it was read. Start again.")
-            yield piece.frame
+            yield frame
 
     def _put_in_order(self) -> bool:
-        order = _Order()
-        if all(order.continues(piece.frame) for piece in self._reader.pieces(keys_only=True)):
+        keys = self.keys_folder
+        order = _Order(self._reader, keys)
+        if all(order.numbered(piece.frame) is not None for piece in self._reader.pieces(keys_only=True)):
             order.write(self._folder)
             return True
-        logger.info("Rows are not in the order of %s, %s: sorting them.", *KEYS)
-        keys = (piece.frame[SEQUENCE_ID] for piece in self._reader.pieces(keys_only=True))
-        begins, order = bucket_begins(keys, ROWS_PER_BUCKET), _Order()
+        logger.info("Rows are not in the order of %s, %s: sorting them.", *self._reader.keys.names)
+        if keys is not None:
+            shutil.rmtree(keys)
+        ids = (piece.frame[SEQUENCE] for piece in self._reader.pieces(keys_only=True))
+        begins, order = bucket_begins(ids, ROWS_PER_BUCKET), _Order(self._reader, keys)
         for bucket in into_buckets((piece.frame for piece in self._reader.pieces()), begins, self._folder):
             self._sort_bucket(bucket, order)
         order.write(self._folder)
@@ -124,77 +145,112 @@ class OrderedRows:
 
     def _sort_bucket(self, file: Path, order: "_Order") -> None:
         """Sorts the rows of a bucket, to a file of its own."""
-        frame = pl.concat(list(stored(file)), rechunk=True).sort(KEYS)
-        ids, positions = (frame[name].to_numpy() for name in KEYS)
-        twins = ~ascending(ids, positions)
-        if twins.any():
-            raise self._refused(int(ids[np.argmax(twins)]), int(positions[np.argmax(twins)]))
-        order.continues(frame)
-        arrow = _arrow(frame)
+        frame = pl.concat(list(stored(file)), rechunk=True).sort(SEQUENCE, ITEM, maintain_order=True)
+        numbered = order.numbered(frame)
+        if numbered is None:
+            raise self._refused(frame)
+        arrow = _arrow(numbered)
         with pa.ipc.new_stream(str(file.with_suffix(".sorted")), arrow.schema) as writer:
             writer.write_table(arrow, max_chunksize=ROWS_PER_CHUNK)
         file.unlink()
 
-    def _refused(self, sequence_id: int, item_position: int) -> DataError:
+    def _refused(self, frame: pl.DataFrame) -> DataError:
+        """The error for sorted rows of which two are of one sequence and time."""
+        first = int(np.argmin(ascending(frame[SEQUENCE], frame[ITEM])))
+        shown, keys = frame[first], self._reader.keys.names
         names = [
             piece.name(row)
             for piece in self._reader.pieces(keys_only=True)
-            for row in piece.frame.with_row_index("").filter(
-                (pl.col(SEQUENCE_ID) == sequence_id) & (pl.col(ITEM_POSITION) == item_position)
-            )[""]
+            for row in piece.frame.with_row_index("")
+            .filter((pl.col(SEQUENCE) == shown[SEQUENCE][0]) & (pl.col(ITEM) == shown[ITEM][0]))[""]
+            .head(2)
         ]
+        id_, time = shown[SEQUENCE][0], shown[TIME if TIME in shown.columns else ITEM][0]
+        what = "time" if self._reader.keys.are_own else "position"
         return DataError(
-            f"sequenceId {sequence_id} has itemPosition {item_position} twice: in {names[0]} and in "
-            f"{names[1]}. Each item needs a position of its own."
+            f"{keys[0]} {id_} has {keys[1]} {time} twice: in {names[0]} and in {names[1]}. Each item needs a "
+            f"{what} of its own; ties: order takes such rows in the order of the file."
         )
 
 
 class _Order:
     """The order of rows that come some at a time, and what is known of their sequences."""
 
-    def __init__(self) -> None:
-        self._last: tuple[int, int] | None = None
+    def __init__(self, reader: TableReader, folder: Path | None = None) -> None:
+        """Begins before the first row.
+
+        Args:
+          reader: The table.
+          folder: Where to write own ids and times; None writes none.
+        """
+        self._are_own, self._ties = reader.keys.are_own, reader.keys.ties == "order"
+        self._keys = None if folder is None else KeyWriter(folder, reader.keys)
+        self._last: tuple[Any, Any] | None = None
         self._length: list[np.ndarray] = []
         self._scattered: list[np.ndarray] = []
+        self._sequences = 0
+        self._position = -1
 
-    def continues(self, frame: pl.DataFrame) -> bool:
-        """Tells whether these rows, at least one, are in order and come after those before."""
-        ids, positions = (frame[name].to_numpy() for name in KEYS)
-        if self._last is not None and self._last >= (ids[0], positions[0]):
-            return False
-        if not ascending(ids, positions).all():
-            return False
+    def numbered(self, frame: pl.DataFrame) -> pl.DataFrame | None:
+        """Rows, at least one, with numbers in place of own ids and times.
+
+        Returns:
+          None where the rows are not in order, or do not come after those before.
+        """
+        ids, times = frame[SEQUENCE], frame[ITEM]
+        first, last = (ids[0], times[0]), (ids[-1], times[-1])
+        follows = self._last is None or self._last < first or (self._ties and self._last == first)
+        if not follows or not ascending(ids, times, ties=self._ties).all():
+            return None
+        goes_on = self._last is not None and self._last[0] == first[0]
+        if self._are_own:
+            begins = np.append(not goes_on, (ids[1:] != ids[:-1]).to_numpy())
+            if self._keys is not None:
+                self._keys.append(ids, begins, frame[TIME])
+            frame = self._with_numbers(frame, begins)
+        self._look(frame, goes_on=goes_on)
+        self._last = last
+        return frame
+
+    def _with_numbers(self, frame: pl.DataFrame, begins: Bool[np.ndarray, "N"]) -> pl.DataFrame:
+        row = np.arange(len(frame))
+        first = np.maximum.accumulate(np.where(begins, row, -1 - self._position))
+        numbers = {SEQUENCE: self._sequences - 1 + np.cumsum(begins), ITEM: row - first}
+        return frame.drop(TIME).with_columns(**{name: pl.Series(column) for name, column in numbers.items()})
+
+    def _look(self, frame: pl.DataFrame, *, goes_on: bool) -> None:
+        ids, positions = (frame[name].to_numpy() for name in (SEQUENCE, ITEM))
         slices = sequences(ids)
         length, scattered = slices.length, scattered_positions(slices, positions)
-        if self._last is not None and self._last[0] == ids[0]:
+        if goes_on:
             self._length[-1][-1] += length[0]
-            self._scattered[-1][-1] |= scattered[0] or self._last[1] + 1 != positions[0]
+            self._scattered[-1][-1] |= scattered[0] or self._position + 1 != positions[0]
             length, scattered = length[1:], scattered[1:]
         if len(length):
             self._length.append(length)
             self._scattered.append(scattered)
-        self._last = int(ids[-1]), int(positions[-1])
-        return True
+        self._sequences += len(length)
+        self._position = int(positions[-1])
 
     def write(self, folder: Path) -> None:
         """Notes the number of rows of each sequence, and whether its positions are scattered."""
         np.save(folder / LENGTH, np.concatenate(self._length))
         np.save(folder / SCATTERED, np.concatenate(self._scattered))
+        if self._keys is not None:
+            self._keys.finish()
 
 
-def ascending(
-    sequence_id: Int64[np.ndarray, "N"], item_position: Int64[np.ndarray, "N"]
-) -> Bool[np.ndarray, "N-1"]:
-    """Tells of each row but the first if it comes strictly after the one before it."""
-    same = sequence_id[1:] == sequence_id[:-1]
-    return (sequence_id[1:] > sequence_id[:-1]) | (same & (item_position[1:] > item_position[:-1]))
+def ascending(sequence: pl.Series, item: pl.Series, *, ties: bool = False) -> Bool[np.ndarray, "_"]:
+    """Tells of each row but the first if it comes after the one before it, or with `ties` not before it."""
+    later = item[1:] >= item[:-1] if ties else item[1:] > item[:-1]
+    return ((sequence[1:] > sequence[:-1]) | ((sequence[1:] == sequence[:-1]) & later)).to_numpy()
 
 
 def chunks(frames: Iterable[pl.DataFrame], rows: int, most: int | None = None) -> Iterator[pl.DataFrame]:
     """Cuts a stream of sorted rows between sequences.
 
     Args:
-      frames: Rows in the order of their sequenceId.
+      frames: Rows in the order of their first column, the sequence.
       rows: A chunk ends at the first sequence that begins at or after so many rows.
       most: A chunk of so many rows ends within a sequence; None never divides one.
     """
@@ -221,8 +277,8 @@ def _first_begin(frame: pl.DataFrame, held: list[pl.DataFrame], earliest: int) -
     earliest = max(earliest, 0 if held else 1)
     if earliest >= len(frame):
         return None
-    ids = frame[SEQUENCE_ID].to_numpy()
-    before = ids[earliest - 1] if earliest else held[-1][SEQUENCE_ID][-1]
+    ids = frame.to_series(0).to_numpy()
+    before = ids[earliest - 1] if earliest else held[-1].to_series(0)[-1]
     begins = ids[earliest:] != np.concatenate([[before], ids[earliest:-1]])
     return earliest + int(np.argmax(begins)) if begins.any() else None
 
@@ -231,37 +287,40 @@ def _first_begin(frame: pl.DataFrame, held: list[pl.DataFrame], earliest: int) -
 # ------------------------------------------------------------------------------------
 
 
-def bucket_begins(sequence_ids: Iterable[pl.Series], rows: int) -> Int64[np.ndarray, "buckets"]:
-    """The smallest sequenceId of each bucket of whole sequences, about equally large.
+def bucket_begins(ids: Iterable[pl.Series], rows: int) -> pl.Series:
+    """The smallest id of each bucket of whole sequences, about equally large.
 
     Args:
-      sequence_ids: The sequence of each row, some rows at a time.
+      ids: The sequence of each row, some rows at a time.
       rows: Rows of a bucket, where that does not make too many.
     """
-    ids, counts = np.zeros(0, np.int64), np.zeros(0, np.int64)
-    for some in sequence_ids:
-        more, number = np.unique(some.to_numpy(), return_counts=True)
-        ids, place = np.unique(np.concatenate([ids, more]), return_inverse=True)
-        counts = np.bincount(place, np.concatenate([counts, number])).astype(np.int64)
-    size = max(rows, -(-int(counts.sum()) // MOST_BUCKETS))
-    bucket = (np.cumsum(counts) - counts) // size
-    return ids[np.flatnonzero(np.diff(bucket, prepend=-1))]
+    # Of a table with very many sequences, ids are drawn.
+    random, share, n_rows, drawn = np.random.default_rng(0), 1.0, 0, None
+    for some in ids:
+        n_rows += len(some)
+        more = some.filter(pl.Series(random.random(len(some)) < share))
+        drawn = more if drawn is None else pl.concat([drawn, more])
+        while len(drawn) > MOST_DRAWN:
+            drawn, share = drawn.filter(pl.Series(random.random(len(drawn)) < 0.5)), share / 2
+    assert drawn is not None, "a table has a row"
+    buckets = min(-(-n_rows // rows), MOST_BUCKETS)
+    drawn = drawn.sort()
+    return drawn.gather(np.arange(buckets) * len(drawn) // buckets).unique().sort()
 
 
-def into_buckets(
-    frames: Iterable[pl.DataFrame], begins: Int64[np.ndarray, "buckets"], folder: Path
-) -> list[Path]:
+def into_buckets(frames: Iterable[pl.DataFrame], begins: pl.Series, folder: Path) -> list[Path]:
     """Writes rows to a file a bucket, which `stored` reads; returns the files by ascending sequences.
 
     Args:
-      frames: Rows with a column sequenceId.
-      begins: The smallest sequenceId of each bucket.
+      frames: Rows whose first column says the sequence.
+      begins: The smallest of each bucket.
       folder: Where the files are written.
     """
     writers: dict[Path, pa.RecordBatchStreamWriter] = {}
     with ExitStack() as files:
         for frame in frames:
-            bucket = np.searchsorted(begins, frame[SEQUENCE_ID].to_numpy(), side="right") - 1
+            bucket = begins.search_sorted(frame.to_series(0), side="right").to_numpy().astype(np.int64)
+            bucket = np.maximum(bucket - 1, 0)
             rows = frame[np.argsort(bucket, kind="stable")]
             numbers, counts = np.unique(bucket, return_counts=True)
             ends = np.cumsum(counts).tolist()

@@ -6,7 +6,7 @@ sequence, its slice may begin earlier: with rows that are shown as context, and 
 before alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -130,6 +130,8 @@ class ByValue:
     n_splits: int
     column: str
     """Its name, for messages."""
+    name: Callable[[int], str] = "sequence {}".format
+    """Names a sequence by its number, for messages."""
 
     def cuts(self, pieces: Pieces) -> Int64[np.ndarray, "S borders"]:
         """Borders of each slice in these rows, as `Within.cuts` returns them.
@@ -148,8 +150,8 @@ class ByValue:
             earlier = part[row - 1] if row else pieces.split_before
             raise DataError(
                 f"split_method: by_value needs {self.column!r} never to go back over a cut-off within a "
-                f"sequence, but item {item} of sequence {slices.sequence_id[number]} (in the order of "
-                f"itemPosition) is in split {part[row]}, and the row before it in split {earlier}. Choose a "
+                f"sequence, but item {item} of {self.name(int(slices.sequence_id[number]))} (in the order of "
+                f"its items) is in split {part[row]}, and the row before it in split {earlier}. Choose a "
                 "column that only grows, such as a time."
             )
         ends = slices.start + slices.length

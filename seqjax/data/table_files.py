@@ -52,6 +52,10 @@ class Piece:
         """Names one of the rows in a message."""
         return f"row {self.first_row + row + 1} of {self.file}"
 
+    def place(self, column: str, wrong: pl.Series) -> str:
+        """Names a column and the first of its rows that are wrong."""
+        return f"{self.file}: column {column!r}, row {self.first_row + wrong.arg_true()[0] + 1}"
+
 
 class TableFiles(ABC):
     """Files with the same columns, as one table."""

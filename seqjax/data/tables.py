@@ -1,9 +1,10 @@
 """Raw tables: csv or parquet, one file or a folder of them, checked row by row.
 
 A table has one row per item: `sequenceId` (integer), `itemPosition` (integer, orders the items of a
-sequence) and feature columns. Every mistake is reported once, naming file, column, row and value; rows count
-from 1, the header not counted. `TableReader` streams a table in file order; `sorting.py` puts the rows in the
-order of (sequenceId, itemPosition), on which every later step relies.
+sequence) and feature columns; or ids and times of any kind in columns that are named. Every mistake is
+reported once, naming file, column, row and value; rows count from 1, the header not counted. `TableReader`
+streams a table in file order; `sorting.py` puts the rows in the order of sequences and their items, on which
+every later step relies.
 """
 
 import logging
@@ -17,29 +18,31 @@ import polars as pl
 from jaxtyping import Int16, Int64
 
 from seqjax.config.base import suggestion
+from seqjax.config.keys import KeyColumns
 from seqjax.config.schema import ColumnKind, ColumnRole, DecimalMark, MissingReal, TableFormat, kind_of_role
-from seqjax.data.cells import Reading, numbers_in, reading, without
+from seqjax.data.cells import Reading, Role, numbers_in, reading, without
 from seqjax.data.columns import column_kind
+from seqjax.data.keys import checked_id
 from seqjax.data.staging import staged
 from seqjax.data.table_files import CsvFiles, ParquetFiles, Piece, TableFiles, first_rows
+from seqjax.data.times import checked_time, kept
 from seqjax.errors import DataError
 
 logger = logging.getLogger(__name__)
 
-SEQUENCE_ID, ITEM_POSITION = "sequenceId", "itemPosition"
-KEYS = (SEQUENCE_ID, ITEM_POSITION)
 MOST_NAMED = 8
 """Files that a message names."""
-SPLIT = "split of the sequenceId and itemPosition"
-"""The name of the column of splits, which no feature has."""
+SEQUENCE, ITEM, TIME, SPLIT = (f"{what} of the item" for what in ("sequence", "number", "time", "split"))
+"""Names of columns that are no features: no feature is called so."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """N rows; in the order of (sequenceId, itemPosition), which is strict, unless said otherwise."""
+    """N rows, in the order of sequences and their items unless said otherwise."""
 
     frame: pl.DataFrame
-    """sequenceId and itemPosition (int64), the split of a row where a column decides it, and the features."""
+    """Numbers of the sequence and the item (int64), the split of a row where a column decides it, and the
+    features."""
     roles: Mapping[str, ColumnKind] = field(default_factory=dict)
     """Columns that have another kind than their type gives."""
 
@@ -49,12 +52,12 @@ class Table:
     @property
     def sequence_id(self) -> Int64[np.ndarray, "N"]:
         """The sequence of each row."""
-        return self.frame[SEQUENCE_ID].to_numpy()
+        return self.frame[SEQUENCE].to_numpy()
 
     @property
     def item_position(self) -> Int64[np.ndarray, "N"]:
         """The position of each row in its sequence."""
-        return self.frame[ITEM_POSITION].to_numpy()
+        return self.frame[ITEM].to_numpy()
 
     @property
     def split(self) -> Int16[np.ndarray, "N"] | None:
@@ -64,7 +67,7 @@ class Table:
     @property
     def features(self) -> pl.DataFrame:
         """The feature columns, in the order in which they were selected, or else of the file."""
-        return self.frame.drop(*KEYS, SPLIT, strict=False)
+        return self.frame.drop(SEQUENCE, ITEM, TIME, SPLIT, strict=False)
 
     @property
     def kinds(self) -> dict[str, ColumnKind]:
@@ -110,6 +113,8 @@ class Selection:
     """The treatment of empty cells and NaN in real columns: refused, or missing in the result."""
     cut_offs: CutOffs | None = None
     """The column that decides the split of a row, if one does."""
+    keys: KeyColumns = field(default_factory=KeyColumns)
+    """The columns of ids and times."""
 
 
 class _WrongType(DataError):
@@ -121,12 +126,13 @@ class TableReader:
 
     def __init__(self, files: TableFiles, chosen: Selection | None = None) -> None:
         self.chosen = chosen or Selection()
+        self.keys = self.chosen.keys
         self.roles: dict[str, ColumnKind] = dict.fromkeys(self.chosen.id_maps, "categorical")
         self.roles |= {name: kind_of_role(role) for name, role in self.chosen.roles.items()}
         self.files = files
         self._features = _feature_columns(self.files, self.chosen)
         cut_offs = [] if self.chosen.cut_offs is None else [self.chosen.cut_offs.column]
-        self._columns = list(dict.fromkeys([*KEYS, *self._features, *cut_offs]))
+        self._columns = list(dict.fromkeys([*self.keys.names, *self._features, *cut_offs]))
         self._readings = {name: self._reading(name) for name in self._columns}
 
     @property
@@ -143,9 +149,9 @@ class TableReader:
 
     def _reading(self, name: str) -> Reading:
         """The knowledge of a column before its cells are read."""
-        if name not in self._features:
-            return reading("key" if name in KEYS else "categorical", decimal=self.chosen.decimal)
         chosen = self.chosen
+        if name not in self._features:
+            return reading(self._role_of_other(name), decimal=chosen.decimal)
         return reading(
             chosen.roles.get(name, "guess"),
             further=chosen.missing_values,
@@ -153,8 +159,21 @@ class TableReader:
             known=chosen.id_maps.get(name),
         )
 
+    def _role_of_other(self, name: str) -> Role:
+        """The use of a column that is no feature: of ids, times, or cut-offs."""
+        if name not in self.keys.names:
+            return "categorical"
+        if not self.keys.are_own:
+            return "key"
+        if name == self.keys.names[0]:
+            return "label"
+        return "text" if self.keys.time_format is not None else "categorical"
+
     def pieces(self, *, keys_only: bool = False) -> Iterator[Piece]:
         """Reads the rows in the order of the files, checked, as `Table.frame` has them; csv must be `typed`.
+
+        Of own columns, the numbers of sequences and items are ids (of their type) and times (as numbers, in
+        whose order they are); behind these, `TIME` holds the times as they are.
 
         Args:
           keys_only: Leave out the features.
@@ -162,7 +181,7 @@ class TableReader:
         Raises:
           DataError: The table cannot be used; the message names file, column, row and value, and what to do.
         """
-        pieces = self.files.pieces(KEYS if keys_only else self._columns)
+        pieces = self.files.pieces(self.keys.names if keys_only else self._columns)
         n_rows = 0
         wrong_type: _WrongType | None = None
         for piece in first_rows(pieces, self.chosen.max_rows or None):
@@ -182,7 +201,12 @@ class TableReader:
             raise DataError(f"{path} holds no rows. A table needs a header and at least one row per item.")
 
     def _checked(self, piece: Piece, *, keys_only: bool) -> Piece:
-        columns = [_checked_key(piece, piece.frame[name]) for name in KEYS]
+        ids, times = (piece.frame[name] for name in self.keys.names)
+        if self.keys.are_own:
+            numbers = checked_time(piece, times, self.keys.time_format)
+            columns = [checked_id(piece, ids).alias(SEQUENCE), numbers.alias(ITEM), kept(times).alias(TIME)]
+        else:
+            columns = [_checked_key(piece, ids).alias(SEQUENCE), _checked_key(piece, times).alias(ITEM)]
         if not keys_only:
             if self.chosen.cut_offs is not None:
                 columns.append(_splits(piece, self.chosen.cut_offs))
@@ -248,20 +272,21 @@ def _feature_columns(table: TableFiles, chosen: Selection) -> list[str]:
     """The feature columns to read; every file must have them, and the same others."""
     files, headers = table.files, table.headers
     for file, header in zip(files, headers, strict=True):
-        _check_names(file, header)
+        _check_names(file, header, chosen.keys.names)
         if set(header) != set(headers[0]):
             raise DataError(
                 f"{file} has other columns than {files[0]}: it lacks "
                 f"{sorted(set(headers[0]) - set(header))}, and only it has "
                 f"{sorted(set(header) - set(headers[0]))}. All files of a folder need the same columns."
             )
-    available = [name for name in headers[0] if name not in KEYS]
+    keys = chosen.keys.names
+    available = [name for name in headers[0] if name not in keys]
     columns = available if chosen.selected_columns is None else list(chosen.selected_columns)
     for name in columns:
-        if name in KEYS:
+        if name in keys:
             raise DataError(
-                f"selected_columns names {name!r}, which orders the items and is always read; it cannot be a "
-                "feature too. Leave it out, or copy it to a column of another name."
+                f"{chosen.columns_from} names {name!r}, which orders the items and is always read; it "
+                "cannot be a feature too. Leave it out, or copy it to a column of another name."
             )
         if name not in available:
             raise DataError(
@@ -275,7 +300,7 @@ def _feature_columns(table: TableFiles, chosen: Selection) -> list[str]:
     if not columns or len(set(columns)) < len(columns):
         problem = "selected_columns names a column twice" if columns else f"{files[0]} has no feature column"
         raise DataError(
-            f"{problem} (columns: {columns}). At least one column besides {' and '.join(KEYS)} is needed."
+            f"{problem} (columns: {columns}). At least one column besides {' and '.join(keys)} is needed."
         )
     for name in chosen.roles:
         if name not in columns:
@@ -286,14 +311,16 @@ def _feature_columns(table: TableFiles, chosen: Selection) -> list[str]:
     return columns
 
 
-def _check_names(file: Path, header: list[str]) -> None:
-    for name in KEYS:
+def _check_names(file: Path, header: list[str], keys: tuple[str, str]) -> None:
+    for name, key in zip(keys, ("id_column", "time_column"), strict=True):
         if name not in header:
             blanks = name in map(str.strip, header)
-            remedy = "remove the blanks around names" if blanks else "rename your columns"
+            remedy = f"{suggestion(name, header)} Name the column that says this by {key}."
+            if blanks:
+                remedy = "Remove the blanks around names."
             raise DataError(
-                f"{file} has no column {name!r} (columns: {', '.join(header)}). A table needs {SEQUENCE_ID} "
-                f"and {ITEM_POSITION}: {remedy}."
+                f"{file} has no column {name!r} (columns: {', '.join(header)}). A table needs {keys[0]}, "
+                f"which says the sequence of a row, and {keys[1]}, which orders its items. {remedy}"
             )
     twice = [name for name in header if name and header.count(name) == max(map(header.count, header)) > 1]
     if twice:
@@ -307,10 +334,12 @@ def _check_names(file: Path, header: list[str]) -> None:
 
 
 def _checked_key(piece: Piece, column: pl.Series) -> pl.Series:
-    remedy = f"Every {column.name} must be a whole number of at most 64 bits."
+    remedy = (
+        f"Every {column.name} must be a whole number of at most 64 bits, unless id_column or time_column "
+        "names the column."
+    )
     if column.null_count():
-        row = _first(column.is_null())
-        raise DataError(f"{_place(piece, column, row)} is empty. {remedy}")
+        raise DataError(f"{piece.place(column.name, column.is_null())} is empty. {remedy}")
     if not (column.dtype.is_numeric() or isinstance(column.dtype, pl.String)):
         raise DataError(f"{piece.file}: column {column.name!r} is of type {column.dtype}. {remedy}")
     numbers = column.cast(pl.Int64, strict=False)
@@ -376,9 +405,9 @@ def _checked_real(piece: Piece, column: pl.Series, chosen: Selection, how: Readi
         row = _first(~fine)
         content = "is empty" if column[row] is None else f"holds {column[row]}"
         raise DataError(
-            f"{_place(piece, column, row)} {content}; a real column needs a finite number in every row. Fill "
-            f"or drop these rows, leave the column out of {chosen.columns_from}, or (for empty cells, NaN "
-            "and whatever else means a missing value) set missing_real: mean (or mask)."
+            f"{piece.place(column.name, ~fine)} {content}; a real column needs a finite number in every row. "
+            f"Fill or drop these rows, leave the column out of {chosen.columns_from}, or (for empty cells, "
+            "NaN and whatever else means a missing value) set missing_real: mean (or mask)."
         )
     return column
 
@@ -387,10 +416,8 @@ def _splits(piece: Piece, cut_offs: CutOffs) -> pl.Series:
     """The split of each row."""
     column = piece.frame[cut_offs.column]
     if column.null_count():
-        row = _first(column.is_null())
-        raise DataError(
-            f"{_place(piece, column, row)} is empty, but split_column needs a value in every row."
-        )
+        place = piece.place(column.name, column.is_null())
+        raise DataError(f"{place} is empty, but split_column needs a value in every row.")
     if isinstance(column.dtype, (pl.Categorical, pl.Enum)):
         column = column.cast(pl.String)
     try:
@@ -415,10 +442,6 @@ def _comparable(value: int | float | str, column: pl.Series) -> object:
         text = pl.Series([value], dtype=pl.String)
         return text.str.to_datetime(time_unit=dtype.time_unit, time_zone=dtype.time_zone)[0]
     return value
-
-
-def _place(piece: Piece, column: pl.Series, row: int) -> str:
-    return f"{piece.file}: column {column.name!r}, row {piece.first_row + row + 1}"
 
 
 def _first(condition: pl.Series) -> int:

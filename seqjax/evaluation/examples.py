@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float32, Int64, Shaped
@@ -9,6 +10,7 @@ from jaxtyping import Float, Float32, Int64, Shaped
 from seqjax.artifacts.card import ModelCard
 from seqjax.config.metadata import Statistics
 from seqjax.data.columns import denormalise
+from seqjax.data.keys import NUMBERS, Keys
 from seqjax.evaluation.result import Example, Guess, Value
 from seqjax.inference.tables import labels_of
 from seqjax.model.distributions import distribution_of, without_unknown
@@ -98,18 +100,27 @@ class Examples:
                 rows[f"value {name}"] = row.point(newest)
         self._drawn.add(rows)
 
-    def examples(self) -> list[Example]:
-        """The windows that were drawn, in the order of the data."""
-        rows = self._drawn.rows()
-        return [self._example(rows, at) for at in range(len(rows.get("sequence", ())))]
+    def examples(self, keys: Keys = NUMBERS) -> list[Example]:
+        """The windows that were drawn, in the order of the data.
 
-    def _example(self, rows: Mapping[str, Shaped[np.ndarray, "N ..."]], at: int) -> Example:
+        Args:
+          keys: The ids and times of the data.
+        """
+        rows = self._drawn.rows()
+        if not rows:
+            return []
+        places = zip(*keys.of(rows["sequence"], rows["position"]), strict=True)
+        return [self._example(rows, at, place) for at, place in enumerate(places)]
+
+    def _example(
+        self, rows: Mapping[str, Shaped[np.ndarray, "N ..."]], at: int, place: tuple[Any, Any]
+    ) -> Example:
         real = int(rows["real"][at])
         names = [key.removeprefix("column ") for key in rows if key.startswith("column ")]
         columns = {name: self._values(name, rows[f"column {name}"][at]) for name in names}
         return Example(
-            sequence_id=int(rows["sequence"][at]),
-            item_position=int(rows["position"][at]),
+            sequence_id=_plain(place[0]),
+            item_position=_plain(place[1]),
             window={name: values[len(values) - 1 - real : -1] for name, values in columns.items()},
             targets={name: self._guess(rows, at, name, columns[name][-1]) for name in self._targets},
         )
@@ -128,3 +139,8 @@ class Examples:
         if name in self._labels:
             return [self._labels[name][id_] for id_ in values.tolist()]
         return [*in_table(values, self._card.statistics[name])]
+
+
+def _plain(key: object) -> int | float | str:
+    """An id or a time as JSON has it: dates and times in ISO 8601."""
+    return key if isinstance(key, int | float | str) else str(key)

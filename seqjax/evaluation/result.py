@@ -126,8 +126,10 @@ class Guess:
 class Example:
     """A window and the prediction of the item after it, whose position is `item_position`."""
 
-    sequence_id: int
-    item_position: int
+    sequence_id: int | float | str
+    """Its id, as the table has it."""
+    item_position: int | float | str
+    """The number or the time that the table has."""
     window: Mapping[str, Sequence[Value]]
     """The newest items before it, oldest first, by column."""
     targets: Mapping[str, Guess]

@@ -17,6 +17,7 @@ from seqjax.baselines import Fitted, past_of
 from seqjax.config.evaluate import EvaluateConfig
 from seqjax.console import progress
 from seqjax.data.columns import OTHER
+from seqjax.data.keys import NUMBERS, Keys
 from seqjax.errors import ArtifactError
 from seqjax.evaluation.examples import Examples
 from seqjax.evaluation.pieces import ENOUGH_SEQUENCES, FEWEST_PIECES, Estimate, Pieces, estimate, resampled
@@ -56,6 +57,7 @@ def run_model(
     *,
     name: str,
     total: int | None,
+    keys: Keys = NUMBERS,
 ) -> ModelScores:
     """Scores a model, and baselines on the same items.
 
@@ -66,6 +68,7 @@ def run_model(
       config: Sizes and seeds.
       name: What to call the model while it works.
       total: Number of windows, where it is known.
+      keys: The ids and times of the data.
 
     Raises:
       ArtifactError: The model returns what is not finite.
@@ -79,7 +82,7 @@ def run_model(
                 scorer.add(windows, chunk)
                 bar.advance(len(chunk))
             scorer.close(windows)
-    return scorer.scores()
+    return scorer.scores(keys)
 
 
 def _enough_to_choose(parts: Iterator[Windows]) -> list[Windows]:
@@ -134,12 +137,12 @@ class _Scorer:
         for run in self._runs.values():
             run.not_scored["without_history"] += windows.runs.without_history
 
-    def scores(self) -> ModelScores:
-        """The scores of all windows."""
+    def scores(self, keys: Keys) -> ModelScores:
+        """The scores of all windows, whose ids and times are `keys`."""
         count = len(self._pieces)
         return ModelScores(
             targets={name: run.result(count, self._seq_length) for name, run in self._runs.items()},
-            examples=self._examples.examples(),
+            examples=self._examples.examples(keys),
             windows=self.windows,
             sequences=self.sequences,
             resampled=self._pieces.unit,

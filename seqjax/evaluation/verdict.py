@@ -28,7 +28,9 @@ Draws: TypeAlias = Mapping[str, Mapping[str, Float64[np.ndarray, "R"]]]
 """The same over R resamples."""
 
 
-def judge(head: HeadName, values: Figures, draws: Draws | None, *, level: float, unit: float = 1.0) -> Verdict:
+def judge(
+    head: HeadName, values: Figures, draws: Draws | None, *, level: float, unit: float = 1.0
+) -> Verdict:
     """The verdict on one target; it tells of a second metric too where that says something else.
 
     Args:

@@ -23,20 +23,23 @@ import numpy as np
 from jaxtyping import Int64
 
 from seqjax.artifacts.card import ModelCard
+from seqjax.artifacts.layout import keys_beside
 from seqjax.config.base import suggestion
 from seqjax.config.evaluate import EvaluateConfig
 from seqjax.config.infer import InferConfig
+from seqjax.config.keys import KeyColumns, key_columns
 from seqjax.config.load import resolve_path, resolve_split
 from seqjax.config.metadata import Metadata
 from seqjax.config.resolve import load_metadata
 from seqjax.config.schema import ColumnKind, ColumnRole, DecimalMark, MissingReal, TableFormat
 from seqjax.data.columns import OTHER, Encoding, encode
 from seqjax.data.formats import FORMATS, format_of, window_blocks
+from seqjax.data.keys import NUMBERS, Keys, KeyTable
 from seqjax.data.long_format import Padding
 from seqjax.data.sorting import OrderedRows
 from seqjax.data.splits import sequences
 from seqjax.data.table_files import TableFiles
-from seqjax.data.tables import KEYS, Selection, Table, TableReader, open_files
+from seqjax.data.tables import Selection, Table, TableReader, open_files
 from seqjax.errors import ConfigError, DataError, Problem
 from seqjax.windows.index import Slices
 from seqjax.windows.windows import Windows, cut, targets_once
@@ -61,6 +64,8 @@ class Source:
     """Number of windows, where it is known."""
     by_file: bool = False
     """True where each part is a file whose results have a file of their own."""
+    keys: Keys = NUMBERS
+    """The ids and times that the numbers of sequences and items stand for."""
 
 
 def metadata_of(config: DataConfig) -> Metadata | None:
@@ -112,28 +117,25 @@ def source_of(
       The windows; readable until the block ends.
 
     Raises:
-      ConfigError: There is a `stride`, but no raw table.
+      ConfigError: There is a `stride` or a column of ids or times, but no raw table.
       DataError: The data cannot be used.
     """
     read_format = config.read_format or read_format_of(path, metadata)
-    if read_format in get_args(TableFormat) and path.exists():
-        files = open_files(path, cast(TableFormat, read_format))
-        if is_raw(files.headers[0]):
-            with raw_source(
-                files,
-                card,
-                columns=columns,
-                stride=config.stride or default_stride,
-                missing_real=config.missing_real,
-                missing_values=config.missing_values,
-                decimal=config.decimal,
-            ) as source:
-                yield source
-            return
-        _check_preprocessed(path, files.headers[0])
-    if config.stride is not None:
-        message = f"is of raw tables, but {path} is preprocessed: its windows are cut already. Leave it out."
-        raise ConfigError("The configuration", [Problem("stride", message)])
+    files = raw_files(config, path, read_format, card)
+    if files is not None:
+        with raw_source(
+            files,
+            card,
+            columns=columns,
+            stride=config.stride or default_stride,
+            missing_real=config.missing_real,
+            missing_values=config.missing_values,
+            decimal=config.decimal,
+            keys=key_columns(config, card.keys),
+        ) as source:
+            yield source
+        return
+    _refuse_keys_of_tables(config, path)
     padding = metadata.padding if metadata is not None else "null"
     each_target = each_target and padding == "null"
     yield preprocessed_source(
@@ -141,16 +143,54 @@ def source_of(
     )
 
 
-def _check_preprocessed(path: Path, header: Sequence[str]) -> None:
+def raw_files(config: DataConfig, path: Path, read_format: str, card: ModelCard) -> TableFiles | None:
+    """The files of a raw table; None where data is preprocessed, or is not there.
+
+    Args:
+      config: The columns of ids and times, where they are not the model's.
+      path: The data.
+      read_format: Its format.
+      card: The model that reads it.
+
+    Raises:
+      DataError: It is neither.
+    """
+    if read_format not in get_args(TableFormat) or not path.exists():
+        return None
+    files = open_files(path, cast(TableFormat, read_format))
+    keys = key_columns(config, card.keys)
+    if is_raw(files.headers[0], keys):
+        return files
+    _check_preprocessed(path, files.headers[0], keys)
+    return None
+
+
+def _check_preprocessed(path: Path, header: Sequence[str], keys: KeyColumns) -> None:
     """Raises a `DataError` for a table that was meant to be raw."""
     if LONG_FORMAT in header:
         return
-    missing = [f"{key!r} ({suggestion(key, header)})" for key in KEYS if key not in header]
+    missing = [f"{key!r} ({suggestion(key, header)})" for key in keys.names if key not in header]
     raise DataError(
-        f"{path} is neither a raw table, which has the columns {' and '.join(KEYS)}, nor one that preprocess "
-        f"wrote, which has {LONG_FORMAT}. "
-        f"It lacks {' and '.join(missing)}"
+        f"{path} is neither a raw table, which has the columns {' and '.join(keys.names)}, nor one that "
+        f"preprocess wrote, which has {LONG_FORMAT}. It lacks {' and '.join(missing)}; id_column and "
+        "time_column say other columns."
     )
+
+
+def _refuse_keys_of_tables(config: DataConfig, path: Path) -> None:
+    """Raises a `ConfigError` for keys that say how a raw table is read, which preprocessed data is not."""
+    given = {name: getattr(config, name) for name in ("stride", *KeyColumns.model_fields)}
+    own = KeyTable(keys_beside(path)).columns if keys_beside(path).is_dir() else KeyColumns()
+    problems = [
+        Problem(
+            name,
+            f"is of raw tables, but {path} is preprocessed, where this is settled already. Leave it out.",
+        )
+        for name, value in given.items()
+        if value is not None and value != getattr(own, name, None)
+    ]
+    if problems:
+        raise ConfigError("The configuration", problems)
 
 
 def read_format_of(path: Path, metadata: Metadata | None) -> str:
@@ -184,7 +224,12 @@ def preprocessed_source(
       each_target: Whether to cut windows anew, so that each target is predicted once, rather than to take
         them as they are.
     """
-    schema = card.column_schema
+    schema, keys = card.column_schema, keys_beside(path)
+    if card.keys.are_own and not keys.is_dir():
+        logger.warning(
+            "%s, where preprocess keeps %s and %s, is not there: results say numbers instead of these.",
+            *(keys, *card.keys.names),
+        )
     kinds: dict[str, ColumnKind] = {name: schema.columns[name] for name in columns or schema.inputs}
     by_file = read_format in FORMATS and FORMATS[read_format].by_file
 
@@ -206,7 +251,7 @@ def preprocessed_source(
         if is_empty:
             raise DataError(f"{path} holds no windows, so there is nothing to predict.")
 
-    return Source(parts, by_file=by_file)
+    return Source(parts, by_file=by_file, keys=KeyTable(keys) if keys.is_dir() else NUMBERS)
 
 
 def in_parts(windows: Windows, most: int) -> Iterator[Windows]:
@@ -245,9 +290,9 @@ def windows_at_once(card: ModelCard) -> int:
 # ------------------------------------------------------------------------------------
 
 
-def is_raw(header: Sequence[str]) -> bool:
-    """Tells a table that is raw from one that is preprocessed, by its columns."""
-    return set(KEYS) <= set(header)
+def is_raw(header: Sequence[str], keys: KeyColumns | None = None) -> bool:
+    """Tells a table that is raw from one that is preprocessed, by its columns of ids and times."""
+    return set((keys or KeyColumns()).names) <= set(header)
 
 
 @contextmanager
@@ -260,6 +305,7 @@ def raw_source(
     missing_real: MissingReal | None = None,
     missing_values: Sequence[str] | None = None,
     decimal: DecimalMark | None = None,
+    keys: KeyColumns | None = None,
 ) -> Iterator[Source]:
     """The windows of a raw table, which is checked as a whole.
 
@@ -271,9 +317,10 @@ def raw_source(
       missing_real: Meaning of an empty cell of a real column; None is that of the model's own data.
       missing_values: Values that mean a missing one, besides the usual ones; None are those of that data.
       decimal: Of csv: what stands before the decimals of a number; None is that of the model's own data.
+      keys: The columns of ids and times; None reads the documented ones.
 
     Yields:
-      The windows, in the order of sequenceId and itemPosition; readable until the block ends.
+      The windows, in the order of sequences and items; readable until the block ends.
 
     Raises:
       DataError: The table cannot be used; the message names file, column, row and value, and what to do.
@@ -291,11 +338,13 @@ def raw_source(
         missing_real=missing_real or card.missing_real,
         missing_values=card.missing_values if missing_values is None else missing_values,
         decimal=decimal or card.decimal,
+        keys=keys or KeyColumns(),
     )
     with TemporaryDirectory(prefix="seqjax-") as folder:
         reader = TableReader(files, chosen).typed(Path(folder) / "table")
-        table = _RawTable(OrderedRows(reader, Path(folder) / "sorted"), card, encoding, stride)
-        yield Source(table.parts, total=table.survey())
+        rows = OrderedRows(reader, Path(folder) / "sorted")
+        table = _RawTable(rows, card, encoding, stride)
+        yield Source(table.parts, total=table.survey(), keys=rows.keys)
 
 
 @dataclass

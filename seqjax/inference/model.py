@@ -21,6 +21,7 @@ from seqjax.artifacts.card import ModelCard
 from seqjax.artifacts.model_files import resolve_model_path
 from seqjax.config.base import validate
 from seqjax.config.infer import InferConfig
+from seqjax.config.keys import key_columns
 from seqjax.config.metadata import Metadata
 from seqjax.config.schema import DecimalMark, MissingReal, WindowFormat
 from seqjax.data.table_files import FrameFile
@@ -40,6 +41,10 @@ Table = pl.DataFrame | str | PathLike[str]
 class DataOptions(TypedDict, total=False):
     """Keys of `InferConfig` that say how data is read and what of it the model is shown."""
 
+    id_column: str | None
+    time_column: str | None
+    time_format: str | None
+    ties: Literal["error", "order"] | None
     read_format: WindowFormat | None
     metadata_config_path: str | None
     forecast_from: Literal["held_out", "latest"]
@@ -116,7 +121,7 @@ class Model:
           options: Keys of infer.yaml.
 
         Returns:
-          One row a predicted item: sequenceId, itemPosition, then the targets.
+          One row a predicted item: its id and time, then the targets.
 
         Raises:
           ConfigError: An option is wrong, or does not suit the model.
@@ -132,9 +137,10 @@ class Model:
           options: Keys of infer.yaml.
 
         Returns:
-          Frames with a column a class, called by its label, and the rows of `predict`.
+          Frames with id and time, then a column a class, called by its label; the rows are those of
+          `predict`.
         """
-        tables = self._tables(table, {**options, "output_probabilities": True})
+        tables = self._tables(table, {**options, "output_probabilities": True, "result_ids": True})
         return {output.target: frame for output, frame in tables.items() if output.kind == "probabilities"}
 
     def embed(self, table: Table, **options: Unpack[DataOptions]) -> pl.DataFrame:
@@ -145,7 +151,7 @@ class Model:
           options: Keys of infer.yaml.
 
         Returns:
-          One row a hidden state: sequenceId, subsequenceId, itemPosition, then its components "0", "1", ...
+          One row a hidden state: id, subsequenceId, time, then its components "0", "1", ...
         """
         return self._tables(table, options, "embedding")[Output("embeddings")]
 
@@ -158,7 +164,7 @@ class Model:
           options: Keys of infer.yaml; with `forecast_from: latest` the first item is the one after the data.
 
         Returns:
-          `steps` rows a sequence, or a `sample` of it: sequenceId, itemPosition, then the targets.
+          `steps` rows a sequence, or a `sample` of it: id and time, then the targets.
         """
         if not isinstance(steps, int) or steps < 1:
             problem = Problem("steps", f"must be a whole number of at least 1 (found {steps!r}).")
@@ -213,6 +219,7 @@ class Model:
                 missing_real=config.missing_real,
                 missing_values=config.missing_values,
                 decimal=config.decimal,
+                keys=key_columns(config, self.card.keys),
             )
         if isinstance(table, str | PathLike):
             return source_of(config, metadata_of(config), Path(table), self.card)

@@ -6,6 +6,7 @@ Each file appears under its name when all of them are complete; an error leaves 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from datetime import datetime
 from itertools import chain, repeat
 from pathlib import Path
 
@@ -51,17 +52,19 @@ def write_whole(parts: Iterable[Tables], write_format: TableFormat) -> list[Path
       write_format: Format of the files.
     """
     rows: dict[Path, int] = {}
+    before: dict[Path, str] = {}
     with ExitStack() as files:
         append: dict[Path, Callable[[pl.DataFrame], None]] = {}
         for tables in parts:
             for place, table in tables.items():
                 if place not in append:
+                    before[place] = _replaced(place)
                     temporary = files.enter_context(replacing(place))
                     append[place] = files.enter_context(_appending(temporary, write_format))
                 append[place](table)
                 rows[place] = rows.get(place, 0) + len(table)
     for place, count in rows.items():
-        logger.info("wrote %s (%d rows)", place, count)
+        logger.info("wrote %s (%d rows)%s", place, count, before[place])
     return list(rows)
 
 
@@ -74,17 +77,28 @@ def write_files(parts: Iterable[Tables], write_format: TableFormat, model_id: st
       model_id: The model's id.
     """
     written = []
+    before: dict[Path, str] = {}
     with ExitStack() as renamed_together:
         folders: dict[Path, Path] = {}
         for number, tables in enumerate(parts):
             for whole, table in tables.items():
                 place = part_of(whole, model_id, number)
                 if whole not in folders:
+                    before[place.parent] = _replaced(place.parent)
                     folders[whole] = renamed_together.enter_context(replacing(place.parent))
                     folders[whole].mkdir()
                 with _appending(folders[whole] / place.name, write_format) as append:
                     append(table)
                 written.append(place)
     for place in dict.fromkeys(path.parent for path in written):
-        logger.info("wrote %s (%d files)", place, sum(path.parent == place for path in written))
+        count = sum(path.parent == place for path in written)
+        logger.info("wrote %s (%d files)%s", place, count, before[place])
     return written
+
+
+def _replaced(place: Path) -> str:
+    """The end of a line about results in whose place others were, of whatever run."""
+    if not place.exists():
+        return ""
+    written = datetime.fromtimestamp(place.stat().st_mtime).astimezone()
+    return f", in place of those of {written:%Y-%m-%d %H:%M}: give a run an output_name to keep both"

@@ -10,13 +10,14 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import polars as pl
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Float32, Int64
 
 from seqjax.artifacts.card import ModelCard
 from seqjax.config.infer import InferConfig
 from seqjax.config.names import Names
 from seqjax.console import progress
 from seqjax.data.columns import TEXT, class_labels, class_values, decode_ids, denormalise
+from seqjax.data.keys import NUMBERS, Keys
 from seqjax.inference.engine import Engine
 from seqjax.inference.forecast import Embeddings, Forecast, embed, forecast
 from seqjax.inference.inputs import Source
@@ -36,9 +37,9 @@ def labels_of(card: ModelCard, column: str) -> list[str]:
 
 
 def prediction_table(
-    forecast: Forecast, card: ModelCard, targets: Sequence[str], *, map_to_id: bool
+    forecast: Forecast, card: ModelCard, targets: Sequence[str], keys: Keys = NUMBERS, *, map_to_id: bool
 ) -> pl.DataFrame:
-    """One row a predicted item: sequenceId, itemPosition, `sample` where there are several, then the targets.
+    """One row a predicted item: id, time, `sample` where there are several, then the targets.
 
     A column that is no target is called otherwise, with an underscore behind, where a target has its name.
     Where passes with dropout were averaged, `<target>_mean` and `<target>_std` (Float64) follow each target:
@@ -48,14 +49,12 @@ def prediction_table(
       forecast: What was predicted.
       card: The model's maps and statistics.
       targets: Which targets, in which order.
+      keys: The ids and times of the data.
       map_to_id: Whether to write original values of categorical targets, in the type that they have in the
         table, rather than ids (Int64).
     """
     n_classes = card.column_schema.n_classes
-    columns = [
-        pl.Series("sequenceId", forecast.sequence_id),
-        pl.Series("itemPosition", forecast.item_position),
-    ]
+    columns = list(keys.of(forecast.sequence_id, forecast.item_position))
     names = Names([*(column.name for column in columns), *card.column_schema.targets])
     if forecast.sample is not None:
         columns.append(pl.Series(names.free("sample"), forecast.sample).replace(-1, None))
@@ -73,11 +72,28 @@ def prediction_table(
     return pl.DataFrame(columns)
 
 
-def probability_table(forecast: Forecast, card: ModelCard, target: str) -> pl.DataFrame:
-    """One row a predicted item: the probability (Float32) of each class of a categorical target, by label."""
+def probability_table(
+    forecast: Forecast, card: ModelCard, target: str, keys: Keys | None = None
+) -> pl.DataFrame:
+    """One row a predicted item: the probability (Float32) of each class of a categorical target, by label.
+
+    Args:
+      forecast: What was predicted.
+      card: The model's maps.
+      target: The target.
+      keys: The ids and times of the data, to begin rows with; None leaves them out.
+    """
+    before = [] if keys is None else list(keys.of(forecast.sequence_id, forecast.item_position))
     probs = np.exp(forecast.log_probs[target], dtype=np.float64)
     shares = (probs / probs.sum(axis=-1, keepdims=True)).astype(np.float32)
-    return pl.DataFrame(shares, schema=labels_of(card, target), orient="row")
+    return _shares(before, shares, labels_of(card, target))
+
+
+def _shares(before: list[pl.Series], shares: Float32[np.ndarray, "R C"], labels: list[str]) -> pl.DataFrame:
+    """Columns, then one for each class; a class that is called as one before it gets an underscore."""
+    names = Names(column.name for column in before)
+    table = pl.DataFrame(shares, schema=[names.free(label) for label in labels], orient="row")
+    return pl.DataFrame([*before, *table])
 
 
 def _spread_columns(
@@ -91,42 +107,43 @@ def _spread_columns(
     return [pl.Series(title, values.astype(np.float64)) for title, values in columns.items()]
 
 
-def quantile_table(forecast: Forecast, card: ModelCard, targets: Sequence[str]) -> pl.DataFrame:
+def quantile_table(
+    forecast: Forecast, card: ModelCard, targets: Sequence[str], keys: Keys = NUMBERS
+) -> pl.DataFrame:
     """The mean and quantiles of the samples of each continued item, in original units.
 
     Args:
       forecast: What was predicted, with samples.
       card: The model's statistics.
       targets: Real targets.
+      keys: The ids and times of the data.
 
     Returns:
-      One row an item: sequenceId, itemPosition, then for each target `<target>_mean` and the quantiles
+      One row an item: id, time, then for each target `<target>_mean` and the quantiles
       `<target>_q05`, `_q25`, `_q50`, `_q75`, `_q95` (Float64) over the samples, interpolated linearly.
     """
-    keys, rows = _items(forecast)
-    names, columns = Names(keys.columns), []
+    columns, rows = _items(forecast, keys)
+    names = Names(column.name for column in columns)
     for name in targets:
         values = denormalise(forecast.values[name][rows], card.statistics[name])
         columns.append(pl.Series(names.free(f"{name}_mean"), values.mean(axis=1)))
         for share, quantile in zip(QUANTILES, np.quantile(values, QUANTILES, axis=1), strict=True):
             columns.append(pl.Series(names.free(f"{name}_q{share * 100:02.0f}"), quantile))
-    return keys.hstack(columns)
+    return pl.DataFrame(columns)
 
 
-def frequency_table(forecast: Forecast, card: ModelCard, target: str) -> pl.DataFrame:
-    """One row a continued item: its keys, then the share of samples (Float32) of each class, by label."""
-    keys, rows = _items(forecast)
+def frequency_table(forecast: Forecast, card: ModelCard, target: str, keys: Keys = NUMBERS) -> pl.DataFrame:
+    """One row a continued item: id, time, then the share of samples (Float32) of each class, by label."""
+    before, rows = _items(forecast, keys)
     classes, (items, samples) = card.column_schema.n_classes[target], rows.shape
     flat = forecast.values[target][rows] + classes * np.arange(items)[:, None]
     counts = np.bincount(flat.reshape(-1), minlength=classes * items).reshape(-1, classes)
-    names = Names(keys.columns)
-    labels = [names.free(label) for label in labels_of(card, target)]
     shares = (counts / samples).astype(np.float32)
-    return keys.hstack(pl.DataFrame(shares, schema=labels, orient="row"))
+    return _shares(before, shares, labels_of(card, target))
 
 
-def _items(forecast: Forecast) -> tuple[pl.DataFrame, Int64[np.ndarray, "I N"]]:
-    """The keys of the items that were sampled, and the rows of each item's samples."""
+def _items(forecast: Forecast, keys: Keys) -> tuple[list[pl.Series], Int64[np.ndarray, "I N"]]:
+    """Ids and times of the items that were sampled, and the rows of each item's samples."""
     assert forecast.sample is not None
     sampled = np.flatnonzero(forecast.sample >= 0)
     number = forecast.sample[sampled]
@@ -134,22 +151,18 @@ def _items(forecast: Forecast) -> tuple[pl.DataFrame, Int64[np.ndarray, "I N"]]:
     steps = int(np.argmax(number > 0)) or len(sampled)
     rows = sampled.reshape(-1, number.max() + 1, steps).swapaxes(1, 2).reshape(-1, number.max() + 1)
     first = rows[:, 0]
-    keys = {"sequenceId": forecast.sequence_id[first], "itemPosition": forecast.item_position[first]}
-    return pl.DataFrame(keys), rows
+    return list(keys.of(forecast.sequence_id[first], forecast.item_position[first])), rows
 
 
-def embedding_table(embeddings: Embeddings) -> pl.DataFrame:
-    """One row a hidden state: sequenceId, subsequenceId, itemPosition, then its components "0", "1", ...
+def embedding_table(embeddings: Embeddings, keys: Keys = NUMBERS) -> pl.DataFrame:
+    """One row a hidden state: id, subsequenceId, time, then its components "0", "1", ...
 
     Where passes with dropout were averaged, the standard deviations "0_std", "1_std", ... follow.
     """
-    keys = {
-        "sequenceId": embeddings.sequence_id,
-        "subsequenceId": embeddings.subsequence_id,
-        "itemPosition": embeddings.item_position,
-    }
+    ids, times = keys.of(embeddings.sequence_id, embeddings.item_position)
+    before = [ids, pl.Series("subsequenceId", embeddings.subsequence_id), times]
     names = [str(number) for number in range(embeddings.vectors.shape[1])]
-    table = pl.DataFrame(keys).hstack(pl.DataFrame(embeddings.vectors, schema=names, orient="row"))
+    table = pl.DataFrame(before).hstack(pl.DataFrame(embeddings.vectors, schema=names, orient="row"))
     if embeddings.spread is None:
         return table
     deviations = [f"{name}_std" for name in names]
@@ -187,7 +200,7 @@ def _embeddings(config: InferConfig, engine: Engine, source: Source) -> Iterator
                 latest=config.forecast_from == "latest",
                 bar=bar,
             )
-            yield {Output("embeddings"): embedding_table(embeddings)}
+            yield {Output("embeddings"): embedding_table(embeddings, source.keys)}
 
 
 def _forecasts(config: InferConfig, engine: Engine, source: Source) -> Iterator[Outputs]:
@@ -201,6 +214,8 @@ def _forecasts(config: InferConfig, engine: Engine, source: Source) -> Iterator[
             logger.info("A target is called %r, so the column of that name gets an underscore.", title)
     with_classes = [name for name in targets if DISTRIBUTIONS[heads[name]].has_classes]
     shown = with_classes if config.output_probabilities else []
+    keys = source.keys
+    has_ids = keys.columns.are_own if config.result_ids is None else config.result_ids
     # All targets are read, whichever are asked for: they may have to be fed back, and draws stay the same.
     read = Reader(
         heads,
@@ -225,20 +240,23 @@ def _forecasts(config: InferConfig, engine: Engine, source: Source) -> Iterator[
                 latest=config.forecast_from == "latest",
                 bar=bar,
             )
-            yield {
-                Output("predictions"): prediction_table(result, card, targets, map_to_id=config.map_to_id),
-                **{Output("probabilities", name): probability_table(result, card, name) for name in shown},
-                **_summaries(result, card, targets),
+            tables = {
+                Output("probabilities", name): probability_table(
+                    result, card, name, keys if has_ids else None
+                )
+                for name in shown
             }
+            predictions = prediction_table(result, card, targets, keys, map_to_id=config.map_to_id)
+            yield {Output("predictions"): predictions, **tables, **_summaries(result, card, targets, keys)}
 
 
-def _summaries(result: Forecast, card: ModelCard, targets: Sequence[str]) -> Outputs:
+def _summaries(result: Forecast, card: ModelCard, targets: Sequence[str], keys: Keys) -> Outputs:
     """Summaries of samples, where there are any."""
     if result.sample is None:
         return {}
     counted = [name for name in targets if distribution_of(card.column_schema, name).has_classes]
     real = [name for name in targets if name not in counted]
     return {
-        **({Output("quantiles"): quantile_table(result, card, real)} if real else {}),
-        **{Output("frequencies", name): frequency_table(result, card, name) for name in counted},
+        **({Output("quantiles"): quantile_table(result, card, real, keys)} if real else {}),
+        **{Output("frequencies", name): frequency_table(result, card, name, keys) for name in counted},
     }

@@ -10,7 +10,7 @@ that a format lists one by one are runs of a single window each.
 The first rows of a run may be there only to be shown: context of the rows after them, which are its targets.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
@@ -254,7 +254,14 @@ def scattered_positions(slices: Slices, item_position: Int64[np.ndarray, "N"]) -
     return np.logical_or.reduceat(jump, first) if len(first) else np.zeros(0, np.bool_)
 
 
-def check_exact(slices: Slices, *, seq_length: int, stride: int, split: int) -> None:
+def check_exact(
+    slices: Slices,
+    *,
+    seq_length: int,
+    stride: int,
+    split: int,
+    name: Callable[[int], str] = "sequence {}".format,
+) -> None:
     """Raises a `DataError` unless windows at every `stride`-th item end each slice exactly.
 
     Args:
@@ -262,13 +269,14 @@ def check_exact(slices: Slices, *, seq_length: int, stride: int, split: int) -> 
       seq_length: L, the number of input items.
       stride: The step between window starts.
       split: Number of the split, for the message.
+      name: Names a sequence by its number, for the message.
     """
     surplus = np.maximum(slices.length - (seq_length + 1), 0) % stride
     if surplus.any():
         first = int(np.argmax(surplus > 0))
         raise DataError(
             f"subsequence_start_mode: exact needs (rows - {seq_length + 1}) to be a multiple of the stride, "
-            f"{stride}, in split {split}; sequence {slices.sequence_id[first]} has {slices.length[first]} "
+            f"{stride}, in split {split}; {name(int(slices.sequence_id[first]))} has {slices.length[first]} "
             f"rows there, {surplus[first]} too many. Use subsequence_start_mode: distribute, or "
             "another stride_by_split."
         )

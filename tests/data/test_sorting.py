@@ -13,7 +13,7 @@ from seqjax.data import sorting as module
 from seqjax.data import table_files
 from seqjax.data.sorting import OrderedRows, ascending, chunks
 from seqjax.data.table_files import FrameFile
-from seqjax.data.tables import CutOffs, Selection, TableReader
+from seqjax.data.tables import ITEM, SEQUENCE, CutOffs, Selection, TableReader
 from seqjax.errors import DataError
 
 
@@ -67,7 +67,7 @@ def test_rows_are_sorted_where_they_must_be(
     assert bool(list((tmp_path / "sorted").glob("*.sorted"))) == (not in_order)
     assert rows.n_sequences == len(set(ids))
     (table,) = rows.chunks()
-    assert ascending(table.sequence_id, table.item_position).all()
+    assert ascending(pl.Series(table.sequence_id), pl.Series(table.item_position)).all()
 
 
 @settings(deadline=None, max_examples=30)
@@ -90,7 +90,7 @@ def test_sorting_on_disk(
         assert [table.frame.rows() for table in again.chunks()] == [table.frame.rows() for table in tables]
     assert rows.n_sequences == len({i for i, _ in keys})
     found = pl.concat([table.frame for table in tables])
-    assert found.select("sequenceId", "itemPosition").rows() == sorted(keys)
+    assert found.select(SEQUENCE, ITEM).rows() == sorted(keys)
     assert found["row"].to_list() == [f"{i}-{p}" for i, p in sorted(keys)]
     assert tables[0].features.schema == frame.select("row", "wide").schema
     for table in tables:
@@ -121,5 +121,5 @@ def test_a_table_that_changes_is_refused(tmp_path: Path) -> None:
 
 
 def test_order_is_that_of_pairs() -> None:
-    keys = np.array([1, 1, 2, 2, 1]), np.array([0, 3, 3, 1, 9])
+    keys = pl.Series([1, 1, 2, 2, 1]), pl.Series([0, 3, 3, 1, 9])
     assert ascending(*keys).tolist() == [True, True, False, False]

@@ -80,7 +80,7 @@ def test_a_path_gives_what_a_frame_gives(model: Model, tmp_path: Path, write_for
 
 def test_probabilities_have_the_rows_of_predictions(model: Model) -> None:
     (table,) = model.probabilities(TABLE, stride=1).values()
-    assert table.columns == ["unknown", "other", "apple", "fig"]
+    assert table.columns == ["sequenceId", "itemPosition", "unknown", "other", "apple", "fig"]
     assert table["fig"].to_list() == pytest.approx([0.1, 0.7, 0.1, 0.7, 0.7])
 
 
