@@ -8,7 +8,7 @@ Messages of a command go to the logger `seqjax`, and to stderr in plain lines wh
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Unpack
 
 from seqjax.config.evaluate import EvaluateConfig
 from seqjax.config.hyperparameter_search import HyperparameterSearchConfig
@@ -27,7 +27,7 @@ from seqjax.version import __version__
 if TYPE_CHECKING:
     from seqjax.commands.train_run import TrainResult
     from seqjax.evaluation.result import Report
-    from seqjax.inference.model import Model
+    from seqjax.inference.model import EngineOptions, Model
 
 __all__ = [
     "EvaluateConfig",
@@ -123,21 +123,22 @@ def load_model(
     path: str | PathLike[str],
     *,
     project_root: str | PathLike[str] = ".",
-    model_type: Literal["generative", "embedding"] = "generative",
+    model_type: Literal["generative", "embedding"] | None = None,
     model_name: str | None = None,
-    device: str = "cpu",
     training_config_path: str = "configs/train.yaml",
+    **options: "Unpack[EngineOptions]",
 ) -> "Model":
     """Opens a trained model to predict, embed and generate with, in Python.
 
     Args:
       path: The model file, or its name in models/ of the project; best or last is the newest one there.
       project_root: The project; relative paths start there.
-      model_type: Of best and last: what the model does.
+      model_type: What the model does; None is generative, where best and last leave it open.
       model_name: Of best and last: the run that it is of; None takes the newest of any.
-      device: auto, cpu, cuda or cuda:N.
       training_config_path: The configuration that a model of sequifier was trained with; other models
         describe themselves.
+      options: Keys of infer.yaml that say what the model runs on (`device`, `distributed`) and whether it
+        drops (`infer_with_dropout`, `dropout_samples`), and `seed`; each call may have others.
 
     Returns:
       The model: `.predict(table)`, `.probabilities(table)`, `.embed(table)`, `.generate(table, steps=...)`.
@@ -149,8 +150,8 @@ def load_model(
         project_root=str(project_root),
         model_type=model_type,
         model_name=model_name,
-        device=device,
         training_config_path=training_config_path,
+        **options,
     )
 
 

@@ -18,6 +18,7 @@ import pkgutil
 import random
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Union
 
 import tyro
@@ -53,6 +54,7 @@ _LAUNCH = {
     "process_id": ("SEQJAX_PROCESS_ID", "Number of this process, from 0."),
 }
 _KEYS = {"id_column": ["--id"], "time_column": ["--time"]}
+_SKIP_METADATA = ("-sm", "Has no effect: read so that sequifier's command lines are accepted.")
 _RANDOMIZE = ("-r", "Draw the seed at random, whatever it is set to, and log it.")
 
 _COMMANDS = (
@@ -77,10 +79,7 @@ _COMMANDS = (
             "model_name": ["-mn"],
             "seed": ["-s"],
         },
-        switches={
-            "randomize": _RANDOMIZE,
-            "skip_metadata": ("-sm", "Has no effect: read so that sequifier's command lines are accepted."),
-        },
+        switches={"randomize": _RANDOMIZE, "skip_metadata": _SKIP_METADATA},
         says="seqjax.commands.train_run:TrainResult.next_steps",
         variables=_LAUNCH,
         trains=True,
@@ -123,7 +122,7 @@ _COMMANDS = (
         "hyperparameter-search",
         summary="Train many models, each with other settings, and rank them.",
         short={"input_columns": ["-ic"], "metadata_config_path": ["-mc"], "seed": ["-s"]},
-        switches={"randomize": _RANDOMIZE},
+        switches={"randomize": _RANDOMIZE, "skip_metadata": _SKIP_METADATA},
         trains=True,
         compiles=True,
         asks=True,
@@ -283,7 +282,14 @@ def _config(command: Command, words: list[str]) -> "ConfigModel":
         given["metadata_config_path"] = None
     if command.config_path is None:
         return checked(model, given, "the command line")
-    config = load_config(model, extra["config_path"], given)
+    path = extra["config_path"]
+    if path == command.config_path and given and not Path(path).exists():
+        return checked(model, {"project_root": ".", **given}, f"the command line (there is no {path})")
+    config = load_config(model, path, given)
     if extra.get("randomize"):
         logger.info("seed: %d (drawn by --randomize)", given["seed"])
     return config
+
+
+if __name__ == "__main__":
+    sys.exit(main())

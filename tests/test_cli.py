@@ -540,3 +540,8 @@ def test_a_reader_that_leaves_is_no_fault():
 def test_the_package_is_a_program():
     done = python("-m", "seqjax", "--version")
     assert done.stdout == f"seqjax {seqjax.__version__}\n"
+
+
+def test_the_module_of_the_command_line_runs():
+    command = [sys.executable, "-m", "seqjax.cli", "--version"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.startswith("seqjax ")

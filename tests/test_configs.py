@@ -33,11 +33,10 @@ FILLED = {
         "model_name: first",
         "target_columns: [item]",
         "  item: categorical",
-        "  feature_embedding_dims: {item: 48, price: 16}",
         "    item: CrossEntropyLoss",
     ],
-    "infer": ["data_path: data/events-split2.parquet"],
-    "evaluate": ["data_path: data/events-split2.parquet"],
+    "infer": [],
+    "evaluate": [],
     "hyperparameter_search": [
         "metadata_config_path: configs/metadata_configs/events.json",
         "hp_search_name: first",
@@ -57,7 +56,8 @@ OWN_SEARCH_KEYS = {
     *("keep_checkpoints", "halving_factor", "halving_min_epochs", "population_size"),
     *("population_runner", "ray_address", "ray_resources", "ray_retries", "label_smoothing", "freeze"),
     *("huber_delta", "smooth_l1_beta", "warm_start", "warm_start_strict", "save_interval_minutes"),
-    *("save_interval_steps", "min_history", "baseline_period", "select_on"),
+    *("save_interval_steps", "n_classes", "id_maps", "categorical_columns", "real_columns", "min_history"),
+    *("baseline_period", "select_on"),
 }
 
 
@@ -93,7 +93,7 @@ def test_a_template_is_valid_once_the_marked_words_are_filled_in(tmp_path, name)
     load_config(MODELS[name], path)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [name for name, answers in FILLED.items() if answers])
 def test_an_unfilled_template_has_no_other_problems(name):
     with pytest.raises(ConfigError) as caught:
         load_config(MODELS[name], TEMPLATES / f"{name}.yaml")
@@ -117,7 +117,7 @@ def test_marked_words_stand_where_a_value_is_missing(path):
     """A user may search for PLEASE FILL, and may leave what names the example columns."""
     text = path.read_text()
     code = without_comments(text)
-    assert "PLEASE FILL" in code
+    assert ("PLEASE FILL" in code) == bool(FILLED[path.stem])
     assert "PLEASE FILL" not in "".join(re.findall(r"#.*", text))
     assert not any(word in code for word in PLACEHOLDERS[1:])
     assert all(len(line) <= 110 for line in text.splitlines())

@@ -35,6 +35,15 @@ ROWS: list[tuple[str, dict[str, Any], float]] = [
     ("NovoGrad", {}, 0.05),
     ("NovoGrad", {"betas": [0.9, 0.5], "weight_decay": 0.1, "grad_averaging": True, "amsgrad": True}, 0.05),
     ("Yogi", {"weight_decay": 0.1}, 0.05),
+    ("QHAdam", {"nus": [0.7, 1.0], "betas": [0.9, 0.99], "weight_decay": 0.1}, 0.05),
+    ("QHAdam", {"nus": [0.8, 0.9], "weight_decay": 0.1, "decouple_weight_decay": True}, 0.05),
+    ("QHM", {"momentum": 0.9, "nu": 0.7, "weight_decay": 0.1}, 0.05),
+    ("QHM", {"momentum": 0.9, "weight_decay": 0.1, "weight_decay_type": "direct"}, 0.05),
+    ("ASGD", {"lambd": 0.01, "weight_decay": 0.1}, 0.05),
+    ("Rprop", {}, 0.05),
+    ("Rprop", {"etas": [0.3, 1.5], "step_sizes": [0.01, 0.2]}, 0.1),
+    ("DiffGrad", {"weight_decay": 0.1}, 0.05),
+    ("MADGRAD", {"weight_decay": 0.1}, 0.05),
 ]
 
 

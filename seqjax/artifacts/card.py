@@ -18,7 +18,7 @@ from seqjax.config.metadata import Metadata, Statistics
 from seqjax.config.model import ModelSpec
 from seqjax.config.names import Names
 from seqjax.config.schema import ColumnRole, DecimalMark, MissingReal, Schema
-from seqjax.config.train import TrainConfig
+from seqjax.config.train import SequifierConfig, TrainConfig
 from seqjax.errors import ArtifactError
 from seqjax.model.distributions import distribution_of
 from seqjax.version import __version__
@@ -156,7 +156,7 @@ class ModelCard(ConfigModel):
 
 
 def describe_run(
-    config: TrainConfig,
+    config: TrainConfig | SequifierConfig,
     schema: Schema,
     metadata: Metadata,
     *,

@@ -290,7 +290,8 @@ def resolve_model_path(
                 f"{folder} holds no {kind} model that is the {text} one of the run "
                 f"{model_name!r} (model_name)."
             )
-    bases = [resolve_path(root, text), resolve_path(root, Path(MODELS) / text)]
+    # The last one repeats project_root, as seen from the working directory.
+    bases = [resolve_path(root, text), resolve_path(root, Path(MODELS) / text), Path(text)]
     for base in bases:
         for candidate in (base, *(base.with_name(base.name + suffix) for suffix in SUFFIXES)):
             if candidate.is_file():

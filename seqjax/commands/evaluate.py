@@ -23,7 +23,6 @@ from seqjax.config.infer import InferConfig
 from seqjax.config.keys import KeyColumns
 from seqjax.config.load import resolve_path, resolve_split
 from seqjax.config.metadata import Metadata
-from seqjax.config.resolve import load_metadata
 from seqjax.errors import ConfigError, MissingPackageError, Problem
 from seqjax.evaluation.page import report_page
 from seqjax.evaluation.result import FORMAT, Baselines, ModelResult, Report, Settings, to_json
@@ -31,7 +30,14 @@ from seqjax.evaluation.run import ModelScores, compare, run_model
 from seqjax.evaluation.verdict import summary
 from seqjax.inference.assertions import contradictions
 from seqjax.inference.engine import Engine
-from seqjax.inference.inputs import data_path_of, metadata_of, raw_files, read_format_of, source_of
+from seqjax.inference.inputs import (
+    data_of,
+    metadata_of,
+    metadata_of_model,
+    raw_files,
+    read_format_of,
+    source_of,
+)
 from seqjax.inference.opening import card_from_training, open_engine
 from seqjax.version import __version__
 from seqjax.windows.windows import Windows, joined
@@ -61,11 +67,11 @@ def evaluate(config: EvaluateConfig) -> Report:
         what = "The page that evaluate writes (html: false leaves it out)"
         raise MissingPackageError(what, package="plotly", extra="plots")
     metadata = metadata_of(config)
-    data_path = data_path_of(config, metadata)
     names = [config.model_path] if isinstance(config.model_path, str) else config.model_path
     data = config.metadata_config_path
     paths = [resolve_model_path(config.project_root, name, metadata=data) for name in names]
     engines = {_unique(path, paths): (path, _open(config, path, metadata)) for path in dict.fromkeys(paths)}
+    data_path, metadata = data_of(config, metadata, next(iter(engines.values()))[1].card)
     models = {
         name: _evaluate_one(config, engine, metadata, data_path, path=path, name=name)
         for name, (path, engine) in engines.items()
@@ -192,7 +198,7 @@ def _training_data(
     Metadata may be of the held-out data alone, which is then its first split. What the model was trained on
     is taken even where it is evaluated on that too: its baselines have seen then what it has seen.
     """
-    known = _metadata_of_model(config, card)
+    known = metadata_of_model(config, card)
     if config.training_data_path is not None:
         path = resolve_path(config.project_root, config.training_data_path, or_here=True)
         return path, metadata or known
@@ -201,13 +207,6 @@ def _training_data(
         if path.exists() and not _is_same(path, data_path):
             return path, metadata
     return _data_of_model(config, card, known, split=0), known
-
-
-def _metadata_of_model(config: EvaluateConfig, card: ModelCard) -> Metadata | None:
-    """The metadata that a model was trained with, if it is still where it was."""
-    named = card.train_config.get("metadata_config_path")
-    place = resolve_path(config.project_root, named, or_here=True) if named else None
-    return load_metadata(place) if place is not None and place.is_file() else None
 
 
 def _data_of_model(
@@ -225,7 +224,7 @@ def _data_of_model(
 
 def _doubts(config: EvaluateConfig, card: ModelCard, data_path: Path, name: str) -> Iterator[str]:
     """Warnings that data may not be held-out data for a model."""
-    known = _metadata_of_model(config, card)
+    known = metadata_of_model(config, card)
     training, validation = (_data_of_model(config, card, known, split=split) for split in (0, 1))
     if _is_same(training, data_path):
         yield "This is the training data, not held-out data: the figures are too optimistic."

@@ -13,7 +13,7 @@ from pathlib import Path
 from seqjax.artifacts.layout import results_path, target_names
 from seqjax.config.infer import InferConfig
 from seqjax.errors import ConfigError, Problem
-from seqjax.inference.inputs import Source, data_path_of, metadata_of, source_of
+from seqjax.inference.inputs import Source, data_of, metadata_of, source_of
 from seqjax.inference.model import Model, model_paths
 from seqjax.inference.results import write_files, write_whole
 
@@ -36,17 +36,18 @@ def infer(config: InferConfig) -> list[Path]:
     """
     paths = model_paths(config)
     metadata = metadata_of(config)
-    data_path = data_path_of(config, metadata)
     models = {path: Model.opened(path, config) for path in paths}
     _check_names(models)
     for model in models.values():
         model.check(config, metadata)
+        for problem in model.idle(config):
+            logger.warning("%s has no effect with %s: %s", problem.key, model.name, problem.message)
     written = []
     with ExitStack() as open_data:
-        sources = [
-            open_data.enter_context(source_of(config, metadata, data_path, model.card))
-            for model in models.values()
-        ]
+        sources = []
+        for model in models.values():
+            data_path, known = data_of(config, metadata, model.card)
+            sources.append(open_data.enter_context(source_of(config, known, data_path, model.card)))
         for (path, model), source in zip(models.items(), sources, strict=True):
             written += _write(config, _results_name(config, path, len(models)), model, source)
     return written

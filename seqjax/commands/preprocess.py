@@ -293,7 +293,12 @@ class _Run:
         kinds: dict[str, ColumnKind] = {name: metadata.kind(name) for name in metadata.column_types}
         windows = shards.read(self._shard_folder(split), kinds)
         config = self.config
-        files = Files(place.name, config.batches_per_file, merged=config.merge_output is not False)
+        files = Files(
+            place.name,
+            config.batches_per_file,
+            merged=config.merge_output is not False,
+            padding=metadata.padding,
+        )
         FORMATS[config.write_format].write(staged, windows, files)
         self.work.write_note(RENDERED, [*complete, split])
         return staged
@@ -433,7 +438,7 @@ def _metadata(
         "column_roles": earlier.column_roles if earlier else config.column_roles,
         "missing_values": list(chosen.missing_values) or None,
         "decimal": chosen.decimal if chosen.decimal != "." else None,
-        "padding": "null",
+        "padding": "zero" if config.padding == "zeros" and config.write_format != "pt" else "null",
         "seqjax_version": __version__,
     }
     keys = _keys(config, earlier).model_dump()

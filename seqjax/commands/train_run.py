@@ -5,6 +5,7 @@ that is under way has found so far.
 """
 
 import logging
+import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -89,11 +90,18 @@ class TrainResult:
         generative = [path for path in self.best if "-embedding-" not in path.name]
         if generative:
             yield "Next, how good it is on held-out data, and what it predicts:"
-            yield f"  seqjax evaluate --model-path {generative[0]}"
-            yield f"  seqjax infer --model-path {generative[0]}"
+            yield f"  seqjax evaluate {_options(generative[0])}"
+            yield f"  seqjax infer {_options(generative[0])}"
         else:
             yield "Next, the hidden states of data:"
-            yield f"  seqjax infer --model-type embedding --model-path {files[0]}"
+            yield f"  seqjax infer --model-type embedding {_options(files[0])}"
+
+
+def _options(model: Path) -> str:
+    """The options that name a model in the folder models of its project, for a shell."""
+    root = model.parent.parent
+    project = "" if root == Path() else f"--project-root {shlex.quote(str(root))} "
+    return f"{project}--model-path {shlex.quote(str(model))}"
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ class EvaluateConfig(ModelOnData):
     """Model file, or a list of them to compare; best is the one of the lowest validation loss in models/ (a
     search's winner first), last that of the newest run."""
     data_path: str | None = None
-    """Held-out data, preprocessed or a raw table; null is the last of the metadata's first three splits."""
+    """Held-out data, preprocessed or a raw table; null is the last of the first three splits of the metadata,
+    or else of the metadata that the model was trained with."""
     training_data_path: str | None = None
     """Training data of the baselines, of either sort; null is the metadata's first split, or the model's."""
     baseline_period: PositiveInt | dict[str, PositiveInt] | None = None

@@ -7,7 +7,7 @@ checked, so that a value that suits some combinations and not others stays possi
 same in all runs are the training configuration's own: `FixedRun`, `FixedModel` and `FixedTraining`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -21,6 +21,7 @@ from pydantic import (
     PositiveInt,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 
 from seqjax.config.base import ConfigModel, ShareBelowOne, refuse
@@ -76,6 +77,13 @@ def _linked(anchor: str, values: Any, info: ValidationInfo) -> Any:  # noqa: ANN
             "tried together, place by place."
         )
     return values
+
+
+def _sets(columns: Any) -> Any:  # noqa: ANN401
+    """Sets of columns, where one set, or null for all columns, may be written as it is."""
+    if columns is None or (isinstance(columns, list | tuple) and columns and isinstance(columns[0], str)):
+        return [columns]
+    return columns
 
 
 # Before the values themselves are looked at: one that is missing says more than one that is wrong.
@@ -179,10 +187,16 @@ class HyperparameterSearchConfig(FixedRun):
     """Number of times that a group is started again whose Ray machine was lost."""
     override_input: Annotated[bool, FREE] = False
     """Do not ask before starting."""
-    input_columns: Annotated[list[Annotated[list[str], Some]], Some]
-    """Sets of columns that the model sees; column_types belongs to it, place by place."""
+    input_columns: Annotated[tuple[Annotated[list[str], Some] | None, ...], Some, BeforeValidator(_sets)] = (
+        None,
+    )
+    """Sets of columns that the model sees, null being all; column_types belongs to it, place by place."""
     column_types: Annotated[list[dict[str, ColumnType]] | None, WITH_INPUTS] = None
     """Type of each column, for each set of input columns; null takes the metadata's."""
+    categorical_columns: Annotated[list[list[str]] | None, FREE] = None
+    """Has no effect: read so that sequifier's files are accepted."""
+    real_columns: Annotated[list[list[str]] | None, FREE] = None
+    """Has no effect: read so that sequifier's files are accepted."""
     seq_length: Annotated[list[PositiveInt], Some] | WholeRange
     """Lengths of the context window; at most that of the preprocessed data."""
     model_hyperparameter_sampling: ModelSampling
@@ -192,6 +206,15 @@ class HyperparameterSearchConfig(FixedRun):
     other_sampling: dict[str, Values] = Field(default_factory=dict)
     """Values to try of any other key of the training configuration, such as
     training_spec.optimizer.weight_decay."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _types_name_the_columns(cls, values: Any) -> Any:  # noqa: ANN401
+        types = values.get("column_types") if isinstance(values, Mapping) else None
+        if isinstance(types, list) and values.get("input_columns") is None:
+            sets = [list(some) if isinstance(some, Mapping) else None for some in types]
+            return {**values, "input_columns": sets}
+        return values
 
     @field_validator("n_samples")
     @classmethod

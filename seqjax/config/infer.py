@@ -51,12 +51,13 @@ class InferConfig(ModelOnData):
     model_path: str | list[str]
     """Model file, or a list of them; best is the one of the lowest validation loss in models/ (a search's
     winner first), last that of the newest run."""
-    model_type: Literal["generative", "embedding"]
+    model_type: Literal["generative", "embedding"] = "generative"
     """Predict the next item, or return the hidden state."""
     model_name: str | None = None
     """Of best and last: the run that the model is of; null is any."""
     data_path: str | None = None
-    """Preprocessed data, or a raw table; null is the last of the metadata's first three splits."""
+    """Preprocessed data, or a raw table; null is the last of the first three splits of the metadata, or else
+    of the metadata that the model was trained with."""
     training_config_path: str = "configs/train.yaml"
     """The configuration that a .pt model was trained with."""
     write_format: TableFormat = "csv"

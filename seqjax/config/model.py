@@ -40,7 +40,8 @@ class ModelSpec(FixedModel):
     num_layers: PositiveInt
     """Number of transformer layers."""
     feature_embedding_dims: dict[str, PositiveInt] | None = None
-    """Embedding width of each input column; null shares `initial_embedding_dim` (one kind of column only)."""
+    """Embedding width of each input column; null shares `initial_embedding_dim` out: wide for columns of many
+    classes, narrow for those of few and for numbers, alike where there is one kind of column."""
     joint_embedding_dim: PositiveInt | None = None
     """If set (to `dim_model`), a linear layer maps the concatenated embeddings to this width."""
     activation_fn: Activation = "swiglu"

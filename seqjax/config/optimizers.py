@@ -61,6 +61,38 @@ class SGD(OptimizerSettings):
         return nesterov
 
 
+class ASGD(OptimizerSettings):
+    """Gradient descent whose rate falls, as in torch, whose average beside the parameters is not kept."""
+
+    lambd: NonNegativeFloat = 1e-4
+    """Decay of the parameters, and of the rate."""
+    alpha: NonNegativeFloat = 0.75
+    """Exponent of the rate's fall."""
+    t0: NonNegativeFloat = 1e6
+    """Has no effect: the step from which torch averages, which no one reads."""
+
+
+class Rprop(OptimizerSettings):
+    """Steps of a size of their own for each parameter, which the signs of gradients decide, as in torch."""
+
+    weight_decay: Literal[0, 0.0] = 0.0
+    etas: tuple[Annotated[float, Field(gt=0, lt=1)], Annotated[float, Field(gt=1)]] = (0.5, 1.2)
+    """Factors of a step's size: where the gradient turned, and where it did not."""
+    step_sizes: tuple[NonNegativeFloat, NonNegativeFloat] = (1e-6, 50.0)
+    """Least and largest size."""
+
+
+class QHM(OptimizerSettings):
+    """A weighted mean of the gradient and its exponential mean, as in torch_optimizer."""
+
+    momentum: ShareBelowOne = 0.0
+    """Decay of the mean."""
+    nu: NonNegativeFloat = 0.7
+    """Weight of the mean."""
+    weight_decay_type: Literal["grad", "direct"] = "grad"
+    """grad is an L2 term, direct decoupled decay."""
+
+
 class RMSprop(OptimizerSettings):
     """Gradient over the root of its mean square."""
 
@@ -104,6 +136,46 @@ class RAdam(Moments):
     """Adam that waits until its mean square can be trusted."""
 
     decoupled_weight_decay: bool = False
+
+
+class QHAdam(Moments):
+    """Adam of weighted means of gradients and their exponential means, as in torch_optimizer."""
+
+    nus: tuple[NonNegativeFloat, NonNegativeFloat] = (1.0, 1.0)
+    """Weights of the mean and of the mean square; with 1 and 1 it is Adam."""
+    decouple_weight_decay: bool = False
+
+
+class DiffGrad(Moments):
+    """Adam whose steps are smaller where the gradient hardly changes, as in torch_optimizer."""
+
+
+class MADGRAD(OptimizerSettings):
+    """Momentumized, adaptive, dual averaged gradient, as optax and torch_optimizer compute it."""
+
+    momentum: ShareBelowOne = 0.9
+    eps: NonNegativeFloat = 1e-6
+
+
+class Adan(OptimizerSettings):
+    """Adam with Nesterov momentum of the gradient's differences, as optax computes it; decay is decoupled."""
+
+    betas: tuple[ShareBelowOne, ShareBelowOne, ShareBelowOne] = (0.98, 0.92, 0.99)
+    """Decay of the means of gradients, of their differences, and of the square."""
+    eps: NonNegativeFloat = 1e-8
+
+
+class ADOPT(Moments):
+    """Adam that divides by the mean square before the newest gradient, as optax computes it."""
+
+    betas: tuple[ShareBelowOne, ShareBelowOne] = (0.9, 0.9999)
+    eps: NonNegativeFloat = 1e-6
+
+
+class Signum(OptimizerSettings):
+    """The sign of a mean of the gradient, as optax computes it; decay is decoupled."""
+
+    momentum: ShareBelowOne = 0.9
 
 
 class AdEMAMix(OptimizerSettings):
@@ -239,6 +311,15 @@ OPTIMIZERS: dict[str, type[OptimizerSettings]] = {
         Adafactor,
         Muon,
         AdamWScheduleFree,
+        QHAdam,
+        QHM,
+        ASGD,
+        Rprop,
+        DiffGrad,
+        MADGRAD,
+        Adan,
+        ADOPT,
+        Signum,
     )
 }
 OPTIMIZERS["LARS"] = Lars  # Its name in torch_optimizer.

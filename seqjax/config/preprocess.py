@@ -44,6 +44,8 @@ class PreprocessConfig(KeyColumns):
     write_format: WindowFormat = "parquet"
     """Format of the output: one file of windows per split (csv, parquet), or a folder of shards, compact ones
     (arrow) or torch files (pt)."""
+    padding: Literal["zeros"] | None = None
+    """Mark of padded slots in csv and parquet: zeros, which sequifier reads; null is none."""
     merge_output: bool | None = None
     """One file a split, or a folder: must be true for csv and false for pt; null is one file, or what the
     format needs."""
@@ -110,6 +112,14 @@ class PreprocessConfig(KeyColumns):
         """Number of splits."""
         return len(self.split_ratios or ()) or len(self.split_values or ()) + 1
 
+    @field_validator("padding")
+    @classmethod
+    def _format_has_marks(cls, padding: str | None, info: ValidationInfo) -> str | None:
+        write_format = info.data.get("write_format")
+        if padding == "zeros" and write_format == "arrow":
+            raise ValueError("is of csv and parquet; arrow says which slots are padded.")
+        return padding
+
     @field_validator("merge_output")
     @classmethod
     def _format_can_be_merged(cls, merge: bool | None, info: ValidationInfo) -> bool | None:
@@ -167,9 +177,10 @@ class PreprocessConfig(KeyColumns):
             raise ValueError(
                 "must be left out with split_method: by_value, where split_values say how rows are divided."
             )
-        if ratios is not None and not math.isclose(math.fsum(ratios), 1.0, abs_tol=1e-9):
+        if ratios is not None and not math.isclose(math.fsum(ratios), 1.0, abs_tol=1e-5):
             raise ValueError(f"must sum to 1 ({' + '.join(map(str, ratios))} is {math.fsum(ratios):g}).")
-        return ratios
+        # Rounded shares, such as [0.33333, 0.33333, 0.33334], leave no row out.
+        return ratios and [ratio / math.fsum(ratios) for ratio in ratios]
 
     @field_validator("stride_by_split")
     @classmethod

@@ -10,9 +10,8 @@ from pathlib import Path
 
 from seqjax.config.base import suggestion, validate
 from seqjax.config.metadata import Metadata
-from seqjax.config.optimization import CRITERIA
-from seqjax.config.schema import ColumnKind, HeadName, Schema, kind_of, usual_head
-from seqjax.config.train import TrainConfig
+from seqjax.config.schema import ColumnKind, Schema, kind_of, usual_head
+from seqjax.config.train import ModelKeys, TrainConfig
 from seqjax.errors import ConfigError, DataError, Problem
 
 
@@ -41,7 +40,7 @@ def load_metadata(path: Path) -> Metadata:
         raise DataError(f"{error}\nRun 'seqjax preprocess' again, or correct the file.") from None
 
 
-def resolve_schema(config: TrainConfig, metadata: Metadata) -> Schema:
+def resolve_schema(config: ModelKeys, metadata: Metadata) -> Schema:
     """The columns of a run.
 
     Columns are in the order of the metadata, categorical inputs first; targets in that of `target_columns`.
@@ -51,18 +50,21 @@ def resolve_schema(config: TrainConfig, metadata: Metadata) -> Schema:
     """
     columns = _Columns(config, metadata)
     problems = [*columns.name_problems(), *columns.class_problems(), *columns.width_problems()]
+    if isinstance(config, TrainConfig):
+        problems += _weight_problems(config, metadata)
     if metadata.seq_length is not None and config.seq_length > metadata.seq_length:
         longest = f"must be at most that of the preprocessed data, {metadata.seq_length}"
         problems.append(Problem("seq_length", f"{longest} (found {config.seq_length})."))
     if problems:
-        raise ConfigError(f"The training configuration of {config.model_name!r}", problems)
+        name = f" of {config.model_name!r}" if isinstance(config, TrainConfig) else ""
+        raise ConfigError(f"The training configuration{name}", problems)
     return columns.schema()
 
 
 class _Columns:
     """The columns of a configuration, checked piece by piece; unknown ones are left out of later checks."""
 
-    def __init__(self, config: TrainConfig, metadata: Metadata) -> None:
+    def __init__(self, config: ModelKeys, metadata: Metadata) -> None:
         self._config = config
         types = config.column_types or metadata.column_types
         self._stored = list(metadata.column_types)
@@ -81,15 +83,14 @@ class _Columns:
     def schema(self) -> Schema:
         """The resolved columns, once there are no problems."""
         targets: dict[str, ColumnKind] = {name: self._kinds[name] for name in self._config.target_columns}
-        criteria = self._config.training_spec.criterion
-        heads: dict[str, HeadName] = {name: CRITERIA[criteria[name]] for name in targets}
+        heads = self._config.target_heads
         return Schema(
             n_classes={name: self._n_classes[name] for name in self._categorical},
             categorical_inputs=self._inputs["categorical"],
             real_inputs=self._inputs["real"],
             targets=targets,
             seq_length=self._config.seq_length,
-            heads={name: head for name, head in heads.items() if head != usual_head(targets[name])},
+            heads={name: heads[name] for name in targets if heads[name] != usual_head(targets[name])},
             masked_inputs=self._masked,
         )
 
@@ -116,44 +117,43 @@ class _Columns:
         return f"the data has no column {name!r}. {suggestion(name, self._stored)}"
 
     def class_problems(self) -> Iterator[Problem]:
-        """Numbers of classes that are missing, or that class weights do not have."""
+        """Numbers of classes that are missing."""
         for name in self._categorical:
             if name not in self._n_classes:
                 message = f"neither the configuration nor the metadata has that of {name!r}."
                 yield Problem("n_classes", message)
-        for name, weights in (self._config.training_spec.class_weights or {}).items():
-            count = self._n_classes.get(name, len(weights))
-            if len(weights) != count:
-                yield Problem(
-                    f"training_spec.class_weights.{name}",
-                    f"must hold a weight for each of the {count} classes, ids 0 (unknown) and 1 (other) "
-                    f"included (found {len(weights)}).",
-                )
 
     def width_problems(self) -> Iterator[Problem]:
         """Embedding widths that do not fit the input columns."""
         spec, key = self._config.model_spec, "model_spec.feature_embedding_dims"
         total, dims = spec.initial_embedding_dim, spec.feature_embedding_dims
-        categorical, real = self._inputs["categorical"], self._inputs["real"]
-        inputs = [*categorical, *real]
+        inputs = [*self._inputs["categorical"], *self._inputs["real"]]
         if dims is not None:
             # Otherwise the configuration has compared the two by itself.
             if self._config.input_columns is None and set(dims) != set(inputs):
                 yield Problem(key, f"must name the columns of the data, {inputs} (found {list(dims)}).")
-        elif categorical and real:
-            yield Problem(
-                key,
-                f"is required where categorical columns ({', '.join(categorical)}) and real ones "
-                f"({', '.join(real)}) are mixed: one width for each, {total} in sum.",
-            )
-        elif categorical and total % len(categorical):
+        elif len(inputs) > total:
             yield Problem(
                 "model_spec.initial_embedding_dim",
-                f"must be a multiple of the number of categorical columns, {len(categorical)}, as long as "
-                f"feature_embedding_dims is null (found {total}).",
+                f"must be at least the number of input columns, {len(inputs)} (found {total}).",
             )
-        elif len(real) > total:
+
+
+def _weight_problems(config: TrainConfig, metadata: Metadata) -> Iterator[Problem]:
+    """Class weights that are not one a class."""
+    n_classes = config.n_classes or metadata.n_classes
+    for name, weights in (config.training_spec.class_weights or {}).items():
+        count = n_classes.get(name, len(weights))
+        if len(weights) != count:
+            more = (
+                " This data was made with fit_on: train, by which only values of the training split are "
+                "classes; weights of all values of the table, as sequifier has them, need fit_on: all in "
+                "preprocess."
+                if len(weights) > count and metadata.fit_on == "train"
+                else ""
+            )
             yield Problem(
-                "model_spec.initial_embedding_dim",
-                f"must be at least the number of real columns, {len(real)} (found {total}).",
+                f"training_spec.class_weights.{name}",
+                f"must hold a weight for each of the {count} classes, ids 0 (unknown) and 1 (other) "
+                f"included (found {len(weights)}).{more}",
             )

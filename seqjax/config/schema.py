@@ -144,10 +144,24 @@ class Schema(ConfigModel):
 
         Args:
           total: `initial_embedding_dim`.
-          given: `feature_embedding_dims`, already checked against the columns; null shares `total`: evenly
-            over categorical columns; over real columns one unit at a time, the surplus going to the first.
+          given: `feature_embedding_dims`, already checked against the columns; None shares `total` out.
+
+        Columns that are all real, or all categorical in a number that divides `total`, have equal shares, the
+        surplus going to the first ones: sequifier's rule. All others have shares that grow with the fourth
+        root of the number of classes (the rule of thumb of embeddings), and at least 1; a number counts as a
+        single class.
         """
+        inputs = self.inputs
         if given is not None:
-            return {name: given[name] for name in self.inputs}
-        share, surplus = divmod(total, len(self.inputs))
-        return {name: share + (index < surplus) for index, name in enumerate(self.inputs)}
+            return {name: given[name] for name in inputs}
+        share, surplus = divmod(total, len(inputs))
+        if not self.categorical_inputs or not (self.real_inputs or surplus):
+            return {name: share + (index < surplus) for index, name in enumerate(inputs)}
+        sizes = {name: self.n_classes.get(name, 1) ** 0.25 for name in inputs}
+        sizes |= dict.fromkeys(self.real_inputs, 1.0)
+        left = (total - len(inputs)) / sum(sizes.values())
+        dims = {name: 1 + int(left * size) for name, size in sizes.items()}
+        rests = sorted(inputs, key=lambda name: int(left * sizes[name]) - left * sizes[name])
+        for name in rests[: total - sum(dims.values())]:
+            dims[name] += 1
+        return dims

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
+    ConfigDict,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
@@ -19,6 +20,7 @@ from seqjax.config.changes import FREE, LOCAL, RESUMABLE, TRACED
 from seqjax.config.model import DTypeName, LayerType, ModelSpec
 from seqjax.config.names import MAX_NAME_BYTES, checked_name
 from seqjax.config.optimization import (
+    CRITERIA,
     NamedSpec,
     OptimizerSpec,
     SchedulerSpec,
@@ -27,7 +29,7 @@ from seqjax.config.optimization import (
     has_momentum,
     schedule_length,
 )
-from seqjax.config.schema import ColumnKind, ColumnType, WindowFormat
+from seqjax.config.schema import ColumnKind, ColumnType, HeadName, WindowFormat, usual_head
 from seqjax.errors import Problem
 
 
@@ -149,8 +151,9 @@ class FixedTraining(ConfigModel):
     """Number of devices that a distributed run expects; null takes all there are."""
     layer_type_dtypes: dict[LayerType, DTypeName] | None = None
     """Number format in which each kind of layer keeps its parameters and computes; null is float32."""
-    layer_autocast: bool = True
-    """Compute in bfloat16 on accelerators that have it where layer_type_dtypes does not say otherwise."""
+    layer_autocast: bool | None = True
+    """Compute in bfloat16 on accelerators that have it where layer_type_dtypes does not say otherwise; null
+    is false."""
     backend: Annotated[str, FREE] = "nccl"
     """Has no effect: read so that sequifier's files are accepted."""
     device_max_concat_length: Annotated[int, FREE] = 12
@@ -176,8 +179,8 @@ class TrainingSpec(FixedTraining, VariedTraining):
         return step_on
 
 
-class FixedRun(ConfigModel):
-    """Places of a run's data and models: the keys that are the same in all runs of a search."""
+class FixedTargets(ConfigModel):
+    """Data and targets: the keys that describe a model, and are the same in all runs of a search."""
 
     project_root: Annotated[str, LOCAL]
     """Root folder of the project; relative paths start here. Usually '.'."""
@@ -193,6 +196,25 @@ class FixedRun(ConfigModel):
     """Columns that the model learns to predict."""
     target_column_types: dict[str, ColumnKind]
     """Kind of each target column: categorical or real."""
+    n_classes: dict[str, int] | None = None
+    """Number of classes of each categorical column; null takes the metadata's."""
+    id_maps: dict[str, dict[str, int]] | None = None
+    """Value to id of each categorical column; null takes the metadata's."""
+
+    @field_validator("target_column_types")
+    @classmethod
+    def _types_match_targets(
+        cls, types: dict[str, ColumnKind], info: ValidationInfo
+    ) -> dict[str, ColumnKind]:
+        targets = info.data.get("target_columns")
+        if targets is not None and set(types) != set(targets):
+            raise ValueError(f"must name the target_columns {targets} (found {list(types)}).")
+        return types
+
+
+class FixedRun(FixedTargets):
+    """What is scored and exported: the keys that are the same in all runs of a search, too."""
+
     min_history: NonNegativeInt = 1
     """Items that must come before an item in its window for it to be trained on and scored; 0 predicts the
     first item of a sequence from padding alone."""
@@ -212,47 +234,47 @@ class FixedRun(ConfigModel):
     inference_batch_size: Annotated[PositiveInt, FREE]
     """Batch size with which exported models are checked; they take any."""
 
-    @field_validator("target_column_types")
-    @classmethod
-    def _types_match_targets(
-        cls, types: dict[str, ColumnKind], info: ValidationInfo
-    ) -> dict[str, ColumnKind]:
-        targets = info.data.get("target_columns")
-        if targets is not None and set(types) != set(targets):
-            raise ValueError(f"must name the target_columns {targets} (found {list(types)}).")
-        return types
 
+class ModelKeys(FixedTargets):
+    """The keys of a training configuration that say which model comes out of it."""
 
-class TrainConfig(FixedRun):
-    """Trains a causal transformer on preprocessed data and exports it."""
-
-    model_name: Annotated[str, Field(min_length=1), AfterValidator(run_name), FREE]
-    """Name of this run: the models, checkpoints and logs carry it."""
     input_columns: list[str] | None = None
     """Columns that the model sees; null takes all of the metadata."""
     column_types: dict[str, ColumnType] | None = None
     """Type of each column; null takes the metadata's."""
-    n_classes: dict[str, int] | None = None
-    """Number of classes of each categorical column; null takes the metadata's."""
-    id_maps: dict[str, dict[str, int]] | None = None
-    """Value to id of each categorical column; null takes the metadata's."""
     seq_length: PositiveInt
     """Length of the context window; at most that of the preprocessed data."""
     embedding_layers: Annotated[Annotated[list[int], Field(min_length=1)] | None, FREE] = None
     """Layers whose outputs the embedding model returns side by side, 0 (what the first layer reads) to
     num_layers, or -1 (the last) down; null returns what the heads read, as the last layer does."""
-    seed: Annotated[NonNegativeInt, TRACED] = 1010
-    """Random seed."""
     model_spec: ModelSpec
     """Architecture."""
-    training_spec: TrainingSpec
-    """Training."""
 
     @field_validator("model_spec")
     @classmethod
     def _spec_fits_columns(cls, spec: ModelSpec, info: ValidationInfo) -> ModelSpec:
         refuse(_column_problems(spec, info.data))
         return spec
+
+    @property
+    def target_heads(self) -> dict[str, HeadName]:
+        """The head of each target."""
+        return {name: usual_head(kind) for name, kind in self.target_column_types.items()}
+
+
+class TrainConfig(ModelKeys, FixedRun):
+    """Trains a causal transformer on preprocessed data and exports it."""
+
+    model_name: Annotated[str, Field(min_length=1), AfterValidator(run_name), FREE]
+    """Name of this run: the models, checkpoints and logs carry it."""
+    categorical_columns: Annotated[list[str] | None, FREE] = None
+    """Has no effect: read so that the files that sequifier's search writes are accepted."""
+    real_columns: Annotated[list[str] | None, FREE] = None
+    """Has no effect: read so that the files that sequifier's search writes are accepted."""
+    seed: Annotated[NonNegativeInt, TRACED] = 1010
+    """Random seed."""
+    training_spec: TrainingSpec
+    """Training."""
 
     @field_validator("training_spec")
     @classmethod
@@ -261,6 +283,30 @@ class TrainConfig(FixedRun):
         if types is not None:
             refuse([*_target_problems(spec, types), *_argument_problems(spec)])
         return spec
+
+    @property
+    def target_heads(self) -> dict[str, HeadName]:
+        """The head of each target, which its loss trains."""
+        return {name: CRITERIA[self.training_spec.criterion[name]] for name in self.target_column_types}
+
+
+class DroppedInTraining(ConfigModel):
+    """The key of `training_spec` that inference uses, beside any others."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    dropout: ShareBelowOne = 0.0
+
+
+class SequifierConfig(ModelKeys):
+    """A configuration that sequifier trained with, as far as it describes the model.
+
+    Whatever concerns training alone, such as an optimizer that is not here, is not looked at.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    training_spec: DroppedInTraining = DroppedInTraining()
 
 
 def _column_problems(spec: ModelSpec, config: Mapping[str, Any]) -> Iterator[Problem]:

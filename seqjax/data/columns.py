@@ -23,6 +23,12 @@ from seqjax.errors import DataError
 UNKNOWN, FIRST_ID = 0, 2
 """The id of a missing value, and the first one of a known value; that of an unseen one is `OTHER`."""
 
+INFINITE = (
+    "An infinity cannot be learnt from; sequifier lets those of a table through. Correct the table, or empty "
+    "the cell and set missing_real, and preprocess again."
+)
+"""What to do about preprocessed data with infinities."""
+
 NAMES_OF_RESERVED_IDS = ("unknown", "other")
 TEXT = "String"
 _INTEGERS = (pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64)

@@ -17,7 +17,7 @@ import numpy as np
 from seqjax.config.schema import ColumnKind
 from seqjax.console import progress
 from seqjax.data import long_format, shards, torch_shards
-from seqjax.data.columns import id_dtype
+from seqjax.data.columns import INFINITE, id_dtype
 from seqjax.data.long_format import Padding
 from seqjax.errors import DataError
 from seqjax.windows.spliced import parts_of
@@ -39,6 +39,8 @@ class Files:
     """Sequences a file."""
     merged: bool = True
     """True where the long format is one file, not a folder."""
+    padding: Padding = "null"
+    """The mark of padded slots in the long format."""
 
 
 Blocks = Callable[[Path, Mapping[str, ColumnKind], Padding], Iterator[Windows]]
@@ -169,7 +171,7 @@ def check_values(path: Path, windows: Windows, n_classes: Mapping[str, int]) -> 
     for name in windows.columns:
         low, high = _range(windows, name)
         if np.isinf([low, high]).any():
-            raise DataError(f"{path}: column {name!r} holds an infinity. Run preprocess again.")
+            raise DataError(f"{path}: column {name!r} holds an infinity. {INFINITE}")
         classes = n_classes.get(name)
         if classes is not None and (low < 0 or high >= classes):
             raise DataError(
@@ -191,11 +193,12 @@ def _range(windows: Windows, name: str) -> tuple[np.number, np.number]:
 
 def _write_parquet(path: Path, windows: Windows, files: Files) -> None:
     if files.merged:
-        long_format.write_parquet(path, windows, windows.by_sequence())
+        long_format.write_parquet(path, windows, windows.by_sequence(), files.padding)
         return
     path.mkdir()
     for number, order in enumerate(orders_of_files(windows, files.sequences)):
-        long_format.write_parquet(path / f"{files.stem}-{number:05d}.parquet", windows, order)
+        place = path / f"{files.stem}-{number:05d}.parquet"
+        long_format.write_parquet(place, windows, order, files.padding)
 
 
 def _write_pt(path: Path, windows: Windows, files: Files) -> None:
@@ -205,7 +208,7 @@ def _write_pt(path: Path, windows: Windows, files: Files) -> None:
 FORMATS: dict[str, Format] = {
     "csv": Format(
         ".csv",
-        lambda path, windows, _: long_format.write_csv(path, windows),
+        lambda path, windows, files: long_format.write_csv(path, windows, files.padding),
         partial(long_format.read_blocks, table_format="csv"),
     ),
     "parquet": Format(".parquet", _write_parquet, partial(long_format.read_blocks, table_format="parquet")),

@@ -2,9 +2,9 @@
 
 The columns are sequenceId, subsequenceId, startItemPosition, inputCol, then the slots, named from L (oldest)
 down to 0 (newest). Rows are in the order of sequenceId, subsequenceId and the columns of the data. Padded
-slots are null, and missing values NaN; files of sequifier hold zeros in the former. The slots are Int64 if
-every column is categorical, else Float64. Where windows begin with items that are context alone, a last
-column, contextLength, says how many; sequifier, which takes slots by name, passes over it.
+slots are null, or zeros on request, and missing values NaN; files of sequifier hold zeros in the former. The
+slots are Int64 if every column is categorical, else Float64. Where windows begin with items that are context
+alone, a last column, contextLength, says how many; sequifier, which takes slots by name, passes over it.
 
 A file is read as a table, in blocks of whole sequences. Rows may come in any order: where sequences do not
 ascend, the rows go to buckets on disk first (see `sorting.py`).
@@ -24,7 +24,7 @@ from jaxtyping import Bool, Float64, Int64
 
 from seqjax.config.schema import ColumnKind, TableFormat
 from seqjax.data.cells import Reading
-from seqjax.data.columns import check_columns
+from seqjax.data.columns import INFINITE, check_columns
 from seqjax.data.sorting import bucket_begins, chunks, into_buckets, stored
 from seqjax.data.staging import staged
 from seqjax.data.table_files import CsvFiles, ParquetFiles, TableFiles
@@ -45,23 +45,25 @@ CELLS_PER_BLOCK = 1 << 22
 # ------------------------------------------------------------------------------------
 
 
-def write_csv(path: Path, windows: Windows) -> None:
+def write_csv(path: Path, windows: Windows, padding: Padding = "null") -> None:
     """Writes windows to one file."""
     with path.open("wb") as file:
-        for number, block in enumerate(_blocks(windows, windows.by_sequence())):
+        for number, block in enumerate(_blocks(windows, windows.by_sequence(), padding)):
             pl.DataFrame(block).write_csv(file, include_header=number == 0)
 
 
-def write_parquet(path: Path, windows: Windows, order: Int64[np.ndarray, "B"]) -> None:
+def write_parquet(
+    path: Path, windows: Windows, order: Int64[np.ndarray, "B"], padding: Padding = "null"
+) -> None:
     """Writes the windows at `order`, at least one, to one file."""
-    blocks = _blocks(windows, order)
+    blocks = _blocks(windows, order, padding)
     first = next(blocks)
     with pq.ParquetWriter(path, first.schema) as writer:
         for block in chain([first], blocks):
             writer.write_table(block)
 
 
-def _blocks(windows: Windows, order: Int64[np.ndarray, "B"]) -> Iterator[pa.Table]:
+def _blocks(windows: Windows, order: Int64[np.ndarray, "B"], padding: Padding) -> Iterator[pa.Table]:
     """The long format of the windows at `order`, some rows at a time."""
     names, n_slots = list(windows.columns), windows.seq_length + 1
     has_context = bool(np.any(windows.runs.first_target))
@@ -73,7 +75,9 @@ def _blocks(windows: Windows, order: Int64[np.ndarray, "B"]) -> Iterator[pa.Tabl
         values = np.empty((n_slots, len(indices), len(names)), np.int64 if all_ids else np.float64)
         for number, name in enumerate(names):
             values[:, :, number] = batch.columns[name].T
-        padded = np.repeat(np.arange(n_slots)[:, None] < batch.padding, len(names), axis=1)
+        # Slots that are padded hold zeros anyway.
+        masked = batch.padding if padding == "null" else np.zeros_like(batch.padding)
+        padded = np.repeat(np.arange(n_slots)[:, None] < masked, len(names), axis=1)
         arrays = [pa.array(np.repeat(key, len(names))) for key in windows.keys(indices)]
         arrays.append(pa.array(names * len(indices), pa.large_string()))
         arrays += [pa.array(values[slot].reshape(-1), mask=padded[slot]) for slot in range(n_slots)]
@@ -248,7 +252,12 @@ def _matrix(path: Path, rows: pl.DataFrame, slots: list[str]) -> Float64[np.ndar
     infinite = values.select(pl.all().is_infinite().any()).row(0)
     if any(infinite):
         name = rows["inputCol"][0]
-        raise DataError(f"{path}: column {name!r} holds an infinity in slot {slots[infinite.index(True)]}.")
+        slot = slots[infinite.index(True)]
+        window = rows.filter(pl.col(slot).is_infinite()).select(KEYS[:2]).row(0)
+        raise DataError(
+            f"{path}: column {name!r} holds an infinity in slot {slot} of a window (sequenceId {window[0]}, "
+            f"subsequenceId {window[1]}). {INFINITE}"
+        )
     return values.fill_null(0.0).to_numpy()
 
 

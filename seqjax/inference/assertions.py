@@ -47,6 +47,24 @@ def contradictions(config: InferConfig, metadata: Metadata | None, card: ModelCa
         yield from _metadata_problems(metadata, card)
 
 
+def without_effect(config: InferConfig, card: ModelCard) -> Iterator[Problem]:
+    """Options that change nothing with a model: warnings of the command, which sequifier's files may need.
+
+    Args:
+      config: The configuration, which has no contradictions.
+      card: The description of the model.
+    """
+    for index, name in enumerate(config.sample_from_distribution_columns or ()):
+        if not DISTRIBUTIONS[card.column_schema.head(name)].is_drawn:
+            yield Problem(
+                f"sample_from_distribution_columns.{index}",
+                f"{name!r} is a real target, which has no distribution to draw from. One that is trained "
+                "with criterion GaussianNLLLoss has.",
+            )
+    if config.infer_with_dropout and card.dropout == 0:
+        yield Problem("infer_with_dropout", "the model was trained with dropout 0, so that nothing drops.")
+
+
 def _differs(key: str, stated: object, actual: object) -> Problem:
     return Problem(key, f"the configuration says {stated}, the model says {actual}.")
 
@@ -77,15 +95,8 @@ def _target_problems(config: InferConfig, card: ModelCard) -> Iterator[Problem]:
         elif kind != kinds[name]:
             yield _differs(f"target_column_types.{name}", kind, kinds[name])
     for index, name in enumerate(config.sample_from_distribution_columns or ()):
-        key = f"sample_from_distribution_columns.{index}"
         if name not in kinds:
-            yield Problem(key, _no_target(name, card))
-        elif not DISTRIBUTIONS[card.column_schema.head(name)].is_drawn:
-            yield Problem(
-                key,
-                f"{name!r} is a real target, which has no distribution to draw from. One that is trained "
-                "with criterion GaussianNLLLoss has.",
-            )
+            yield Problem(f"sample_from_distribution_columns.{index}", _no_target(name, card))
 
 
 def _no_target(name: str, card: ModelCard) -> str:

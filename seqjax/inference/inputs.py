@@ -75,19 +75,38 @@ def metadata_of(config: DataConfig) -> Metadata | None:
     return load_metadata(resolve_path(config.project_root, config.metadata_config_path, or_here=True))
 
 
-def data_path_of(config: DataConfig, metadata: Metadata | None) -> Path:
-    """The data: what `data_path` says, or the last of the metadata's first three splits.
+def metadata_of_model(config: DataConfig, card: ModelCard) -> Metadata | None:
+    """The metadata that a model was trained with, if it is still where it was."""
+    named = card.train_config.get("metadata_config_path")
+    place = resolve_path(config.project_root, named, or_here=True) if named else None
+    return load_metadata(place) if place is not None and place.is_file() else None
+
+
+def data_of(config: DataConfig, metadata: Metadata | None, card: ModelCard) -> tuple[Path, Metadata | None]:
+    """The data, and its metadata.
+
+    The data is what `data_path` says, or the last of the first three splits of the metadata that is named, or
+    else of what the model was trained with.
+
+    Args:
+      config: The configuration.
+      metadata: What it names.
+      card: The model.
 
     Raises:
-      ConfigError: There is neither.
+      ConfigError: There is no data.
     """
     if config.data_path is not None:
-        return resolve_path(config.project_root, config.data_path, or_here=True)
+        return resolve_path(config.project_root, config.data_path, or_here=True), metadata
+    metadata = metadata or metadata_of_model(config, card)
     if metadata is None:
-        message = "is required where metadata_config_path is null, since no split is known then."
+        message = (
+            "is required where metadata_config_path is null and the metadata that the model was trained with "
+            "is not found, since no split is known then."
+        )
         raise ConfigError("The configuration", [Problem("data_path", message)])
     splits = metadata.split_paths
-    return resolve_split(config.project_root, splits[min(2, len(splits) - 1)])
+    return resolve_split(config.project_root, splits[min(2, len(splits) - 1)]), metadata
 
 
 @contextmanager
@@ -137,7 +156,7 @@ def source_of(
         return
     _refuse_keys_of_tables(config, path)
     padding = metadata.padding if metadata is not None else "null"
-    each_target = each_target and padding == "null"
+    each_target = each_target and (metadata is None or metadata.seqjax_version is not None)
     yield preprocessed_source(
         path, read_format, card, columns=columns, padding=padding, each_target=each_target
     )

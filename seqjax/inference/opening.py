@@ -25,7 +25,7 @@ from seqjax.config.evaluate import EvaluateConfig
 from seqjax.config.infer import InferConfig
 from seqjax.config.load import read_yaml, resolve_path
 from seqjax.config.resolve import load_metadata, resolve_schema
-from seqjax.config.train import TrainConfig
+from seqjax.config.train import SequifierConfig
 from seqjax.errors import ArtifactError, ConfigError, Problem
 from seqjax.inference.engine import Columns, Engine, OnnxEngine, Outputs, without_dropout
 from seqjax.interop.onnx_session import open_session
@@ -55,7 +55,7 @@ def card_from_training(config: InferConfig | EvaluateConfig, model: Path, kind: 
         )
         raise ConfigError("The configuration of inference", [Problem("training_config_path", message)])
     # Not as a command reads it: its project may have been on another machine.
-    training = validate(TrainConfig, read_yaml(path), str(path))
+    training = validate(SequifierConfig, read_yaml(path), str(path))
     spec = training.model_spec.model_copy(update={"mask_padding": False})
     training = training.model_copy(update={"model_spec": spec})
     place = resolve_path(config.project_root, training.metadata_config_path, or_here=True)

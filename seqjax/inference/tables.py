@@ -219,7 +219,11 @@ def _forecasts(config: InferConfig, engine: Engine, source: Source) -> Iterator[
     # All targets are read, whichever are asked for: they may have to be fed back, and draws stay the same.
     read = Reader(
         heads,
-        sampled=config.sample_from_distribution_columns or (),
+        sampled=[
+            name
+            for name in config.sample_from_distribution_columns or ()
+            if DISTRIBUTIONS[heads[name]].is_drawn
+        ],
         seed=config.seed,
         rule=SamplingRule(config.temperature, config.top_k, config.top_p),
         keep_log_probs=shown,

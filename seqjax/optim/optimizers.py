@@ -14,20 +14,38 @@ from typing import Literal, NamedTuple
 
 import jax
 import optax
+import optax.contrib
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from seqjax.config.optimization import NamedSpec, optimizer_settings
-from seqjax.config.optimizers import SGD, Adagrad, Adam, Lars, Moments, OptimizerSettings, RMSprop, Yogi
+from seqjax.config.optimizers import (
+    QHM,
+    SGD,
+    Adagrad,
+    Adam,
+    Adan,
+    Lars,
+    Moments,
+    OptimizerSettings,
+    QHAdam,
+    RMSprop,
+    Signum,
+    Yogi,
+)
+from seqjax.optim.rated_rules import asgd, madgrad, rprop
 from seqjax.optim.rule import Number, Params, Path, Rule, State, decayed, is_off, widened
 from seqjax.optim.rules import (
     adafactor,
     dampened_momentum,
     muon,
+    quasi_hyperbolic_momentum,
     scale_by_ademamix,
     scale_by_amsgrad,
+    scale_by_diffgrad,
     scale_by_lars,
     scale_by_nadam,
     scale_by_novograd,
+    scale_by_qhadam,
     scale_by_sum_of_squares,
     schedule_free_adamw,
 )
@@ -140,6 +158,35 @@ def _lamb(settings: Moments) -> optax.GradientTransformation:
     )
 
 
+def _with_decay(
+    direction: optax.GradientTransformation, settings: OptimizerSettings, *, last: bool
+) -> optax.GradientTransformation:
+    """Weight decay as a term of the direction, or else of the gradient."""
+    decay = decayed(settings.weight_decay)
+    return optax.chain(direction, decay) if last else optax.chain(decay, direction)
+
+
+def _qhadam(settings: QHAdam) -> optax.GradientTransformation:
+    return _with_decay(scale_by_qhadam(settings), settings, last=settings.decouple_weight_decay)
+
+
+def _qhm(settings: QHM) -> optax.GradientTransformation:
+    is_last = settings.weight_decay_type == "direct"
+    return _with_decay(quasi_hyperbolic_momentum(settings), settings, last=is_last)
+
+
+def _adan(settings: Adan) -> optax.GradientTransformation:
+    return optax.scale_by_adan(*settings.betas, settings.eps)
+
+
+def _adopt(settings: Moments) -> optax.GradientTransformation:
+    return optax.contrib.scale_by_adopt(*settings.betas, settings.eps)
+
+
+def _signum(settings: Signum) -> optax.GradientTransformation:
+    return optax.chain(optax.ema(settings.momentum, debias=False), optax.scale_by_sign())
+
+
 def _momentum(decay: Number, *, nesterov: bool = False) -> optax.GradientTransformation:
     return optax.identity() if is_off(decay) else optax.trace(decay, nesterov)
 
@@ -173,9 +220,8 @@ class Builder(NamedTuple):
             return direction
         if self.decay == "own":
             return directed(direction)
-        decay = decayed(settings.weight_decay)
         is_last = self.decay == "decoupled" or getattr(settings, "decoupled_weight_decay", False)
-        return directed(optax.chain(direction, decay) if is_last else optax.chain(decay, direction))
+        return directed(_with_decay(direction, settings, last=is_last))
 
 
 BUILDERS: Mapping[str, Builder] = {
@@ -198,5 +244,14 @@ BUILDERS: Mapping[str, Builder] = {
     "Adafactor": Builder(adafactor, "own"),
     "Muon": Builder(muon, "own", by_layer=True),
     "AdamWScheduleFree": Builder(schedule_free_adamw, "own"),
+    "QHAdam": Builder(_qhadam, "own"),
+    "QHM": Builder(_qhm, "own"),
+    "ASGD": Builder(asgd, "own"),
+    "Rprop": Builder(rprop, "own"),
+    "DiffGrad": Builder(scale_by_diffgrad, "coupled"),
+    "MADGRAD": Builder(madgrad, "own"),
+    "Adan": Builder(_adan, "decoupled"),
+    "ADOPT": Builder(_adopt, "decoupled"),
+    "Signum": Builder(_signum, "decoupled"),
     "LARS": Builder(_lars, "own"),
 }

@@ -12,7 +12,18 @@ import optax.contrib
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
-from seqjax.config.optimizers import Adafactor, AdamWScheduleFree, AdEMAMix, Lars, Muon, NAdam, NovoGrad
+from seqjax.config.optimizers import (
+    QHM,
+    Adafactor,
+    AdamWScheduleFree,
+    AdEMAMix,
+    Lars,
+    Moments,
+    Muon,
+    NAdam,
+    NovoGrad,
+    QHAdam,
+)
 from seqjax.optim.rule import Number, Params, Path, Rule, Scalar, State, decayed, is_off
 
 
@@ -158,6 +169,78 @@ def scale_by_amsgrad(betas: tuple[Number, Number], eps: Number) -> optax.Gradien
         return optax.tree.scale(root, directions), state
 
     return transformation(optax.scale_by_amsgrad().init, update)
+
+
+class MeansState(NamedTuple):
+    """Steps done, and the exponential means of the gradient and of its square."""
+
+    steps: Int[Array, ""]
+    mean: Params
+    square: Params
+
+
+def scale_by_qhadam(settings: QHAdam) -> optax.GradientTransformation:
+    """Weighted means of gradients and their bias-corrected exponential means, as torch_optimizer has it."""
+    b1, b2 = settings.betas
+    nu1, nu2 = settings.nus
+
+    def init(params: Params) -> MeansState:
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        return MeansState(jnp.zeros((), jnp.int32), zeros, zeros)
+
+    def update(grads: Params, state: MeansState, params: Params) -> tuple[Params, MeansState]:
+        steps = state.steps + 1
+        step = steps.astype(dtype_of(grads))
+        mean, square = ema(state.mean, grads, b1), ema_of_squares(state.square, grads, b2)
+        one, two = 1 - b1**step, 1 - b2**step
+        directions = jax.tree.map(
+            lambda g, m, v: (
+                (nu1 * m / one + (1 - nu1) * g) / (jnp.sqrt(nu2 * v / two + (1 - nu2) * g * g) + settings.eps)
+            ),
+            grads,
+            mean,
+            square,
+        )
+        return directions, MeansState(steps, mean, square)
+
+    return transformation(init, update)
+
+
+def quasi_hyperbolic_momentum(settings: QHM) -> optax.GradientTransformation:
+    """A weighted mean of the gradient and its exponential mean, as torch_optimizer has it."""
+
+    def init(params: Params) -> MomentumState:
+        return MomentumState(jax.tree.map(jnp.zeros_like, params))
+
+    def update(grads: Params, state: MomentumState, params: Params) -> tuple[Params, MomentumState]:
+        mean = ema(state.momentum, grads, settings.momentum)
+        return ema(grads, mean, 1 - settings.nu), MomentumState(mean)
+
+    return transformation(init, update)
+
+
+class DiffGradState(NamedTuple):
+    """State of Adam, and the last gradient."""
+
+    adam: State
+    last: Params
+
+
+def scale_by_diffgrad(settings: Moments) -> optax.GradientTransformation:
+    """Adam times a sigmoid of the gradient's change, as torch_optimizer has it."""
+    adam = optax.scale_by_adam(*settings.betas, settings.eps)
+
+    def init(params: Params) -> DiffGradState:
+        return DiffGradState(adam.init(params), jax.tree.map(jnp.zeros_like, params))
+
+    def update(grads: Params, state: DiffGradState, params: Params) -> tuple[Params, DiffGradState]:
+        directions, moved = adam.update(grads, state.adam, params)
+        slowed = jax.tree.map(
+            lambda d, g, last: d * jax.nn.sigmoid(jnp.abs(last - g)), directions, grads, state.last
+        )
+        return slowed, DiffGradState(moved, grads)
+
+    return transformation(init, update)
 
 
 class NovoGradState(NamedTuple):

@@ -129,7 +129,10 @@ def prepare(
     n_batches = len(order(1))
     placement = placement or Placement([device])
     precision = build_precision(
-        spec.layer_type_dtypes, autocast=spec.layer_autocast, device=device, layers=layer_types(graphdef)
+        spec.layer_type_dtypes,
+        autocast=bool(spec.layer_autocast),
+        device=device,
+        layers=layer_types(graphdef),
     )
     targets, apply = build_targets(schema, spec), forward(graphdef, schema.inputs, precision)
     steps = spec.epochs * (n_batches if spec.scheduler_step_on == "batch" else 1)

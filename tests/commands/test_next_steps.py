@@ -42,3 +42,10 @@ def test_no_files() -> None:
     assert said() == (
         "No model file was written: export_generative_model and export_embedding_model are false."
     )
+
+
+def test_a_project_elsewhere_and_names_with_spaces() -> None:
+    model = Path("my project/models/sequifier-a b-best-5.onnx")
+    lines = list(TrainResult((model,), (), 3, 0.5, 5, {}).next_steps())
+    words = "--project-root 'my project' --model-path 'my project/models/sequifier-a b-best-5.onnx'"
+    assert lines[-2:] == [f"  seqjax evaluate {words}", f"  seqjax infer {words}"]

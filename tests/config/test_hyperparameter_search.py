@@ -2,11 +2,12 @@
 
 import pytest
 
-from seqjax.config.hyperparameter_search import ModelSampling, TrainingSampling
+from seqjax.config.hyperparameter_search import HyperparameterSearchConfig, ModelSampling, TrainingSampling
 from seqjax.config.model import ModelSpec
 from seqjax.config.sampling import Range
 from seqjax.config.train import TrainingSpec
 from seqjax.errors import ConfigError
+from seqjax.options import read_words
 from tests.searches import search
 
 
@@ -16,6 +17,16 @@ def test_documented_defaults_are_real():
     training = config.training_hyperparameter_sampling
     assert (training.dropout, training.log_interval, training.scheduler) == ((0.0,), 10, None)
     assert config.model_hyperparameter_sampling.prediction_length == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [(["a", "b"], (["a", "b"],)), (["None"], (None,)), (["[[a], [a, b]]"], (["a"], ["a", "b"]))],
+)
+def test_columns_on_the_command_line_are_one_set_or_several(words, expected):
+    annotation = HyperparameterSearchConfig.model_fields["input_columns"].annotation
+    given = read_words(words, annotation, "input_columns")
+    assert search(input_columns=given).input_columns == expected
 
 
 def test_every_key_of_a_training_can_be_searched_or_fixed():

@@ -114,8 +114,8 @@ def test_every_problem_is_reported_at_once():
     found = refusal(
         input_columns=["itm", "shop", "item", "shop"],
         model_spec__feature_embedding_dims=None,
-        model_spec__initial_embedding_dim=7,
-        model_spec__dim_model=7,
+        model_spec__initial_embedding_dim=1,
+        model_spec__dim_model=1,
         model_spec__n_head=1,
         target_column_types={"item": "categorical", "price": "real"},
         training_spec__class_weights={"item": [1.0, 2.0]},
@@ -123,7 +123,7 @@ def test_every_problem_is_reported_at_once():
     )
     assert found["input_columns.0"] == "the data has no column 'itm'. Did you mean 'item'?"
     assert found["input_columns.3"] == "names 'shop' a second time."
-    assert "multiple of the number of categorical columns, 2" in found["model_spec.initial_embedding_dim"]
+    assert "at least the number of input columns, 2" in found["model_spec.initial_embedding_dim"]
     assert "each of the 6 classes" in found["training_spec.class_weights.item"]
     assert found["seq_length"] == "must be at most that of the preprocessed data, 8 (found 9)."
 
@@ -137,9 +137,25 @@ def test_a_target_has_the_kind_of_its_data():
     assert found == {"target_column_types.shop": "must be categorical, as the data is (found real)."}
 
 
-def test_mixed_kinds_need_widths():
-    found = refusal(model_spec__feature_embedding_dims=None)
-    assert "is required where categorical columns (item, shop)" in found["model_spec.feature_embedding_dims"]
+def test_widths_that_are_left_out_are_shared_out():
+    schema = resolve(model_spec__feature_embedding_dims=None)
+    dims = schema.embedding_dims(8, None)
+    assert sum(dims.values()) == 8
+    assert min(dims.values()) >= 1
+    wide = schema.model_copy(update={"n_classes": {"item": 10_000, "shop": 3}}).embedding_dims(64, None)
+    assert sum(wide.values()) == 64
+    assert wide["item"] > 3 * wide["shop"]
+    assert wide["shop"] >= wide["price"] == wide["volume"]
+
+
+def test_weights_of_all_classes_are_explained():
+    found = refusal(training_spec__class_weights={"item": [1.0] * 9})
+    assert "fit_on" not in found["training_spec.class_weights.item"]
+    values = validate(TrainConfig, copy.deepcopy(CONFIG) | {"seq_length": 8}, "train.yaml")
+    spec = values.training_spec.model_copy(update={"class_weights": {"item": [1.0] * 9}})
+    metadata = validate(Metadata, METADATA | {"fit_on": "train"}, "metadata")
+    with pytest.raises(ConfigError, match="fit_on: all"):
+        resolve_schema(values.model_copy(update={"training_spec": spec}), metadata)
 
 
 def test_widths_name_the_columns_of_the_data():
@@ -150,7 +166,7 @@ def test_widths_name_the_columns_of_the_data():
 def test_real_columns_share_what_is_enough_for_all():
     small = {"initial_embedding_dim": 1, "dim_model": 1, "n_head": 1, "dim_feedforward": 2, "num_layers": 1}
     found = refusal(input_columns=["price", "volume"], model_spec=small)
-    assert "at least the number of real columns, 2" in found["model_spec.initial_embedding_dim"]
+    assert "at least the number of input columns, 2" in found["model_spec.initial_embedding_dim"]
 
 
 def test_no_inputs_are_no_model():

@@ -150,3 +150,24 @@ def test_slots_of_one_name_are_refused(tmp_path: Path) -> None:
     path.write_text("sequenceId,subsequenceId,startItemPosition,inputCol,1,1,0\n0,0,0,item,2,2,2\n")
     with pytest.raises(DataError, match="is not in the long format"):
         _blocks(path, "csv")
+
+
+@pytest.mark.parametrize("read_format", ["csv", "parquet"])
+def test_padding_is_zeros_on_request(tmp_path: Path, windows: Windows, read_format: str) -> None:
+    nulls, zeros = tmp_path / f"nulls.{read_format}", tmp_path / f"zeros.{read_format}"
+    FORMATS[read_format].write(nulls, windows, Files())
+    FORMATS[read_format].write(zeros, windows, Files(padding="zero"))
+    read = pl.read_csv if read_format == "csv" else pl.read_parquet
+    assert read(nulls).select(pl.all().null_count()).sum_horizontal().item() > 0
+    assert read(zeros).equals(read(nulls).fill_null(0))
+
+
+@pytest.mark.parametrize("read_format", ["csv", "parquet"])
+def test_an_infinity_of_sequifier_is_placed(tmp_path: Path, windows: Windows, read_format: str) -> None:
+    path = tmp_path / f"data.{read_format}"
+    FORMATS[read_format].write(path, windows, Files(padding="zero"))
+    frame = pl.read_csv(path) if read_format == "csv" else pl.read_parquet(path)
+    is_price = pl.col("inputCol") == "price"
+    _saved(path, frame.with_columns(pl.when(is_price).then(float("inf")).otherwise(pl.col("0")).alias("0")))
+    with pytest.raises(DataError, match=r"'price' holds an infinity in slot 0 of a window \(sequenceId"):
+        _blocks(path, read_format, padding="zero")

@@ -51,7 +51,6 @@ def test_what_a_folder_holds(folder: Path) -> None:
         "total_samples": 8,
         "batch_files": [{"path": names[0], "samples": 6}, {"path": names[1], "samples": 2}],
         "padding": {names[0]: [[4, 2], [5, 3]]},
-        "context": {},
     }
     inputs, targets, *keys = read_torch_file(folder / names[0])
     assert list(inputs) == list(targets) == ["item", "price"]

@@ -7,6 +7,7 @@ from typing import get_type_hints
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import pytest
 from polars.testing import assert_frame_equal
 
@@ -146,3 +147,61 @@ def test_options_are_keys_of_infer() -> None:
     keys = get_type_hints(InferConfig)
     for name, kind in get_type_hints(PredictOptions).items():
         assert kind == keys[name], name
+
+
+def test_frames_come_back_in_kind(model: Model) -> None:
+    expected = model.predict(TABLE)
+    arrow = model.predict(TABLE.to_arrow())
+    assert isinstance(arrow, pa.Table)
+    assert_frame_equal(pl.DataFrame(arrow), expected)
+    assert isinstance(model.predict(TABLE.to_arrow().to_batches()[0]), pa.RecordBatch)
+    assert_frame_equal(model.predict(Foreign(TABLE)), expected)
+    assert isinstance(model.predict(Capsule(TABLE)), Capsule)
+    categories = TABLE.with_columns(pl.col("item").cast(pl.Categorical))
+    assert_frame_equal(model.predict(categories), expected)
+
+
+def test_pandas_comes_back_as_pandas(model: Model) -> None:
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
+    found = model.predict(TABLE.to_pandas())
+    assert isinstance(found, pandas.DataFrame)
+    assert_frame_equal(pl.from_pandas(found), model.predict(TABLE))
+
+
+class Foreign:
+    """A frame with the interchange protocol alone."""
+
+    def __init__(self, frame: pl.DataFrame) -> None:
+        self.__dataframe__ = frame.__dataframe__
+
+
+class Capsule:
+    """A frame with Arrow's C interface alone, which can be made of Arrow data."""
+
+    def __init__(self, frame: pl.DataFrame) -> None:
+        self.__arrow_c_stream__ = frame.__arrow_c_stream__
+
+    @classmethod
+    def from_arrow(cls, table: pa.Table) -> "Capsule":
+        return cls(pl.DataFrame(table))
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("predict", {"write_format": "parquet"}),
+        ("predict", {"output_probabilities": True}),
+        ("predict", {"generation_cache": "rolling"}),
+        ("predict", {"num_workers": 2}),
+        ("predict", {"read_format": "csv"}),
+        ("predict", {"infer_with_dropout": True}),
+        ("predict", {"distributed": True}),
+        ("predict", {"dropout_samples": 3}),
+        ("probabilities", {"temperature": 2.0}),
+        ("probabilities", {"map_to_id": False}),
+        ("embed", {"target_columns": ["item"]}),
+    ],
+)
+def test_an_option_that_cannot_act_is_refused(model: Model, method: str, options: dict) -> None:
+    with pytest.raises(ConfigError, match=next(iter(options))):
+        getattr(model, method)(TABLE, **options)

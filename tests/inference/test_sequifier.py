@@ -54,3 +54,20 @@ def test_a_missing_configuration_is_asked_for(project: Path) -> None:
         card_from_training(
             _config(project, training_config_path="configs/no.yaml"), Path("x.pt"), "generative"
         )
+
+
+def test_what_only_training_needs_is_not_looked_at(project: Path) -> None:
+    path = project / "configs" / "train_K.yaml"
+    expected = card_from_training(_config(project), Path("x.pt"), "generative")
+    values = yaml.safe_load(path.read_text())
+    values |= {"categorical_columns": ["item", "store"], "real_columns": ["price", "volume"], "new": 1}
+    values["training_spec"] |= {
+        "optimizer": {"name": "Ranger", "k": 6},
+        "scheduler": {"name": "CyclicLR"},
+        "criterion": {"item": "MultiMarginLoss", "price": "PoissonNLLLoss"},
+        "layer_autocast": None,
+        "layer_type_dtypes": {"linear": "float64"},
+    }
+    path.write_text(yaml.safe_dump(values))
+    found = card_from_training(_config(project), Path("x.pt"), "generative")
+    assert found.model_copy(update={"train_config": {}}) == expected.model_copy(update={"train_config": {}})

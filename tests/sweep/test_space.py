@@ -2,7 +2,6 @@
 
 import itertools
 import math
-from collections import Counter
 
 import pytest
 from hypothesis import given, settings
@@ -43,10 +42,7 @@ def test_linked_lists_meet_every_independent_value():
         ),
         METADATA,
     )
-    # Mixed columns need widths that this search does not give.
-    assert Counter(skipped.reason.partition(":")[0] for skipped in planned.skipped) == {
-        "model_hyperparameter_sampling.feature_embedding_dims": 32
-    }
+    assert planned.skipped == ()
     found = {
         (
             one.model_spec.dim_model,
@@ -63,7 +59,7 @@ def test_linked_lists_meet_every_independent_value():
         [(64, 4), (128, 8)], [(1,), (2,)], [(0.1, 5), (0.01, 9)], [(0.0,), (0.5,)], [(3,), (4,)]
     )
     assert found == {tuple(itertools.chain(*parts)) for parts in pairs}
-    assert len(planned.candidates) == 32
+    assert len(planned.candidates) == 64
 
 
 def test_the_order_is_that_of_the_reference():
@@ -270,6 +266,14 @@ def test_columns_are_selected_with_their_types():
     assert "must name the input_columns" in planned.skipped[0].reason
 
 
+def test_all_columns_or_one_set_may_be_written_without_a_list():
+    for columns, expected in ((None, None), (["item", "price"], ["item", "price"]), ([None], None)):
+        (candidate,) = plan(search(input_columns=columns), METADATA).candidates
+        assert candidate.config.input_columns == expected
+    types = [{"item": "Int64"}, {"item": "Int64", "price": "Float64"}]
+    assert search(input_columns=None, column_types=types).input_columns == (["item"], ["item", "price"])
+
+
 def test_sets_of_one_kind_and_mixed_ones_are_tried_with_the_widths_that_suit_them():
     widths = [None, {"item": 2, "price": 2}]
     model = {
@@ -283,8 +287,9 @@ def test_sets_of_one_kind_and_mixed_ones_are_tried_with_the_widths_that_suit_the
     found = [
         (one.config.input_columns, one.config.model_spec.feature_embedding_dims) for one in planned.candidates
     ]
-    assert found == [(["item"], widths[0]), (["item", "price"], widths[1])]
-    assert len(planned.skipped) == 2
+    both = ["item", "price"]
+    assert sorted(found, key=str) == sorted([(["item"], None), (both, None), (both, widths[1])], key=str)
+    assert len(planned.skipped) == 1
 
 
 def test_a_candidate_is_a_complete_training_configuration_that_is_read_back_equal():
