@@ -40,6 +40,7 @@ from seqjax.training.step import TABLE_ROWS, TrainState, Values
 logger = logging.getLogger(__name__)
 
 _SECONDS_PER_DISPATCH = 0.5
+_SECONDS_PER_ROUND = 2.0  # Of several runs: those that take turns fill a processor's caches anew in each.
 _MOST_MICRO_BATCHES = 8  # Into how many micro-batches a batch is cut at most where memory is short.
 
 
@@ -307,7 +308,8 @@ class Population:
         seconds, self._clock = now - self._clock, now
         self._updates = request.size
         # At most twice as many as now, since the first are no good guide.
-        fitting = int(count * _SECONDS_PER_DISPATCH / max(seconds, 1e-6))
+        aim = _SECONDS_PER_DISPATCH if self.size == 1 else _SECONDS_PER_ROUND
+        fitting = int(count * aim / max(seconds, 1e-6))
         self._fitting = max(1, min(fitting, 2 * request.size, TABLE_ROWS))
         for slot, rows in found.items():
             if self._members[slot].error is None:
