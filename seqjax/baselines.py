@@ -78,11 +78,11 @@ class Past:
         slots = xp.arange(known.shape[1], dtype=np.int32)
         shown = slice(-(newest or len(slots)), None)
         self._values, self._known, self._slots, self._slot = values, known, slots, slots[shown]
-        begin = xp.zeros_like(known, dtype=np.int32) if begin is None else begin
+        starts = xp.zeros_like(known, dtype=np.int32) if begin is None else begin
         last = xp.maximum.accumulate(xp.where(known, slots, -1), axis=1)
         # At the slot of each value, the one before it.
         before = xp.concatenate([xp.full_like(last[:, :1], -1), last[:, :-1]], axis=1)
-        self._begin, self._last = begin[:, shown], last[:, shown]
+        self._begin, self._last = starts[:, shown], last[:, shown]
         self._second = xp.where(self._last >= 0, self._at(before, self._last), -1)
         self.last: Num[Any, "B T"] = self._at(values, self._last)
         """The last value before each item, where there is one."""

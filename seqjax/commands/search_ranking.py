@@ -92,11 +92,11 @@ class _Values:
         for key in ("training_spec.criterion", f"training_spec.criterion.{target}"):
             for value in self._all(key):
                 found = value.get(target) if isinstance(value, Mapping) else value
-                if found in CRITERIA:
+                if isinstance(found, str) and found in CRITERIA:
                     yield found
 
-    def _all(self, key: str) -> Iterator[Any]:
-        listed = [choice[key] for axis in self._space.axes if key in axis[0] for choice in axis]
+    def _all(self, key: str) -> Sequence[Any]:
+        listed: list[Any] = [choice[key] for axis in self._space.axes if key in axis[0] for choice in axis]
         if key in self._space.ranges:
             listed = [self._space.ranges[key].low, self._space.ranges[key].high]
         if not listed:
@@ -104,7 +104,7 @@ class _Values:
             for part in parts_of(key):
                 value = value.get(part) if isinstance(value, Mapping) else None
             listed = [value]
-        yield from listed
+        return listed
 
 
 def _hashable(value: Any) -> Any:  # noqa: ANN401 (a value of any key)

@@ -75,7 +75,7 @@ class ASGD(OptimizerSettings):
 class Rprop(OptimizerSettings):
     """Steps of a size of their own for each parameter, which the signs of gradients decide, as in torch."""
 
-    weight_decay: Literal[0, 0.0] = 0.0
+    weight_decay: Annotated[float, Field(ge=0, le=0)] = 0.0
     etas: tuple[Annotated[float, Field(gt=0, lt=1)], Annotated[float, Field(gt=1)]] = (0.5, 1.2)
     """Factors of a step's size: where the gradient turned, and where it did not."""
     step_sizes: tuple[NonNegativeFloat, NonNegativeFloat] = (1e-6, 50.0)

@@ -115,10 +115,11 @@ class OrderedRows:
 
     def _frames(self) -> Iterator[pl.DataFrame]:
         if not self._in_order:
-            types = next(self._reader.pieces()).frame.drop(SEQUENCE, ITEM, TIME, strict=False).schema
+            first = next(self._reader.pieces()).frame.drop(SEQUENCE, ITEM, TIME, strict=False)
+            types: dict[Any, Any] = dict(first.schema)
             for file in sorted(self._folder.glob("*.sorted")):
                 for frame in stored(file):
-                    yield frame.cast(dict(types))
+                    yield frame.cast(types)
             return
         order = _Order(self._reader)
         for piece in self._reader.pieces():

@@ -293,8 +293,10 @@ def _steps(clock: _Clock, sequence: Int64[np.ndarray, "N"]) -> _Steps:
         np.where(monthly, usual_months, np.where(daily, usual_days, usual)),
     )
     stand_in = [array[-1] for array in steps[:3]] if has[-1] else [0, 1, 0]
-    filled = [np.where(has, array, value) for array, value in zip(steps[:3], stand_in, strict=True)]
-    return _Steps(*filled, *steps[3:])
+    months, days, units = (
+        np.where(has, array, value) for array, value in zip(steps[:3], stand_in, strict=True)
+    )
+    return steps._replace(months=months, days=days, units=units)
 
 
 def _median(

@@ -171,7 +171,9 @@ class TargetRun(ABC):
             verdict=judge(
                 self.scoring.head,
                 {key: dict(zip(self.tallies, row.tolist(), strict=True)) for key, row in values.items()},
-                draws and {key: dict(zip(self.tallies, row.T, strict=True)) for key, row in draws.items()},
+                None
+                if draws is None
+                else {key: dict(zip(self.tallies, row.T, strict=True)) for key, row in draws.items()},
                 level=level,
                 unit=self.scoring.unit,
             ),

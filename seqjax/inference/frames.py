@@ -40,7 +40,7 @@ def in_kind(frame: pl.DataFrame, table: object) -> Any:  # noqa: ANN401
     return frame if make is None or isinstance(table, pl.DataFrame) else make(frame.to_arrow())
 
 
-def _polars(table: object) -> pl.DataFrame | None:
+def _polars(table: Any) -> pl.DataFrame | None:  # noqa: ANN401
     if isinstance(table, pl.DataFrame):
         return table
     if type(table).__module__.partition(".")[0] == "pandas" and hasattr(table, "columns"):

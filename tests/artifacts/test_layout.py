@@ -36,11 +36,12 @@ def test_a_target_s_name_cannot_leave_its_folder():
 
 def test_long_names_fit_into_file_names(tmp_path):
     targets = ["x" * 250, "x" * 251, "é" * 200]
-    for name in target_names("m" * 100, targets).values():
-        path = results_path(tmp_path, "probabilities", "m" * 100, "parquet", name)
-        path.parent.mkdir(parents=True, exist_ok=True)
+    names = target_names("m" * 100, targets).values()
+    paths = [results_path(tmp_path, "probabilities", "m" * 100, "parquet", name) for name in names]
+    paths[0].parent.mkdir(parents=True)
+    for path in paths:
         path.touch()
-    assert len(list(path.parent.iterdir())) == 3
+    assert len(list(paths[0].parent.iterdir())) == 3
 
 
 def test_only_checkpoints_of_this_very_run_are_found(tmp_path):

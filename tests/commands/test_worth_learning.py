@@ -92,4 +92,6 @@ def test_what_a_context_tells_is_learnt_and_the_best_epoch_is_found(tmp_path: Pa
     sequences = [[f"t{token}" for token in np.resize(pattern, 200)] for pattern in patterns]
     report = learnt(tmp_path, table(sequences), epochs=4)
     nll = figures(report, "nll")
+    assert nll[0] is not None
+    assert nll[-1] is not None
     assert nll[0] <= 1.02 * nll[-1]

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from seqjax.config.metadata import Metadata, Statistics
 from seqjax.data.columns import (
+    Encoding,
     class_labels,
     class_values,
     decode_ids,

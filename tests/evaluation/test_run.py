@@ -278,11 +278,11 @@ def test_a_model_that_is_a_baseline_is_no_better():
     fitted = fit_baselines(chain(seed=1), engine().card.column_schema)
     marginal = {name: rows["marginal"] for name, rows in fitted.items()}
 
-    def same(inputs, valid_mask, positions):
+    def all_alike(inputs, valid_mask, positions):
         count = len(valid_mask)
         return {name: np.tile(row["marginal"], (count, 1, 1)) for name, row in marginal.items()}
 
-    for target in verdicts(same).values():
+    for target in verdicts(all_alike).values():
         assert target.verdict.outcome in {"no better", "worse"}
         for metric, found in target.metrics["model"].items():
             same = target.metrics["marginal"][metric]

@@ -79,7 +79,7 @@ def classes(nll, accuracy, *, spread=0.001):
     """A verdict from the figures of the model, of the last value and of the marginal."""
     rng = np.random.default_rng(0)
     names = ("model", "last value", "marginal")
-    values = {
+    values: dict[str, dict[str, float]] = {
         "nll": dict(zip(names, nll, strict=True)),
         "top_1_accuracy": dict(zip(names, accuracy, strict=True)),
     }

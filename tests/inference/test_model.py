@@ -172,7 +172,7 @@ class Foreign:
     """A frame with the interchange protocol alone."""
 
     def __init__(self, frame: pl.DataFrame) -> None:
-        self.__dataframe__ = frame.__dataframe__
+        self.__dataframe__ = frame.to_arrow().__dataframe__
 
 
 class Capsule:

@@ -52,7 +52,7 @@ TIMES: dict[str, st.SearchStrategy] = {
 TYPES: dict[str, Any] = {"unsigned": pl.UInt64}
 
 
-def order_of(time: object) -> object:
+def order_of(time: Any) -> Any:
     """The order of a time, computed by Python's own reading of text."""
     return dt.datetime.fromisoformat(time) if isinstance(time, str) else time
 
@@ -153,6 +153,7 @@ def test_preprocessed_data_keeps_ids_and_times(
     assert (metadata.id_column, metadata.time_column) == ("who", "when")
     predictor = model(OWN, metadata.selected_columns_statistics["row"])
     expected = previous(table)
+    found = pl.DataFrame()
     for path in metadata.split_paths:
         found = predictor.predict(path, read_format=write_format)
         assert found.select("who", "when").schema == table.select("who", "when").schema
