@@ -21,6 +21,7 @@ from rich.table import Table
 from seqjax.config.metadata import Metadata
 from seqjax.data.columns import denormalise
 from seqjax.data.formats import load_windows
+from seqjax.windows.windows import newest, target_mask
 from tools import demo_data
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -117,7 +118,7 @@ def score(name: str, values: dict[str, Any]) -> Score:
 
 
 def optimum(project: Path, process: demo_data.Process) -> Score:
-    """The losses of the process itself, on the validation windows that preprocess wrote."""
+    """The losses of the process itself, on the targets of the validation windows that preprocess wrote."""
     metadata = Metadata(**json.loads((project / "configs" / "metadata_configs" / "demo.json").read_text()))
     windows = load_windows(
         project / metadata.split_paths[1],
@@ -125,7 +126,7 @@ def optimum(project: Path, process: demo_data.Process) -> Score:
         column_kinds={name: metadata.kind(name) for name in COLUMNS},
         padding=metadata.padding,
     )
-    batch = windows.gather(np.arange(len(windows)))
+    batch = newest(windows.gather(np.arange(len(windows))), 1)  # The items that runs are compared by.
     names = {number: name for name, number in metadata.id_maps["event"].items()}
     codes = np.array(
         [demo_data.EVENTS.index(names[i]) if i in names else 0 for i in range(metadata.n_classes["event"])]
@@ -134,8 +135,11 @@ def optimum(project: Path, process: demo_data.Process) -> Score:
     losses = demo_data.optimal_losses(
         process, codes[batch.columns["event"]], denormalise(batch.columns["level"], statistics), batch.padding
     )
-    level = float(np.nanmean(losses.squared_error)) / statistics.unit**2
-    return Score("best possible", {"event": float(np.nanmean(losses.cross_entropy)), "level": level})
+    event, level = (
+        float(values[target_mask(batch, name)].mean())
+        for name, values in zip(COLUMNS, (losses.cross_entropy, losses.squared_error), strict=True)
+    )
+    return Score("best possible", {"event": event, "level": level / statistics.unit**2})
 
 
 def comparison(scores: list[Score]) -> Table:
