@@ -213,7 +213,7 @@ class FixedTargets(ConfigModel):
 
 
 class FixedRun(FixedTargets):
-    """What is scored and exported: the keys that are the same in all runs of a search, too."""
+    """The keys of scores and exports, which are the same in all runs of a search, too."""
 
     min_history: NonNegativeInt = 1
     """Items that must come before an item in its window for it to be trained on and scored; 0 predicts the

@@ -27,7 +27,7 @@ INFINITE = (
     "An infinity cannot be learnt from; sequifier lets those of a table through. Correct the table, or empty "
     "the cell and set missing_real, and preprocess again."
 )
-"""What to do about preprocessed data with infinities."""
+"""The remedy for preprocessed data with infinities."""
 
 NAMES_OF_RESERVED_IDS = ("unknown", "other")
 TEXT = "String"

@@ -269,7 +269,7 @@ class Model:
         return {output: in_kind(pl.concat([part[output] for part in parts]), table) for output in parts[0]}
 
     def _engine_of(self, config: InferConfig, options: Mapping[str, object]) -> Engine:
-        """What runs the model for one call.
+        """The engine of one call.
 
         Passes with dropout go on where the last call ended, and begin anew where the call has a seed.
         """
@@ -320,7 +320,7 @@ def _check_options(options: Mapping[str, object], known: type, *, in_memory: boo
 
 
 def _engine(path: Path, config: InferConfig) -> Engine:
-    """What runs a model file, with the dropout that a configuration asks for."""
+    """The engine of a model file, with the dropout that a configuration asks for."""
     engine = open_engine(
         path,
         partial(card_from_training, config, path),

@@ -128,12 +128,8 @@ def prepare(
     order, validation_order = _orders(config, splits)
     n_batches = len(order(1))
     placement = placement or Placement([device])
-    precision = build_precision(
-        spec.layer_type_dtypes,
-        autocast=bool(spec.layer_autocast),
-        device=device,
-        layers=layer_types(graphdef),
-    )
+    autocast, layers = bool(spec.layer_autocast), layer_types(graphdef)
+    precision = build_precision(spec.layer_type_dtypes, autocast=autocast, device=device, layers=layers)
     targets, apply = build_targets(schema, spec), forward(graphdef, schema.inputs, precision)
     steps = spec.epochs * (n_batches if spec.scheduler_step_on == "batch" else 1)
     schedule = build_schedule(spec.scheduler, spec.learning_rate, total_steps=steps)

@@ -88,8 +88,8 @@ class Runs:
     stride: int
     """The largest step between window starts."""
     min_history: int | None = None
-    """Where windows end at targets, the number of rows of a run that are too early to be targets; None where
-    windows are spread evenly."""
+    """The number of rows of a run that are too early to be targets, if windows end at targets; None if they
+    are spread evenly."""
 
     def __len__(self) -> int:
         return len(self.rows)
