@@ -250,8 +250,8 @@ def test_file_and_options_are_checked_together_and_once(capsys, project):
     )
     assert said == (
         "configs/train.yaml with overrides has 6 problems:\n"
-        "  seed: must be a whole number (found 'x').\n"
         "  model_spec.n_head: must divide dim_model (8) (found 3).\n"
+        "  seed: must be a whole number (found 'x').\n"
         "  training_spec.epochs: is required.\n"
         "  training_spec.learning_rate: must be a number (found 'fast').\n"
         "  training_spec.epoch: unknown key. Did you mean 'epochs'?\n"

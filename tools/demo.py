@@ -109,12 +109,15 @@ def read_scores(project: Path, process: demo_data.Process) -> list[Score]:
     model = score("seqjax", min(validations, key=lambda record: record["loss"]))
     (found,) = (record for record in records if record["event"] == "baselines")
     baselines = [score(name, values) for name, values in found.items() if isinstance(values, dict)]
-    return [model, *baselines, optimum(project, process)]
+    # A baseline may be of one column alone; the best of each column are a row by themselves.
+    whole = [row for row in baselines if len(row.losses) == len(COLUMNS)]
+    return [model, *whole, optimum(project, process)]
 
 
 def score(name: str, values: dict[str, Any]) -> Score:
     """A row from the losses of one record."""
-    return Score(name, {column: values["losses"][column]["loss"] for column in COLUMNS})
+    losses = values["losses"]
+    return Score(name, {column: losses[column]["loss"] for column in COLUMNS if column in losses})
 
 
 def optimum(project: Path, process: demo_data.Process) -> Score:

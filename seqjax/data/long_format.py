@@ -146,6 +146,8 @@ def _typed_files(path: Path, table_format: TableFormat, folder: Path) -> TableFi
         _slots(path, header)
     if not isinstance(files, CsvFiles):
         return files
+    if not set(KEYS) <= set(header):
+        _slots(path, header)
     # NaN is a missing value of a column, and an empty cell is padding.
     numbers, names = Reading("key", missing=frozenset([""])), Reading("text", missing=frozenset())
     return staged(files, dict.fromkeys(header, numbers) | {"inputCol": names}, folder)

@@ -240,7 +240,10 @@ def _clock(times: pl.Series, time_format: str | None) -> _Clock:
 
 def _are_days(times: pl.Series) -> bool:
     """True for whole numbers that say days, as 20240131 does."""
-    if not times.dtype.is_integer() or not times.is_between(1900_01_01, 2100_12_31).all():
+    if not times.dtype.is_integer():
+        return False
+    numbers = times.cast(pl.Int64, strict=False)
+    if not numbers.is_between(1900_01_01, 2100_12_31).fill_null(value=False).all():
         return False
     return not _parsed(times.cast(pl.String), DAY_IN_DIGITS).has_nulls()
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import polars as pl
 import polars.selectors as cs
+from pyarrow import interchange
 
 FRAMES = (
     "a table of polars, pandas or pyarrow, or any with the data-frame interchange protocol or Arrow's C "
@@ -47,4 +48,6 @@ def _polars(table: Any) -> pl.DataFrame | None:  # noqa: ANN401
         return pl.from_pandas(table)  # NaN is null, and the index is left out.
     if hasattr(table, "__arrow_c_stream__") or hasattr(table, "__arrow_c_array__"):
         return pl.DataFrame(table)
-    return pl.from_dataframe(table) if hasattr(table, "__dataframe__") else None
+    if hasattr(table, "__dataframe__"):
+        return pl.DataFrame(interchange.from_dataframe(table))
+    return None

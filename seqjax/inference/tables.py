@@ -91,8 +91,10 @@ def probability_table(
 
 def _shares(before: list[pl.Series], shares: Float32[np.ndarray, "R C"], labels: list[str]) -> pl.DataFrame:
     """Columns, then one for each class; a class that is called as one before it gets an underscore."""
-    names = Names(column.name for column in before)
-    table = pl.DataFrame(shares, schema=[names.free(label) for label in labels], orient="row")
+    taken = [column.name for column in before]
+    names = Names([*taken, *labels])
+    titles = [names.free(label) if label in taken else label for label in labels]
+    table = pl.DataFrame(shares, schema=titles, orient="row")
     return pl.DataFrame([*before, *table])
 
 

@@ -19,6 +19,8 @@ _MOST_EPOCHS = 10
 """Of the end of a run that are looked at, a quarter of all otherwise."""
 _WORTH = 0.01
 """The fall in those epochs, as a share of all that the loss has fallen, that is worth telling."""
+_TRIFLE = 0.01
+"""The share of a baseline's loss by which a model is worse and yet about as good."""
 
 
 class Rival(NamedTuple):
@@ -119,9 +121,9 @@ class Ending:
             worse = [
                 f"{target} {loss:.4g} ({self._rivals[target].name}: {self._rivals[target].loss:.4g})"
                 for target, loss in self._best.by_target.items()
-                if loss > self._rivals[target].loss
+                if _is_worse(loss, self._rivals[target])
             ]
-        elif state.best_loss <= self._rival.loss:
+        elif not _is_worse(state.best_loss, self._rival):
             return
         if worse:
             yield (
@@ -151,6 +153,11 @@ class Ending:
             f"{fall.after:.4g} in the last {fall.epochs} of {state.epoch} epochs. More epochs would lower it "
             f"further: set training_spec.epochs: {longer}{anew}, and run seqjax train again{goes_on}."
         )
+
+
+def _is_worse(loss: float, rival: Rival) -> bool:
+    """Tells whether a loss is higher than a baseline's by more than a trifle."""
+    return loss > rival.loss + _TRIFLE * abs(rival.loss)
 
 
 def _end_of_schedule(spec: TrainingSpec) -> str | None:

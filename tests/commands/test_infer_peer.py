@@ -50,5 +50,6 @@ def test_sequifier_computes_the_same_with_our_files(
     write_pt(model, params=params, card=card.of_kind(values["model_type"]))
     subprocess.run([str(peer), "infer", "--config-path", str(config)], cwd=tmp_path, check=True)
     (tmp_path / "outputs").rename(tmp_path / "reference")
-    written = infer(load_config(InferConfig, config, {"project_root": str(tmp_path)}))
+    further = {"project_root": str(tmp_path), "predict_unknown": True}
+    written = infer(load_config(InferConfig, config, further))
     assert_results(tmp_path, written, tmp_path / "reference")

@@ -83,6 +83,7 @@ def test_results_are_those_of_sequifier(shared: Path, project, name: str, run: s
         "project_root": str(root),
         "model_path": f"models/{model.name}",
         "metadata_config_path": str(golden / values["metadata_config_path"]),
+        "predict_unknown": True,
     }
     written = infer(validate(InferConfig, values, "infer.yaml"))
     assert_results(root, written, golden / "outputs" / f"{name}_{run}")

@@ -153,8 +153,9 @@ def test_categories_come_back_as_what_they_were(project: Path, forecasts: pl.Dat
         assert forecasts[name].dtype == table()[name].dtype
         assert set(forecasts[name]) <= set(table()[name])
     model = seqjax.load_model("last", project_root=project)
-    assert model.probabilities(table())["open"].columns == ["unknown", "other", "false", "true"]
-    assert model.probabilities(table())["day"].columns[2:] == ["2024-02-27", "2024-02-28", "2024-02-29"]
+    classes = model.probabilities(table())["open"].columns[2:]
+    assert classes == ["unknown", "other", "false", "true"]
+    assert model.probabilities(table())["day"].columns[4:] == ["2024-02-27", "2024-02-28", "2024-02-29"]
 
 
 @pytest.mark.parametrize("write_format", ["csv", "parquet"])

@@ -254,7 +254,7 @@ def test_the_next_part_of_a_run_is_not_begun_anew(project, has_paused):
 
 def test_windows_are_read_again_where_a_column_is_of_another_kind(monkeypatch):
     """A column of whole numbers can be either; its windows hold ids or standardised values."""
-    config = SimpleNamespace(training_data_path="a", validation_data_path="b", seq_length=3)
+    config = SimpleNamespace(training_data_path="a", validation_data_path="b", seq_length=3, min_history=1)
     trainer, read = Trainer(), []
     for kind in ("categorical", "categorical", "real"):
         monkeypatch.setattr(

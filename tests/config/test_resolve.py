@@ -145,7 +145,8 @@ def test_widths_that_are_left_out_are_shared_out():
     wide = schema.model_copy(update={"n_classes": {"item": 10_000, "shop": 3}}).embedding_dims(64, None)
     assert sum(wide.values()) == 64
     assert wide["item"] > 3 * wide["shop"]
-    assert wide["shop"] >= wide["price"] == wide["volume"]
+    assert wide["shop"] >= wide["price"]
+    assert abs(wide["price"] - wide["volume"]) <= 1
 
 
 def test_weights_of_all_classes_are_explained():

@@ -139,7 +139,8 @@ def test_values_of_other_types_are_explained() -> None:
     command = [sys.executable, "-c", UNCHECKED]
     root = Path(__file__).parents[2]
     printed = subprocess.run(command, capture_output=True, text=True, check=True, cwd=root).stdout
-    assert "table: must be a polars DataFrame or a path (found a LazyFrame" in printed
+    assert "table: must be a table of polars, pandas or pyarrow" in printed
+    assert "(found a LazyFrame: convert or collect it)" in printed
     assert "steps: must be a whole number of at least 1 (found '3')" in printed
 
 

@@ -27,7 +27,11 @@ def project(tmp_path):
     words = ["preprocess", "--config-path", str(folder / "configs" / "preprocess.yaml")]
     assert seqjax([*words, "--project-root", str(folder)]) == 0
     records = [
-        {"event": "baselines", "marginal": losses(1.8, 1.0)},
+        {
+            "event": "baselines",
+            "marginal": losses(1.8, 1.0),
+            "second-order Markov": {"losses": {"event": {"loss": 1.5}}},
+        },
         {"event": "validation", "epoch": 0, **losses(2.0, 1.0)},
         {"event": "validation", "epoch": 1, **losses(1.3, 0.2)},
         {"event": "validation", "epoch": 2, **losses(1.4, 0.2)},

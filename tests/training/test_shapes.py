@@ -77,6 +77,8 @@ OTHER_VALUES = {
     "training_spec.keep_checkpoints": 7,
     "training_spec.log_interval": 7,
     "training_spec.log_to": ["tensorboard"],
+    "categorical_columns": ["item"],
+    "real_columns": ["value"],
     "training_spec.world_size": 7,
     "training_spec.backend": "gloo",
     "training_spec.device_max_concat_length": 7,
