@@ -4,7 +4,9 @@
 
 Each round runs a benchmark of the other commit and then the same one of this checkout, the order swapped from
 round to round, with one Python environment, that of this checkout. A figure that both know gives a ratio,
-above 1 where this checkout is faster; the median over the rounds counts. Nothing else should run meanwhile.
+above 1 where this checkout is faster; the median over the rounds counts. They are even in number, since the
+second of two runs may find the machine slower, by a tenth where it is shared. Nothing else should run
+meanwhile.
 """
 
 import argparse
@@ -142,7 +144,7 @@ def main() -> int:
     )
     parser.add_argument("commit", help="what this checkout is compared with")
     parser.add_argument("--benchmarks", nargs="+", choices=BENCHMARKS, default=list(BENCHMARKS))
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     known = json.loads(options.out.read_text()) if options.out and options.out.exists() else {}
